@@ -1,0 +1,1 @@
+"""Configuration, control API and statistics. Never touches media."""

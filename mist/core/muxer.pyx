@@ -1,0 +1,55 @@
+"""What every muxer is: the face that the fan-out, the recorders and the pipes write to."""
+
+from mist.core.buffer cimport ByteBuffer
+from mist.core.packet cimport Packet, PacketView
+
+
+cdef class Muxer:
+    """Packets in, bytes of one format out.
+
+    A muxer is made for a list of tracks (`mist.formats.tracks.TrackInfo`); packets name a track by its place in that
+    list. Output is a function of the tracks, the packets and `state()` alone, so that another process can make the
+    same bytes again.
+
+    Subclasses implement `header`, `write_view` and where they have state `state`, `restore` and `set_tracks`.
+    """
+
+    def __cinit__(self, *args, **kwargs):
+        self.out = ByteBuffer()
+
+    cdef int write_view(self, int track, const PacketView* packet) except -1:
+        raise NotImplementedError
+
+    def write(self, Packet packet not None):
+        """Append one packet to the output.
+
+        packet: its track is a place in the muxer's track list.
+        """
+        cdef PacketView view
+        packet.view(&view)
+        self.write_view(packet.track, &view)
+
+    def take_output(self):
+        """Return all bytes queued since the last call, and forget them."""
+        return self.out.take()
+
+    def header(self, start_us=0):
+        """Return the bytes a receiver needs before its first packet.
+
+        start_us: decode time of the first packet it will get, microseconds.
+        """
+        return b""
+
+    def set_tracks(self, tracks):
+        """Go on with changed tracks: new ones at the end, or new init data. May queue output.
+
+        Returns False if the format cannot do this inside one output.
+        """
+        return False
+
+    def state(self):
+        """Return what the next byte depends on, at most 128 bytes."""
+        return b""
+
+    def restore(self, state):
+        """Go on from what `state()` returned, here or in another process."""

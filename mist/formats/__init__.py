@@ -1,0 +1,1 @@
+"""Codec headers, messages, sessions and playlists as bytes in, values out: no socket, file or clock."""

@@ -1,0 +1,53 @@
+"""What is known of one track, in the project's own terms. The one place where codec names are spelled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+VIDEO: Final = "video"
+AUDIO: Final = "audio"
+META: Final = "meta"
+
+H264: Final = "H264"
+HEVC: Final = "HEVC"
+AV1: Final = "AV1"
+VP8: Final = "VP8"
+VP9: Final = "VP9"
+AAC: Final = "AAC"
+MP3: Final = "MP3"
+AC3: Final = "AC3"
+EAC3: Final = "EAC-3"
+OPUS: Final = "opus"
+FLAC: Final = "FLAC"
+
+
+@dataclass(frozen=True, slots=True)
+class TrackInfo:
+    """Properties of one track.
+
+    type, codec: internal names, exact case; codecs not in this module (ALAW, Speex …) keep their reference names.
+    init_data: codec set-up as the project stores it: avcC, hvcC, av1C, vpcC (whole record, without an MP4 box header), AudioSpecificConfig,
+        OpusHead (with its magic), FLAC stream-info block (34 bytes, no header); b"" for MP3, AC-3, E-AC-3.
+    track_id: the source's own number. language: ISO 639-2, "und" when unknown.
+    width, height: pixels. frame_rate_mhz: nominal frames per 1000 seconds, 0 when unknown.
+    sample_rate_hz, channels, sample_bits: of audio; 0 when unknown.
+    bandwidth_bps: bits a second if the source announced it, else 0.
+    """
+
+    type: str
+    codec: str
+    init_data: bytes = b""
+    track_id: int = 0
+    language: str = "und"
+    width: int = 0
+    height: int = 0
+    frame_rate_mhz: int = 0
+    sample_rate_hz: int = 0
+    channels: int = 0
+    sample_bits: int = 0
+    bandwidth_bps: int = 0
+
+    def changed(self, **fields: object) -> TrackInfo:
+        """Return a copy with some fields replaced."""
+        return replace(self, **fields)  # type: ignore[arg-type]

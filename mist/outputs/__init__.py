@@ -1,0 +1,1 @@
+"""Where streams go: one module (or folder) for each format and protocol."""

@@ -1,0 +1,1 @@
+"""Processes: spawner, guardians, workers, checkpoints and the log."""

@@ -1,0 +1,1 @@
+"""A stream as Python sees it: names, tracks, selectors, publisher and reader."""
