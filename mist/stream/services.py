@@ -1,0 +1,76 @@
+"""What outputs and inputs may ask of the process that runs them. The runtime implements these faces.
+
+Outputs and inputs import no runtime: they get one of these objects, and tests give them a fake of a few lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from mist.core.fanout import Fanout
+from mist.stream.publisher import StreamPublisher
+from mist.stream.reader import StreamReader
+
+
+class ConnectionRecord(Protocol):
+    """One connection's fixed-size record in the worker's checkpoint table (shared memory): statistics and recovery.
+
+    Written by the connection, read by the statistics and, after a crash, by the replacement.
+    """
+
+    def set_stream(self, stream: str) -> None: ...
+    def set_connector(self, connector: str) -> None: ...
+    def set_token(self, token: str) -> None: ...
+    def add_bytes(self, down: int, up: int) -> None: ...
+    def set_position(self, media_us: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class OutputServices(Protocol):
+    """What a worker gives to the connections it serves."""
+
+    instance: str
+    config: Mapping[str, Any]  # the whole configuration snapshot, replaced (never changed) on reload
+    loop: asyncio.AbstractEventLoop
+    log: logging.Logger
+    fanout: Fanout
+
+    async def open_stream(self, name: str) -> StreamReader:
+        """Return a reader of a playable stream, starting its input when it is not running.
+
+        name: as the client wrote it; sanitised here. Raises NotFound, NotReady, AccessDenied.
+        Readers are shared by all connections of the worker: give each back with `close_stream`.
+        """
+        ...
+
+    def close_stream(self, reader: StreamReader) -> None: ...
+
+    def open_record(self, connector: str, host: str) -> ConnectionRecord: ...
+
+    async def hand_over_publisher(self, fd: int, request: Mapping[str, Any], state: bytes) -> None:
+        """Give an accepted publisher's socket to the input of its stream, and return once that input has it.
+
+        request: {"stream", "input" (name of the input module), "connector", "host", ...} JSON-able. state: the
+        engine's exported state plus unread bytes. After it returns, the caller closes its copy of fd without shutdown.
+        Raises Busy, AccessDenied, NotFound with the text for the peer; the caller still has the socket then.
+        """
+        ...
+
+
+class InputServices(Protocol):
+    """What an input process gives to the input it runs."""
+
+    instance: str
+    stream: str  # full name
+    source: str
+    config: Mapping[str, Any]  # the stream's own configuration
+    loop: asyncio.AbstractEventLoop
+    log: logging.Logger
+    publisher: StreamPublisher
+    record: ConnectionRecord
+    fd: int  # a publisher's socket that was handed over, or -1
+    request: Mapping[str, Any]  # what came with it
+    state: bytes

@@ -1,0 +1,62 @@
+"""Snapshots of a stream's tracks, and the words for its states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from mist.formats.tracks import TrackInfo
+
+
+class StreamStatus(IntEnum):
+    """State of a stream; the numbers are those that the control API shows."""
+
+    OFF = 0
+    INIT = 1
+    BOOT = 2
+    WAIT = 3
+    READY = 4
+    SHUTDOWN = 5
+    INVALID = 255
+
+
+@dataclass(frozen=True, slots=True)
+class TrackState:
+    """One track of a stream at one moment.
+
+    index: the track's slot, never reused while the stream lives. valid_mask: who sees it (1 viewers, 2 pushes,
+    4 processes). first_us, last_us: decode times of the first and last buffered packet; now_us: known complete up to.
+    bytes_per_second, max_bytes_per_second: mean over the buffered fragments, and highest fragment so far.
+    measured_frame_rate_mhz: frames per 1000 s, 0 when unknown. first_sequence, next_sequence: packet numbers in the buffer.
+    first_fragment: fragments that have left the buffer, which is the number of the oldest one.
+    """
+
+    index: int
+    info: TrackInfo
+    valid_mask: int = 255
+    first_us: int = 0
+    last_us: int = 0
+    now_us: int = 0
+    bytes_per_second: int = 0
+    max_bytes_per_second: int = 0
+    jitter_ms: int = 0
+    measured_frame_rate_mhz: int = 0
+    has_bframes: bool = False
+    first_sequence: int = 0
+    next_sequence: int = 0
+    first_fragment: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A random access point in a track's buffer.
+
+    sequence: packet number of the keyframe. dts_us: its decode time. arrival: its place in the stream-wide order of
+    arrival. fragment: number of the fragment it belongs to; a fragment is one or more GOPs that together last at least
+    the stream's segment size, and is what an HLS segment holds. Numbers rise by one and are the same in every process.
+    """
+
+    sequence: int
+    dts_us: int
+    arrival: int
+    fragment: int
