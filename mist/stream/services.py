@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from mist.core.fanout import Fanout
-from mist.stream.publisher import StreamPublisher
-from mist.stream.reader import StreamReader
+if TYPE_CHECKING:
+    from mist.core.fanout import Fanout
+    from mist.stream.publisher import StreamPublisher
+    from mist.stream.reader import StreamReader
 
 
 class ConnectionRecord(Protocol):
