@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mist.core.fanout import Fanout
     from mist.stream.publisher import StreamPublisher
     from mist.stream.reader import StreamReader
+    from mist.stream.state import ConnectionSnapshot
 
 
 class ConnectionRecord(Protocol):
@@ -75,3 +76,40 @@ class InputServices(Protocol):
     fd: int  # a publisher's socket that was handed over, or -1
     request: Mapping[str, Any]  # what came with it
     state: bytes
+
+
+class ControlServices(Protocol):
+    """What the controller may ask of the processes that do the work. It never waits for media."""
+
+    instance: str
+    loop: asyncio.AbstractEventLoop
+    log: logging.Logger
+    capabilities: Mapping[str, Any]  # {"connectors": {name: document}, "inputs": {name: document}, "processes": {}}
+
+    def publish_config(self, snapshot: Mapping[str, Any]) -> None:
+        """Write the immutable snapshot that all processes read, and tell them; listeners follow `config.protocols`."""
+        ...
+
+    def listener_states(self) -> Mapping[str, Any]:
+        """Return {canonical JSON of the protocol entry without "online": 1 | 0 | error text} for the listeners."""
+        ...
+
+    def connections(self) -> list[ConnectionSnapshot]: ...
+
+    def streams(self) -> list[str]:
+        """Return the full names of all streams that have a table in shared memory."""
+        ...
+
+    def open_reader(self, name: str) -> StreamReader:
+        """Return a reader for looking (not for media) or raise NotFound; the caller closes it."""
+        ...
+
+    def stream_pids(self, name: str) -> list[int]: ...
+
+    async def start_stream(self, name: str) -> None: ...
+
+    async def stop_stream(self, name: str, reason: str) -> None: ...
+
+    async def nuke_stream(self, name: str) -> None: ...
+
+    def shutdown(self, reason: str) -> None: ...
