@@ -327,7 +327,7 @@ cdef class Group:
         if start_us is not None:
             before = [key for key in main.keys() if key[1] <= start_us]
             keys = main.keys()
-            sequence = before[-1][0] if before else (keys[0][0] if keys else -1)
+            sequence = before[len(before) - 1][0] if before else (keys[0][0] if keys else -1)
         times = main.packet_times(sequence) if sequence >= 0 else None
         for place in range(len(self.readers)):
             reader = <TrackReader> self.readers[place]
