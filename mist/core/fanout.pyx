@@ -630,7 +630,7 @@ cdef class Group:
         cdef Entry* entry
         viewer.group = self
         viewer.pending = head
-        if self.has_start:
+        if self.has_start and not self.private:
             entry = &self.entries[self.newest_start % self.entry_capacity]
             viewer.position = entry.position
             viewer.pending = head + self.muxer.header(entry.dts_us)
@@ -783,7 +783,8 @@ cdef class Fanout:
         viewer.fd = fd
         viewer.out_of_band = []
         viewer.on_close, viewer.on_readable, viewer.record = on_close, on_readable, record
-        group.pump()
+        if not private:
+            group.pump()
         group.add(viewer, head)
         self.subscriptions[fd] = viewer
         self.register(viewer)
