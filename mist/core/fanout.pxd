@@ -114,6 +114,7 @@ cdef class Fanout:
     cdef readonly uint64_t wakeups
     cdef object failure
     cdef int deliver(self, Watch watch) except -1
+    cdef int deliver_group(self, Group group) except -1
     cdef int interest(self, Subscription viewer, bint writable) noexcept
     cdef int set_timer(self, int64_t at_us) noexcept
     cdef int service(self, Watch watch) except -1

@@ -887,7 +887,7 @@ cdef class Fanout:
         if happened & EPOLLOUT and not viewer.dead:
             viewer.flush()
             if viewer.group is not None and viewer.group.private:
-                self.service(viewer.group.watch)
+                self.deliver_group(viewer.group)
 
     cdef int service(self, Watch watch) except -1:
         """Mux and send what a stream has, then ask for the next ring."""
@@ -918,16 +918,27 @@ cdef class Fanout:
         cdef Group group
         cdef int pumped = 0
         for group in list(watch.groups):
-            try:
-                pumped += group.pump()
-                group.flush()
-            except MistError as error:
-                group.finish(error.reason)
-                group.flush()
-            if group.due_us:
-                self.set_timer(group.due_us)
-                group.due_us = 0
+            pumped += self.deliver_group(group)
         return pumped
+
+    cdef int deliver_group(self, Group group) except -1:
+        """Mux and send for one group; a private one goes on for as long as its viewer takes more."""
+        cdef int pumped = 1
+        cdef int total = 0
+        try:
+            while pumped:
+                pumped = group.pump()
+                group.flush()
+                if not group.private:
+                    total += pumped
+                    break
+        except MistError as error:
+            group.finish(error.reason)
+            group.flush()
+        if group.due_us:
+            self.set_timer(group.due_us)
+            group.due_us = 0
+        return total
 
     def has_news(self, Watch watch not None):
         """Return whether something came between muxing and arming."""
