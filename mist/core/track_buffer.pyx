@@ -297,6 +297,7 @@ cdef class TrackReader:
         try:
             view.data = self.payload(record)
         except NotFound:
+            self.refresh()
             if sequence < load64(&self.header.tail):
                 return 0
             raise
