@@ -70,7 +70,13 @@ class Fanout:
         on_readable: Callable[[], None] | None = None,
     ) -> Subscription: ...
     def find_group(
-        self, watch: Watch, key: Any, make_muxer: Callable[[list[Any]], Muxer], reselect: Any, start_us: int | None, private: bool
+        self,
+        watch: Watch,
+        key: Any,
+        make_muxer: Callable[[list[Any]], Muxer],
+        reselect: Any,
+        start_us: int | None,
+        private: bool,
     ) -> Group: ...
     def register(self, viewer: Subscription) -> None: ...
     def run(self) -> None: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import select
 import socket
 from collections.abc import Callable, Iterator
@@ -52,7 +53,9 @@ class Stage:
         self.sockets.append(theirs)
         options.setdefault("on_close", self.closed.append)
         indexes = options.pop("indexes", [self.video, self.audio])
-        viewer = self.fanout.join(self.reader, indexes, "flv", lambda tracks: FlvMuxer(tracks), ours.detach(), head, **options)
+        viewer = self.fanout.join(
+            self.reader, indexes, "flv", lambda tracks: FlvMuxer(tracks), ours.detach(), head, **options
+        )
         return theirs, viewer
 
     def run(self) -> None:
@@ -151,7 +154,7 @@ def test_without_a_keyframe_a_viewer_waits_for_one(stage: Stage) -> None:
 
 def test_a_slow_viewer_skips_to_a_keyframe_and_stays_in_step(stage: Stage) -> None:
     stage.write(range(1))
-    slow, viewer = stage.join(small=True)
+    slow, _viewer = stage.join(small=True)
     quick, _ = stage.join()
     quick_bytes = 0
     frames = MAX_LAG_US // FRAME_US + GOP_FRAMES * 3
@@ -161,10 +164,10 @@ def test_a_slow_viewer_skips_to_a_keyframe_and_stays_in_step(stage: Stage) -> No
         quick_bytes += len(drain(quick))
     received = drain(slow, stage.run)
     times = media_times(received)
-    gaps = [b - a for a, b in zip(times, times[1:], strict=False) if b - a != 40]
+    gaps = [b - a for a, b in itertools.pairwise(times) if b - a != 40]
     assert len(gaps) == 1
     assert times[-1] == (frames - 1) * 40
-    landed = next(b for a, b in zip(times, times[1:], strict=False) if b - a != 40)
+    landed = next(b for a, b in itertools.pairwise(times) if b - a != 40)
     assert landed % (GOP_FRAMES * 40) == 0
     assert len(received) < quick_bytes
 
