@@ -21,14 +21,13 @@ from posix.unistd cimport close, ftruncate, read
 
 from mist.core.checkpoint cimport Record
 from mist.core.doorbell cimport Doorbell
-from mist.core.muxer cimport Muxer
 from mist.core.packet cimport NEW_INIT, PacketView
 from mist.core.shm cimport load32, load64, monotonic_us, unix_us
-from mist.core.track_buffer cimport KEY_RECORD, MAX_TRACKS, PacketRecord, Table, TrackReader
+from mist.core.track_buffer cimport KEY_RECORD, MAX_TRACKS, PacketRecord, TrackReader
 
 import os
 
-from mist.errors import LimitExceededError, MistError, NotFound
+from mist.errors import LimitExceededError, MistError
 
 cdef extern from "<sys/socket.h>" nogil:
     enum:
@@ -345,11 +344,11 @@ cdef class Group:
 
         Looks twice: whatever arrived before the first look's candidate is visible by the second look.
         """
-        cdef int place, best, look
+        cdef int place, best
         cdef TrackReader reader
         cdef PacketRecord record
         cdef uint64_t arrival = 0
-        for look in range(2):
+        for _look in range(2):
             best = -1
             for place in range(len(self.readers)):
                 reader = <TrackReader> self.readers[place]
@@ -915,7 +914,6 @@ cdef class Fanout:
 
     cdef int deliver(self, Watch watch) except -1:
         """Mux and send once for every group of a stream; returns how many packets were muxed."""
-        cdef Group group
         cdef int pumped = 0
         for group in list(watch.groups):
             pumped += self.deliver_group(group)
