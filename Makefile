@@ -1,0 +1,120 @@
+# make run     install what is missing, build, start the server with a demo stream
+# make test    everything that must hold before a change lands; `make test-unit` and the like run one part
+# make bench   the figures of docs/performance.md
+# make lint    formatting, lint and types
+# make clean   remove what was built
+
+PYTHON ?= python3
+VENV ?= .venv
+# pytest workers; tests use own instances and ports, so they do not meet.
+JOBS ?= 2
+
+ifeq ($(VENV),.venv)
+BUILD := build/dev
+else
+BUILD := build/$(notdir $(VENV))
+endif
+BIN := $(abspath $(VENV))/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+BUILT := $(VENV)/.built
+TEST_READY := $(VENV)/.test-ready
+ASAN := build/asan
+PYTEST := $(BIN)/python -m pytest -q
+export PATH := $(BIN):$(PATH)
+
+CYTHON_SOURCES := $(wildcard mist/core/*.pyx mist/core/*.pxd mist/core/*.h)
+SOURCES := $(CYTHON_SOURCES) $(wildcard mist/core/*.pyi) meson.build meson_options.txt mist/meson.build mist/core/meson.build
+
+.PHONY: run test lint test-lint test-types test-layers test-unit test-conformance test-integration test-fuzz test-sanitizer \
+	bench bench-smoke clean build ready
+
+run: build
+	@packaging/run-demo $(BIN)/mist $(MIST_ARGS)
+
+# The build is editable: changed Python counts at once, changed Cython is compiled at the next import.
+build: $(BUILT)
+
+$(BUILT): pyproject.toml packaging/apt-packages-build.txt meson.build meson_options.txt mist/meson.build mist/core/meson.build $(wildcard mist/core/*.pyx)
+	@packaging/install-packages packaging/apt-packages-build.txt
+	@$(PYTHON) -c 'import sys; sys.exit("mist needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	@test -x $(BIN)/python || { echo "Making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "Building mist"
+	@packaging/install-requirements $(BIN)/python build dependencies demo
+	@$(PIP) install --no-build-isolation --no-deps -e . -Cbuild-dir=$(BUILD)
+	@touch $@
+
+ready: $(TEST_READY)
+
+$(TEST_READY): $(BUILT) packaging/apt-packages-test.txt
+	@packaging/install-packages packaging/apt-packages-build.txt packaging/apt-packages-test.txt
+	@echo "Installing test tools"
+	@packaging/install-requirements $(BIN)/python test lint
+	@touch $@
+
+# One after the other and the quick ones first, so that a mistake shows early.
+test: ready
+	@$(MAKE) --no-print-directory test-lint
+	@$(MAKE) --no-print-directory test-types
+	@$(MAKE) --no-print-directory test-layers
+	@$(MAKE) --no-print-directory test-unit
+	@$(MAKE) --no-print-directory test-fuzz
+	@$(MAKE) --no-print-directory test-sanitizer
+	@$(MAKE) --no-print-directory test-conformance
+	@$(MAKE) --no-print-directory test-integration
+	@echo "All tests passed"
+
+lint: ready
+	@$(MAKE) --no-print-directory test-lint
+	@$(MAKE) --no-print-directory test-types
+
+test-lint: ready
+	@echo "== lint"
+	@ruff check .
+	@ruff format --check -q .
+	@cython-lint $(wildcard mist/core/*.pyx mist/core/*.pxd)
+
+test-types: ready
+	@echo "== types"
+	@mypy
+
+test-layers: ready
+	@echo "== layers"
+	@$(PYTEST) tests/unit/test_layers.py
+
+# Importing once first: two pytest workers must not both find something to compile.
+test-unit: ready
+	@echo "== unit"
+	@python -c 'import mist.core'
+	@$(PYTEST) -n $(JOBS) tests/unit --ignore=tests/unit/test_layers.py
+
+test-fuzz: ready
+	@echo "== corpus replay"
+	@$(PYTEST) -n $(JOBS) tests/fuzz
+
+test-conformance: ready
+	@echo "== conformance"
+	@$(PYTEST) -n $(JOBS) tests/conformance
+
+test-integration: ready
+	@echo "== integration"
+	@$(PYTEST) -n $(JOBS) --dist loadgroup tests/integration
+
+# The engines again, compiled with bounds checks and with the address and undefined-behaviour sanitizers.
+test-sanitizer: $(ASAN)/.built
+	@echo "== sanitizers"
+	@packaging/with-sanitizers $(ASAN)/venv/bin/python -m pytest -q -p no:cacheprovider -n $(JOBS) tests/unit/core tests/fuzz
+
+$(ASAN)/.built: $(SOURCES) | ready
+	@echo "== sanitizer build"
+	@packaging/build-sanitized $(BIN)/python $(ASAN)
+	@touch $@
+
+bench: ready
+	@python -m bench.run
+
+bench-smoke: ready
+	@python -m bench.run --smoke
+
+clean:
+	rm -rf build .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis bench/bin
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

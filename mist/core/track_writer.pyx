@@ -1,0 +1,468 @@
+"""Writes one track of a stream into shared memory: pages, records, keys, fragments, the live window and its bounds."""
+
+cimport cython
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from mist.core.packet cimport KEYFRAME, NEW_INIT, Packet, PacketView
+from mist.core.shm cimport Segment, add64, load64, monotonic_us, store32, store64
+from mist.core.track_buffer cimport (
+    KEY_RECORD, MAX_INIT_BYTES, MAX_PAGES, KeyRecord, PacketRecord, PageRecord, Table, TrackHeader
+)
+
+from mist.core.shm import create_segment, open_segment, rename_segment, unlink_segment
+from mist.core.track_buffer import LAYOUT_VERSION, TRACK_MAGIC
+from mist.errors import LimitExceededError, SharedMemoryFull
+
+PAGE_BYTES = 8 << 20             # mapped; memory is reserved in steps as it is used
+PAGE_STEP_BYTES = 64 << 10
+PAGE_FLIP_BYTES = 4 << 20        # a keyframe opens a new page when the old one holds this much
+PAGE_FLIP_SMALL_BYTES = 256 << 10  # ... or this much and an eighth of the window
+FIRST_RECORDS = 1024
+FIRST_KEYS = 64
+FIRST_INIT_BYTES = 1024
+MAX_RECORDS = 1 << 22
+AUDIO_KEY_INTERVAL_US = 2_047_000
+MIN_FRAGMENTS = 5                # kept in the buffer however short the window is
+GROWING = ".growing"            # name of an index's next generation until it is complete
+JITTER_WINDOW_US = 2_500_000
+FIRST_JITTER_MS = 120
+
+
+cdef uint32_t power_of_two(uint64_t wanted) noexcept:
+    cdef uint32_t size = 1
+    while size < wanted:
+        size <<= 1
+    return size
+
+
+@cython.final
+cdef class TrackWriter:
+    """The one writer of a track.
+
+    Made by `create_track` or, after the death of the process that wrote before, by `adopt_track`.
+    """
+
+    cdef int map_rings(self) except -1:
+        self.header = <TrackHeader*> self.segment.data
+        self.keys_ring = <KeyRecord*> (self.segment.data + sizeof(TrackHeader) + self.header.init_capacity)
+        self.records = <PacketRecord*> (<uint8_t*> self.keys_ring + self.header.key_capacity * sizeof(KeyRecord))
+        return 0
+
+    cdef int grow(self, uint32_t records, uint32_t keys, uint32_t init) except -1:
+        """Publish a new generation of the index with other capacities, same content."""
+        cdef TrackWriter old = TrackWriter()
+        cdef uint64_t number
+        if records > MAX_RECORDS:
+            raise LimitExceededError(f"track {self.index}: more than {MAX_RECORDS} packets in the live window")
+        old.segment = self.segment
+        old.map_rings()
+        cdef size_t size = (
+            sizeof(TrackHeader) + init + keys * sizeof(KeyRecord) + <size_t> records * sizeof(PacketRecord)
+        )
+        self.claim_memory(size)
+        self.segment = create_segment(old.segment.name + GROWING, size, size)
+        self.segment.settle()
+        memcpy(self.segment.data, old.segment.data, sizeof(TrackHeader) + old.header.init_size)
+        self.header = <TrackHeader*> self.segment.data
+        self.header.record_capacity = records
+        self.header.key_capacity = keys
+        self.header.init_capacity = init
+        self.header.generation += 1
+        self.map_rings()
+        for number in range(old.header.key_tail, old.header.key_head):
+            self.keys_ring[number & (keys - 1)] = old.keys_ring[number & (old.header.key_capacity - 1)]
+        for number in range(old.header.tail, old.header.head):
+            self.records[number & (records - 1)] = old.records[number & (old.header.record_capacity - 1)]
+        self.claim_memory_back(old.segment.size)
+        rename_segment(self.segment, old.segment.name)
+        store32(&old.header.stale, 1)
+        store32(&self.table.header.tracks[self.index].generation, self.header.generation)
+        return 0
+
+    def set_properties(self, str type, str codec, bytes init_data, uint32_t track_id, str language, uint32_t width,
+                       uint32_t height, uint32_t frame_rate_mhz, uint32_t sample_rate_hz, uint32_t channels,
+                       uint32_t sample_bits, uint32_t bandwidth_bps):
+        """Set what is known of the track; the next packet carries the mark NEW_INIT if packets came before.
+
+        Raises LimitExceededError for init data over MAX_INIT_BYTES.
+        """
+        cdef TrackHeader* header
+        if len(init_data) > MAX_INIT_BYTES:
+            raise LimitExceededError(f"init data of {len(init_data)} bytes; the limit is {MAX_INIT_BYTES}")
+        if <uint32_t> len(init_data) > self.header.init_capacity:
+            self.grow(self.header.record_capacity, self.header.key_capacity, power_of_two(len(init_data)))
+        header = self.header
+        store32(&header.properties_lock, header.properties_lock + 1)
+        set_text(header.type, sizeof(header.type), type)
+        set_text(header.codec, sizeof(header.codec), codec)
+        set_text(header.language, sizeof(header.language), language)
+        memcpy(self.segment.data + sizeof(TrackHeader), <const char*> init_data, len(init_data))
+        header.init_size = <uint32_t> len(init_data)
+        header.track_id, header.width, header.height = track_id, width, height
+        header.frame_rate_mhz, header.sample_rate_hz, header.channels = frame_rate_mhz, sample_rate_hz, channels
+        header.sample_bits, header.bandwidth_bps = sample_bits, bandwidth_bps
+        store32(&header.properties_lock, header.properties_lock + 1)
+        self.video = type == "video"
+        if header.head:
+            self.pending_flags |= NEW_INIT
+        add64(&self.table.header.track_set_generation, 1)
+
+    def set_anchor(self, TrackWriter anchor):
+        """Keep this track's keys until they are older than the first key of `anchor`."""
+        self.anchor = anchor
+
+    def set_account(self, Segment account):
+        """Count memory in the instance's account as well (two words: used, limit)."""
+        self.account = account
+
+    def mark(self, uint32_t flags):
+        """Put flags on the next packet."""
+        self.pending_flags |= flags
+
+    @property
+    def last_us(self):
+        """Decode time of the newest packet, or None."""
+        return self.header.last_us if self.header.head else None
+
+    @property
+    def packets(self):
+        return self.header.head
+
+    def advance(self, int64_t now_us):
+        """State that the track is complete up to now_us, though no packet says so."""
+        if now_us > self.header.now_us:
+            self.header.now_us = now_us
+
+    def write(self, Packet packet not None):
+        """Append a packet. A decode time before the last one's is raised to it, the presentation time kept.
+
+        Raises SharedMemoryFull.
+        """
+        cdef PacketView view
+        packet.view(&view)
+        self.write_view(&view, monotonic_us())
+
+    cdef int write_view(self, const PacketView* packet, int64_t clock_us) except -1:
+        cdef TrackHeader* header = self.header
+        cdef PacketView fixed = packet[0]
+        cdef PacketRecord* record
+        cdef uint64_t sequence = header.head
+        cdef bint keyframe
+        if sequence and fixed.dts_us < header.last_us:
+            fixed.offset_us += fixed.dts_us - header.last_us
+            fixed.dts_us = header.last_us
+        if self.video:
+            keyframe = (fixed.flags & KEYFRAME) != 0
+        else:
+            fixed.flags |= KEYFRAME
+            keyframe = header.key_head == header.key_tail or fixed.dts_us - self.keys_ring[
+                (header.key_head - 1) & (header.key_capacity - 1)].dts_us >= AUDIO_KEY_INTERVAL_US
+        if sequence - header.tail == header.record_capacity:
+            self.grow(header.record_capacity * 2, header.key_capacity, header.init_capacity)
+        if keyframe and self.header.key_head - self.header.key_tail == self.header.key_capacity:
+            self.grow(self.header.record_capacity, self.header.key_capacity * 2, self.header.init_capacity)
+        header = self.header
+        self.place(&fixed, keyframe)
+        record = &self.records[sequence & (header.record_capacity - 1)]
+        record.dts_us, record.offset_us = fixed.dts_us, fixed.offset_us
+        record.arrival = add64(&self.table.header.arrival, 1)
+        record.size = <uint32_t> fixed.size
+        record.page = header.page_number
+        record.position = self.page_used - record.size
+        record.flags = fixed.flags | self.pending_flags | (KEY_RECORD if keyframe else 0)
+        self.pending_flags = 0
+        if keyframe:
+            self.add_key(&fixed, sequence, record.arrival)
+            header = self.header
+        header.total_bytes += fixed.size
+        if sequence == header.tail:
+            header.first_us = fixed.dts_us
+        header.last_us = header.now_us = fixed.dts_us
+        self.measure(&fixed, clock_us)
+        store64(&header.head, sequence + 1)
+        self.table.header.last_packet_us = clock_us
+        if keyframe:
+            add64(&self.table.header.key_generation, 1)
+            self.trim_window()
+        return 0
+
+    cdef int place(self, const PacketView* packet, bint keyframe) except -1:
+        """Copy the payload into the current data page, or a new one."""
+        cdef TrackHeader* header = self.header
+        cdef int64_t age
+        if self.page is not None and self.page_used + packet.size <= self.page.size:
+            age = packet.dts_us - header.page_start_us
+            if not keyframe or not (
+                self.page_used >= self.flip_bytes()
+                or age >= self.table.header.window_us
+                or (self.page_used >= PAGE_FLIP_SMALL_BYTES and age * 8 >= self.table.header.window_us)
+            ):
+                self.reserve(self.page_used + packet.size)
+                memcpy(self.page.data + self.page_used, packet.data, packet.size)
+                self.page_used += <uint32_t> packet.size
+                header.pages[(header.page_head - 1) % MAX_PAGES].end_sequence = header.head + 1
+                return 0
+        self.close_page()
+        self.open_page(packet.size if packet.size > PAGE_BYTES else PAGE_BYTES)
+        header.page_start_us = packet.dts_us
+        self.reserve(packet.size)
+        memcpy(self.page.data, packet.data, packet.size)
+        self.page_used = <uint32_t> packet.size
+        header.pages[(header.page_head - 1) % MAX_PAGES].end_sequence = header.head + 1
+        return 0
+
+    cdef uint64_t flip_bytes(self) noexcept:
+        """Return the fill at which a keyframe opens a new page: small where bounds are tight, for pages go as a whole."""
+        cdef uint64_t flip = PAGE_FLIP_BYTES
+        if self.table.header.bytes_limit:
+            flip = min(flip, self.table.header.bytes_limit // 8)
+        if self.account is not None and (<uint64_t*> self.account.data)[1]:
+            flip = min(flip, (<uint64_t*> self.account.data)[1] // 64)
+        return flip
+
+    cdef int open_page(self, size_t size) except -1:
+        cdef TrackHeader* header = self.header
+        cdef PageRecord* page
+        while header.page_head - header.page_tail >= MAX_PAGES:
+            self.drop_oldest_key()
+        self.page = create_segment(f"{self.segment.name}.{header.page_number + 1}", size, 0)
+        page = &header.pages[header.page_head % MAX_PAGES]
+        page.number = header.page_number + 1
+        page.size = 0
+        page.end_sequence = header.head
+        header.page_number += 1
+        header.page_head += 1
+        self.page_used = 0
+        return 0
+
+    cdef int close_page(self) except -1:
+        if self.page is not None:
+            self.page.settle()
+            self.page = None
+        return 0
+
+    cdef int reserve(self, size_t upto) except -1:
+        """Have memory behind the first `upto` bytes of the page."""
+        cdef size_t wanted
+        cdef size_t before = self.page.allocated
+        if upto <= before:
+            return 0
+        wanted = (upto + PAGE_STEP_BYTES - 1) // PAGE_STEP_BYTES * PAGE_STEP_BYTES
+        if wanted > self.page.size:
+            wanted = self.page.size
+        self.claim_memory(wanted - before)
+        try:
+            self.page.allocate(wanted)
+        except SharedMemoryFull:
+            self.claim_memory_back(wanted - before)
+            raise
+        self.header.pages[(self.header.page_head - 1) % MAX_PAGES].size = <uint32_t> self.page.allocated
+        return 0
+
+    cdef int claim_memory(self, size_t count) except -1:
+        """Count `count` bytes against the bounds; over one of them, the oldest media goes first."""
+        cdef uint64_t* account = NULL
+        if self.account is not None:
+            account = <uint64_t*> self.account.data
+        while True:
+            if self.table.header.bytes_limit and (
+                load64(&self.table.header.bytes_used) + count > self.table.header.bytes_limit
+            ):
+                which = f"the stream's bound of {self.table.header.bytes_limit} bytes (config.memory.per_stream_bytes)"
+            elif account is not NULL and account[1] and load64(account) + count > account[1]:
+                which = f"the server's bound of {account[1]} bytes (config.memory.total_bytes)"
+            else:
+                break
+            if self.header.key_head - self.header.key_tail <= 2:
+                raise SharedMemoryFull(f"track {self.index} of {self.table.prefix}: {count} more bytes are over {which}")
+            self.drop_oldest_key()
+        add64(&self.table.header.bytes_used, count)
+        if account is not NULL:
+            add64(account, count)
+        return 0
+
+    def claim_memory_back(self, size_t count):
+        """Take `count` bytes off the bounds again."""
+        add64(&self.table.header.bytes_used, <uint64_t> -<int64_t> count)
+        if self.account is not None:
+            add64(<uint64_t*> self.account.data, <uint64_t> -<int64_t> count)
+
+    cdef int add_key(self, const PacketView* packet, uint64_t sequence, uint64_t arrival) except -1:
+        cdef TrackHeader* header = self.header
+        cdef KeyRecord* key
+        if header.key_head == 0:
+            header.fragment_start_us = packet.dts_us
+        elif packet.dts_us - header.fragment_start_us >= self.table.header.segment_us:
+            header.fragment += 1
+            header.fragment_start_us = packet.dts_us
+        key = &self.keys_ring[header.key_head & (header.key_capacity - 1)]
+        key.sequence, key.dts_us, key.arrival = sequence, packet.dts_us, arrival
+        key.bytes = header.total_bytes
+        key.fragment = header.fragment
+        key.flags = 0
+        store64(&header.key_head, header.key_head + 1)
+        return 0
+
+    cdef int trim_window(self) except -1:
+        """Drop keys that have left the live window."""
+        cdef TrackHeader* header = self.header
+        cdef KeyRecord* second
+        while header.key_head - header.key_tail > 1:
+            second = &self.keys_ring[(header.key_tail + 1) & (header.key_capacity - 1)]
+            if header.last_us - second.dts_us < self.table.header.window_us:
+                return 0
+            if header.fragment - second.fragment < MIN_FRAGMENTS:
+                return 0
+            if self.anchor is not None and self.anchor.header.head and second.dts_us > self.anchor.header.first_us:
+                return 0
+            self.drop_oldest_key()
+        return 0
+
+    cdef int drop_oldest_key(self) except -1:
+        """Forget the oldest key and its packets."""
+        cdef TrackHeader* header = self.header
+        cdef KeyRecord* second
+        if header.key_head - header.key_tail < 2:
+            raise SharedMemoryFull(f"track {self.index} of {self.table.prefix}: one GOP is over the bounds")
+        second = &self.keys_ring[(header.key_tail + 1) & (header.key_capacity - 1)]
+        header.first_fragment = second.fragment
+        store64(&header.tail, second.sequence)
+        header.first_us = second.dts_us
+        store64(&header.key_tail, header.key_tail + 1)
+        self.drop_pages()
+        add64(&self.table.header.key_generation, 1)
+        return 0
+
+    cdef int drop_pages(self) except -1:
+        cdef TrackHeader* header = self.header
+        cdef PageRecord* page
+        while header.page_tail + 1 < header.page_head:
+            page = &header.pages[header.page_tail % MAX_PAGES]
+            if page.end_sequence > header.tail:
+                return 0
+            unlink_segment(f"{self.segment.name}.{page.number}")
+            self.claim_memory_back(page.size)
+            header.page_tail += 1
+        return 0
+
+    cdef void measure(self, const PacketView* packet, int64_t clock_us) noexcept:
+        """Keep rates, jitter and the B-frame mark up to date."""
+        cdef TrackHeader* header = self.header
+        cdef KeyRecord* first
+        cdef int64_t span, lateness
+        cdef uint64_t count, rate
+        if self.video and packet.offset_us != self.records[header.tail & (header.record_capacity - 1)].offset_us:
+            header.has_bframes = 1
+        if packet.dts_us - self.jitter_start_media > JITTER_WINDOW_US or self.jitter_start_clock == 0:
+            if self.jitter_start_clock:
+                if self.jitter_peak // 1000 + 1 > header.jitter_ms:
+                    header.jitter_ms = <uint32_t> (self.jitter_peak // 1000 + 1)
+                else:
+                    header.jitter_ms = <uint32_t> ((header.jitter_ms * 7 + self.jitter_peak // 1000 + 1) // 8)
+            self.jitter_start_media, self.jitter_start_clock = packet.dts_us, clock_us
+            self.jitter_peak = 0
+        lateness = (clock_us - self.jitter_start_clock) - (packet.dts_us - self.jitter_start_media)
+        if lateness > self.jitter_peak:
+            self.jitter_peak = lateness
+        span = packet.dts_us - header.first_us
+        count = header.head - header.tail
+        if span > 0 and (self.video or count % 16 == 0):
+            if self.video:
+                header.measured_frame_rate_mhz = <uint32_t> ((count * 1000000000 + span // 2) // span)
+            first = &self.keys_ring[header.key_tail & (header.key_capacity - 1)]
+            rate = (header.total_bytes - first.bytes) * 1000000 // <uint64_t> span
+            header.bytes_per_second = <uint32_t> rate
+            if span > 1000000 and rate > header.max_bytes_per_second:
+                header.max_bytes_per_second = <uint32_t> rate
+
+    def close(self, bint unlink):
+        """Let go of the track; with `unlink`, remove it and everything in its buffer."""
+        cdef uint32_t number
+        self.close_page()
+        if not unlink:
+            return
+        store32(&self.table.header.tracks[self.index].valid_mask, 0)
+        add64(&self.table.header.track_set_generation, 1)
+        for number in range(self.header.page_tail, self.header.page_head):
+            unlink_segment(f"{self.segment.name}.{self.header.pages[number % MAX_PAGES].number}")
+            self.claim_memory_back(self.header.pages[number % MAX_PAGES].size)
+        self.header.page_tail = self.header.page_head
+        unlink_segment(self.segment.name)
+        self.claim_memory_back(self.segment.size)
+
+
+cdef void set_text(char* target, size_t size, str text) noexcept:
+    cdef bytes data = text.encode()[: size - 1]
+    memset(target, 0, size)
+    memcpy(target, <const char*> data, len(data))
+
+
+def create_track(Table table not None, int index, Segment account=None):
+    """Make the index of a new track; it becomes visible with `show_track`."""
+    cdef TrackWriter writer = TrackWriter()
+    cdef size_t size = (
+        sizeof(TrackHeader) + FIRST_INIT_BYTES + FIRST_KEYS * sizeof(KeyRecord) + FIRST_RECORDS * sizeof(PacketRecord)
+    )
+    cdef TrackHeader* header
+    writer.table = table
+    writer.index = index
+    writer.account = account
+    writer.segment = create_segment(f"{table.prefix}.{index}", size, size)
+    writer.segment.settle()
+    header = writer.header = <TrackHeader*> writer.segment.data
+    header.version = LAYOUT_VERSION
+    header.record_capacity, header.key_capacity = FIRST_RECORDS, FIRST_KEYS
+    header.init_capacity = FIRST_INIT_BYTES
+    header.jitter_ms = FIRST_JITTER_MS
+    writer.map_rings()
+    add64(&table.header.bytes_used, size)
+    if account is not None:
+        add64(<uint64_t*> account.data, size)
+    store32(&header.magic, TRACK_MAGIC)
+    return writer
+
+
+def show_track(Table table not None, int index, uint32_t valid_mask):
+    """Set who sees a track (0 hides it)."""
+    store32(&table.header.tracks[index].valid_mask, valid_mask)
+    add64(&table.header.track_set_generation, 1)
+
+
+def adopt_track(Table table not None, int index, Segment account=None):
+    """Go on with a track whose writer died: at its next packet number, on a new data page.
+
+    Raises NotFound.
+    """
+    cdef TrackWriter writer = TrackWriter()
+    cdef TrackHeader* header
+    writer.table = table
+    writer.index = index
+    writer.account = account
+    writer.segment = open_segment(f"{table.prefix}.{index}", True)
+    writer.map_rings()
+    header = writer.header
+    if writer.segment.size < sizeof(TrackHeader) or header.magic != TRACK_MAGIC or header.version != LAYOUT_VERSION:
+        raise LimitExceededError(f"track {index} has another layout than {LAYOUT_VERSION}")
+    while header.key_head > header.key_tail and (
+        writer.keys_ring[(header.key_head - 1) & (header.key_capacity - 1)].sequence >= header.head
+    ):
+        header.key_head -= 1
+    if header.properties_lock & 1:
+        store32(&header.properties_lock, header.properties_lock + 1)
+    writer.video = (<bytes> (<char*> header.type)) == b"video"
+    return writer
+
+
+def read_account(Segment account not None):
+    """Return (bytes used, limit) of an instance's memory account."""
+    return load64(<uint64_t*> account.data), (<uint64_t*> account.data)[1]
+
+
+def set_account_limit(Segment account not None, uint64_t limit):
+    (<uint64_t*> account.data)[1] = limit
+
+
+def release_account(Segment account not None, uint64_t count):
+    """Take a dead stream's bytes off the account."""
+    add64(<uint64_t*> account.data, <uint64_t> -<int64_t> count)

@@ -1,0 +1,330 @@
+"""What all outputs share: the capability document, discovery, and getting a stream that can be played."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from mist.core.muxer import Muxer
+from mist.errors import NoSuitableTrack, NotFound, NotReady
+from mist.formats.tracks import TrackInfo
+from mist.stream.parameters import PlaybackParameters
+from mist.stream.reader import StreamReader
+from mist.stream.selectors import select_tracks
+from mist.stream.services import OutputServices
+from mist.stream.state import StreamStatus, TrackState
+
+CodecMatrix = Sequence[Sequence[Sequence[str]]]
+MuxerFactory = Callable[[list[TrackInfo]], Muxer]
+UNPLAYABLE: Final = frozenset({StreamStatus.OFF, StreamStatus.SHUTDOWN, StreamStatus.INVALID})
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """The capability document of an output: what the API serves, what configuration is checked against, and how URLs
+    find their output. One declaration for all three.
+
+    name: the connector's name. deps: "HTTP" for outputs that are reached through the HTTP listener, else "".
+    url_match, url_prefix: paths with "$" for the stream name. codecs: combinations of slots of codec names. methods:
+    what a player may do with it. required, optional: configuration options by name. default_port: of listeners.
+    """
+
+    name: str
+    friendly: str
+    desc: str
+    deps: str = ""
+    url_match: tuple[str, ...] = ()
+    url_prefix: tuple[str, ...] = ()
+    url_rel: str = ""
+    codecs: CodecMatrix = ()
+    methods: tuple[Mapping[str, Any], ...] = ()
+    exceptions: Mapping[str, Any] = field(default_factory=dict)
+    required: Mapping[str, Any] = field(default_factory=dict)
+    optional: Mapping[str, Any] = field(default_factory=dict)
+    push_urls: tuple[str, ...] = ()
+    default_port: int | None = None
+    provides: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """Return the capability document as the API serves it."""
+        document: dict[str, Any] = {
+            "name": self.name,
+            "friendly": self.friendly,
+            "desc": self.desc,
+            "required": dict(self.required),
+            "optional": dict(self.optional),
+        }
+        listed: dict[str, Any] = {
+            "deps": self.deps,
+            "url_rel": self.url_rel,
+            "url_match": list(self.url_match),
+            "url_prefix": list(self.url_prefix),
+            "codecs": [[list(slot) for slot in combination] for combination in self.codecs],
+            "methods": [dict(method) for method in self.methods],
+            "exceptions": dict(self.exceptions),
+            "push_urls": list(self.push_urls),
+            "provides": self.provides,
+        }
+        document.update((key, value) for key, value in listed.items() if value)
+        return document
+
+
+class Output(Protocol):
+    """What a module of `mist.outputs` offers under the name OUTPUT."""
+
+    capability: Capability
+
+
+def listener_options(port: int) -> dict[str, Any]:
+    """Return the options that every listener has, for a capability document."""
+    return {
+        "port": {
+            "name": "TCP port",
+            "help": "TCP port to listen on",
+            "type": "uint",
+            "default": port,
+            "option": "--port",
+            "short": "p",
+        },
+        "interface": {
+            "name": "Interface",
+            "help": "Address of the interface to listen on; empty or 0.0.0.0 for all",
+            "type": "str",
+            "default": "0.0.0.0",
+            "option": "--interface",
+            "short": "i",
+        },
+        "processes": {
+            "name": "Worker processes",
+            "help": "Connections spread over this many processes; 0 for a process of its own for every connection",
+            "type": "uint",
+            "default": "8 for each core",
+        },
+        "merge_ms": {
+            "name": "Merge writes",
+            "help": "Send at most this often to a viewer, in milliseconds; auto merges only as load asks for it",
+            "type": "str",
+            "default": "auto",
+        },
+    }
+
+
+def discover(package: str, attribute: str) -> dict[str, Any]:
+    """Return {capability name: object} of all modules directly in a package that have the attribute."""
+    found = {}
+    for info in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        module = importlib.import_module(f"{package}.{info.name}")
+        offered = getattr(module, attribute, None)
+        for item in offered if isinstance(offered, tuple) else (offered,):
+            if item is not None:
+                found[item.capability.name] = item
+    return found
+
+
+def discover_outputs() -> dict[str, Any]:
+    """Return all outputs by connector name."""
+    return discover("mist.outputs", "OUTPUT")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A stream that can be played, and the tracks that a viewer gets."""
+
+    reader: StreamReader
+    indexes: list[int]
+    reselect: Callable[[list[TrackState]], list[int]]
+
+
+async def choose_tracks(
+    services: OutputServices,
+    reader: StreamReader,
+    parameters: PlaybackParameters,
+    capability: Capability,
+    user_agent: str,
+) -> Choice:
+    """Wait until a stream is playable and choose a viewer's tracks.
+
+    Raises NoSuitableTrack, NotReady when the stream ends meanwhile.
+    """
+
+    def select(states: list[TrackState]) -> list[int]:
+        return select_tracks(
+            states, parameters.selectors, capability.codecs, exceptions=capability.exceptions, user_agent=user_agent
+        )
+
+    await wait_playable(services, reader, parameters, select)
+    indexes = select(reader.tracks())
+    if not indexes:
+        raise NoSuitableTrack(
+            f"The stream {reader.name} has no track that {capability.name} can carry and you asked for"
+        )
+    return Choice(reader, indexes, select)
+
+
+async def wait_playable(
+    services: OutputServices,
+    reader: StreamReader,
+    parameters: PlaybackParameters,
+    select: Callable[[list[TrackState]], list[int]],
+) -> None:
+    """Wait until enough tracks have enough media, or waiting longer makes no sense.
+
+    Raises NotReady when the stream ends or stays empty.
+    """
+    if is_playable(reader, parameters, select):
+        return
+    changed = asyncio.Event()
+    watch = services.fanout.watch(reader, changed.set)
+    try:
+        async with asyncio.timeout(parameters.max_wait_us / 1e6):
+            while not is_playable(reader, parameters, select):
+                if reader.status() in UNPLAYABLE:
+                    raise NotReady("Stream is offline")
+                changed.clear()
+                await changed.wait()
+    except TimeoutError:
+        if not any(state.next_sequence for state in reader.tracks()):
+            raise NotReady("Stream is waiting for data") from None
+    finally:
+        services.fanout.unwatch(watch, changed.set)
+
+
+def is_playable(
+    reader: StreamReader, parameters: PlaybackParameters, select: Callable[[list[TrackState]], list[int]]
+) -> bool:
+    """Return whether the tracks that a viewer would get have enough media to begin."""
+    states = {state.index: state for state in reader.tracks()}
+    if any(state.last_us - state.first_us > parameters.max_track_us for state in states.values()):
+        return True
+    ready = 0
+    longest = 0
+    for index in select(list(states.values())):
+        state = states[index]
+        if not state.next_sequence:
+            continue
+        buffered = state.last_us - state.first_us
+        longest = max(longest, buffered)
+        ready += buffered > parameters.min_track_us or len(reader.keys(index)) >= parameters.min_track_keys
+    return ready >= parameters.wait_track_count or longest >= parameters.max_wait_us
+
+
+class RequestLike(Protocol):
+    """What a progressive output reads of an HTTP request."""
+
+    method: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    host: str
+    peer: str
+    token: str
+    stream: str
+
+
+class ProgressiveOutput:
+    """An endless HTTP reply in one format: FLV, TS, MP4 and their like are each a capability and a muxer."""
+
+    def __init__(
+        self, capability: Capability, content_type: str, make_muxer: Callable[[str, list[TrackInfo]], Muxer]
+    ) -> None:
+        """Make_muxer: called with the stream's name and the tracks, raises UnsupportedError."""
+        self.capability = capability
+        self.content_type = content_type
+        self.make_muxer = make_muxer
+
+    async def handle(self, services: OutputServices, request: Any, response: Any) -> None:
+        """Answer a request with the stream; returns when the fan-out has the connection."""
+        from mist.stream.parameters import parse_parameters
+
+        parameters = parse_parameters(request.query, rate_header=request.headers.get("x-mist-rate", ""))
+        reader = await services.open_stream(request.stream)
+        try:
+            choice = await choose_tracks(
+                services, reader, parameters, self.capability, request.headers.get("user-agent", "")
+            )
+            headers = self.headers(parameters, reader.name)
+            if request.method == "HEAD":
+                response.send(200, b"", self.content_type, headers)
+                services.close_stream(reader)
+                return
+            self.deliver(services, request, response, parameters, choice, headers)
+        except BaseException:
+            services.close_stream(reader)
+            raise
+
+    def headers(self, parameters: PlaybackParameters, name: str) -> dict[str, str]:
+        """Return the reply's own headers."""
+        if parameters.download is None:
+            return {}
+        file_name = parameters.download or f"{name}.{self.capability.name.lower()}"
+        return {"Content-Disposition": f'attachment; filename="{file_name}"'}
+
+    def deliver(
+        self,
+        services: OutputServices,
+        request: Any,
+        response: Any,
+        parameters: PlaybackParameters,
+        choice: Choice,
+        headers: Mapping[str, str],
+    ) -> None:
+        """Hand the connection's socket to the fan-out."""
+        reader = choice.reader
+        pace = own_pace(parameters, choice)
+        fd, head = response.take_socket(200, self.content_type, headers)
+        record = services.open_record(self.capability.name, request.peer)
+        record.set_stream(reader.name)
+        record.set_token(request.token)
+
+        def closed(reason: str) -> None:
+            record.close()
+            services.close_stream(reader)
+
+        selectors = ",".join(f"{kind}={text}" for kind, text in sorted(parameters.selectors.items()))
+        services.fanout.join(
+            reader,
+            choice.indexes,
+            f"{self.capability.name}?{selectors}",
+            lambda tracks: self.make_muxer(reader.name, tracks),
+            fd,
+            head,
+            reselect=choice.reselect,
+            record=record,  # type: ignore[arg-type]
+            on_close=closed,
+            **pace,
+        )
+
+
+def own_pace(parameters: PlaybackParameters, choice: Choice) -> dict[str, Any]:
+    """Return what `Fanout.join` needs for a viewer with a start, an end or a speed of its own; {} for the live edge."""
+    import time
+
+    main = choice.reader.track(choice.indexes[0])
+    zero_us = choice.reader.wall_clock_offset_us or None
+    start_us, stop_us = parameters.window(time.time_ns() // 1000, zero_us, main.last_us)
+    pace: dict[str, Any] = {}
+    if start_us is not None:
+        pace["start_us"] = max(start_us, main.first_us)
+    if stop_us is not None:
+        pace["stop_us"] = stop_us
+    if parameters.rate != 1.0 or pace:
+        pace["rate"] = parameters.rate
+    if parameters.buffer_us is not None and pace:
+        pace["ahead_us"] = parameters.buffer_us
+    return pace
+
+
+__all__ = [
+    "Capability",
+    "Choice",
+    "NotFound",
+    "ProgressiveOutput",
+    "choose_tracks",
+    "discover",
+    "discover_outputs",
+    "listener_options",
+    "wait_playable",
+]

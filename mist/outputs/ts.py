@@ -1,0 +1,29 @@
+"""MPEG transport stream over HTTP: `/STREAM.ts`."""
+
+from __future__ import annotations
+
+from mist.core.muxer import Muxer
+from mist.core.ts_mux import TsMuxer
+from mist.formats.tracks import TrackInfo
+from mist.outputs.base import Capability, ProgressiveOutput
+
+
+def make_muxer(stream: str, tracks: list[TrackInfo]) -> Muxer:
+    """Return a transport stream muxer whose service carries the stream's name."""
+    return TsMuxer(tracks, stream_name=stream)
+
+
+OUTPUT = ProgressiveOutput(
+    Capability(
+        name="HTTPTS",
+        friendly="TS over HTTP",
+        desc="Pseudostreaming in MPEG2/TS format over HTTP",
+        deps="HTTP",
+        url_rel="/$.ts",
+        url_match=("/$.ts",),
+        codecs=((("+H264", "+HEVC", "+AV1"), ("+AAC", "+MP3", "+AC3", "+EAC-3", "+opus")),),
+        methods=({"handler": "http", "type": "html5/video/mpeg", "hrn": "TS HTTP progressive", "priority": 1},),
+    ),
+    "video/mp2t",
+    make_muxer,
+)

@@ -1,0 +1,264 @@
+"""The writing side of a stream: its table, its tracks, and what remains of it after a crash."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mist.core.doorbell import Ringer
+from mist.core.packet import Packet
+from mist.core.shm import Segment, create_segment, open_segment, unlink_segment
+from mist.core.track_buffer import Table, create_table, open_table
+from mist.core.track_writer import (
+    TrackWriter,
+    adopt_track,
+    create_track,
+    read_account,
+    release_account,
+    set_account_limit,
+    show_track,
+)
+from mist.errors import LimitExceededError, NotFound, StreamError
+from mist.formats.tracks import VIDEO, TrackInfo
+from mist.stream.names import shm_name
+from mist.stream.state import StreamStatus
+
+SHM_FOLDER: Final = Path("/dev/shm")
+MAX_TRACKS: Final = 64
+ALL_VIEWERS: Final = 255
+ACCOUNT_BYTES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of a stream.
+
+    window_us: the live window. segment_us: shortest fragment. stream_bytes: shared memory of this stream, 0 for no
+    bound. packet_bytes: largest packet.
+    """
+
+    window_us: int = 50_000_000
+    segment_us: int = 1_900_000
+    stream_bytes: int = 0
+    packet_bytes: int = 32 << 20
+
+
+def stream_prefix(instance: str, name: str) -> str:
+    """Return what the names of all shared memory of a stream begin with."""
+    return f"mist.{instance}.{shm_name(name)}"
+
+
+def create_account(instance: str, total_bytes: int) -> None:
+    """Make the memory account of an instance. total_bytes: bound of all streams together, 0 for none."""
+    account = create_segment(f"mist.{instance}", ACCOUNT_BYTES, ACCOUNT_BYTES)
+    set_account_limit(account, total_bytes)
+
+
+def open_account(instance: str) -> Segment | None:
+    """Return the memory account of an instance, or None if it keeps none."""
+    try:
+        return open_segment(f"mist.{instance}", True)
+    except NotFound:
+        return None
+
+
+def memory_used(instance: str) -> tuple[int, int]:
+    """Return (bytes of shared memory in use by streams, bound), zeros if the instance keeps no account."""
+    account = open_account(instance)
+    return read_account(account) if account is not None else (0, 0)
+
+
+def create_stream(instance: str, name: str, limits: Limits, source: str = "") -> Table:
+    """Make a stream's table, state INIT. What a killed server left under its name is removed first.
+
+    Raises SharedMemoryFull.
+    """
+    remove_stream(instance, name)
+    table = create_table(stream_prefix(instance, name))
+    table.set_window(limits.window_us, limits.segment_us, limits.stream_bytes)
+    table.source = source
+    table.set_status(StreamStatus.INIT)
+    return table
+
+
+def remove_stream(instance: str, name: str, ringer: Ringer | None = None) -> None:
+    """Remove a stream with all its tracks, and tell whoever waits for it. A stream that does not exist is fine."""
+    prefix = stream_prefix(instance, name)
+    try:
+        table = open_table(prefix)
+    except NotFound:
+        table = None
+    if table is not None:
+        table.set_status(StreamStatus.OFF)
+        table.retire()
+        account = open_account(instance)
+        if account is not None:
+            release_account(account, table.bytes_used)
+        if ringer is not None:
+            table.ring(ringer)
+    for path in SHM_FOLDER.iterdir():
+        if path.name == prefix or path.name.startswith(prefix + "."):
+            unlink_segment(path.name)
+
+
+def remove_instance(instance: str) -> None:
+    """Remove all shared memory of an instance."""
+    for path in SHM_FOLDER.iterdir():
+        if path.name == f"mist.{instance}" or path.name.startswith(f"mist.{instance}."):
+            unlink_segment(path.name)
+
+
+class StreamPublisher:
+    """Writes a stream's tracks. One process writes a track; its table was made by `create_stream`.
+
+    A publisher that opens a stream with tracks in it adopts them: numbering, pages and times go on.
+    """
+
+    def __init__(self, instance: str, name: str, bell_folder: str, limits: Limits | None = None) -> None:
+        """Raise NotFound if the stream has no table."""
+        self.instance = instance
+        self.name = name
+        self.limits = limits or Limits()
+        self.table = open_table(stream_prefix(instance, name))
+        self.table.set_pids(input=os.getpid())
+        self._ringer = Ringer(bell_folder)
+        self._account = open_account(instance)
+        self._writers: dict[int, TrackWriter] = {}
+        self._infos: dict[int, TrackInfo] = {}
+        for index, _mask in self.table.valid_tracks():
+            self._adopt(index)
+
+    def _adopt(self, index: int) -> None:
+        from mist.stream.reader import track_info
+
+        writer = adopt_track(self.table, index, self._account)
+        self._writers[index] = writer
+        self._infos[index] = track_info(self.table, index)
+        self._anchor_audio()
+
+    @property
+    def tracks(self) -> dict[int, TrackInfo]:
+        """The tracks by index, those that were adopted included."""
+        return dict(self._infos)
+
+    def last_us(self) -> int | None:
+        """Return the newest decode time of any track, or None if nothing was ever written."""
+        times = [writer.last_us for writer in self._writers.values() if writer.last_us is not None]
+        return max(times) if times else None
+
+    def track_last_us(self, index: int) -> int | None:
+        """Return the newest decode time of one track, or None."""
+        return self._writers[index].last_us
+
+    def add_track(self, info: TrackInfo, valid_mask: int = ALL_VIEWERS) -> int:
+        """Make a track visible and return its index.
+
+        Raises LimitExceededError after MAX_TRACKS tracks, SharedMemoryFull.
+        """
+        index = self._free_slot()
+        writer = create_track(self.table, index, self._account)
+        self._writers[index] = writer
+        self._describe(writer, info)
+        self._infos[index] = info
+        self._anchor_audio()
+        show_track(self.table, index, valid_mask)
+        self.table.ring(self._ringer)
+        return index
+
+    def _free_slot(self) -> int:
+        """Return the first slot that was never used; slots of removed tracks only when there is no other."""
+        used = {index for index, _mask in self.table.valid_tracks()} | set(self._infos)
+        highest = max(used, default=-1)
+        if highest + 1 < MAX_TRACKS:
+            return highest + 1
+        for index in range(MAX_TRACKS):
+            if index not in used:
+                return index
+        raise LimitExceededError(f"The stream {self.name} has {MAX_TRACKS} tracks; there is no room for more")
+
+    def _describe(self, writer: TrackWriter, info: TrackInfo) -> None:
+        writer.set_properties(
+            info.type,
+            info.codec,
+            info.init_data,
+            info.track_id,
+            info.language,
+            info.width,
+            info.height,
+            info.frame_rate_mhz,
+            info.sample_rate_hz,
+            info.channels,
+            info.sample_bits,
+            info.bandwidth_bps,
+        )
+
+    def _anchor_audio(self) -> None:
+        """Let the other tracks keep what the first video track keeps."""
+        video = next((w for i, w in sorted(self._writers.items()) if self._infos.get(i, _NONE).type == VIDEO), None)
+        for writer in self._writers.values():
+            writer.set_anchor(None if writer is video else video)
+
+    def update_track(self, index: int, info: TrackInfo) -> None:
+        """Change what is known of a track; readers see it before the next packet."""
+        if self._infos[index] != info:
+            self._describe(self._writers[index], info)
+            self._infos[index] = info
+
+    def write(self, packet: Packet) -> None:
+        """Append a packet to the track `packet.track` and wake who waits.
+
+        Raises LimitExceededError for a packet over the bound, SharedMemoryFull.
+        """
+        if len(packet.payload) > self.limits.packet_bytes:
+            raise LimitExceededError(
+                f"a packet of {len(packet.payload)} bytes; the bound is {self.limits.packet_bytes} "
+                "(config.memory.packet_bytes)"
+            )
+        self._writers[packet.track].write(packet)
+        self.table.ring(self._ringer)
+
+    def mark_discontinuity(self) -> None:
+        """Mark the next packet of every track as the first after a jump or a restart of the source."""
+        for writer in self._writers.values():
+            writer.mark(4)
+
+    def remove_track(self, index: int) -> None:
+        """Take a track out of the stream."""
+        self._writers.pop(index).close(True)
+        del self._infos[index]
+        self._anchor_audio()
+        self.table.ring(self._ringer)
+
+    def set_status(self, status: StreamStatus, progress: int = 0) -> None:
+        """Set the stream's state and wake who waits."""
+        self.table.set_status(status, progress)
+        self.table.ring(self._ringer)
+
+    def set_clocks(self, boot_us: int, wall_us: int) -> None:
+        """Set the monotonic and the unix time, microseconds, at media time 0."""
+        self.table.set_clocks(boot_us, wall_us)
+
+    def close(self) -> None:
+        """Let go of the stream; its tracks stay for the next publisher or the guardian to deal with."""
+        for writer in self._writers.values():
+            writer.close(False)
+        self._writers.clear()
+        self.table.set_pids(input=0)
+
+
+_NONE: Final = TrackInfo(type="", codec="")
+
+__all__ = [
+    "Limits",
+    "StreamError",
+    "StreamPublisher",
+    "create_account",
+    "create_stream",
+    "memory_used",
+    "open_account",
+    "remove_instance",
+    "remove_stream",
+    "stream_prefix",
+]

@@ -1,0 +1,1 @@
+"""Tests of mist; a package so that they can share `tests.support`."""
