@@ -15,6 +15,9 @@ from posix.unistd cimport close, ftruncate
 
 from mist.errors import NotFound, SharedMemoryFull
 
+cdef extern from "<stdio.h>" nogil:
+    int rename(const char* old, const char* new)
+
 cdef extern from "<fcntl.h>" nogil:
     int posix_fallocate(int fd, long offset, long count)
 
@@ -132,6 +135,13 @@ def open_segment(str name not None, bint writable=False):
 def unlink_segment(str name not None):
     """Remove a name; mappings stay valid. A name that does not exist is fine."""
     shm_unlink(b"/" + name.encode())
+
+
+def rename_segment(Segment segment not None, str name not None):
+    """Give a segment another name, replacing what has it now in one step."""
+    if rename(f"/dev/shm/{segment.name}".encode(), f"/dev/shm/{name}".encode()) < 0:
+        raise_os_error(name)
+    segment.name = name
 
 
 cdef int map_segment(Segment segment, size_t size, bint writable) except -1:

@@ -24,6 +24,7 @@ cdef class TrackWriter:
     cdef int grow(self, uint32_t records, uint32_t keys, uint32_t init) except -1
     cdef int write_view(self, const PacketView* packet, int64_t clock_us) except -1
     cdef int place(self, const PacketView* packet, bint keyframe) except -1
+    cdef uint64_t flip_bytes(self) noexcept
     cdef int open_page(self, size_t size) except -1
     cdef int close_page(self) except -1
     cdef int reserve(self, size_t upto) except -1

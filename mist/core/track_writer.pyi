@@ -14,6 +14,7 @@ FIRST_INIT_BYTES: Final[int]
 MAX_RECORDS: Final[int]
 AUDIO_KEY_INTERVAL_US: Final[int]
 MIN_FRAGMENTS: Final[int]
+GROWING: Final[str]
 JITTER_WINDOW_US: Final[int]
 FIRST_JITTER_MS: Final[int]
 

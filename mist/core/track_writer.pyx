@@ -5,12 +5,12 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from mist.core.packet cimport KEYFRAME, NEW_INIT, Packet, PacketView
-from mist.core.shm cimport Segment, add64, load32, load64, monotonic_us, store32, store64
+from mist.core.shm cimport Segment, add64, load64, monotonic_us, store32, store64
 from mist.core.track_buffer cimport (
     KEY_RECORD, MAX_INIT_BYTES, MAX_PAGES, KeyRecord, PacketRecord, PageRecord, Table, TrackHeader
 )
 
-from mist.core.shm import create_segment, open_segment, unlink_segment
+from mist.core.shm import create_segment, open_segment, rename_segment, unlink_segment
 from mist.core.track_buffer import LAYOUT_VERSION, TRACK_MAGIC
 from mist.errors import LimitExceededError, SharedMemoryFull
 
@@ -24,6 +24,7 @@ FIRST_INIT_BYTES = 1024
 MAX_RECORDS = 1 << 22
 AUDIO_KEY_INTERVAL_US = 2_047_000
 MIN_FRAGMENTS = 5                # kept in the buffer however short the window is
+GROWING = ".growing"            # name of an index's next generation until it is complete
 JITTER_WINDOW_US = 2_500_000
 FIRST_JITTER_MS = 120
 
@@ -60,7 +61,7 @@ cdef class TrackWriter:
             sizeof(TrackHeader) + init + keys * sizeof(KeyRecord) + <size_t> records * sizeof(PacketRecord)
         )
         self.claim_memory(size)
-        self.segment = create_segment(old.segment.name, size, size)
+        self.segment = create_segment(old.segment.name + GROWING, size, size)
         self.segment.settle()
         memcpy(self.segment.data, old.segment.data, sizeof(TrackHeader) + old.header.init_size)
         self.header = <TrackHeader*> self.segment.data
@@ -74,6 +75,7 @@ cdef class TrackWriter:
         for number in range(old.header.tail, old.header.head):
             self.records[number & (records - 1)] = old.records[number & (old.header.record_capacity - 1)]
         self.claim_memory_back(old.segment.size)
+        rename_segment(self.segment, old.segment.name)
         store32(&old.header.stale, 1)
         store32(&self.table.header.tracks[self.index].generation, self.header.generation)
         return 0
@@ -158,7 +160,9 @@ cdef class TrackWriter:
                 (header.key_head - 1) & (header.key_capacity - 1)].dts_us >= AUDIO_KEY_INTERVAL_US
         if sequence - header.tail == header.record_capacity:
             self.grow(header.record_capacity * 2, header.key_capacity, header.init_capacity)
-            header = self.header
+        if keyframe and self.header.key_head - self.header.key_tail == self.header.key_capacity:
+            self.grow(self.header.record_capacity, self.header.key_capacity * 2, self.header.init_capacity)
+        header = self.header
         self.place(&fixed, keyframe)
         record = &self.records[sequence & (header.record_capacity - 1)]
         record.dts_us, record.offset_us = fixed.dts_us, fixed.offset_us
@@ -190,7 +194,7 @@ cdef class TrackWriter:
         if self.page is not None and self.page_used + packet.size <= self.page.size:
             age = packet.dts_us - header.page_start_us
             if not keyframe or not (
-                self.page_used >= PAGE_FLIP_BYTES
+                self.page_used >= self.flip_bytes()
                 or age >= self.table.header.window_us
                 or (self.page_used >= PAGE_FLIP_SMALL_BYTES and age * 8 >= self.table.header.window_us)
             ):
@@ -207,6 +211,15 @@ cdef class TrackWriter:
         self.page_used = <uint32_t> packet.size
         header.pages[(header.page_head - 1) % MAX_PAGES].end_sequence = header.head + 1
         return 0
+
+    cdef uint64_t flip_bytes(self) noexcept:
+        """Return the fill at which a keyframe opens a new page: small where bounds are tight, for pages go as a whole."""
+        cdef uint64_t flip = PAGE_FLIP_BYTES
+        if self.table.header.bytes_limit:
+            flip = min(flip, self.table.header.bytes_limit // 8)
+        if self.account is not None and (<uint64_t*> self.account.data)[1]:
+            flip = min(flip, (<uint64_t*> self.account.data)[1] // 64)
+        return flip
 
     cdef int open_page(self, size_t size) except -1:
         cdef TrackHeader* header = self.header
@@ -278,10 +291,6 @@ cdef class TrackWriter:
     cdef int add_key(self, const PacketView* packet, uint64_t sequence, uint64_t arrival) except -1:
         cdef TrackHeader* header = self.header
         cdef KeyRecord* key
-        cdef uint64_t seconds_us
-        if header.key_head - header.key_tail == header.key_capacity:
-            self.grow(header.record_capacity, header.key_capacity * 2, header.init_capacity)
-            header = self.header
         if header.key_head == 0:
             header.fragment_start_us = packet.dts_us
         elif packet.dts_us - header.fragment_start_us >= self.table.header.segment_us:

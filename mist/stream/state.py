@@ -28,7 +28,8 @@ class TrackState:
     4 processes). first_us, last_us: decode times of the first and last buffered packet; now_us: known complete up to.
     bytes_per_second, max_bytes_per_second: mean over the buffered fragments, and highest fragment so far.
     measured_frame_rate_mhz: frames per 1000 s, 0 when unknown. first_sequence, next_sequence: packet numbers in the buffer.
-    first_fragment: fragments that have left the buffer, which is the number of the oldest one.
+    first_fragment: fragments that have left the buffer, which is the number of the oldest whole one.
+    longest_fragment_us: longest closed fragment since the stream began.
     """
 
     index: int
@@ -45,6 +46,7 @@ class TrackState:
     first_sequence: int = 0
     next_sequence: int = 0
     first_fragment: int = 0
+    longest_fragment_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,14 @@ class Key:
     sequence: packet number of the keyframe. dts_us: its decode time. arrival: its place in the stream-wide order of
     arrival. fragment: number of the fragment it belongs to; a fragment is one or more GOPs that together last at least
     the stream's segment size, and is what an HLS segment holds. Numbers rise by one and are the same in every process.
+    discontinuities: keys of this track, up to and with this one, at which its parameters changed or its times broke.
     """
 
     sequence: int
     dts_us: int
     arrival: int
     fragment: int
+    discontinuities: int = 0
 
 
 @dataclass(frozen=True, slots=True)

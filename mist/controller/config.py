@@ -1,0 +1,378 @@
+"""Load, check and save the configuration.
+
+A configuration is checked as a whole before any of it is used. What is wrong is reported with the file, the key, the
+value that stands there and what was expected, so that one line is enough to put it right.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from mist.controller.migration import migrate
+from mist.controller.schema import (
+    Document,
+    ProcessEntry,
+    ProtocolEntry,
+    Section,
+    Stream,
+)
+from mist.errors import ConfigError
+
+DEFAULT_PATH = Path("/etc/mist/config.json")
+DEFAULT_PROTOCOLS: tuple[Mapping[str, Any], ...] = (
+    {"connector": "HTTP", "port": 8080},
+    {"connector": "RTMP", "port": 1935},
+)
+MAX_FILE_BYTES = 64 * 1024 * 1024
+MAX_REPORTED_PROBLEMS = 10
+NOTE_PREFIX = "x-"
+# Options of inputs and outputs known to users of compatible servers: accepted even where that module is not installed.
+INPUT_OPTIONS = (
+    "acceptable", "bufferTime", "datatrack", "format", "multicastinterface", "profile", "raw", "transport", "udpport"
+)  # fmt: skip
+
+_EXPECTATIONS = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "a text",
+    "list_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "missing": "a value",
+    "string_pattern_mismatch": "32 hexadecimal digits, the MD5 of the password",
+}
+
+
+class Config:
+    """A configuration that was checked as a whole. Immutable: a change makes a new one."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+
+    @property
+    def model(self) -> Document:
+        """The typed form, with defaults."""
+        return self._document
+
+    def document(self) -> dict[str, Any]:
+        """Return only what was configured, in normal form: what is saved and what the API shows."""
+        return self._document.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return everything with defaults applied, JSON-able: what all processes work with."""
+        result = self._document.model_dump(mode="json", exclude_none=True)
+        server = result["config"]
+        server["protocols"] = [
+            entry.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+            for entry in self._document.config.protocols or []
+        ]
+        if self._document.config.protocols is None:
+            server["protocols"] = [dict(entry) for entry in DEFAULT_PROTOCOLS]
+        for name, stream in result["streams"].items():
+            stream["name"] = name
+        return result
+
+    def with_streams(self, streams: Mapping[str, Mapping[str, Any]]) -> Config:
+        """Return a copy that also has these streams, where the configuration does not define them itself."""
+        document = self.document()
+        document["streams"] = {**streams, **document.get("streams", {})}
+        return parse(document)
+
+    def save(self, path: Path) -> None:
+        """Write the configuration to a file, and its split sections to theirs. Replaces each file atomically.
+
+        Raises OSError when a file cannot be written; the other files are written then, too.
+        """
+        save_document(self.document(), path)
+
+
+def load(
+    path: Path,
+    capabilities: Mapping[str, Any] | None = None,
+    *,
+    must_exist: bool = False,
+) -> Config:
+    """Read, migrate and check a configuration file; an absent one means defaults unless must_exist is set.
+
+    capabilities: documents of the installed modules, as ControlServices has them; None leaves options unchecked.
+    Raises ConfigError, whose text begins with the file's name.
+    """
+    document = read_document(path, must_exist=must_exist)
+    for section, file in _split_files(document, path):
+        part = read_document(file)
+        if section in part:
+            document[section] = part[section]
+    try:
+        return parse(document, capabilities)
+    except ConfigError as error:
+        lines = str(error).splitlines()
+        raise ConfigError(
+            "\n".join(f"{path}: {line}" for line in lines),
+            path=error.path,
+            value=error.value,
+        ) from None
+
+
+def parse(document: Mapping[str, Any], capabilities: Mapping[str, Any] | None = None) -> Config:
+    """Check a configuration as a whole and return it. Raises ConfigError with one line for each problem."""
+    raw = migrate(document)
+    try:
+        model = Document.model_validate(raw)
+    except ValidationError as error:
+        _raise(_validation_problems(error, raw))
+    problems = list(_unknown_keys(model, ""))
+    if capabilities is not None:
+        problems.extend(_option_problems(model, capabilities))
+    if problems:
+        _raise(problems)
+    return Config(model)
+
+
+def read_document(path: Path, *, must_exist: bool = False) -> dict[str, Any]:
+    """Return the JSON object in a file, {} when there is no such file. Raises ConfigError naming line and column."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        if must_exist:
+            raise ConfigError(
+                f"{path}: no such file; create it, or leave out --config to start with defaults"
+            ) from None
+        return {}
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
+    if not data.strip():
+        return {}
+    try:
+        document = json.loads(data)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: line {error.lineno} column {error.colno}: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not JSON text in UTF-8: {error}") from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: expected a JSON object, such as {{}}", value=document)
+    return document
+
+
+def save_document(document: Mapping[str, Any], path: Path) -> None:
+    """Write a configuration document to its file; sections that `config_split` names go to theirs."""
+    main = dict(document)
+    files: dict[Path, dict[str, Any]] = {}
+    for section, file in _split_files(main, path):
+        if file not in files:
+            files[file] = read_document(file)
+        files[file][section] = main.pop(section, None)
+    failure: OSError | None = None
+    for file, content in [*files.items(), (path, main)]:
+        try:
+            _write_atomically(file, content)
+        except OSError as error:
+            failure = error
+    if failure is not None:
+        raise failure
+
+
+def _write_atomically(path: Path, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    target = path.resolve()  # a link stays a link
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        mode = target.stat().st_mode & 0o777 if target.exists() else 0o640
+        with open(
+            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode),
+            "w",
+            encoding="utf-8",
+        ) as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _split_files(document: Mapping[str, Any], path: Path) -> list[tuple[str, Path]]:
+    """Return (section, file) for each section that lives in a file of its own; relative names are beside the main one."""
+    split = document.get("config_split")
+    if not isinstance(split, dict):
+        return []
+    return [(key, path.parent / file) for key, file in split.items() if isinstance(file, str) and key != "config_split"]
+
+
+# -- what is wrong, in words -------------------------------------------------------------------------------------------
+
+Problem = tuple[str, object, str]  # dotted key, value that stands there, what was expected
+
+
+def _raise(problems: list[Problem]) -> None:
+    lines = [f"{path}: {expected} (it is {_short(value)})" for path, value, expected in problems]
+    if len(lines) > MAX_REPORTED_PROBLEMS:
+        lines[MAX_REPORTED_PROBLEMS:] = [f"and {len(lines) - MAX_REPORTED_PROBLEMS} more problems"]
+    raise ConfigError("\n".join(lines), path=problems[0][0], value=problems[0][1]) from None
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=True, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _validation_problems(error: ValidationError, raw: Mapping[str, Any]) -> list[Problem]:
+    """Return the problems pydantic found; alternatives at one key become one problem."""
+    found: dict[str, tuple[object, list[str]]] = {}
+    for entry in error.errors(include_url=False):
+        path, value = _locate(entry["loc"], raw)
+        expectation = _EXPECTATIONS.get(entry["type"]) or _plain(entry["msg"])
+        found.setdefault(path, (value, []))[1].append(expectation)
+    return [
+        (path, value, "expected " + " or ".join(dict.fromkeys(texts))) for path, (value, texts) in sorted(found.items())
+    ]
+
+
+def _plain(message: str) -> str:
+    """Return pydantic's words for a bound in the form "a value of …"."""
+    text = message.removeprefix("Input should be ")
+    return f"a value {text}" if text.startswith(("less", "greater")) else text
+
+
+def _locate(location: tuple[int | str, ...], raw: Any) -> tuple[str, object]:
+    """Return the dotted key and the value of an error location, without pydantic's names for alternatives."""
+    path, value = "", raw
+    for part in location:
+        if isinstance(part, int) and isinstance(value, list) and part < len(value):
+            path, value = f"{path}[{part}]", value[part]
+        elif isinstance(part, str) and isinstance(value, dict) and part in value:
+            path, value = _join(path, part), value[part]
+        elif isinstance(value, dict):
+            return _join(path, str(part)), None
+    return path, value
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def _unknown_keys(section: BaseModel, path: str) -> Iterator[Problem]:
+    """Yield the keys that no section has. Options of streams, protocols and processes are looked at elsewhere."""
+    if not isinstance(section, ProtocolEntry | ProcessEntry | Stream):
+        for key, value in (section.model_extra or {}).items():
+            if not key.startswith(NOTE_PREFIX):
+                yield (
+                    _join(path, key),
+                    value,
+                    "unknown key" + _hint(key, type(section).model_fields),
+                )
+    for name in section.model_fields_set & type(section).model_fields.keys():
+        yield from _unknown_within(getattr(section, name), _join(path, name))
+
+
+def _unknown_within(value: object, path: str) -> Iterator[Problem]:
+    if isinstance(value, Section):
+        yield from _unknown_keys(value, path)
+    elif isinstance(value, dict):
+        for key, member in value.items():
+            yield from _unknown_within(member, _join(path, key))
+    elif isinstance(value, list):
+        for index, member in enumerate(value):
+            yield from _unknown_within(member, f"{path}[{index}]")
+
+
+def _hint(key: str, known: Any) -> str:
+    import difflib
+
+    names = sorted(known)
+    lower = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(key.lower(), lower, n=1)
+    if close:
+        return f'; did you mean "{lower[close[0]]}"?'
+    return f"; expected one of {', '.join(names)}" if len(names) <= 12 else ""
+
+
+# -- options of protocols and streams against capability documents -----------------------------------------------------
+
+
+def _option_problems(model: Document, capabilities: Mapping[str, Any]) -> Iterator[Problem]:
+    connectors = capabilities.get("connectors") or {}
+    for index, entry in enumerate(model.config.protocols or []):
+        if entry.connector in connectors:
+            yield from _extra_problems(entry, _options(connectors[entry.connector]), f"config.protocols[{index}]")
+    inputs: dict[str, Mapping[str, Any]] = {name: {} for name in INPUT_OPTIONS}
+    for capability in (capabilities.get("inputs") or {}).values():
+        inputs.update(_options(capability))
+    processes = capabilities.get("processes") or {}
+    for name, stream in model.streams.items():
+        yield from _extra_problems(stream, inputs, f"streams.{name}")
+        for index, process in enumerate(stream.processes):
+            if process.process in processes:
+                options = _options(processes[process.process])
+                yield from _extra_problems(process, options, f"streams.{name}.processes[{index}]")
+
+
+def _options(capability: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the option records of a capability document: required, optional and internal ones."""
+    result: dict[str, Mapping[str, Any]] = {}
+    for kind in ("internal", "optional", "required"):
+        options = capability.get(kind) or {}
+        result.update({name: option if isinstance(option, Mapping) else {} for name, option in options.items()})
+    return result
+
+
+def _extra_problems(section: Section, known: Mapping[str, Mapping[str, Any]], path: str) -> Iterator[Problem]:
+    for key, value in (section.model_extra or {}).items():
+        if key.startswith(NOTE_PREFIX):
+            continue
+        if key not in known:
+            yield _join(path, key), value, "unknown option" + _hint(key, [*known, *type(section).model_fields])
+            continue
+        expected = option_expectation(known[key], value)
+        if expected:
+            yield _join(path, key), value, f"expected {expected}"
+
+
+def option_expectation(option: Mapping[str, Any], value: object) -> str:
+    """Return what an option's value should be when it is not that, else ""."""
+    kind = option.get("type")
+    if kind in ("int", "uint", "debug", "unixtime", "float"):
+        return _number_expectation(option, value, kind)
+    if kind == "bool":
+        return "" if value in (True, False, 0, 1, "", "0", "1", "true", "false") else "true or false"
+    if kind in ("str", "string", "browse") and isinstance(value, dict | list):
+        return "a text"
+    if kind == "select":
+        allowed = [item[0] if isinstance(item, list | tuple) and item else item for item in option.get("select") or []]
+        if allowed and str(value) not in [str(item) for item in allowed]:
+            return "one of " + ", ".join(json.dumps(item) for item in allowed)
+    return ""
+
+
+def _number_expectation(option: Mapping[str, Any], value: object, kind: str) -> str:
+    word = "a number" if kind == "float" else "a whole number"
+    try:
+        number = float(value) if isinstance(value, int | float | str) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number) or (kind != "float" and number != int(number)):
+        return word
+    low, high = option.get("min", 0 if kind == "uint" else None), option.get("max")
+    if (low is not None and number < low) or (high is not None and number > high):
+        return (
+            f"{word} from {low} to {high}"
+            if low is not None and high is not None
+            else (f"{word} of at least {low}" if low is not None else f"{word} of at most {high}")
+        )
+    return ""

@@ -1,0 +1,144 @@
+"""Turn a configuration that an older version or another server wrote into today's form, before it is validated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mist.errors import ConfigError
+
+SESSION_MODES = (
+    "sessionViewerMode",
+    "sessionInputMode",
+    "sessionOutputMode",
+    "sessionStreamInfoMode",
+)
+VARIABLE_MEMBERS = ("name", "target", "interval", "lastunix", "value", "waitTime")
+RULE_MEMBERS = ("stream", "target", "scheduletime", "completetime")
+RENAMED_PROTOCOLS = {"HSS": "CMAF", "DASH": "CMAF", "SRT": "SubRip"}
+STATUS_MEMBERS = ("online", "error")
+REPORTED_MEMBERS = ("iid", "version", "time")
+OPAQUE_SECTIONS = ("ui_settings",)
+
+
+MAX_DEPTH = 64
+
+
+def migrate(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy without nulls and status members, with old forms rewritten. Wrong types are left for validation.
+
+    Raises ConfigError for objects nested deeper than MAX_DEPTH.
+    """
+    result = {key: clean(value, keep_nulls=key in OPAQUE_SECTIONS) for key, value in document.items()}
+    result = {clean(key): value for key, value in result.items() if value is not None and key != "log"}
+    server = result.get("config")
+    if isinstance(server, dict):
+        _migrate_server(server)
+    _migrate_streams(result.get("streams"))
+    if isinstance(result.get("variables"), list):
+        result["variables"] = _variables(result["variables"])
+    if isinstance(result.get("autopushes"), list) and "auto_push" not in result:
+        result["auto_push"] = _pushes(result["autopushes"])
+    return result
+
+
+def clean(value: Any, *, keep_nulls: bool = False, depth: int = 0) -> Any:
+    """Return a copy of a JSON value that can be written as UTF-8, in which no object has a null member.
+
+    A null says the same as an absent key. Half a surrogate pair becomes a question mark.
+    """
+    if depth > MAX_DEPTH:
+        raise ConfigError(f"expected at most {MAX_DEPTH} nested objects and lists")
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {
+            clean(key): clean(member, keep_nulls=keep_nulls, depth=depth + 1)
+            for key, member in value.items()
+            if keep_nulls or member is not None
+        }
+    if isinstance(value, list | tuple):
+        return [clean(member, keep_nulls=keep_nulls, depth=depth + 1) for member in value]
+    return value
+
+
+def _migrate_server(server: dict[str, Any]) -> None:
+    for key in REPORTED_MEMBERS:
+        server.pop(key, None)
+    for key in SESSION_MODES:
+        if server.get(key) == 0:
+            del server[key]
+    controller = server.get("controller")
+    if isinstance(controller, dict) and "prometheus" in controller:
+        server.setdefault("prometheus", controller.pop("prometheus"))
+        controller.pop("prometheus", None)
+    if isinstance(server.get("protocols"), list):
+        server["protocols"] = _protocols(server["protocols"])
+
+
+def _protocols(entries: list[Any]) -> list[Any]:
+    """Return the protocol list without nulls and duplicates; HSS and DASH became CMAF, SRT subtitles became SubRip."""
+    result: list[Any] = []
+    add_cmaf = False
+    for entry in entries:
+        if entry is None:
+            continue
+        if isinstance(entry, dict):
+            entry = {key: value for key, value in entry.items() if key not in STATUS_MEMBERS}
+            renamed = RENAMED_PROTOCOLS.get(str(entry.get("connector")))
+            add_cmaf = add_cmaf or renamed is not None
+            if renamed == "CMAF":
+                continue
+            if renamed is not None:
+                entry["connector"] = renamed
+        if entry not in result:
+            result.append(entry)
+    if add_cmaf and not any(isinstance(entry, dict) and entry.get("connector") == "CMAF" for entry in result):
+        result.append({"connector": "CMAF"})
+    return result
+
+
+def _migrate_streams(streams: Any) -> None:
+    if not isinstance(streams, dict):
+        return
+    for stream in streams.values():
+        if not isinstance(stream, dict):
+            continue
+        for key in (*STATUS_MEMBERS, "preset"):
+            stream.pop(key, None)
+        channel = stream.pop("channel", None)
+        if isinstance(channel, dict) and "URL" in channel:
+            stream.setdefault("source", channel["URL"])
+
+
+def _variables(rows: list[Any]) -> dict[str, Any]:
+    """Return the object form of variables that were stored as six-element arrays; other lengths are dropped."""
+    result: dict[str, Any] = {}
+    for row in rows:
+        if isinstance(row, list) and len(row) == len(VARIABLE_MEMBERS):
+            named = dict(zip(VARIABLE_MEMBERS, row, strict=True))
+            name = str(named.pop("name"))
+            result[name] = {key: value for key, value in named.items() if value is not None}
+    return result
+
+
+def push_rule(row: list[Any]) -> dict[str, Any]:
+    """Return the object form of an automatic push that was written as an array of up to ten positions."""
+    rule = {key: value for key, value in zip(RULE_MEMBERS, row, strict=False) if value not in (None, 0, "")}
+    for key, first in (("start_rule", 4), ("end_rule", 7)):
+        part = row[first : first + 3]
+        if len(part) == 3 and part[0]:
+            rule[key] = part
+    return rule
+
+
+def _pushes(rows: list[Any]) -> dict[str, Any]:
+    rules = [push_rule(row) for row in rows if isinstance(row, list) and len(row) > 1]
+    return {_identifier(rule): rule for rule in rules}
+
+
+def _identifier(rule: dict[str, Any]) -> str:
+    text = json.dumps(rule, sort_keys=True, separators=(",", ":"))
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
