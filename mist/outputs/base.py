@@ -274,8 +274,9 @@ class ProgressiveOutput:
         """Hand the connection's socket to the fan-out."""
         reader = choice.reader
         pace = own_pace(parameters, choice)
+        record = response.take_record()
         fd, head = response.take_socket(200, self.content_type, headers)
-        record = services.open_record(self.capability.name, request.peer)
+        record.set_connector(self.capability.name)
         record.set_stream(reader.name)
         record.set_token(request.token)
 
@@ -292,7 +293,7 @@ class ProgressiveOutput:
             fd,
             head,
             reselect=choice.reselect,
-            record=record,  # type: ignore[arg-type]
+            record=record,
             on_close=closed,
             **pace,
         )

@@ -55,7 +55,9 @@ class Instance:
     def __init__(self, name: str = DEFAULT_NAME, base: Path | None = None) -> None:
         if not _NAME.fullmatch(name):
             raise ConfigError(
-                f'instance name "{name}" is not usable: 1 to 32 letters, digits, "-" or "_"', path="--instance", value=name
+                f'instance name "{name}" is not usable: 1 to 32 letters, digits, "-" or "_"',
+                path="--instance",
+                value=name,
             )
         self.name = name
         self.folder = (base or base_folder()) / name

@@ -100,7 +100,7 @@ class LogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._emit(record)
-        except Exception:
+        except Exception:  # noqa: BLE001  (what logging itself prescribes for handlers)
             self.handleError(record)
 
     def _emit(self, record: logging.LogRecord) -> None:
@@ -153,7 +153,9 @@ class LogHandler(logging.Handler):
         if self.socket_path is None:
             return
         if self._socket is None:
-            self._socket = own(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC))
+            self._socket = own(
+                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            )
         data = json.dumps(entry, separators=(",", ":")).encode()
         if len(data) > MAX_DATAGRAM_BYTES:
             entry["message"] = str(entry["message"])[:1000]

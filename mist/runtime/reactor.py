@@ -91,7 +91,7 @@ class Reactor:
     def time(self) -> float:
         return time.monotonic()
 
-    def call_later(self, delay: float, callback: Callable[..., None], *arguments: Any) -> Timer:
+    def call_later(self, delay: float, callback: Callable[..., object], *arguments: Any) -> Timer:
         """Call back after `delay` seconds; the returned timer can be cancelled."""
         bound = (lambda: callback(*arguments)) if arguments else callback
         timer = Timer(time.monotonic() + delay, bound)
