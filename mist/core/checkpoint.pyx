@@ -4,7 +4,7 @@ They serve two readers: the statistics, which look once a second, and the proces
 """
 
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from mist.core.shm cimport Segment, load32, store32, unix_us

@@ -11,6 +11,8 @@ LAG_CHECK_BYTES: Final[int]
 PRIVATE_UNSENT_BYTES: Final[int]
 EVENTS: Final[int]
 DRAIN_BYTES: Final[int]
+STAY_ROUNDS: Final[int]
+STAY_MS: Final[int]
 MERGE_STEP_US: Final[int]
 MERGE_MAX_US: Final[int]
 LOAD_INTERVAL_US: Final[int]
@@ -70,9 +72,16 @@ class Fanout:
         on_readable: Callable[[], None] | None = None,
     ) -> Subscription: ...
     def find_group(
-        self, watch: Watch, key: Any, make_muxer: Callable[[list[Any]], Muxer], reselect: Any, start_us: int | None, private: bool
+        self,
+        watch: Watch,
+        key: Any,
+        make_muxer: Callable[[list[Any]], Muxer],
+        reselect: Any,
+        start_us: int | None,
+        private: bool,
     ) -> Group: ...
     def register(self, viewer: Subscription) -> None: ...
+    def attach(self, loop_fd: int) -> None: ...
     def run(self) -> None: ...
     def socket_event(self, viewer: Subscription, happened: int) -> None: ...
     def has_news(self, watch: Watch) -> bool: ...

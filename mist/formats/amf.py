@@ -469,8 +469,11 @@ def _write3(out: list[bytes], value: Any, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise LocalProtocolError(f"AMF value nested deeper than {MAX_DEPTH}")
     if value is None or value is UNDEFINED or isinstance(value, bool):
-        out.append({None: b"\x01", False: b"\x02", True: b"\x03"}[None if value is None else value]
-                   if value is not UNDEFINED else b"\x00")
+        out.append(
+            {None: b"\x01", False: b"\x02", True: b"\x03"}[None if value is None else value]
+            if value is not UNDEFINED
+            else b"\x00"
+        )
     elif isinstance(value, int) and -(1 << 28) <= value < 1 << 28:
         out.append(b"\x04" + _u29(value & (1 << 29) - 1))
     elif isinstance(value, int | float):

@@ -113,9 +113,7 @@ class Response:
         connection = self._connection
         keep_alive = request.keep_alive and not close and not connection.closing
         parts = [
-            fixed_head(
-                status, content_type if status not in _BODILESS else "", cache, reason
-            ),
+            fixed_head(status, content_type if status not in _BODILESS else "", cache, reason),
             _date_line(),
         ]
         if headers:
@@ -125,9 +123,7 @@ class Response:
         if status not in _BODILESS:
             parts.append(b"Content-Length: %d\r\n" % len(body))
         if keep_alive:
-            parts.append(
-                b"Connection: keep-alive\r\n\r\n" if request.http10 else b"\r\n"
-            )
+            parts.append(b"Connection: keep-alive\r\n\r\n" if request.http10 else b"\r\n")
         else:
             parts.append(b"Connection: close\r\n\r\n")
         self.started = True
@@ -235,18 +231,14 @@ class HttpConnection(asyncio.Protocol):
         self._active: Response | None = None
         self._task: asyncio.Task[None] | None = None
         self._pumping = False
-        self._cork: list[bytes] | None = (
-            None  # replies to what one read brought, sent together
-        )
+        self._cork: list[bytes] | None = None  # replies to what one read brought, sent together
         self._cork_bytes = 0
         self._writing_paused = False
         self._refusal: RequestRefused | None = None
         self.closing = False
         self._eof = False
         self._linger_bytes = -1  # -1: not lingering
-        self._state = (
-            "idle"  # what the timer waits for: idle, head, body, busy, stalled, linger
-        )
+        self._state = "idle"  # what the timer waits for: idle, head, body, busy, stalled, linger
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
         self._stalled_size = 0
@@ -278,9 +270,7 @@ class HttpConnection(asyncio.Protocol):
         ):
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if not self._peer:
-                self._peer = normalise_address(
-                    str(transport.get_extra_info("peername")[0])
-                )
+                self._peer = normalise_address(str(transport.get_extra_info("peername")[0]))
         self._wait("idle", self._settings.idle_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -307,9 +297,7 @@ class HttpConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Start nothing new until the peer has taken the reply."""
         self._writing_paused = True
-        self._stalled_size = (
-            self._transport.get_write_buffer_size() if self._transport else 0
-        )
+        self._stalled_size = self._transport.get_write_buffer_size() if self._transport else 0
         self._wait("stalled", self._settings.stall_timeout_s)
 
     def resume_writing(self) -> None:
@@ -360,17 +348,13 @@ class HttpConnection(asyncio.Protocol):
                 cause = error.__context__
                 if isinstance(cause, RequestRefused):
                     raise cause from None
-                if cause is not None and not isinstance(
-                    cause, httptools.HttpParserError
-                ):
+                if cause is not None and not isinstance(cause, httptools.HttpParserError):
                     raise cause from None
                 raise RequestRefused(400, "the request is malformed") from None
             except httptools.HttpParserError as error:
                 if self.closing or self._refusal is not None:
                     return  # bytes behind a last request are no error of anybody's
-                raise RequestRefused(
-                    400, f"the request is malformed: {error}"
-                ) from None
+                raise RequestRefused(400, f"the request is malformed: {error}") from None
 
     def _after_data(self, size: int) -> None:
         """Bound the header that is still growing, and set the timer for what is awaited now."""
@@ -379,13 +363,8 @@ class HttpConnection(asyncio.Protocol):
         settings = self._settings
         if self._in_head:
             self._head_bytes += size
-            if (
-                self._head_bytes
-                > settings.max_target_bytes + settings.max_header_bytes + size
-            ):
-                self._refuse(
-                    431, f"the header is over {settings.max_header_bytes} bytes"
-                )
+            if self._head_bytes > settings.max_target_bytes + settings.max_header_bytes + size:
+                self._refuse(431, f"the header is over {settings.max_header_bytes} bytes")
             elif self._state not in ("head", "busy", "stalled"):
                 self._wait("head", settings.header_timeout_s)
         elif self._state == "head":
@@ -413,13 +392,9 @@ class HttpConnection(asyncio.Protocol):
         self._count += 1
         self._header_bytes += len(name) + len(value) + 4
         if self._count > settings.max_header_count:
-            raise RequestRefused(
-                431, f"more than {settings.max_header_count} header lines"
-            )
+            raise RequestRefused(431, f"more than {settings.max_header_count} header lines")
         if self._header_bytes > settings.max_header_bytes:
-            raise RequestRefused(
-                431, f"the header is over {settings.max_header_bytes} bytes"
-            )
+            raise RequestRefused(431, f"the header is over {settings.max_header_bytes} bytes")
         if not self._in_head:
             return
         key = name.decode("latin-1").lower()
@@ -427,9 +402,7 @@ class HttpConnection(asyncio.Protocol):
         known = self._headers.get(key)
         if known is not None:
             if key in ("host", "content-length"):
-                raise RequestRefused(
-                    400, f"a second {key} header", spec="RFC 9112 section 3.2"
-                )
+                raise RequestRefused(400, f"a second {key} header", spec="RFC 9112 section 3.2")
             text = f"{known}; {text}" if key == "cookie" else f"{known}, {text}"
         self._headers[key] = text
 
@@ -441,9 +414,7 @@ class HttpConnection(asyncio.Protocol):
         if version not in ("1.1", "1.0"):
             raise RequestRefused(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
         if version == "1.1" and "host" not in headers:
-            raise RequestRefused(
-                400, "the Host header is missing", spec="RFC 9112 section 3.2"
-            )
+            raise RequestRefused(400, "the Host header is missing", spec="RFC 9112 section 3.2")
         self._http10 = version == "1.0"
         method = self._method = self._parser.get_method().decode("latin-1")
         if method not in self._settings.methods:
@@ -455,16 +426,10 @@ class HttpConnection(asyncio.Protocol):
             and length.isdigit()
             and int(length[:20]) > self._settings.max_body_bytes
         ):
-            raise RequestRefused(
-                413, f"the body is over {self._settings.max_body_bytes} bytes"
-            )
+            raise RequestRefused(413, f"the body is over {self._settings.max_body_bytes} bytes")
         if length is None and "transfer-encoding" not in headers:
             return
-        if (
-            headers.get("expect", "").lower() == "100-continue"
-            and self._active is None
-            and not self._queue
-        ):
+        if headers.get("expect", "").lower() == "100-continue" and self._active is None and not self._queue:
             self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self._state != "stalled":
             self._wait("body", self._settings.body_timeout_s)
@@ -473,9 +438,7 @@ class HttpConnection(asyncio.Protocol):
         """Collect the body, up to its limit."""
         self._body_bytes += len(data)
         if self._body_bytes > self._settings.max_body_bytes:
-            raise RequestRefused(
-                413, f"the body is over {self._settings.max_body_bytes} bytes"
-            )
+            raise RequestRefused(413, f"the body is over {self._settings.max_body_bytes} bytes")
         self._body.append(data)
 
     def on_message_complete(self) -> None:
@@ -495,13 +458,8 @@ class HttpConnection(asyncio.Protocol):
         request.http10 = self._http10
         request.keep_alive = parser.should_keep_alive()
         request.upgrade = parser.should_upgrade() and "upgrade" in self._headers
-        if (
-            request.upgrade
-        ):  # an Upgrade header says nothing of what shall happen after this reply
-            request.keep_alive = (
-                not request.http10
-                and "close" not in self._headers.get("connection", "").lower()
-            )
+        if request.upgrade:  # an Upgrade header says nothing of what shall happen after this reply
+            request.keep_alive = not request.http10 and "close" not in self._headers.get("connection", "").lower()
         if self._body:
             request.body = b"".join(self._body)
         if self._active is None and not self._queue and not self._writing_paused:
@@ -528,9 +486,7 @@ class HttpConnection(asyncio.Protocol):
             self._failed(request, response, error)
             return
         if pending is not None:
-            self._task = self._loop.create_task(
-                self._finish(request, response, pending)
-            )
+            self._task = self._loop.create_task(self._finish(request, response, pending))
         elif not response.started:
             self._failed(
                 request,
@@ -538,9 +494,7 @@ class HttpConnection(asyncio.Protocol):
                 LocalProtocolError(f"nothing answered {request.path!r}"),
             )
 
-    async def _finish(
-        self, request: Request, response: Response, pending: Awaitable[None]
-    ) -> None:
+    async def _finish(self, request: Request, response: Response, pending: Awaitable[None]) -> None:
         """Wait for an asynchronous handler."""
         try:
             await pending
@@ -557,9 +511,7 @@ class HttpConnection(asyncio.Protocol):
             if isinstance(error, MistError):
                 self._log.info("HTTP reply to %s ended early: %s", request.path, error)
             else:
-                self._log.error(
-                    "HTTP reply to %s failed half-way", request.path, exc_info=error
-                )
+                self._log.error("HTTP reply to %s failed half-way", request.path, exc_info=error)
             self._abort()
             return
         if isinstance(error, RequestRefused):
@@ -597,12 +549,7 @@ class HttpConnection(asyncio.Protocol):
         """Start queued requests until one takes time or a reply does not fit the socket."""
         self._pumping = True
         try:
-            while (
-                self._queue
-                and self._active is None
-                and not self._writing_paused
-                and not self.closing
-            ):
+            while self._queue and self._active is None and not self._writing_paused and not self.closing:
                 self._start(self._queue.popleft())
         finally:
             self._pumping = False
@@ -640,18 +587,10 @@ class HttpConnection(asyncio.Protocol):
             return
         self._log.info("HTTP request from %s refused: %s", self._peer, refusal)
         body = f"{refusal}\n".encode("utf-8", "replace")
-        head = (
-            fixed_head(refusal.status, "text/plain; charset=utf-8", None) + _date_line()
-        )
+        head = fixed_head(refusal.status, "text/plain; charset=utf-8", None) + _date_line()
         if refusal.status == 405:
-            head += (
-                b"Allow: "
-                + ", ".join(sorted(self._settings.methods)).encode("ascii")
-                + b"\r\n"
-            )
-        self._write(
-            head + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body
-        )
+            head += b"Allow: " + ", ".join(sorted(self._settings.methods)).encode("ascii") + b"\r\n"
+        self._write(head + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body)
         if self.record is not None:
             self.record.add_bytes(len(head) + len(body), self._up_bytes)
         self._flush()
@@ -693,9 +632,7 @@ class HttpConnection(asyncio.Protocol):
         if transport is None or transport.is_closing():
             raise PeerClosed("the viewer has gone")
         if self._writing_paused:
-            raise LocalProtocolError(
-                "a reply was started before the one ahead of it was sent"
-            )
+            raise LocalProtocolError("a reply was started before the one ahead of it was sent")
         fd = os.dup(transport.get_extra_info("socket").fileno())
         os.set_blocking(fd, False)
         before = b"".join(self._cork) if self._cork else b""
@@ -739,10 +676,7 @@ class HttpConnection(asyncio.Protocol):
             self._wait("busy", self._settings.idle_timeout_s)
         elif self._loop.time() < self._deadline - 0.001:
             self._timer = self._loop.call_at(self._deadline, self._time_out)
-        elif (
-            self._state == "stalled"
-            and 0 < self._transport.get_write_buffer_size() != self._stalled_size
-        ):
+        elif self._state == "stalled" and 0 < self._transport.get_write_buffer_size() != self._stalled_size:
             self._stalled_size = self._transport.get_write_buffer_size()
             self._wait("stalled", self._settings.stall_timeout_s)
         elif self._state in ("head", "body"):

@@ -140,7 +140,11 @@ class Choice:
 
 
 async def choose_tracks(
-    services: OutputServices, reader: StreamReader, parameters: PlaybackParameters, capability: Capability, user_agent: str
+    services: OutputServices,
+    reader: StreamReader,
+    parameters: PlaybackParameters,
+    capability: Capability,
+    user_agent: str,
 ) -> Choice:
     """Wait until a stream is playable and choose a viewer's tracks.
 
@@ -155,7 +159,9 @@ async def choose_tracks(
     await wait_playable(services, reader, parameters, select)
     indexes = select(reader.tracks())
     if not indexes:
-        raise NoSuitableTrack(f"The stream {reader.name} has no track that {capability.name} can carry and you asked for")
+        raise NoSuitableTrack(
+            f"The stream {reader.name} has no track that {capability.name} can carry and you asked for"
+        )
     return Choice(reader, indexes, select)
 
 
@@ -221,7 +227,9 @@ class RequestLike(Protocol):
 class ProgressiveOutput:
     """An endless HTTP reply in one format: FLV, TS, MP4 and their like are each a capability and a muxer."""
 
-    def __init__(self, capability: Capability, content_type: str, make_muxer: Callable[[str, list[TrackInfo]], Muxer]) -> None:
+    def __init__(
+        self, capability: Capability, content_type: str, make_muxer: Callable[[str, list[TrackInfo]], Muxer]
+    ) -> None:
         """Make_muxer: called with the stream's name and the tracks, raises UnsupportedError."""
         self.capability = capability
         self.content_type = content_type
@@ -234,7 +242,9 @@ class ProgressiveOutput:
         parameters = parse_parameters(request.query, rate_header=request.headers.get("x-mist-rate", ""))
         reader = await services.open_stream(request.stream)
         try:
-            choice = await choose_tracks(services, reader, parameters, self.capability, request.headers.get("user-agent", ""))
+            choice = await choose_tracks(
+                services, reader, parameters, self.capability, request.headers.get("user-agent", "")
+            )
             headers = self.headers(parameters, reader.name)
             if request.method == "HEAD":
                 response.send(200, b"", self.content_type, headers)
