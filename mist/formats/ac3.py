@@ -279,7 +279,7 @@ def build_dec3(payload: bytes) -> bytes:
         elif len(programs) < 8:
             programs.append((frame, []))
     bits = BitWriter()
-    bits.u(min(rate_bps // 1000, 0x1FFF), 13)
+    bits.u(min((rate_bps + 999) // 1000, 0x1FFF), 13)
     bits.u(len(programs) - 1, 3)
     for frame, dependent in programs:
         bits.u(frame.sample_rate_code, 2)
