@@ -12,12 +12,12 @@ from typing import Any
 
 import mist
 from mist.errors import MistError
-from mist.outputs.base import discover
 from mist.runtime.control import Control
 from mist.runtime.instance import Instance
 from mist.runtime.log import become
 from mist.runtime.program import Program
 from mist.runtime.spawner import EXIT_CONFIG
+from mist.stream.capability import discover
 
 log = logging.getLogger(__name__)
 

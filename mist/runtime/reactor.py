@@ -29,7 +29,7 @@ class Timer:
 
     __slots__ = ("callback", "when")
 
-    def __init__(self, when: float, callback: Callback | None) -> None:
+    def __init__(self, when: float, callback: Callable[[], object] | None) -> None:
         self.when = when
         self.callback = callback
 
