@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 # What workers need, imported once before anything is forked. No PyAV, numpy, pydantic or web framework here.
 PRELOADED = ("asyncio", "uvloop", "httptools", "json", "setproctitle")
 
+# What `mist serve --demo` adds: a test picture, and a stream that anyone on this machine may publish to.
+DEMO_STREAMS = {"demo": {"source": "demo:"}, "live": {"source": "push://127.0.0.1"}}
+
 
 def capabilities(program: Program) -> dict[str, Any]:
     """Return the capability documents of everything that is installed."""
@@ -75,9 +78,8 @@ async def _controller(program: Program, instance: Instance) -> int:
             control,
             program.config_path,
             log_socket=log_socket,
-            config_required=program.config_explicit,
-            demo=program.demo,
-            version=program.version,
+            must_exist=program.config_explicit,
+            built_in_streams=DEMO_STREAMS if program.demo else None,
         )
     )
     for number in (signal.SIGTERM, signal.SIGINT):

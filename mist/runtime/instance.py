@@ -85,7 +85,9 @@ class Instance:
 
     def shared_names(self) -> list[str]:
         """Return all names of this instance in shared memory."""
-        return [entry.name for entry in os.scandir(SHARED_MEMORY) if entry.name.startswith(self.prefix)]
+        account = self.prefix.removesuffix(".")
+        names = (entry.name for entry in os.scandir(SHARED_MEMORY))
+        return [name for name in names if name == account or name.startswith(self.prefix)]
 
     def unlink_stream(self, stream: str) -> None:
         """Remove the names of a stream's table, tracks and pages; what is mapped stays valid."""
