@@ -171,9 +171,7 @@ class ServerSession:
         info = _status(level, code, description)
         self._send.command("onStatus", 0.0, None, info, stream_id=self._stream_id, amf3=self._amf3)
 
-    def _on_connect(
-        self, _name: str, values: list[Any], _message: Message, now: float, events: list[m.Event]
-    ) -> None:
+    def _on_connect(self, _name: str, values: list[Any], _message: Message, now: float, events: list[m.Event]) -> None:
         self._advance("connect", now)
         asked: dict[str, Any] = values[0] if values and isinstance(values[0], dict) else {}
         self.app = m.text(asked.get("app"))
@@ -200,9 +198,7 @@ class ServerSession:
     def _on_create_stream(self, *_arguments: Any) -> None:
         self._reply("_result", None, m.MEDIA_STREAM_ID)
 
-    def _on_publish(
-        self, _name: str, values: list[Any], message: Message, now: float, events: list[m.Event]
-    ) -> None:
+    def _on_publish(self, _name: str, values: list[Any], message: Message, now: float, events: list[m.Event]) -> None:
         self._advance("publish", now)
         self._stream_id = message.message_stream or m.MEDIA_STREAM_ID
         name = m.text(values[1]) if len(values) > 1 else ""
@@ -249,9 +245,7 @@ class ServerSession:
     def _on_bandwidth(self, *_arguments: Any) -> None:
         self._reply("_result", None, amf.UNDEFINED)
 
-    def _on_end(
-        self, name: str, _values: list[Any], _message: Message, now: float, events: list[m.Event]
-    ) -> None:
+    def _on_end(self, name: str, _values: list[Any], _message: Message, now: float, events: list[m.Event]) -> None:
         if name == "FCUnpublish":
             self._send.command("onFCUnpublish", 0.0, None, _status("status", "NetStream.Unpublish.Success", ""))
         if self.state not in (State.PUBLISHING, State.PLAYING):
@@ -358,9 +352,7 @@ class ServerSession:
         }
         parts = [json.dumps(fields).encode(), self._reader.export_state()]
         for message in self._backlog:
-            head = struct.pack(
-                "<IBIq", message.chunk_stream, message.type_id, message.message_stream, message.time_ms
-            )
+            head = struct.pack("<IBIq", message.chunk_stream, message.type_id, message.message_stream, message.time_ms)
             parts.append(head + message.payload)
         return _EXPORT_MAGIC + b"".join(struct.pack("<I", len(part)) + part for part in parts)
 
@@ -385,7 +377,8 @@ class ServerSession:
                 session._reader.set_limits(PUBLISH_MEMORY_BYTES)
             size = struct.calcsize("<IBIq")
             for part in parts[2:]:
-                session._backlog.append(Message(*struct.unpack_from("<IBIq", part), part[size:]))
+                chunk_stream, type_id, message_stream, time_ms = struct.unpack_from("<IBIq", part)
+                session._backlog.append(Message(chunk_stream, type_id, message_stream, time_ms, part[size:]))
         except (ValueError, KeyError, TypeError, IndexError, struct.error) as error:
             raise LocalProtocolError(f"damaged session state: {error}") from error
         return session
