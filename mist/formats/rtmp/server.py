@@ -377,7 +377,8 @@ class ServerSession:
                 session._reader.set_limits(PUBLISH_MEMORY_BYTES)
             size = struct.calcsize("<IBIq")
             for part in parts[2:]:
-                session._backlog.append(Message(*struct.unpack_from("<IBIq", part), part[size:]))
+                chunk_stream, type_id, message_stream, time_ms = struct.unpack_from("<IBIq", part)
+                session._backlog.append(Message(chunk_stream, type_id, message_stream, time_ms, part[size:]))
         except (ValueError, KeyError, TypeError, IndexError, struct.error) as error:
             raise LocalProtocolError(f"damaged session state: {error}") from error
         return session
