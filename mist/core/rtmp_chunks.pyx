@@ -127,6 +127,10 @@ cdef class ChunkReader:
         self._max_memory_bytes = max_memory_bytes
         self._streams = {}
 
+    def set_limits(self, size_t max_memory_bytes):
+        """Change the bound of incomplete messages."""
+        self._max_memory_bytes = max_memory_bytes
+
     @property
     def memory_bytes(self):
         """Memory held for incomplete messages."""

@@ -23,7 +23,7 @@ def list_streams(instance: str) -> list[str]:
     found = []
     for path in SHM_FOLDER.iterdir():
         rest = path.name.removeprefix(prefix)
-        if rest != path.name and "." not in rest and "~" not in rest and not rest.startswith("%23"):
+        if rest != path.name and "." not in rest and "~" not in rest and not rest.startswith("#"):
             found.append(unquote(rest))
     return sorted(found)
 
