@@ -117,7 +117,7 @@ class Response:
             _date_line(),
         ]
         if headers:
-            parts.append(header_lines(headers).encode("latin-1"))
+            parts.append(header_lines(headers).encode("utf-8", "replace"))
         if cache is None and (cookie := request.token_cookie):
             parts.append(f"Set-Cookie: {cookie}\r\n".encode("latin-1"))
         if status not in _BODILESS:
@@ -148,7 +148,7 @@ class Response:
         parts = [
             fixed_head(status, content_type, None),
             _date_line(),
-            header_lines(headers).encode("latin-1"),
+            header_lines(headers).encode("utf-8", "replace"),
         ]
         if cookie := self._request.token_cookie:
             parts.append(f"Set-Cookie: {cookie}\r\n".encode("latin-1"))
