@@ -219,7 +219,10 @@ class RtmpInput:
             services.publisher.mark_discontinuity()
         for report in self._timeline.take_reports():
             services.log.warning("publisher %s: %s", services.request.get("host", ""), report)
-        services.publisher.write(Packet(index, dts_us, packet.offset_us, packet.keyframe, packet.payload))
+        offset_us = packet.offset_us
+        if self._timeline.moved_us and offset_us > 0:
+            offset_us = max(0, offset_us - self._timeline.moved_us)
+        services.publisher.write(Packet(index, dts_us, offset_us, packet.keyframe, packet.payload))
         services.record.set_position(dts_us)
 
     # -- sending
