@@ -24,9 +24,7 @@ MAX_HEADER_COUNT: Final = 100
 MAX_BODY_BYTES: Final = 1 << 20
 MAX_QUERY_FIELDS: Final = 128
 MAX_PIPELINED: Final = 64  # requests that wait behind one that is being answered
-HEADER_TIMEOUT_S: Final = (
-    10.0  # from the first byte of a request to the end of its header
-)
+HEADER_TIMEOUT_S: Final = 10.0  # from the first byte of a request to the end of its header
 BODY_TIMEOUT_S: Final = 30.0
 IDLE_TIMEOUT_S: Final = 60.0  # without a request, on a connection that is kept
 STALL_TIMEOUT_S: Final = 60.0  # without the peer taking one byte of a reply
@@ -92,15 +90,11 @@ CORS_HEADERS: Final = (
 NO_CACHE_HEADERS: Final = "Cache-Control: no-cache, no-store, must-revalidate\r\nPragma: no-cache\r\nExpires: 0\r\n"
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_BAD_IN_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
+_BAD_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _BAD_IN_PATH = re.compile(r"[\x00-\x1f\x7f]")
 _BASE_URL = re.compile(r"https?://[A-Za-z0-9._~:\[\]@%/+-]{1,1024}")
-_HOST = re.compile(
-    r"(?:[A-Za-z0-9._~%-]{1,255}|\[[0-9A-Fa-f:.%]{2,64}\])(?::[0-9]{1,5})?"
-)
-_TOKEN = re.compile(
-    r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+"
-)  # cookie-octet, RFC 6265 section 4.1.1
+_HOST = re.compile(r"(?:[A-Za-z0-9._~%-]{1,255}|\[[0-9A-Fa-f:.%]{2,64}\])(?::[0-9]{1,5})?")
+_TOKEN = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+")  # cookie-octet, RFC 6265 section 4.1.1
 
 
 class RequestRefused(RemoteProtocolError):
@@ -145,9 +139,7 @@ def split_target(target: bytes) -> tuple[bytes, bytes, bytes]:
             authority, slash, path = rest.partition(b"/")
             target = slash + path if slash else b"/"
         elif target != b"*":
-            raise RequestRefused(
-                400, "the request target is no path", spec="RFC 9112 section 3.2"
-            )
+            raise RequestRefused(400, "the request target is no path", spec="RFC 9112 section 3.2")
     target = target.partition(b"#")[0]
     path, _, query = target.partition(b"?")
     return authority, path, query
@@ -189,9 +181,7 @@ def parse_cookies(header: str) -> dict[str, str]:
     return cookies
 
 
-def session_token(
-    mode: int, query: Mapping[str, str], cookie: str, authorization: str
-) -> str:
+def session_token(mode: int, query: Mapping[str, str], cookie: str, authorization: str) -> str:
     """Return the session token that a request carries, or "".
 
     mode: bits of `tknMode`. A bearer token always counts and wins; then the URL (jwt, tkn, sid, sessId), then cookies (jwt, tkn).
@@ -202,18 +192,12 @@ def session_token(
     if scheme.lower() == "bearer":
         candidates.append(credentials.strip())
     if mode & TOKEN_FROM_URL:
-        candidates.extend(
-            query.get(name, "") for name in ("jwt", "tkn", "sid", "sessId")
-        )
+        candidates.extend(query.get(name, "") for name in ("jwt", "tkn", "sid", "sessId"))
     if mode & TOKEN_FROM_COOKIE and cookie:
         cookies = parse_cookies(cookie)
         candidates.extend(cookies.get(name, "") for name in ("jwt", "tkn"))
     for candidate in candidates:
-        if (
-            candidate
-            and len(candidate) <= MAX_TOKEN_CHARACTERS
-            and _TOKEN.fullmatch(candidate)
-        ):
+        if candidate and len(candidate) <= MAX_TOKEN_CHARACTERS and _TOKEN.fullmatch(candidate):
             return candidate
     return ""
 
@@ -233,18 +217,11 @@ def parse_range(header: str, size: int) -> tuple[int, int] | None:
         return None
     unit, _, ranges = header.partition("=")
     if unit.strip().lower() != "bytes":
-        raise RangeNotSatisfiable(
-            f"no such range unit: only bytes, not {unit.strip()[:20]!r}", size
-        )
+        raise RangeNotSatisfiable(f"no such range unit: only bytes, not {unit.strip()[:20]!r}", size)
     if "," in ranges:
         return None
     first, dash, last = ranges.strip().partition("-")
-    if (
-        not dash
-        or not (first + last).isascii()
-        or not (first + last).isdigit()
-        or len(first + last) > 40
-    ):
+    if not dash or not (first + last).isascii() or not (first + last).isdigit() or len(first + last) > 40:
         raise RangeNotSatisfiable("malformed range", size)
     if not first:
         length = min(int(last), size)
@@ -362,14 +339,10 @@ class Request:
         self.rest = ""
         host = authority.decode("latin-1") if authority else headers.get("host", "")
         if host and _HOST.fullmatch(host) is None:
-            raise RequestRefused(
-                400, "the Host header is malformed", spec="RFC 9112 section 3.2"
-            )
+            raise RequestRefused(400, "the Host header is malformed", spec="RFC 9112 section 3.2")
         self.host = host
         self.peer = peer
-        if (
-            "x-real-ip" in headers or "x-forwarded-for" in headers
-        ) and settings.trusted.trusts(peer):
+        if ("x-real-ip" in headers or "x-forwarded-for" in headers) and settings.trusted.trusts(peer):
             self.peer = _forwarded_peer(headers) or peer
         self._settings = settings
         self._salt = salt
@@ -426,7 +399,7 @@ def _forwarded_peer(headers: Mapping[str, str]) -> str:
 
 
 def header_lines(headers: Mapping[str, str]) -> str:
-    """Return header lines; raises LocalProtocolError for a name or value that would break out of its line."""
+    """Return header lines, to be sent as UTF-8; raises LocalProtocolError for a name or value that would break out of its line."""
     lines = []
     for name, value in headers.items():
         if _HEADER_NAME.fullmatch(name) is None or _BAD_IN_VALUE.search(value):
@@ -438,9 +411,7 @@ def header_lines(headers: Mapping[str, str]) -> str:
 _fixed_heads: dict[tuple[int, str, str | None, str], bytes] = {}
 
 
-def fixed_head(
-    status: int, content_type: str, cache: str | None, reason: str = ""
-) -> bytes:
+def fixed_head(status: int, content_type: str, cache: str | None, reason: str = "") -> bytes:
     """Return the part of a reply's head that repeats: status line, Server, CORS, Content-Type and caching.
 
     cache: None for never, else the Cache-Control value. Made once for equal arguments.
@@ -451,14 +422,10 @@ def fixed_head(
         if _BAD_IN_VALUE.search(reason):
             raise LocalProtocolError(f"illegal reason phrase {reason!r}")
         text = f"HTTP/1.1 {status} {reason or REASONS.get(status, 'Status')}\r\nServer: {SERVER}\r\n{CORS_HEADERS}"
-        text += (
-            NO_CACHE_HEADERS
-            if cache is None
-            else header_lines({"Cache-Control": cache})
-        )
+        text += NO_CACHE_HEADERS if cache is None else header_lines({"Cache-Control": cache})
         if content_type:
             text += header_lines({"Content-Type": content_type})
-        head = text.encode("latin-1")
+        head = text.encode("utf-8", "replace")
         if len(_fixed_heads) >= 512:
             _fixed_heads.clear()
         _fixed_heads[key] = head

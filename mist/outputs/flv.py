@@ -23,7 +23,13 @@ OUTPUT = ProgressiveOutput(
         url_match=("/$.flv",),
         codecs=((("H264", "HEVC", "AV1", "VP9"), ("AAC", "MP3", "opus", "FLAC", "AC3", "EAC-3")),),
         methods=(
-            {"handler": "http", "type": "flash/7", "hrn": "FLV progressive", "priority": 5, "player_url": "/oldflashplayer.swf"},
+            {
+                "handler": "http",
+                "type": "flash/7",
+                "hrn": "FLV progressive",
+                "priority": 5,
+                "player_url": "/oldflashplayer.swf",
+            },
         ),
     ),
     "video/x-flv",

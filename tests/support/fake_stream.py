@@ -153,9 +153,7 @@ class FakeStream:
                 track.longest_fragment_us = max(track.longest_fragment_us, packet.dts_us - track.fragment_start_us)
             track.fragment += 1
             track.fragment_start_us = packet.dts_us
-        track.keys.append(
-            Key(track.next_sequence, packet.dts_us, self.arrival, track.fragment, track.discontinuities)
-        )
+        track.keys.append(Key(track.next_sequence, packet.dts_us, self.arrival, track.fragment, track.discontinuities))
         self.key_generation += 1
 
     def _notify(self) -> None:
