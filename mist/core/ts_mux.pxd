@@ -56,7 +56,7 @@ cdef class TsMuxer(Muxer):
     cdef bint tables_are_old(self, int64_t dts_us) noexcept
     cdef int write_tables(self, int64_t dts_us) except -1
     cdef int write_section(self, int pid, bytes content, int counter) except -1
-    cdef int write_pcr(self, int64_t dts_us) except -1
+    cdef int fill_pcr(self, int64_t end_us) except -1
     cdef int write_pes(self, Elementary* es, const PacketView* packet, uint8_t flags) except -1
     cdef int choose_pcr(self, int track, const PacketView* packet) except -1
     cdef int add(self, const uint8_t* data, size_t size) except -1

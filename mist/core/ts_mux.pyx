@@ -41,6 +41,7 @@ cdef enum:
     LEAD_US = 200000
     SLOW_PCR_US = 90000       # access units further apart than this get PCRs between them
     EXTRA_PCR_US = 60000
+    PAUSE_US = 2000000        # a gap of this size in the PCR's track is left as one
     PRIVATE_STREAM_1 = 0xBD
     BREAK_US = 1000000        # times that go back by this much start again
     MAX_ADTS_BYTES = 8191     # the frame length has 13 bits
@@ -455,8 +456,8 @@ cdef class TsMuxer(Muxer):
         cdef int64_t dts_us = packet.dts_us
         cdef int flags = 0
         if track != self.pcr_track:
-            if self.has_pcr and self.pcr_interval_us > SLOW_PCR_US and dts_us - self.pcr_us >= EXTRA_PCR_US:
-                self.write_pcr(min(dts_us, self.pcr_track_us + LEAD_US))
+            if self.has_pcr and self.pcr_interval_us > SLOW_PCR_US:
+                self.fill_pcr(min(dts_us, self.pcr_track_us + LEAD_US))
             return 0
         if not self.has_pcr or packet.flags & DISCONTINUITY or dts_us < self.pcr_track_us:
             flags = AF_PCR | AF_DISCONTINUITY if self.has_pcr else AF_PCR
@@ -464,6 +465,8 @@ cdef class TsMuxer(Muxer):
             self.pcr_interval_us = 0
         else:
             self.pcr_interval_us = dts_us - self.pcr_track_us
+            if SLOW_PCR_US < dts_us - self.pcr_us < PAUSE_US:
+                self.fill_pcr(dts_us - 1)
             if dts_us > self.pcr_us:
                 flags = AF_PCR
         self.pcr_track_us = dts_us
@@ -471,23 +474,22 @@ cdef class TsMuxer(Muxer):
             self.pcr_us = dts_us
         return flags
 
-    cdef int write_pcr(self, int64_t dts_us) except -1:
-        """Write a packet without payload on the PCR's PID."""
+    cdef int fill_pcr(self, int64_t end_us) except -1:
+        """Write packets without payload on the PCR's PID, EXTRA_PCR_US apart, up to the PCR of a decode time."""
         cdef Elementary* es = &self.elementary[self.pcr_track]
         cdef uint8_t* target
-        if dts_us <= self.pcr_us:
-            return 0
-        target = self.out.reserve(PACKET)
-        target[0] = 0x47
-        target[1] = <uint8_t> (es.pid >> 8)
-        target[2] = <uint8_t> es.pid
-        target[3] = 0x20 | ((es.counter - 1) & 15)
-        target[4] = BODY - 1
-        target[5] = AF_PCR
-        put_pcr(target + 6, dts_us)
-        memset(target + 12, 0xFF, PACKET - 12)
-        self.out.commit(PACKET)
-        self.pcr_us = dts_us
+        while end_us - self.pcr_us >= EXTRA_PCR_US:
+            self.pcr_us += EXTRA_PCR_US
+            target = self.out.reserve(PACKET)
+            target[0] = 0x47
+            target[1] = <uint8_t> (es.pid >> 8)
+            target[2] = <uint8_t> es.pid
+            target[3] = 0x20 | ((es.counter - 1) & 15)
+            target[4] = BODY - 1
+            target[5] = AF_PCR
+            put_pcr(target + 6, self.pcr_us)
+            memset(target + 12, 0xFF, PACKET - 12)
+            self.out.commit(PACKET)
         return 0
 
     cdef int write_pes(self, Elementary* es, const PacketView* packet, uint8_t flags) except -1:
