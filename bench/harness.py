@@ -177,12 +177,12 @@ def request_file(kind: str, running: Server, stream: str = "live") -> tuple[int,
 def rtmp_request(stream: str) -> bytes:
     """Return all that a player sends before media, in one piece: it does not wait for answers."""
     from mist.core.rtmp_chunks import ChunkWriter
-    from mist.formats.amf import write_amf0
+    from mist.formats.amf import encode
 
     writer = ChunkWriter()
 
     def command(stream_id: int, *values: Any) -> None:
-        body = b"".join(write_amf0(value) for value in values)
+        body = encode(*values)
         writer.write(3, 20, stream_id, 0, body)
 
     command(0, "connect", 1.0, {"app": "play", "tcUrl": "rtmp://127.0.0.1/play", "objectEncoding": 0.0})

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
-from mist.formats.rtmp.client import ClientSession
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from bench.rtmp import publishing_session
 
 TAG_HEADER_BYTES = 11
 
 
 def tags(path: str) -> list[tuple[int, int, bytes]]:
     """Return (type, ms, body) of all tags of a file."""
-    with open(path, "rb") as file:
-        data = file.read()
+    data = Path(path).read_bytes()
     found = []
     position = 13
     while position + TAG_HEADER_BYTES <= len(data):
@@ -24,13 +25,6 @@ def tags(path: str) -> list[tuple[int, int, bytes]]:
         found.append((data[position], time_ms, data[position + 11 : position + 11 + size]))
         position += 11 + size + 4
     return found
-
-
-def connect(port: int, stream: str) -> tuple[socket.socket, ClientSession]:
-    """Return a socket and a session that is publishing."""
-    from bench.rtmp import publishing_session
-
-    return publishing_session(port, stream)
 
 
 def endless(path: str) -> Iterator[tuple[int, int, bytes]]:
@@ -49,7 +43,7 @@ def endless(path: str) -> Iterator[tuple[int, int, bytes]]:
 
 def main() -> None:
     port, stream, path = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-    sock, session = connect(port, stream)
+    sock, session = publishing_session(port, stream)
     sock.setblocking(True)
     began = time.monotonic()
     for kind, time_ms, body in endless(path):
