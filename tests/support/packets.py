@@ -52,7 +52,7 @@ def read_media(
 ) -> SeenMedia:
     """Read packets to the end of the source, or until `seconds` of media were seen. Raises av.error.FFmpegError."""
     found: list[SeenPacket] = []
-    fixed = {"fflags": "+nofillin", "analyzeduration": "2000000"}
+    fixed = {"analyzeduration": "2000000"}
     with av.open(str(source), timeout=(timeout_s, timeout_s), options={**fixed, **(options or {})}) as container:
         codecs: dict[int, str] = {}
         first: int | None = None
@@ -68,7 +68,7 @@ def read_media(
     return SeenMedia(codecs, found)
 
 
-def _seen(packet: av.Packet) -> SeenPacket:
+def _seen(packet: av.Packet[Any]) -> SeenPacket:
     base = packet.time_base or Fraction(1, 1000)
     data = media_of(packet.stream.codec_context.name, bytes(packet), packet.stream.codec_context.extradata or b"")
     dts = packet.dts if packet.dts is not None else 0

@@ -156,7 +156,12 @@ class RtmpPeer:
         """
         self.handshake()
         self.send(SET_CHUNK_SIZE, 0, struct.pack(">I", OUT_CHUNK_BYTES), stream_id=0)
-        command = {"app": app, "type": "nonprivate", "flashVer": "FMLE/3.0", "tcUrl": f"rtmp://127.0.0.1/{app}"}
+        command: dict[str, Any] = {
+            "app": app,
+            "type": "nonprivate",
+            "flashVer": "FMLE/3.0",
+            "tcUrl": f"rtmp://127.0.0.1/{app}",
+        }
         if enhanced:
             command |= {
                 "fourCcList": ["*"],

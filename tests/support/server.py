@@ -147,10 +147,11 @@ class MistServer:
         try:
             deadline = time.monotonic() + START_TIMEOUT_S
             while (left := deadline - time.monotonic()) > 0:
-                readable, _, _ = select.select([ready, ended], [], [], left)
-                if ready in readable and b"READY=1" in ready.recv(4096).split(b"\n"):
-                    return
-                if ended in readable and ready not in readable:
+                readable, _, _ = select.select([ready.fileno(), ended], [], [], left)
+                if ready.fileno() in readable:
+                    if b"READY=1" in ready.recv(4096).split(b"\n"):
+                        return
+                elif ended in readable:
                     break
         finally:
             os.close(ended)
