@@ -5,7 +5,7 @@ Spec: H.264 and HEVC Annex B (byte stream), ISO/IEC 14496-15 clause 5.3.4.2 (len
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memchr, memcpy
+from libc.string cimport memchr
 
 from mist.core.buffer cimport ByteBuffer
 
@@ -120,6 +120,28 @@ def split_length_prefixed(bytes data not None, int length_size=4):
         if len(units) >= LIMIT:
             raise LimitExceededError(f"more than {LIMIT} NAL units in a packet", offset=offset)
         units.append(PyBytes_FromStringAndSize(<const char*> unit.data, unit.size))
+
+
+def select_units(bytes data not None, uint64_t mask, bint hevc=False, size_t limit_bytes=0):
+    """Return the NAL units (4-byte lengths) whose type has its bit in mask, in order; broken lengths end the search.
+
+    limit_bytes: longest copy of each unit, 0 for all of it. Raises LimitExceededError for more than MAX_NAL_UNITS.
+    """
+    cdef const uint8_t* begin = <const uint8_t*> PyBytes_AS_STRING(data)
+    cdef size_t offset = 0
+    cdef NalUnit unit
+    cdef int kind
+    cdef list units = []
+    while next_length_prefixed(begin, PyBytes_GET_SIZE(data), &offset, 4, &unit) > 0:
+        kind = (unit.data[0] >> 1) & 0x3F if hevc else unit.data[0] & 0x1F
+        if not (mask >> kind) & 1:
+            continue
+        if len(units) >= LIMIT:
+            raise LimitExceededError(f"more than {LIMIT} NAL units in a packet", offset=offset)
+        if limit_bytes and unit.size > limit_bytes:
+            unit.size = limit_bytes
+        units.append(PyBytes_FromStringAndSize(<const char*> unit.data, unit.size))
+    return units
 
 
 def split_annexb(bytes data not None):
