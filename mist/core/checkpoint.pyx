@@ -4,7 +4,7 @@ They serve two readers: the statistics, which look once a second, and the proces
 """
 
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from mist.core.shm cimport Segment, load32, store32, unix_us
@@ -198,10 +198,10 @@ def create_checkpoints(str name not None, int capacity=DEFAULT_RECORDS):
     return table
 
 
-def open_checkpoints(str name not None):
-    """Open a worker's table for reading. Raises NotFound."""
+def open_checkpoints(str name not None, bint growing=False):
+    """Open a worker's table, to look, or with `growing` to claim records in it. Raises NotFound."""
     cdef CheckpointTable table = CheckpointTable()
-    table.segment = open_segment(name, True)
+    table.segment = open_segment(name, True, growing)
     table.name = name
     table.header = <TableHeader*> table.segment.data
     if load32(&table.header.magic) != TABLE_MAGIC or table.header.version != LAYOUT_VERSION:

@@ -7,7 +7,7 @@ the sleeper chose. It is rung only for sleepers that armed themselves, so a busy
 cimport cython
 from libc.errno cimport EAGAIN, ENOBUFS, errno
 from libc.stdint cimport uint32_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 from posix.unistd cimport close
 
 import os

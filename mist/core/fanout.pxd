@@ -113,6 +113,10 @@ cdef class Fanout:
     cdef int64_t lateness_us
     cdef readonly uint64_t wakeups
     cdef object failure
+    cdef int loop_fd
+    cdef bint called             # Python code ran, which may have given the event loop something to do
+    cdef int turn(self) except -1
+    cdef bint loop_has_more(self) noexcept
     cdef int deliver(self, Watch watch) except -1
     cdef int deliver_group(self, Group group) except -1
     cdef int interest(self, Subscription viewer, bint writable) noexcept

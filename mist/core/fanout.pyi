@@ -1,7 +1,6 @@
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from mist.core.checkpoint import Record
 from mist.core.muxer import Muxer
 
 ARENA_BYTES: Final[int]
@@ -11,6 +10,8 @@ LAG_CHECK_BYTES: Final[int]
 PRIVATE_UNSENT_BYTES: Final[int]
 EVENTS: Final[int]
 DRAIN_BYTES: Final[int]
+STAY_ROUNDS: Final[int]
+STAY_MS: Final[int]
 MERGE_STEP_US: Final[int]
 MERGE_MAX_US: Final[int]
 LOAD_INTERVAL_US: Final[int]
@@ -65,7 +66,7 @@ class Fanout:
         rate: float | None = None,
         ahead_us: int = 7_500_000,
         reselect: Callable[[list[Any]], list[int]] | None = None,
-        record: Record | None = None,
+        record: Any = None,
         on_close: Callable[[str], None],
         on_readable: Callable[[], None] | None = None,
     ) -> Subscription: ...
@@ -79,6 +80,7 @@ class Fanout:
         private: bool,
     ) -> Group: ...
     def register(self, viewer: Subscription) -> None: ...
+    def attach(self, loop_fd: int) -> None: ...
     def run(self) -> None: ...
     def socket_event(self, viewer: Subscription, happened: int) -> None: ...
     def has_news(self, watch: Watch) -> bool: ...

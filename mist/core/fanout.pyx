@@ -19,16 +19,15 @@ from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_NONE, PROT_READ, PROT_WRITE
 from posix.time cimport clock_gettime, itimerspec, timespec
 from posix.unistd cimport close, ftruncate, read
 
-from mist.core.checkpoint cimport Record
+from mist.core.checkpoint cimport MAX_CURSORS, Record
 from mist.core.doorbell cimport Doorbell
-from mist.core.muxer cimport Muxer
 from mist.core.packet cimport NEW_INIT, PacketView
 from mist.core.shm cimport load32, load64, monotonic_us, unix_us
-from mist.core.track_buffer cimport KEY_RECORD, MAX_TRACKS, PacketRecord, Table, TrackReader
+from mist.core.track_buffer cimport KEY_RECORD, MAX_TRACKS, PacketRecord, TrackReader
 
 import os
 
-from mist.errors import LimitExceededError, MistError, NotFound
+from mist.errors import LimitExceededError, MistError
 
 cdef extern from "<sys/socket.h>" nogil:
     enum:
@@ -80,6 +79,15 @@ cdef extern from "<sys/timerfd.h>" nogil:
     int timerfd_create(int, int)
     int timerfd_settime(int, int, const itimerspec*, itimerspec*)
 
+cdef extern from "<poll.h>" nogil:
+    enum:
+        POLLIN
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd*, unsigned long, int)
+
 cdef extern from "<time.h>" nogil:
     enum:
         CLOCK_MONOTONIC
@@ -92,6 +100,8 @@ LAG_CHECK_BYTES = 64 << 10
 PRIVATE_UNSENT_BYTES = 1 << 20   # a group of its own is muxed only this far ahead of its viewer
 EVENTS = 128
 DRAIN_BYTES = 4096
+STAY_ROUNDS = 32                 # turns that `run` takes at most before the event loop gets one
+STAY_MS = 25                     # longer than packets of a usual stream are apart
 MERGE_STEP_US = 10_000
 MERGE_MAX_US = 100_000
 LOAD_INTERVAL_US = 500_000
@@ -325,8 +335,8 @@ cdef class Group:
         cdef int place
         sequence = main.newest_key()
         if start_us is not None:
-            before = [key for key in main.keys() if key[1] <= start_us]
-            keys = main.keys()
+            before = [key for key in main.key_records() if key[1] <= start_us]
+            keys = main.key_records()
             sequence = before[len(before) - 1][0] if before else (keys[0][0] if keys else -1)
         times = main.packet_times(sequence) if sequence >= 0 else None
         for place in range(len(self.readers)):
@@ -345,11 +355,11 @@ cdef class Group:
 
         Looks twice: whatever arrived before the first look's candidate is visible by the second look.
         """
-        cdef int place, best, look
+        cdef int place, best
         cdef TrackReader reader
         cdef PacketRecord record
         cdef uint64_t arrival = 0
-        for look in range(2):
+        for _look in range(2):
             best = -1
             for place in range(len(self.readers)):
                 reader = <TrackReader> self.readers[place]
@@ -684,6 +694,7 @@ cdef class Fanout:
             raise OSError(errno, os.strerror(errno))
         self.bell = Doorbell(bell_folder)
         self.watches, self.by_name, self.subscriptions, self.dead = {}, {}, {}, []
+        self.loop_fd = -1
         self.merge_auto = merge_ms == "auto"
         self.merge_us = 0 if self.merge_auto else int(merge_ms) * 1000
         self.merge_max_us = MERGE_MAX_US
@@ -751,7 +762,7 @@ cdef class Fanout:
             watch.close()
 
     def join(self, reader, indexes, key, make_muxer, int fd, bytes head not None, *, start_us=None, stop_us=None,
-             rate=None, ahead_us=7_500_000, reselect=None, Record record=None, on_close, on_readable=None):
+             rate=None, ahead_us=7_500_000, reselect=None, record=None, on_close, on_readable=None):
         """Deliver a stream to a socket and return the subscription.
 
         indexes: track indexes in the muxer's order. key: names the format and everything else that changes its bytes;
@@ -760,7 +771,7 @@ cdef class Fanout:
         fast as possible): a position or pace of its own, which makes the group private. reselect(track states) ->
         indexes: the choice of tracks when the stream's tracks change. on_close(reason) is called once, before the
         socket is closed. on_readable(): called when the peer sent something, else that is dropped and an end of file
-        ends the connection.
+        ends the connection. record: the connection's checkpoint record, or an object that has it as `shared`.
         Raises NotFound, UnsupportedError (tracks the format cannot carry), LimitExceededError.
         """
         cdef Subscription viewer = Subscription()
@@ -782,14 +793,16 @@ cdef class Fanout:
         viewer.fanout = self
         viewer.fd = fd
         viewer.out_of_band = []
-        viewer.on_close, viewer.on_readable, viewer.record = on_close, on_readable, record
+        viewer.on_close, viewer.on_readable = on_close, on_readable
+        viewer.record = record = getattr(record, "shared", record)
         if not private:
             group.pump()
         group.add(viewer, head)
         self.subscriptions[fd] = viewer
         self.register(viewer)
         if record is not None:
-            record.checkpoint(str(key)[:31], zip(group.order[:16], group.positions(), strict=False), 0, 0, b"")
+            cursors = list(zip(group.order, group.positions(), strict=True))
+            record.checkpoint(str(key)[:31], cursors[:MAX_CURSORS], 0, 0, b"")
         self.service(watch)
         return viewer
 
@@ -829,8 +842,34 @@ cdef class Fanout:
 
     # -- running ---------------------------------------------------------------------------------------------------
 
+    def attach(self, int loop_fd):
+        """Name the descriptor that the owner's event loop waits on, so that `run` may stay a while.
+
+        A wake-up through the event loop costs several times one through `poll(2)`: while packets keep coming, `run` waits
+        for the next one itself, and returns as soon as the loop has something to do.
+        """
+        self.loop_fd = loop_fd
+
     def run(self):
         """Do everything that is due. Called when `fileno()` is readable."""
+        cdef pollfd[2] fds
+        cdef int rounds = 0
+        self.called = False
+        self.turn()
+        fds[0].fd, fds[0].events = self.fd, POLLIN
+        fds[1].fd, fds[1].events = self.loop_fd, POLLIN
+        while self.loop_fd >= 0 and rounds < STAY_ROUNDS and not self.called:
+            if poll(fds, 2, STAY_MS) <= 0 or (fds[1].revents and self.loop_has_more()):
+                return
+            self.turn()
+            rounds += 1
+
+    cdef bint loop_has_more(self) noexcept:
+        """Return whether the event loop has something to do besides this fan-out, which it watches too."""
+        cdef epoll_event[2] events
+        return epoll_wait(self.loop_fd, events, 2, 0) != 1 or <int> events[0].data.u64 != self.fd
+
+    cdef int turn(self) except -1:
         cdef epoll_event[128] events
         cdef int count, i
         cdef uint32_t cookie
@@ -843,7 +882,7 @@ cdef class Fanout:
         self.wakeups += 1
         for i in range(count):
             if events[i].data.u64 == SPECIAL | BELL_EVENT:
-                while self.bell.next_cookie(&cookie):
+                if self.bell.next_cookie(&cookie):
                     watch = self.watches.get(cookie)
                     if watch is not None:
                         watch.due = True
@@ -867,6 +906,7 @@ cdef class Fanout:
         if self.failure is not None:
             failure, self.failure = self.failure, None
             raise failure
+        return 0
 
     def socket_event(self, Subscription viewer not None, uint32_t happened):
         cdef char[4096] dropped
@@ -875,6 +915,7 @@ cdef class Fanout:
             return
         if happened & (EPOLLIN | EPOLLHUP | EPOLLERR):
             if viewer.on_readable is not None:
+                self.called = True
                 try:
                     viewer.on_readable()
                 except Exception as error:  # a defect of the connection's code: it ends that connection, and is reported
@@ -901,8 +942,10 @@ cdef class Fanout:
             if pumped and watch.due:
                 self.lateness_us += (self.now_us - watch.table.header.last_packet_us - self.lateness_us) // 16
             watch.due = False
-            for callback in list(watch.callbacks):
-                callback()
+            if watch.callbacks:
+                self.called = True
+                for callback in list(watch.callbacks):
+                    callback()
             if self.watches.get(watch.cookie) is not watch:
                 return 0
             if self.merge_us and watch.groups and pumped:
@@ -915,7 +958,6 @@ cdef class Fanout:
 
     cdef int deliver(self, Watch watch) except -1:
         """Mux and send once for every group of a stream; returns how many packets were muxed."""
-        cdef Group group
         cdef int pumped = 0
         for group in list(watch.groups):
             pumped += self.deliver_group(group)
@@ -956,6 +998,7 @@ cdef class Fanout:
         """Close the connections that ended."""
         cdef Subscription viewer
         while self.dead:
+            self.called = True
             ended, self.dead = self.dead, []
             for viewer in ended:
                 fd = viewer.fd

@@ -77,7 +77,7 @@ ctypedef struct TrackHeader:
     uint32_t record_capacity
     uint32_t key_capacity
     uint32_t init_capacity
-    uint32_t properties_lock # sequence lock: odd while being written
+    uint32_t properties_lock  # sequence lock: odd while being written
     char type[8]
     char codec[32]
     char language[8]

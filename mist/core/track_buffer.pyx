@@ -11,19 +11,19 @@ Names: `<prefix>` stream table, `<prefix>.<track>` track index, `<prefix>.<track
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset, strncpy
+from libc.string cimport memcpy, memset
 
 from mist.core.doorbell cimport Ringer
 from mist.core.muxer cimport Muxer
 from mist.core.packet cimport KEYFRAME, Packet, PacketView
 from mist.core.shm cimport (
-    Segment, add64, and64, cas32, fence, load32, load64, lowest_bit, or64, store32, swap64
+    Segment, and64, fence, load32, load64, lowest_bit, or64, store32, swap64
 )
 
 import os
 
 from mist.core.shm import create_segment, open_segment
-from mist.errors import LimitExceededError, NotFound, NotReady
+from mist.errors import LimitExceededError, NotFound
 
 TABLE_MAGIC = 0x4D535442
 TRACK_MAGIC = 0x4D53544B
@@ -353,7 +353,7 @@ cdef class TrackReader:
             load64(&header.tail), load64(&header.head), header.first_fragment,
         )
 
-    def keys(self):
+    def key_records(self):
         """Return [(sequence, dts_us, arrival, fragment, bytes before)] of the keys in the buffer, oldest first."""
         self.refresh()
         cdef uint64_t position

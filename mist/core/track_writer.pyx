@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from mist.core.packet cimport KEYFRAME, NEW_INIT, Packet, PacketView
-from mist.core.shm cimport Segment, add64, load32, load64, monotonic_us, store32, store64
+from mist.core.shm cimport Segment, add64, load64, monotonic_us, store32, store64
 from mist.core.track_buffer cimport (
     KEY_RECORD, MAX_INIT_BYTES, MAX_PAGES, KeyRecord, PacketRecord, PageRecord, Table, TrackHeader
 )
@@ -291,7 +291,6 @@ cdef class TrackWriter:
     cdef int add_key(self, const PacketView* packet, uint64_t sequence, uint64_t arrival) except -1:
         cdef TrackHeader* header = self.header
         cdef KeyRecord* key
-        cdef uint64_t seconds_us
         if header.key_head == 0:
             header.fragment_start_us = packet.dts_us
         elif packet.dts_us - header.fragment_start_us >= self.table.header.segment_us:
