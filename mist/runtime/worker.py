@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 START_TIMEOUT_S: Final = 60.0
 TITLE_INTERVAL_S: Final = 1.0
 IDLE_EXIT_S: Final = 60.0
+STREAM_LINGER_S: Final = 15.0  # longer than players of segments take between two requests
 RUNNING: Final = frozenset({StreamStatus.READY, StreamStatus.WAIT})
 
 
@@ -123,6 +124,36 @@ class CountedRecord:
             self._worker.connection_ended()
 
 
+class HeldStream:
+    """A stream that connections of this worker use, or have used a moment ago.
+
+    Holding it is being a viewer: segmented outputs come and go with each request, and the stream must not stop between.
+    """
+
+    def __init__(self, reader: StreamReader) -> None:
+        self.reader = reader
+        self._slot = reader.table.subscribe(0)
+        self._users = 0
+        self._uses = 0
+
+    @property
+    def users(self) -> int:
+        return self._users
+
+    @users.setter
+    def users(self, count: int) -> None:
+        self._uses += count > self._users
+        self._users = count
+
+    def uses(self) -> int:
+        """Return how often it was asked for."""
+        return self._uses
+
+    def close(self) -> None:
+        self.reader.table.unsubscribe(self._slot)
+        self.reader.close()
+
+
 class ListenerWorker:
     """Serves connections of one listener; implements `mist.stream.services.OutputServices`."""
 
@@ -149,7 +180,7 @@ class ListenerWorker:
         self.connections = 0
         self.draining = False
         self.finished = asyncio.Event()
-        self._readers: dict[str, tuple[StreamReader, int]] = {}
+        self._held: dict[str, HeldStream] = {}
         self._opening: dict[str, asyncio.Future[StreamReader]] = {}
         self._title_due = False
         self.channel = channel
@@ -229,17 +260,14 @@ class ListenerWorker:
 
     async def open_stream(self, name: str) -> StreamReader:
         name = sanitise(name)
-        held = self._readers.get(name)
-        if held is not None and not held[0].table.stale and held[0].status() in RUNNING:
-            self._readers[name] = (held[0], held[1] + 1)
-            return held[0]
-        reader = await self._open_once(name)
-        held = self._readers.get(name)
-        if held is not None and held[0] is reader:
-            self._readers[name] = (reader, held[1] + 1)
-        else:
-            self._readers[name] = (reader, 1)
-        return reader
+        held = self._held.get(name)
+        if held is None or held.reader.status() not in RUNNING:
+            reader = await self._open_once(name)
+            held = self._held.get(name)
+            if held is None or held.reader is not reader:
+                held = self._held[name] = HeldStream(reader)
+        held.users += 1
+        return held.reader
 
     async def _open_once(self, name: str) -> StreamReader:
         """Open a stream, once for all who ask at the same time."""
@@ -261,13 +289,19 @@ class ListenerWorker:
         return StreamReader(self.instance, name)
 
     def close_stream(self, reader: StreamReader) -> None:
-        held = self._readers.get(reader.name)
-        if held is None or held[0] is not reader:
-            return
-        if held[1] > 1:
-            self._readers[reader.name] = (reader, held[1] - 1)
-        else:
-            del self._readers[reader.name]
+        held = self._held.get(reader.name)
+        if held is None or held.reader is not reader:
+            return  # the stream ended meanwhile and another of the name was opened
+        held.users -= 1
+        if not held.users:
+            self.loop.call_later(STREAM_LINGER_S, self._let_go, held, held.uses())
+
+    def _let_go(self, held: HeldStream, uses: int) -> None:
+        """Forget a stream that nobody asked for since `close_stream`."""
+        if not held.users and held.uses() == uses:
+            held.close()
+            if self._held.get(held.reader.name) is held:
+                del self._held[held.reader.name]
 
     async def hand_over_publisher(self, fd: int, request: Mapping[str, Any], state: bytes) -> None:
         state_file = memory_file(state)
@@ -278,6 +312,8 @@ class ListenerWorker:
 
     def close(self) -> None:
         self.fanout.close()
+        for held in self._held.values():
+            held.close()
         self.spawner.close()
         self.channel.close()
 
