@@ -335,8 +335,8 @@ cdef class Group:
         cdef int place
         sequence = main.newest_key()
         if start_us is not None:
-            before = [key for key in main.keys() if key[1] <= start_us]
-            keys = main.keys()
+            before = [key for key in main.key_records() if key[1] <= start_us]
+            keys = main.key_records()
             sequence = before[len(before) - 1][0] if before else (keys[0][0] if keys else -1)
         times = main.packet_times(sequence) if sequence >= 0 else None
         for place in range(len(self.readers)):
@@ -803,6 +803,7 @@ cdef class Fanout:
         if record is not None:
             cursors = list(zip(group.order, group.positions(), strict=True))
             record.checkpoint(str(key)[:31], cursors[:MAX_CURSORS], 0, 0, b"")
+        self.deliver_group(group)  # a new viewer does not wait for the next merged write
         self.service(watch)
         return viewer
 

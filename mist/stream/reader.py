@@ -125,7 +125,10 @@ class StreamReader:
 
     def keys(self, index: int) -> list[Key]:
         """Return the keys of a track that are in the buffer, oldest first."""
-        return [Key(sequence, dts, arrival, number) for sequence, dts, arrival, number, _ in self.track_reader(index)]
+        return [
+            Key(sequence, dts, arrival, number)
+            for sequence, dts, arrival, number, _ in self.track_reader(index).key_records()
+        ]
 
     def sequence_at(self, index: int, dts_us: int) -> int:
         """Return the first packet number whose decode time is not before dts_us."""

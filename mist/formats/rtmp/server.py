@@ -291,7 +291,6 @@ class ServerSession:
         self._send.control(m.USER_CONTROL, m.user_control(m.STREAM_BEGIN, self._stream_id))
         self._status("NetStream.Play.Start", f"Started playing {name}.")
         self._send.data("|RtmpSampleAccess", True, True, stream_id=self._stream_id)
-        self._send.data("onStatus", {"code": "NetStream.Data.Start"}, stream_id=self._stream_id)
 
     def send_play_refused(self, code: str, description: str, now: float) -> None:
         """Refuse the play request. code: NetStream.Play.StreamNotFound, NetStream.Play.Failed …"""
@@ -377,7 +376,8 @@ class ServerSession:
                 session._reader.set_limits(PUBLISH_MEMORY_BYTES)
             size = struct.calcsize("<IBIq")
             for part in parts[2:]:
-                session._backlog.append(Message(*struct.unpack_from("<IBIq", part), part[size:]))
+                chunk_stream, type_id, message_stream, time_ms = struct.unpack_from("<IBIq", part)
+                session._backlog.append(Message(chunk_stream, type_id, message_stream, time_ms, part[size:]))
         except (ValueError, KeyError, TypeError, IndexError, struct.error) as error:
             raise LocalProtocolError(f"damaged session state: {error}") from error
         return session
