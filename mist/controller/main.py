@@ -12,6 +12,7 @@ from typing import Any
 from mist.controller.log_ring import LogReceiver
 from mist.controller.state import Controller
 from mist.controller.store import Store
+from mist.errors import ConfigError
 from mist.stream.services import ControlServices
 
 CHECK_SECONDS = 3
@@ -33,7 +34,14 @@ async def run(
     exist unless the configuration defines them itself.
     Raises ConfigError for a bad file, TransportError for a port that is taken.
     """
-    store = Store(config_path, services.capabilities, services.log, must_exist=must_exist, built_in=built_in_streams)
+    try:
+        store = Store(
+            config_path, services.capabilities, services.log, must_exist=must_exist, built_in=built_in_streams
+        )
+    except ConfigError:
+        if api_socket is not None:
+            api_socket.close()
+        raise
     controller = Controller(services, store)
     loop = services.loop
     receiver = LogReceiver(loop, log_socket, controller.log_ring) if log_socket is not None else None

@@ -803,6 +803,7 @@ cdef class Fanout:
         if record is not None:
             cursors = list(zip(group.order, group.positions(), strict=True))
             record.checkpoint(str(key)[:31], cursors[:MAX_CURSORS], 0, 0, b"")
+        self.deliver_group(group)  # a new viewer does not wait for the next merged write
         self.service(watch)
         return viewer
 

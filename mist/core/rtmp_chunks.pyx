@@ -415,7 +415,6 @@ cdef class ChunkReader:
 
     def restore(self, bytes state not None):
         """Go on from what `export_state` returned. Raises LocalProtocolError if it is not of this version."""
-        cdef _ChunkStream stream
         cdef size_t at
         try:
             version, self.chunk_size, current, self._chunk_left, self._timed, self._time_ms, head = struct.unpack_from(

@@ -6,7 +6,6 @@ import asyncio
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -18,6 +17,7 @@ from mist.formats.rtmp.media import MediaEvent, Oddity, TrackAssembler, TrackCha
 from mist.formats.rtmp.server import ServerSession
 from mist.formats.rtmp.timeline import Timeline
 from mist.formats.tracks import TrackInfo
+from mist.stream.capability import Capability
 from mist.stream.services import InputServices
 
 READ_BYTES: Final = 256 * 1024
@@ -27,33 +27,17 @@ FORGET_TRACKS_SECONDS: Final = 5.0  # what an earlier publisher left and this on
 MAX_OFFSET_MS: Final = 10 * 365 * 86_400_000
 
 
-@dataclass(frozen=True, slots=True)
-class InputCapability:
-    """The capability document of the RTMP input."""
-
-    name: str = "RTMP"
-    desc: str = "Lets RTMP encoders publish to the server: OBS, ffmpeg, GStreamer, hardware and phone encoders"
-    source_match: tuple[str, ...] = ("push://*",)
-    source_syntax: tuple[str, ...] = ("push://", "push://[host][@password]")
-    priority: int = 9
-    optional: Mapping[str, Any] = field(default_factory=dict)
-
-    def document(self) -> dict[str, Any]:
-        """Return the capability document as the API serves it."""
-        return {
-            "name": self.name,
-            "desc": self.desc,
-            "source_match": list(self.source_match),
-            "source_syntax": list(self.source_syntax),
-            "source_help": {
-                "push://": "Anyone may publish",
-                "push://[host][@password]": "Only from this host (name, address or address/bits), or with this password",
-            },
-            "priority": self.priority,
-            "codecs": [[["H264", "HEVC", "AV1", "VP8", "VP9"], ["AAC", "MP3", "opus", "FLAC", "AC3", "EAC-3"]]],
-            "required": {},
-            "optional": dict(self.optional),
-        }
+CAPABILITY: Final = Capability(
+    name="RTMP",
+    friendly="RTMP publishing",
+    desc=(
+        "Takes live streams that encoders publish over RTMP and enhanced RTMP: OBS, ffmpeg, GStreamer, hardware and "
+        "phone encoders. push:// lets anyone publish, push://host only this host (name, address or address/bits), "
+        "push://@password whoever knows the password, which is the application name in the RTMP URL."
+    ),
+    source_match=("push://*",),
+    codecs=((("H264", "HEVC", "AV1", "VP8", "VP9"), ("AAC", "MP3", "opus", "FLAC", "AC3", "EAC-3")),),
+)
 
 
 class _Tracks:
@@ -219,7 +203,10 @@ class RtmpInput:
             services.publisher.mark_discontinuity()
         for report in self._timeline.take_reports():
             services.log.warning("publisher %s: %s", services.request.get("host", ""), report)
-        services.publisher.write(Packet(index, dts_us, packet.offset_us, packet.keyframe, packet.payload))
+        offset_us = packet.offset_us
+        if self._timeline.moved_us and offset_us > 0:
+            offset_us = max(0, offset_us - self._timeline.moved_us)
+        services.publisher.write(Packet(index, dts_us, offset_us, packet.keyframe, packet.payload))
         services.record.set_position(dts_us)
 
     # -- sending
@@ -283,9 +270,8 @@ def _offset_us(text: str) -> int:
         return 0
 
 
-@dataclass(frozen=True, slots=True)
 class _Input:
-    capability: InputCapability = field(default_factory=InputCapability)
+    capability = CAPABILITY
 
     async def run(self, services: InputServices) -> None:
         """Serve the publisher that was handed over. Returns when it ended the stream; raises MistError else."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from mist.core.mp4_mux import Mp4FragmentMuxer
 from mist.core.muxer import Muxer
+from mist.formats.mp4_boxes import LiveMovie
 from mist.formats.tracks import TrackInfo
 from mist.outputs.base import Capability, ProgressiveOutput
 
 
 def make_muxer(_stream: str, tracks: list[TrackInfo]) -> Muxer:
     """Return a muxer of one fragment a packet."""
-    return Mp4FragmentMuxer(tracks)
+    return Mp4FragmentMuxer(tracks, LiveMovie())
 
 
 OUTPUT = ProgressiveOutput(

@@ -17,7 +17,8 @@ from mist.errors import Busy, MistError, NoSuitableTrack, PeerClosed, WriteStall
 from mist.formats.rtmp import messages as m
 from mist.formats.rtmp.server import ServerSession
 from mist.formats.tracks import TrackInfo
-from mist.outputs.base import Capability, Choice, choose_tracks, listener_options, own_pace
+from mist.outputs.base import Choice, choose_tracks, own_pace
+from mist.stream.capability import Capability, listener_options
 from mist.stream.parameters import PlaybackParameters, parse_parameters
 from mist.stream.push_access import KEY_SOURCE, admit
 from mist.stream.reader import StreamReader

@@ -26,7 +26,7 @@ from mist.runtime.reactor import Reactor
 log = logging.getLogger(__name__)
 
 ACCEPTS_PER_WAKE: Final = 64
-WORKERS_PER_CORE: Final = 8
+WORKERS_PER_CORE: Final = 4
 DESCRIPTOR_RESERVE: Final = 64
 USER_TIMEOUT_MS: Final = 300_000  # of silence in the middle of a transfer, then the kernel gives the peer up
 KEEPALIVE_S: Final = 60

@@ -291,7 +291,6 @@ class ServerSession:
         self._send.control(m.USER_CONTROL, m.user_control(m.STREAM_BEGIN, self._stream_id))
         self._status("NetStream.Play.Start", f"Started playing {name}.")
         self._send.data("|RtmpSampleAccess", True, True, stream_id=self._stream_id)
-        self._send.data("onStatus", {"code": "NetStream.Data.Start"}, stream_id=self._stream_id)
 
     def send_play_refused(self, code: str, description: str, now: float) -> None:
         """Refuse the play request. code: NetStream.Play.StreamNotFound, NetStream.Play.Failed …"""

@@ -22,6 +22,7 @@ class Timeline:
 
     def __init__(self, after_us: int | None = None, offset_us: int = 0) -> None:
         self.jumped = False  # the last packet began a new time base
+        self.moved_us = 0  # how far the last packet was moved alone, so that its presentation time can stay
         self._shift = offset_us
         self._previous: int | None = None
         self._after_us = after_us
@@ -39,14 +40,16 @@ class Timeline:
     def place(self, track: int, dts_us: int) -> int:
         """Return the time of a packet in the stream: higher than that of the packet before it in its track."""
         self.jumped = False
+        self.moved_us = 0
         if self._newest_us is None:
             self._join(dts_us)
         placed = self._choose(track, dts_us)
         last = self._tracks.get(track)
         if last is not None:
             if placed <= last:
-                if placed < last:
+                if placed < last:  # equal ones are usual: GStreamer writes 0 for each time below 0
                     self._report("backstep", "a time that goes back within a track was moved after the one before it")
+                self.moved_us = last + DISORDER_STEP_US - placed
                 placed = last + DISORDER_STEP_US
             elif placed - last <= _MAX_STEP_US:
                 self._steps[track] = placed - last

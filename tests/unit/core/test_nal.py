@@ -108,7 +108,9 @@ def test_random_units_survive_everything() -> None:
     chance = random.Random(11)
     for _ in range(500):
         units = [
-            nal.escape(b"\x41" + bytes(chance.choice((0, 0, 1, 2, 3, 200)) for _ in range(chance.randrange(30))) + b"\x80")
+            nal.escape(
+                b"\x41" + bytes(chance.choice((0, 0, 1, 2, 3, 200)) for _ in range(chance.randrange(30))) + b"\x80"
+            )
             for _ in range(chance.randint(1, 5))
         ]
         prefixed = nal.join_length_prefixed(units)

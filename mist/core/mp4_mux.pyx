@@ -1,0 +1,466 @@
+"""Fragmented MP4 for live viewers: one `moof` and `mdat` for each packet, the moment it is there.
+
+Spec: ISO/IEC 14496-12 (2022) clause 8.8. A fragment of a packet costs 96 bytes of boxes, 100 to 112 with what differs from
+sample to sample or past 2^32 ticks. What is the same for all viewers is here; `ftyp` and `moov`, which are made for each
+viewer, come from the movie description that the muxer is given (`mist.formats.mp4_boxes.LiveMovie`).
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from mist.core.muxer cimport Muxer
+from mist.core.packet cimport KEYFRAME, PacketView
+
+import struct
+
+from mist.errors import LimitExceededError, LocalProtocolError, UnsupportedError
+
+MAX_TRACKS = MAX_PLANS
+MAX_PACKET_BYTES = MAX_SAMPLE_BYTES
+
+_DESCRIBED_BY_PACKETS = frozenset({"AC3", "EAC-3"})
+
+cdef enum:
+    MAX_PLANS = 64
+    REMEMBERED_TRACKS = 9           # their recent times fit into the 128 bytes of state(); others have no memory
+    MAX_SAMPLE_BYTES = 0x7FFFFF00   # keeps mdat's size and the box sizes inside 32 bits
+
+    VIDEO_RULE = 0                  # how to learn a packet's duration
+    FIXED_RULE = 1
+    OPUS_RULE = 2
+    MPEG_AUDIO_RULE = 3
+    EAC3_RULE = 4
+    FLAC_RULE = 5
+    UNKNOWN_RULE = 6
+
+    # tfhd, trun and sample flags, clauses 8.8.7, 8.8.8 and 8.8.3.1
+    DEFAULT_BASE_IS_MOOF = 0x020000
+    DATA_OFFSET_PRESENT = 0x000001
+    FIRST_SAMPLE_FLAGS_PRESENT = 0x000004
+    DURATION_PRESENT = 0x000100
+    SIZE_PRESENT = 0x000200
+    OFFSET_PRESENT = 0x000800
+    TRUN_VERSION_1 = 0x01000000     # signed composition offsets
+    TFDT_VERSION_1 = 0x01000000     # 64-bit decode time
+    SYNC_SAMPLE = 0x02000000
+
+    LONGEST_GUESS_S = 10            # no frame is taken to last longer than this
+
+cdef int64_t MAX_TIME_US = <int64_t> 1 << 62
+cdef int64_t MAX_OFFSET_US = <int64_t> 1 << 40
+
+cdef uint32_t* _OPUS_SAMPLES = [480, 960, 1920, 2880, 480, 960, 480, 960, 120, 240, 480, 960]
+cdef uint32_t* _EAC3_SAMPLES = [256, 512, 768, 1536]
+
+_RULES = {
+    "AAC": FIXED_RULE,
+    "AC3": FIXED_RULE,
+    "opus": OPUS_RULE,
+    "MP3": MPEG_AUDIO_RULE,
+    "EAC-3": EAC3_RULE,
+    "FLAC": FLAC_RULE,
+}
+
+# What is remembered of a track's last packet. duration: audio: what was written; video: distance to the packet before.
+cdef struct History:
+    int64_t dts_ticks
+    uint32_t duration_ticks
+    bint known
+
+cdef struct Plan:
+    int rule
+    uint32_t timescale
+    uint32_t default_ticks      # what trex says
+    uint32_t frame_ticks        # usual duration of a video frame
+    bint in_band                # parameter sets go in front of keyframes
+    History history
+
+
+@cython.final
+cdef class Mp4FragmentMuxer(Muxer):
+    """Packets in, movie fragments out; the header is an init segment that begins near zero for its viewer.
+
+    Decode times in fragments are the stream's own, the same for all viewers; each viewer's edit list moves them. They
+    are rounded from the packet's microseconds and not summed up, so that no error grows; only audio that is within the
+    rounding of a millisecond clock of where the last packet ended goes on exactly there. Composition times are exact
+    to a tick. Times before zero, which the format cannot write, become zero.
+
+    H.264 and HEVC tracks are avc1 and hvc1. After their init data has changed, their parameter sets stand in front of
+    every keyframe that has none, which all demuxers tried play (avc3 and hev1 would say so, but Apple's players refuse them).
+    """
+
+    cdef object movie
+    cdef list infos
+    cdef list parameter_sets        # of each track, as they stand in front of a keyframe
+    cdef dict payloads              # a packet of each track that is described by one
+    cdef int track_count
+    cdef uint32_t sequence
+    cdef Plan[MAX_PLANS] plans
+
+    def __init__(self, tracks, movie):
+        """Take the tracks and the description of their boxes.
+
+        tracks: up to 64 TrackInfo. movie: has init_segment(tracks, start_us, payloads), timing(track),
+        parameter_sets(track) and follows(old, new).
+        Raises UnsupportedError for a codec without a place in MP4, RemoteProtocolError for init data that does not parse.
+        """
+        self.movie = movie
+        self.infos = []
+        self.parameter_sets = []
+        self.payloads = {}
+        self.track_count = 0
+        self.sequence = 0
+        memset(self.plans, 0, sizeof(self.plans))
+        if len(tracks) > MAX_PLANS:
+            raise LimitExceededError(f"{len(tracks)} tracks; at most {MAX_PLANS} go into one movie")
+        for info in tracks:
+            self.plan(self.track_count, info)
+            self.infos.append(info)
+            self.parameter_sets.append(movie.parameter_sets(info))
+            self.track_count += 1
+        movie.init_segment(self.infos, 0, None)   # refuses here what it cannot describe, not when a viewer waits for it
+
+    cdef int plan(self, int place, object info) except -1:
+        cdef Plan* plan = &self.plans[place]
+        timing = self.movie.timing(info)
+        plan.timescale = timing.timescale
+        plan.default_ticks = timing.default_ticks
+        plan.frame_ticks = min(timing.frame_ticks, plan.timescale * LONGEST_GUESS_S)
+        plan.rule = VIDEO_RULE if info.type == "video" else _RULES.get(info.codec, UNKNOWN_RULE)
+        return 0
+
+    def header(self, start_us=0):
+        """Return the init segment for a viewer whose first packet has the decode time start_us.
+
+        start_us: microseconds; that time is shown as zero by the viewer's edit list.
+        """
+        return self.movie.init_segment(self.infos, start_us, self.payloads)
+
+    def set_tracks(self, tracks):
+        """Go on with changed tracks.
+
+        Returns False, and changes nothing, where viewers would need another `moov`: for a new track, a change of codec,
+        sample rate or channels, or of the set-up of AAC or Opus.
+        """
+        if len(tracks) != self.track_count:
+            return False
+        for old, new in zip(self.infos, tracks, strict=True):
+            if old.type != new.type or not self.movie.follows(old, new):
+                return False
+        sets = [self.movie.parameter_sets(info) for info in tracks]
+        for place, info in enumerate(tracks):
+            self.plan(place, info)
+            if sets[place] != self.parameter_sets[place]:
+                self.plans[place].in_band = True
+        self.infos = list(tracks)
+        self.parameter_sets = sets
+        return True
+
+    def state(self):
+        """Return the fragment counter, which tracks have parameter sets in band, and the tracks' last times."""
+        cdef int place
+        cdef uint64_t in_band = 0
+        for place in range(self.track_count):
+            if self.plans[place].in_band:
+                in_band |= <uint64_t> 1 << place
+        pieces = [struct.pack(">IQ", self.sequence, in_band)]
+        for place in range(min(self.track_count, REMEMBERED_TRACKS)):
+            if not self.plans[place].history.known:
+                pieces.append(struct.pack(">qI", -1, 0))
+            else:
+                pieces.append(
+                    struct.pack(">qI", self.plans[place].history.dts_ticks, self.plans[place].history.duration_ticks)
+                )
+        return b"".join(pieces)
+
+    def restore(self, state):
+        """Go on from what state() returned for the same tracks. Raises LocalProtocolError for anything else."""
+        cdef int place
+        cdef Plan* plan
+        cdef int remembered = min(self.track_count, REMEMBERED_TRACKS)
+        if len(state) != 12 + 12 * remembered:
+            raise LocalProtocolError(f"{len(state)} bytes are no state of {self.track_count} tracks")
+        sequence, in_band = struct.unpack_from(">IQ", state)
+        self.sequence = sequence
+        for place in range(self.track_count):
+            self.plans[place].in_band = (in_band >> place) & 1
+            self.plans[place].history.known = False
+        for place in range(remembered):
+            dts_ticks, duration_ticks = struct.unpack_from(">qI", state, 12 + 12 * place)
+            plan = &self.plans[place]
+            plan.history.known = dts_ticks >= 0
+            plan.history.dts_ticks = dts_ticks
+            plan.history.duration_ticks = duration_ticks
+
+    cdef int write_view(self, int track, const PacketView* packet) except -1:
+        """Append one fragment. A packet without payload is left out: an empty sample is an error to decoders.
+
+        Raises LocalProtocolError for a track that is not there, UnsupportedError for a packet over 2 GiB.
+        """
+        cdef Plan* plan
+        cdef int64_t dts_us
+        cdef int64_t dts_ticks
+        cdef int64_t offset_ticks = 0
+        cdef uint32_t duration
+        cdef bytes sets = None
+        if track < 0 or track >= self.track_count:
+            raise LocalProtocolError(f"packet of track {track}; there are {self.track_count}")
+        if not packet.size:
+            return 0
+        plan = &self.plans[track]
+        if plan.in_band and packet.flags & KEYFRAME:
+            sets = self.parameter_sets[track]
+            if has_parameter_set(packet, self.infos[track].codec == "HEVC"):
+                sets = None
+        if packet.size + (PyBytes_GET_SIZE(sets) if sets is not None else 0) > MAX_SAMPLE_BYTES:
+            raise UnsupportedError(f"a packet of {packet.size} bytes is too large for MP4")
+        if plan.rule == FIXED_RULE or plan.rule == EAC3_RULE:
+            self.keep_description(track, packet)
+        dts_us = max(-MAX_TIME_US, min(MAX_TIME_US, packet.dts_us))
+        dts_ticks = decode_time(plan, dts_us)
+        duration = packet_duration(plan, packet, dts_ticks)
+        if packet.offset_us or plan.rule == VIDEO_RULE:
+            offset_ticks = (
+                to_ticks(dts_us + max(-MAX_OFFSET_US, min(MAX_OFFSET_US, packet.offset_us)), plan.timescale) - dts_ticks
+            )
+            offset_ticks = max(-0x7FFFFFFF, min(0x7FFFFFFF, offset_ticks))
+        if track < REMEMBERED_TRACKS:
+            remember(plan, dts_ticks, duration)
+        self.write_fragment(track, packet, sets, dts_ticks, duration, <int32_t> offset_ticks)
+        return 0
+
+    cdef int keep_description(self, int track, const PacketView* packet) except -1:
+        """Keep the first packet of a track whose set-up box is made from one."""
+        if track not in self.payloads and self.infos[track].codec in _DESCRIBED_BY_PACKETS:
+            self.payloads[track] = PyBytes_FromStringAndSize(<const char*> packet.data, <Py_ssize_t> packet.size)
+        return 0
+
+    cdef int write_fragment(
+        self, int track, const PacketView* packet, bytes sets, int64_t dts_ticks, uint32_t duration, int32_t offset_ticks
+    ) except -1:
+        cdef Plan* plan = &self.plans[track]
+        cdef size_t sets_size = <size_t> PyBytes_GET_SIZE(sets) if sets is not None else 0
+        cdef uint32_t size = <uint32_t> (packet.size + sets_size)
+        cdef uint32_t flags = DATA_OFFSET_PRESENT | SIZE_PRESENT
+        cdef uint32_t tfdt_size = 16 if dts_ticks < <int64_t> 1 << 32 else 20
+        cdef uint32_t trun_size = 24
+        cdef uint32_t moof_size
+        cdef uint8_t* begin
+        cdef uint8_t* at
+        if duration != plan.default_ticks:
+            flags |= DURATION_PRESENT
+            trun_size += 4
+        if plan.rule == VIDEO_RULE and packet.flags & KEYFRAME:
+            flags |= FIRST_SAMPLE_FLAGS_PRESENT
+            trun_size += 4
+        if offset_ticks:
+            flags |= OFFSET_PRESENT
+            trun_size += 4
+        moof_size = 8 + 16 + 8 + 16 + tfdt_size + trun_size
+        self.sequence += 1
+        begin = self.out.reserve(<size_t> moof_size + 8 + size)
+        at = begin
+        at = put_box(at, moof_size, b"moof")
+        at = put32(put32(put_box(at, 16, b"mfhd"), 0), self.sequence)
+        at = put_box(at, moof_size - 24, b"traf")
+        at = put32(put32(put_box(at, 16, b"tfhd"), DEFAULT_BASE_IS_MOOF), <uint32_t> track + 1)
+        at = put_box(at, tfdt_size, b"tfdt")
+        if tfdt_size == 20:
+            at = put32(put32(at, TFDT_VERSION_1), <uint32_t> (<uint64_t> dts_ticks >> 32))
+        else:
+            at = put32(at, 0)
+        at = put32(at, <uint32_t> dts_ticks)
+        at = put32(put_box(at, trun_size, b"trun"), TRUN_VERSION_1 | flags)
+        at = put32(put32(at, 1), moof_size + 8)
+        if flags & FIRST_SAMPLE_FLAGS_PRESENT:
+            at = put32(at, SYNC_SAMPLE)
+        if flags & DURATION_PRESENT:
+            at = put32(at, duration)
+        at = put32(at, size)
+        if flags & OFFSET_PRESENT:
+            at = put32(at, <uint32_t> offset_ticks)
+        at = put_box(at, 8 + size, b"mdat")
+        if sets_size:
+            memcpy(at, PyBytes_AS_STRING(sets), sets_size)
+        memcpy(at + sets_size, packet.data, packet.size)
+        self.out.commit(<size_t> (at - begin) + size)
+        return 0
+
+
+cdef inline uint8_t* put32(uint8_t* at, uint32_t value) noexcept:
+    at[0] = <uint8_t> (value >> 24)
+    at[1] = <uint8_t> (value >> 16)
+    at[2] = <uint8_t> (value >> 8)
+    at[3] = <uint8_t> value
+    return at + 4
+
+
+cdef inline uint8_t* put_box(uint8_t* at, uint32_t size, const char* kind) noexcept:
+    memcpy(put32(at, size), kind, 4)
+    return at + 8
+
+
+cdef inline int64_t to_ticks(int64_t time_us, int64_t timescale) noexcept:
+    """Return ticks, rounded once, halves up. |time_us| <= 2^62, timescale < 10^6, so nothing overflows."""
+    cdef int64_t seconds = time_us // 1000000
+    cdef int64_t rest = time_us - seconds * 1000000
+    if rest < 0:    # C divides towards zero
+        rest += 1000000
+        seconds -= 1
+    return seconds * timescale + (rest * timescale + 500000) // 1000000
+
+
+cdef int64_t decode_time(const Plan* plan, int64_t dts_us) noexcept:
+    """Return the decode time to write: never negative, rising, and for audio exactly where the last packet ended if the
+    difference is no more than two roundings to milliseconds make."""
+    cdef int64_t exact = to_ticks(dts_us, plan.timescale)
+    cdef int64_t follow
+    cdef int64_t tolerance
+    cdef int64_t last = plan.history.dts_ticks
+    if not plan.history.known:
+        return max(exact, 0)
+    if plan.rule != VIDEO_RULE:
+        follow = last + plan.history.duration_ticks
+        tolerance = plan.timescale // 1000 + 1
+        if follow - tolerance <= exact <= follow + tolerance:
+            return follow
+    if exact <= last and last - exact < plan.timescale:
+        return last + 1
+    return max(exact, 0)
+
+
+cdef void remember(Plan* plan, int64_t dts_ticks, uint32_t duration) noexcept:
+    cdef int64_t distance = dts_ticks - plan.history.dts_ticks
+    cdef int64_t longest = <int64_t> plan.timescale * LONGEST_GUESS_S
+    if plan.rule == VIDEO_RULE:
+        plan.history.duration_ticks = (
+            <uint32_t> distance if plan.history.known and 0 < distance <= longest else plan.frame_ticks
+        )
+    else:
+        plan.history.duration_ticks = duration
+    plan.history.dts_ticks = dts_ticks
+    plan.history.known = True
+
+
+cdef uint32_t packet_duration(const Plan* plan, const PacketView* packet, int64_t dts_ticks) noexcept:
+    """Return how long a packet will last: what its codec says; else, for video, the usual frame or, where the last frame
+    lasted longer, as long as that one (players that wait for a gap of two frames to call it one must not do so when the frame
+    rate drops)."""
+    cdef uint64_t samples = 0
+    cdef int64_t distance = 0
+    cdef uint32_t longest = plan.timescale * LONGEST_GUESS_S
+    if plan.rule == VIDEO_RULE:
+        if plan.history.known and 0 < dts_ticks - plan.history.dts_ticks <= longest:
+            distance = dts_ticks - plan.history.dts_ticks
+        if plan.frame_ticks == 0 and distance == 0:
+            return plan.timescale // 25
+        return max(<uint32_t> distance, plan.frame_ticks)
+    if plan.rule == FIXED_RULE:
+        return plan.default_ticks
+    if plan.rule == OPUS_RULE:
+        samples = opus_samples(packet) * plan.timescale // 48000
+    elif plan.rule == MPEG_AUDIO_RULE:
+        samples = mpeg_audio_samples(packet)
+    elif plan.rule == EAC3_RULE:
+        samples = eac3_samples(packet)
+    elif plan.rule == FLAC_RULE:
+        samples = flac_samples(packet)
+    if samples:
+        return <uint32_t> samples
+    return plan.history.duration_ticks if plan.history.known else plan.timescale // 50
+
+
+cdef uint64_t opus_samples(const PacketView* packet) noexcept:
+    """Return the samples at 48 kHz, 0 where the packet is broken.   Spec: RFC 6716 section 3.1."""
+    cdef int configuration = packet.data[0] >> 3
+    cdef uint64_t frame
+    cdef uint64_t count
+    if configuration < 12:
+        frame = _OPUS_SAMPLES[configuration & 3]
+    elif configuration < 16:
+        frame = _OPUS_SAMPLES[4 + (configuration & 1)]
+    else:
+        frame = _OPUS_SAMPLES[8 + (configuration & 3)]
+    if packet.data[0] & 3 == 3:
+        if packet.size < 2:
+            return 0
+        count = packet.data[1] & 63
+    else:
+        count = 2 if packet.data[0] & 3 else 1
+    return frame * count if frame * count <= 5760 else 0
+
+
+cdef uint64_t mpeg_audio_samples(const PacketView* packet) noexcept:
+    """Return the samples of the frame, 0 where there is no header.   Spec: ISO/IEC 11172-3 clause 2.4.2.3."""
+    cdef int version
+    cdef int layer
+    if packet.size < 4 or packet.data[0] != 0xFF or packet.data[1] & 0xE0 != 0xE0:
+        return 0
+    version = packet.data[1] >> 3 & 3
+    layer = 4 - (packet.data[1] >> 1 & 3)
+    if version == 1 or layer == 4:
+        return 0
+    if layer == 1:
+        return 384
+    return 576 if layer == 3 and version != 3 else 1152
+
+
+cdef uint64_t eac3_samples(const PacketView* packet) noexcept:
+    """Return the samples of the first program's frames, 0 where there is none.   Spec: ETSI TS 102 366 clause E.1.3.1."""
+    cdef size_t at = 0
+    cdef uint64_t samples = 0
+    cdef int rate_code
+    while at + 6 <= packet.size and packet.data[at] == 0x0B and packet.data[at + 1] == 0x77:
+        rate_code = packet.data[at + 4] >> 6
+        if packet.data[at + 2] >> 6 != 1 and not packet.data[at + 2] >> 3 & 7:
+            samples += _EAC3_SAMPLES[3 if rate_code == 3 else packet.data[at + 4] >> 4 & 3]
+        at += ((<size_t> (packet.data[at + 2] & 7) << 8 | packet.data[at + 3]) + 1) * 2
+    return samples
+
+
+cdef uint64_t flac_samples(const PacketView* packet) noexcept:
+    """Return the samples of the frame, 0 where there is no header.   Spec: RFC 9639 section 9.1."""
+    cdef int code
+    cdef size_t at = 5
+    cdef uint8_t first
+    if packet.size < 8 or packet.data[0] != 0xFF or packet.data[1] & 0xFE != 0xF8:
+        return 0
+    code = packet.data[2] >> 4
+    if code == 1:
+        return 192
+    if 2 <= code <= 5:
+        return 576 << (code - 2)
+    if code >= 8:
+        return 256 << (code - 8)
+    first = packet.data[4]      # the frame's number, coded like UTF-8, lies in between
+    while first & 0xC0 == 0xC0:
+        at += 1
+        first <<= 1
+    if code == 6 and at < packet.size:
+        return <uint64_t> packet.data[at] + 1
+    if code == 7 and at + 1 < packet.size:
+        return (<uint64_t> packet.data[at] << 8 | packet.data[at + 1]) + 1
+    return 0
+
+
+cdef bint has_parameter_set(const PacketView* packet, bint hevc) noexcept:
+    """Return whether one of the NAL units before the first slice is a sequence parameter set."""
+    cdef size_t at = 0
+    cdef size_t length
+    cdef int kind
+    while at + 5 <= packet.size:
+        length = (
+            <size_t> packet.data[at] << 24
+            | <size_t> packet.data[at + 1] << 16
+            | <size_t> packet.data[at + 2] << 8
+            | packet.data[at + 3]
+        )
+        kind = packet.data[at + 4] >> 1 & 63 if hevc else packet.data[at + 4] & 31
+        if kind == (33 if hevc else 7):
+            return True
+        if kind < 32 if hevc else 1 <= kind <= 5:
+            return False
+        at += 4 + length
+    return False
