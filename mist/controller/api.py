@@ -219,6 +219,9 @@ class Api:
 
 async def _body(request: Request) -> bytes | None:
     """Return the body of a request, None when it is too large."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:20]) > MAX_BODY_BYTES:
+        return None
     body = bytearray()
     async for piece in request.stream():
         body += piece

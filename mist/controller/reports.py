@@ -7,8 +7,9 @@ from itertools import pairwise
 from typing import Any
 
 from mist.controller.health import health
-from mist.controller.sessions import HISTORY_SECONDS, RATE_SECONDS, Kind, Row, Session, shown_address
-from mist.controller.statistics import ServerRow, Statistics
+from mist.controller.history import COARSE_STEP_SECONDS, FINE_SECONDS, HISTORY_SECONDS
+from mist.controller.sessions import RATE_SECONDS, Kind, Row, Session, shown_address
+from mist.controller.statistics import Series, ServerRow, Statistics
 from mist.controller.streams import StreamWatch
 from mist.stream.names import base_name
 from mist.stream.state import StreamStatus
@@ -138,7 +139,7 @@ class Reports:
         end = min(resolve_time(request.get("end"), now, self.booted, now), now)
         fields = _chosen(request, TOTAL_FIELDS)
         if words(request.get("streams")) or words(request.get("protocols")):
-            points = self._filtered_points(_filter(request), max(start, now - HISTORY_SECONDS), end)
+            points = self._filtered_points(request, start, end)
         else:
             points = self._server_points(start, end)
         if not points:
@@ -161,23 +162,24 @@ class Reports:
                 points.append((row.time, _server_values(row, before)))
         return points
 
-    def _filtered_points(self, matches: Callable[[Session], bool], start: int, end: int) -> list[tuple[int, list[int]]]:
-        sessions = [session for session in self._sessions() if matches(session)]
+    def _filtered_points(self, request: dict[str, Any], start: int, end: int) -> list[tuple[int, list[int]]]:
+        """Return points of the series that a request asks for: each second at the end, each tenth second before."""
+        found = [series for series in self._series(request) if series.started <= end]
         times = [row.time for row in self.statistics.history if start <= row.time <= end]
-        fine_from = end - 2 * RATE_SECONDS
-        points = []
-        for time in (time for time in times if time >= fine_from or time % 10 == 0):
-            alive = [session for session in sessions if session.alive_at(time)]
-            if alive:
-                rates = [session.rates(time) for session in alive]
-                counts = [
-                    sum(session.kind is kind for session in alive) for kind in (Kind.VIEWER, Kind.INPUT, Kind.OUTPUT)
-                ]
-                packets = sum(session.packets for session in alive)
-                lost, resent = sum(s.lost for s in alive), sum(s.resent for s in alive)
-                speeds = [int(sum(down for _up, down in rates)), int(sum(up for up, _down in rates))]
-                points.append((time, [*counts, *speeds, _percent(lost, packets), _percent(resent, packets)]))
-        return points
+        if not found or not times:
+            return []
+        first = min(series.started for series in found)
+        fine_from = self.statistics.history[-1].time - FINE_SECONDS + RATE_SECONDS
+        chosen = [time for time in times if time >= first and (time >= fine_from or time % COARSE_STEP_SECONDS == 0)]
+        return [(time, _summed(found, time)) for time in chosen]
+
+    def _series(self, request: dict[str, Any]) -> Iterator[Series]:
+        streams, protocols = frozenset(words(request.get("streams"))), frozenset(words(request.get("protocols")))
+        for name, totals in self.statistics.streams.items():
+            if not streams or name in streams or base_name(name) in streams:
+                for connector, series in totals.series.items():
+                    if not protocols or connector in protocols or connector.partition(":")[0] in protocols:
+                        yield series
 
     # -- streams -------------------------------------------------------------------------------------------------------
 
@@ -284,6 +286,18 @@ def _server_values(row: ServerRow, before: ServerRow) -> list[int]:
     up, down = (row.up - before.up) // seconds, (row.down - before.down) // seconds
     losses = [_percent(row.lost, row.packets), _percent(row.resent, row.packets)]
     return [row.viewers, row.inputs, row.outputs, down, up, *losses]
+
+
+def _summed(found: list[Series], time: int) -> list[int]:
+    """Return the sums of some series at one time, as `totals` shows them."""
+    counts, packets, lost, resent, up, down = [0, 0, 0], 0, 0, 0, 0.0, 0.0
+    for series in found:
+        row, before = series.at(time), series.at(time - RATE_SECONDS)
+        seconds = max(row.time - before.time, 1)
+        counts = [one + more for one, more in zip(counts, row[1:4], strict=True)]
+        packets, lost, resent = packets + row.packets, lost + row.lost, resent + row.resent
+        up, down = up + (row.up - before.up) / seconds, down + (row.down - before.down) / seconds
+    return [*counts, int(down), int(up), _percent(lost, packets), _percent(resent, packets)]
 
 
 def _gaps(times: list[int]) -> list[list[int]]:

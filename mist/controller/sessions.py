@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from array import array
 from collections import Counter
 from collections.abc import Mapping
 from enum import IntEnum
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from mist.controller.history import History
+
 STREAM_BIT, ADDRESS_BIT, TOKEN_BIT, CONNECTOR_BIT = 8, 4, 2, 1
 INFO_AS_VIEWER, INFO_AS_OUTPUT, INFO_AS_NOTHING, INFO_AS_UNSPECIFIED = 1, 2, 3, 4
 INFO_CONNECTOR = "HTTP"
 UNKNOWN_HOST = "::"
 
-HISTORY_SECONDS = 600
-FINE_SECONDS = 20  # history with a row for each second
-COARSE_STEP_SECONDS = 10  # older history has a row for each of these
 RATE_SECONDS = 5
 
 
@@ -120,29 +118,38 @@ class Row(NamedTuple):
     connected_s: int
 
 
-_WIDTH = len(Row._fields)
-
-
 class Session:
     """What is counted as one user: counters since its start, and its history.
 
-    home: the stream it began with, which is the only one unless the session modes leave streams out.
-    up, down: bytes sent and received. connected_s: seconds with at least one active connection. touched: the last second
-    in which it had one. ended: the second in which it ended, 0 while it goes on. counted: whether its bytes count.
+    home, connector: the stream and protocol it began with; the only stream unless the session modes leave streams out.
+    up, down: bytes sent and received. connected_s: seconds with at least one active connection.
+    touched: the last second with an active connection; seen: the number of the statistics' tick at that time.
+    ended: the second in which it ended, 0 while it goes on. counted: whether its bytes are the stream's.
     """
 
     __slots__ = (
-        "_coarse", "_fine", "connected_s", "connections", "connectors", "counted", "down", "ended", "home", "host", "hosts", "id",
-        "kind", "lost", "packets", "position_ms", "resent", "started", "stream", "streams", "tags", "token", "touched", "up",
+        "connected_s", "connections", "connector", "connectors", "counted", "down", "ended", "history", "home", "host", "hosts", "id",
+        "kind", "lost", "packets", "position_ms", "resent", "seen", "started", "stream", "streams", "tags", "token", "touched",
+        "up",
     )  # fmt: skip
 
     def __init__(
-        self, session_id: str, kind: Kind, token: str, home: str, started: int, now: int, *, counted: bool
+        self,
+        session_id: str,
+        kind: Kind,
+        token: str,
+        home: str,
+        connector: str,
+        started: int,
+        now: int,
+        *,
+        counted: bool,
     ) -> None:
         self.id = session_id
         self.kind = kind
         self.token = token
         self.home = home
+        self.connector = connector
         self.started = started
         self.touched = now
         self.ended = 0
@@ -152,12 +159,11 @@ class Session:
         self.hosts: Counter[str] = Counter()
         self.connectors: set[str] = set()
         self.tags: set[str] = set()
-        self.connections = 0
+        self.connections = self.seen = 0
         self.up = self.down = self.packets = self.lost = self.resent = 0
         self.position_ms = 0
         self.connected_s = now - started
-        self._fine = array("q")
-        self._coarse = array("q")
+        self.history = History(len(Row._fields))
 
     def attach(self, stream: str, host: str, connector: str) -> None:
         """Take up a connection."""
@@ -191,21 +197,12 @@ class Session:
 
     def record(self, now: int) -> None:
         """Append this second to the history."""
-        row = (now, self.up, self.down, self.position_ms, self.connected_s)
-        fine = self._fine
-        fine.extend(row)
-        if len(fine) > FINE_SECONDS * _WIDTH:
-            del fine[:_WIDTH]
-        if now % COARSE_STEP_SECONDS == 0:
-            self._coarse.extend(row)
-            if len(self._coarse) > (HISTORY_SECONDS // COARSE_STEP_SECONDS) * _WIDTH:
-                del self._coarse[:_WIDTH]
+        self.history.record((now, self.up, self.down, self.position_ms, self.connected_s))
 
     def end(self, now: int) -> None:
-        """Close the session. What is kept of its history is the coarse part and its last row."""
+        """Close the session."""
         self.ended = now
-        self._coarse.extend(self._fine[-_WIDTH:])
-        self._fine = array("q")
+        self.history.shrink()
         self.streams.clear()
         self.hosts.clear()
 
@@ -215,11 +212,8 @@ class Session:
 
     def at(self, time: int) -> Row | None:
         """Return the newest row of the history that is not after time, None when that is too long ago."""
-        for rows in (self._fine, self._coarse):
-            for place in range(len(rows) - _WIDTH, -1, -_WIDTH):
-                if rows[place] <= time:
-                    return Row(*rows[place : place + _WIDTH])
-        return None
+        row = self.history.at(time)
+        return Row(*row) if row is not None else None
 
     def rates(self, time: int) -> tuple[float, float]:
         """Return the bytes a second sent and received, over the last seconds before a time at which it was alive."""

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from mist.controller.history import HISTORY_SECONDS, History
 from mist.controller.sessions import (
-    HISTORY_SECONDS,
     LINGER_SECONDS,
     RATE_SECONDS,
     Kind,
@@ -24,18 +24,57 @@ from mist.stream.state import ConnectionSnapshot
 MAX_ENDED_SESSIONS = 10_000
 
 
+class SeriesRow(NamedTuple):
+    """What one protocol does for one stream in one second; bytes and packets since the start."""
+
+    time: int
+    viewers: int = 0
+    inputs: int = 0
+    outputs: int = 0
+    up: int = 0
+    down: int = 0
+    packets: int = 0
+    lost: int = 0
+    resent: int = 0
+
+
+class Series:
+    """Counters of one protocol of one stream, and their history. now: sessions that began with it, by kind."""
+
+    __slots__ = ("down", "history", "lost", "now", "packets", "resent", "started", "up")
+
+    def __init__(self, started: int) -> None:
+        self.started = started
+        self.now = [0, 0, 0, 0]
+        self.up = self.down = self.packets = self.lost = self.resent = 0
+        self.history = History(len(SeriesRow._fields))
+
+    def record(self, now: int) -> None:
+        """Append this second to the history."""
+        viewers, inputs, outputs, _ = self.now
+        counters = (self.up, self.down, self.packets, self.lost, self.resent)
+        self.history.record((now, viewers, inputs, outputs, *counters))
+
+    def at(self, time: int) -> SeriesRow:
+        """Return the newest row that is not after time; zeros before the first."""
+        row = self.history.at(time)
+        return SeriesRow(*row) if row is not None else SeriesRow(self.started - 1)
+
+
 class StreamTotals:
     """Counters of one stream since its first session. sessions: how many sessions of it are remembered.
 
-    now: viewers, inputs, outputs and unspecified sessions at this moment. total: the same since the start.
+    now: viewers, inputs, outputs and unspecified sessions at this moment. total: the same since the start. series: by
+    connector.
     """
 
-    __slots__ = ("down", "lost", "now", "packets", "resent", "sessions", "tags", "total", "up", "viewseconds")
+    __slots__ = ("down", "lost", "now", "packets", "resent", "series", "sessions", "tags", "total", "up", "viewseconds")
 
     def __init__(self) -> None:
         self.now = [0, 0, 0, 0]
         self.total = [0, 0, 0, 0]
         self.sessions = 0
+        self.series: dict[str, Series] = {}
         self.up = self.down = self.packets = self.lost = self.resent = self.viewseconds = 0
         self.tags: set[str] = set()
 
@@ -43,12 +82,13 @@ class StreamTotals:
 class _Connection:
     """What was last seen of one connection."""
 
-    __slots__ = ("key", "lost", "packets", "received", "resent", "seen", "sent", "session", "totals")
+    __slots__ = ("key", "lost", "packets", "received", "resent", "seen", "sent", "series", "session", "totals")
 
     def __init__(self) -> None:
         self.key: tuple[str, str, str, str] | None = None
         self.session: Session | None = None
         self.totals: StreamTotals | None = None
+        self.series: Series | None = None
         self.sent = self.received = self.packets = self.lost = self.resent = self.seen = 0
 
 
@@ -103,13 +143,16 @@ class Statistics:
         elapsed = min(max(now - self._last_tick, 0), RATE_SECONDS) if self._last_tick else 1
         self._last_tick = now
         self._ticks += 1
-        active = self._read(snapshots, now)
+        self._read(snapshots, now)
         if self._ticks == 1:  # what ran before this process began was counted by the one before it
             self.up = self.down = self.other_up = self.other_down = 0
         self._forget_connections()
         if not self.live and not self.ended:
             return
-        self._age_sessions(active, now, elapsed)
+        self._age_sessions(now, elapsed)
+        for totals in self.streams.values():
+            for series in totals.series.values():
+                series.record(now)
         self._purge(now)
         counts = [0, 0, 0, 0]
         for session in self.live.values():
@@ -119,10 +162,9 @@ class Statistics:
             ServerRow(now, counts[0], counts[1], counts[2], up, down, self.packets, self.lost, self.resent)
         )
 
-    def _read(self, snapshots: Iterable[ConnectionSnapshot], now: int) -> set[Session]:
-        """Add what connections did since the last second; returns the sessions that have an active one."""
+    def _read(self, snapshots: Iterable[ConnectionSnapshot], now: int) -> None:
+        """Add what connections did since the last second, and mark the sessions that have an active one."""
         connections, tick = self._connections, self._ticks
-        active: set[Session] = set()
         for snapshot in snapshots:
             connection = connections.get(snapshot.record_id)
             key = (snapshot.stream, snapshot.connector, snapshot.host, snapshot.token)
@@ -140,13 +182,12 @@ class Statistics:
                 self._attach(connection, key, now)
                 session = connection.session or session
             if snapshot.active:
-                active.add(session)
+                session.seen = tick
             if connection.sent != snapshot.down_bytes or connection.received != snapshot.up_bytes:
                 self._add_bytes(connection, session, snapshot)
             if snapshot.packets:
                 self._add_packets(connection, session, snapshot)
             session.position_ms = (snapshot.position_us + 500) // 1000
-        return active
 
     def _attach(self, connection: _Connection, key: tuple[str, str, str, str], now: int, started: int = 0) -> None:
         """Put a connection into the session that its names belong to, out of the one it was in.
@@ -163,22 +204,29 @@ class Statistics:
         totals = self.streams.get(stream)
         if totals is None:
             totals = self.streams[stream] = StreamTotals()
+        series = totals.series.get(connector)
+        if series is None:
+            series = totals.series[connector] = Series(now)
         session = self.live.get(session_id)
         if session is None:
             began = started if 0 < started <= now else now
-            session = Session(session_id, kind, token, stream, began, now, counted=not self._is_excepted(host))
+            counted = not self._is_excepted(host)
+            session = Session(session_id, kind, token, stream, connector, began, now, counted=counted)
             self.live[session_id] = session
             self.total[kind] += 1
             totals.total[kind] += 1
             totals.now[kind] += 1
+            series.now[kind] += 1
             totals.sessions += 1
+            if kind is Kind.VIEWER and session.counted:
+                totals.viewseconds += session.connected_s
         session.attach(stream, host, connector)
-        connection.session, connection.totals = session, totals
+        connection.session, connection.totals, connection.series = session, totals, series
 
     def _detach(self, connection: _Connection) -> None:
         if connection.session is not None and connection.key is not None:
             connection.session.detach(connection.key[0], connection.key[2])
-        connection.session = connection.totals = None
+        connection.session = connection.totals = connection.series = None
 
     def _add_bytes(self, connection: _Connection, session: Session, snapshot: ConnectionSnapshot) -> None:
         up = max(snapshot.down_bytes - connection.sent, 0)
@@ -186,6 +234,9 @@ class Statistics:
         connection.sent, connection.received = snapshot.down_bytes, snapshot.up_bytes
         session.up += up
         session.down += down
+        if connection.series is not None:
+            connection.series.up += up
+            connection.series.down += down
         if not session.counted:
             self.other_up += up
             self.other_down += down
@@ -204,7 +255,7 @@ class Statistics:
         )
         connection.packets, connection.lost = snapshot.packets, snapshot.packets_lost
         connection.resent = snapshot.packets_retransmitted
-        for counters in (session, self, connection.totals):
+        for counters in (session, self, connection.totals, connection.series):
             if counters is not None:
                 counters.packets += steps[0]
                 counters.lost += steps[1]
@@ -216,10 +267,11 @@ class Statistics:
         for number in gone:
             self._detach(self._connections.pop(number))
 
-    def _age_sessions(self, active: set[Session], now: int, elapsed: int) -> None:
+    def _age_sessions(self, now: int, elapsed: int) -> None:
         ending = []
+        tick = self._ticks
         for session in self.live.values():
-            if session in active:
+            if session.seen == tick:
                 if session.touched != now:
                     session.touched = now
                     session.connected_s += elapsed
@@ -243,6 +295,7 @@ class Statistics:
         totals = self.streams.get(session.home)
         if totals is not None:
             totals.now[session.kind] -= 1
+            totals.series[session.connector].now[session.kind] -= 1
         self._write_access_log(session)
         self.on_end(session)
 

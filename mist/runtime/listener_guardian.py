@@ -20,7 +20,7 @@ from mist.runtime.process import own
 
 log = logging.getLogger(__name__)
 
-WORKERS_PER_CORE = 8
+WORKERS_PER_CORE = 4
 ACCEPTS_PER_WAKE = 64
 SPARE_DELAY_SECONDS = 0.05
 IDLE_WORKER_SECONDS = 60.0

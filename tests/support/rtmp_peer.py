@@ -1,172 +1,339 @@
-"""RTMP peers for tests: a small server on a thread that records publishers and plays packets, made of the sessions."""
+"""A plain RTMP client that shares no code with mist, to say what encoders and players say, and what they should not.
+
+It blocks, checks little and keeps to RTMP 1.0 with AMF0; what it sends can be bent byte by byte.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
-import threading
-import time
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
+from typing import Any, BinaryIO
 
-from mist.core.packet import Packet
-from mist.core.rtmp_chunks import RtmpPlayMuxer
-from mist.errors import MistError
-from mist.formats.rtmp import messages as m
-from mist.formats.rtmp.media import Oddity, TrackAssembler, TrackChanged, TrackFound, TrackGone
-from mist.formats.rtmp.server import ServerSession
-from mist.formats.tracks import TrackInfo
+AUDIO, VIDEO, DATA, COMMAND = 8, 9, 18, 20
+SET_CHUNK_SIZE, ABORT, ACKNOWLEDGEMENT, USER_CONTROL, WINDOW_SIZE, PEER_BANDWIDTH = 1, 2, 3, 4, 5, 6
+HANDSHAKE_BYTES = 1536
+OUT_CHUNK_BYTES = 60_000
+ACKNOWLEDGE_EVERY_BYTES = 500_000
 
-
-@dataclass
-class Published:
-    """What one publisher sent."""
-
-    name: str = ""
-    app: str = ""
-    tracks: dict[int, TrackInfo] = field(default_factory=dict)
-    packets: list[Packet] = field(default_factory=list)
-    found: list[TrackFound] = field(default_factory=list)
-    changes: list[TrackChanged] = field(default_factory=list)
-    oddities: list[str] = field(default_factory=list)
-    metadata: list[object] = field(default_factory=list)
-    end: str = ""
-
-    def of(self, kind: str) -> list[Packet]:
-        """Return the packets of the first track of a type."""
-        numbers = [number for number, info in self.tracks.items() if info.type == kind]
-        return [packet for packet in self.packets if packet.track == numbers[0]] if numbers else []
+# A baseline 1280x720 stream's parameter sets, 30 frames a second, and AAC-LC 48 kHz stereo: enough to be taken for media.
+SPS = bytes.fromhex("6742c01fd9005005bb0110000003001000000303c0f1832480")
+PPS = bytes.fromhex("68cb83cb20")
+AVC_HEADER = (
+    b"\x17\x00\0\0\0" + b"\x01" + SPS[1:4] + b"\xff\xe1" + struct.pack(">H", len(SPS)) + SPS + b"\x01\x00\x04" + PPS
+)
+AAC_HEADER = b"\xaf\x00\x11\x90"
 
 
-class RtmpServer:
-    """Accepts connections on a free port of the loopback until the `with` block ends.
+class Refused(Exception):
+    """The server answered a command with an error."""
 
-    Publishers are recorded in `published`; players get `tracks` and `packets`, then the end of the stream.
-    """
 
-    def __init__(self, tracks: Sequence[TrackInfo] = (), packets: Sequence[Packet] = (), pace: float = 0.0) -> None:
-        self.tracks = list(tracks)
-        self.packets = list(packets)
-        self.pace = pace
-        self.published: list[Published] = []
-        self.errors: list[Exception] = []
-        self.played = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        self._threads: list[threading.Thread] = []
-        self._accepting = threading.Thread(target=self._accept, daemon=True)
-        self._stopping = False
+def amf_write(value: Any) -> bytes:
+    """Return a value in AMF0."""
+    if isinstance(value, bool):
+        return b"\x01" + bytes([value])
+    if isinstance(value, (int, float)):
+        return b"\x00" + struct.pack(">d", value)
+    if isinstance(value, str):
+        data = value.encode()
+        return b"\x02" + struct.pack(">H", len(data)) + data
+    if value is None:
+        return b"\x05"
+    if isinstance(value, list):
+        return b"\x0a" + struct.pack(">I", len(value)) + b"".join(map(amf_write, value))
+    if isinstance(value, Mapping):
+        body = b"".join(struct.pack(">H", len(key)) + key.encode() + amf_write(one) for key, one in value.items())
+        return b"\x03" + body + b"\0\0\x09"
+    raise TypeError(type(value).__name__)
 
-    def url(self, app: str = "live", stream: str = "test") -> str:
-        return f"rtmp://127.0.0.1:{self.port}/{app}/{stream}"
 
-    def __enter__(self) -> RtmpServer:
-        self._accepting.start()
+def amf_read(data: bytes, at: int = 0) -> tuple[Any, int]:
+    """Return the AMF0 value at a place and the place behind it."""
+    kind, at = data[at], at + 1
+    if kind == 0:
+        return struct.unpack_from(">d", data, at)[0], at + 8
+    if kind == 1:
+        return bool(data[at]), at + 1
+    if kind == 2:
+        end = at + 2 + int.from_bytes(data[at : at + 2], "big")
+        return data[at + 2 : end].decode(), end
+    if kind in (5, 6):
+        return None, at
+    if kind == 10:
+        count, at, items = int.from_bytes(data[at : at + 4], "big"), at + 4, []
+        for _ in range(count):
+            item, at = amf_read(data, at)
+            items.append(item)
+        return items, at
+    if kind in (3, 8):
+        at, found = at + (4 if kind == 8 else 0), {}
+        while data[at : at + 3] != b"\0\0\x09":
+            end = at + 2 + int.from_bytes(data[at : at + 2], "big")
+            name = data[at + 2 : end].decode()
+            found[name], at = amf_read(data, end)
+        return found, at + 3
+    raise ValueError(f"AMF0 type {kind}")
+
+
+def amf_read_all(data: bytes) -> list[Any]:
+    """Return all AMF0 values of a message."""
+    at, values = 0, []
+    while at < len(data):
+        value, at = amf_read(data, at)
+        values.append(value)
+    return values
+
+
+@dataclass(slots=True)
+class Message:
+    """One RTMP message as received: type, timestamp in milliseconds (32 bits), message stream id, payload."""
+
+    kind: int
+    timestamp_ms: int
+    stream_id: int
+    payload: bytes
+
+    @property
+    def values(self) -> list[Any]:
+        return amf_read_all(self.payload)
+
+
+@dataclass(slots=True)
+class _ChunkStream:
+    timestamp: int = 0
+    delta: int = 0
+    length: int = 0
+    kind: int = 0
+    stream_id: int = 0
+    extended: bool = False
+    body: bytearray = field(default_factory=bytearray)
+
+
+def _is_end(message: Message) -> bool:
+    values = message.values
+    codes = ("NetStream.Play.UnpublishNotify", "NetStream.Play.Stop")
+    return values[0] == "onStatus" and values[3].get("code") in codes
+
+
+class RtmpPeer:
+    """A connection to an RTMP server. Use it as a context manager; `publish` or `play` first, then send or iterate."""
+
+    def __init__(self, port: int, host: str = "127.0.0.1", timeout_s: float = 10) -> None:
+        self.socket = socket.create_connection((host, port), timeout=timeout_s)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._received = bytearray()
+        self._in_chunk_bytes = 128
+        self._in: dict[int, _ChunkStream] = {}
+        self._transaction = 0
+        self._received_bytes = 0
+        self._acknowledged_bytes = 0
+        self.stream_id = 0
+        self.others: list[Message] = []  # what arrived while a reply was waited for
+
+    def __enter__(self) -> RtmpPeer:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stopping = True
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._accepting.join(5)
-        for thread in self._threads:
-            thread.join(10)
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
 
-    def _accept(self) -> None:
-        while not self._stopping:
+    # -- talking -----------------------------------------------------------------------------------------------------
+
+    def handshake(self) -> None:
+        """Do the simple handshake (RTMP 1.0, section 5.2)."""
+        c1 = bytes(8) + os.urandom(HANDSHAKE_BYTES - 8)
+        self.socket.sendall(b"\x03" + c1)
+        reply = self._take(1 + 2 * HANDSHAKE_BYTES)
+        self.socket.sendall(reply[1 : 1 + HANDSHAKE_BYTES])
+
+    def connect(self, app: str = "live", *, enhanced: bool = False) -> None:
+        """Shake hands, choose a large chunk size and connect to an application.
+
+        enhanced: say that every codec of enhanced RTMP is welcome.
+        """
+        self.handshake()
+        self.send(SET_CHUNK_SIZE, 0, struct.pack(">I", OUT_CHUNK_BYTES), stream_id=0)
+        command: dict[str, Any] = {
+            "app": app,
+            "type": "nonprivate",
+            "flashVer": "FMLE/3.0",
+            "tcUrl": f"rtmp://127.0.0.1/{app}",
+        }
+        if enhanced:
+            command |= {
+                "fourCcList": ["*"],
+                "capsEx": 15,
+                "videoFourCcInfoMap": {"*": 7},
+                "audioFourCcInfoMap": {"*": 7},
+            }
+        self.call("connect", command)
+
+    def publish(self, stream: str, app: str = "live") -> None:
+        """Become the publisher of a stream. Raises Refused."""
+        self.connect(app)
+        self.command("releaseStream", None, stream)
+        self.command("FCPublish", None, stream)
+        self.stream_id = int(self.call("createStream", None)[1])
+        self.command("publish", None, stream, app, stream_id=self.stream_id)
+        self.wait_status("NetStream.Publish.Start")
+
+    def play(self, stream: str, app: str = "play", *, enhanced: bool = False) -> None:
+        """Ask for a stream; its messages follow. Raises Refused."""
+        self.connect(app, enhanced=enhanced)
+        self.stream_id = int(self.call("createStream", None)[1])
+        self.command("play", None, stream, -2000, stream_id=self.stream_id)
+        self.wait_status("NetStream.Play.Start")
+
+    def command(self, name: str, *arguments: Any, stream_id: int = 0) -> int:
+        """Send a command and return its transaction number."""
+        self._transaction += 1
+        body = amf_write(name) + amf_write(self._transaction) + b"".join(map(amf_write, arguments))
+        self.send(COMMAND, 0, body, stream_id=stream_id)
+        return self._transaction
+
+    def call(self, name: str, *arguments: Any) -> list[Any]:
+        """Send a command and return the values of its result after the transaction number. Raises Refused."""
+        number = self.command(name, *arguments)
+        for message in self.messages():
+            if message.kind == COMMAND:
+                values = message.values
+                if values[1] == number and values[0] in ("_result", "_error"):
+                    if values[0] == "_error":
+                        raise Refused(str(values[2:]))
+                    return values[2:]
+            self.others.append(message)
+        raise Refused(f"connection closed before the answer to {name}")
+
+    def wait_status(self, code: str) -> None:
+        """Wait for an onStatus with the code. Raises Refused for one of level error, or when the connection ends."""
+        for message in self.messages():
+            if message.kind == COMMAND:
+                values = message.values
+                if values[0] == "onStatus":
+                    if values[3].get("code") == code:
+                        return
+                    if values[3].get("level") == "error":
+                        raise Refused(values[3].get("code", "") + ": " + values[3].get("description", ""))
+                    continue
+                if values[0] == "_error":
+                    raise Refused(str(values))
+            self.others.append(message)
+        raise Refused(f"connection closed before {code}")
+
+    def send(self, kind: int, timestamp_ms: int, payload: bytes, *, stream_id: int | None = None) -> None:
+        """Send one message, all its chunks with full headers (type 0) first and type 3 after."""
+        self.socket.sendall(self.chunks(kind, timestamp_ms, payload, stream_id=stream_id))
+
+    def chunks(self, kind: int, timestamp_ms: int, payload: bytes, *, stream_id: int | None = None) -> bytes:
+        """Return the bytes of one message (RTMP 1.0, section 5.3.1)."""
+        chunk_stream = {AUDIO: 4, VIDEO: 6, DATA: 5, COMMAND: 3}.get(kind, 2)
+        stream_id = self.stream_id if stream_id is None else stream_id
+        timestamp_ms &= 0xFFFFFFFF
+        extended = struct.pack(">I", timestamp_ms) if timestamp_ms >= 0xFFFFFF else b""
+        head = bytes([chunk_stream]) + min(timestamp_ms, 0xFFFFFF).to_bytes(3, "big") + len(payload).to_bytes(3, "big")
+        head += bytes([kind]) + struct.pack("<I", stream_id) + extended
+        size = 128 if kind == SET_CHUNK_SIZE else OUT_CHUNK_BYTES
+        pieces = [payload[at : at + size] for at in range(0, len(payload), size)] or [b""]
+        return head + (bytes([0xC0 | chunk_stream]) + extended).join(pieces)
+
+    # -- media of our own --------------------------------------------------------------------------------------------
+
+    def send_headers(self, timestamp_ms: int = 0, *, video: bool = True, audio: bool = True) -> None:
+        """Send the codec headers of the built-in H.264 and AAC descriptions."""
+        if video:
+            self.send(VIDEO, timestamp_ms, AVC_HEADER)
+        if audio:
+            self.send(AUDIO, timestamp_ms, AAC_HEADER)
+
+    def send_video(self, timestamp_ms: int, payload: bytes, *, key: bool, offset_ms: int = 0) -> None:
+        """Send one H.264 picture made of a single NAL unit with this content (its header byte is added)."""
+        nal = (b"\x65" if key else b"\x41") + payload
+        head = bytes([0x17 if key else 0x27, 1]) + offset_ms.to_bytes(3, "big", signed=True)
+        self.send(VIDEO, timestamp_ms, head + struct.pack(">I", len(nal)) + nal)
+
+    def send_audio(self, timestamp_ms: int, payload: bytes) -> None:
+        """Send one raw AAC frame."""
+        self.send(AUDIO, timestamp_ms, b"\xaf\x01" + payload)
+
+    # -- listening ---------------------------------------------------------------------------------------------------
+
+    def messages(self) -> Iterator[Message]:
+        """Yield messages as they come, until the server closes. Raises TimeoutError when it is silent too long."""
+        while True:
             try:
-                sock, _ = self._listener.accept()
-            except OSError:
+                message = self._message()
+            except (EOFError, ConnectionResetError, BrokenPipeError):
                 return
-            thread = threading.Thread(target=self._serve, args=(sock,), daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            if message is not None:
+                yield message
 
-    def _serve(self, sock: socket.socket) -> None:
-        sock.settimeout(20)
-        with sock:
-            try:
-                _Connection(self, sock).run()
-            except (MistError, OSError) as error:
-                self.errors.append(error)
+    def record(self, target: BinaryIO, *, until_ms: int | None = None) -> int:
+        """Write the media messages that come as an FLV file; return how many.
 
+        Ends when the server closes or says that the stream ended, or at a media time of until_ms.
+        """
+        target.write(b"FLV\x01\x05\0\0\0\x09" + bytes(4))
+        count = 0
+        waiting, self.others = self.others, []
+        for message in itertools.chain(waiting, self.messages()):
+            if message.kind in (AUDIO, VIDEO, DATA):
+                stamp = message.timestamp_ms
+                head = bytes([message.kind]) + len(message.payload).to_bytes(3, "big")
+                head += (stamp & 0xFFFFFF).to_bytes(3, "big") + bytes([stamp >> 24]) + bytes(3)
+                target.write(head + message.payload + struct.pack(">I", len(head) + len(message.payload)))
+                count += 1
+                if until_ms is not None and message.kind != DATA and stamp >= until_ms:
+                    break
+            elif message.kind == COMMAND and _is_end(message):
+                break
+        return count
 
-class _Connection:
-    def __init__(self, server: RtmpServer, sock: socket.socket) -> None:
-        self.server = server
-        self.sock = sock
-        self.session = ServerSession(os.urandom, time.monotonic())
-        self.assembler = TrackAssembler()
-        self.record = Published()
+    def _message(self) -> Message | None:
+        first = self._take(1)[0]
+        number = first & 0x3F
+        if number == 0:
+            number = 64 + self._take(1)[0]
+        elif number == 1:
+            number = 64 + int.from_bytes(self._take(2), "little")
+        state = self._in.setdefault(number, _ChunkStream())
+        self._read_header(state, first >> 6)
+        state.body += self._take(min(self._in_chunk_bytes, state.length - len(state.body)))
+        if len(state.body) < state.length:
+            return None
+        payload, state.body = bytes(state.body), bytearray()
+        if state.kind == SET_CHUNK_SIZE:
+            self._in_chunk_bytes = int.from_bytes(payload, "big") & 0x7FFFFFFF
+        return Message(state.kind, state.timestamp, state.stream_id, payload)
 
-    def run(self) -> None:
-        data = b"\0"
-        while data:
-            data = self.sock.recv(65536)
+    def _read_header(self, state: _ChunkStream, form: int) -> None:
+        header = self._take((11, 7, 3, 0)[form])
+        if form < 3:
+            state.delta = int.from_bytes(header[:3], "big")
+            state.extended = state.delta == 0xFFFFFF
+        if form < 2:
+            state.length, state.kind = int.from_bytes(header[3:6], "big"), header[6]
+        if form == 0:
+            state.stream_id = int.from_bytes(header[7:11], "little")
+        value = int.from_bytes(self._take(4), "big") if state.extended else state.delta
+        if state.body:
+            return
+        state.timestamp = value if form == 0 else (state.timestamp + value) & 0xFFFFFFFF
+        if form == 0:
+            state.delta = 0 if not state.extended else state.delta
+
+    def _take(self, count: int) -> bytes:
+        while len(self._received) < count:
+            data = self.socket.recv(1 << 16)
             if not data:
-                self.record.end = self.record.end or "EOF"
-                return
-            events = self.session.feed(data, time.monotonic())
-            while events:
-                for event in events:
-                    self.handle(event)
-                events = self.session.feed(b"", time.monotonic())
-            output = self.session.take_output()
-            if output:
-                self.sock.sendall(output)
-
-    def handle(self, event: m.Event) -> None:
-        record = self.record
-        if isinstance(event, m.Connected):
-            record.app = event.app
-        elif isinstance(event, m.PublishRequested):
-            record.name = event.name
-            self.server.published.append(record)
-            self.session.send_publish_start(event.name, time.monotonic())
-            # As when a publisher is handed over: the rest of the session is another one's.
-            output = self.session.take_output()
-            self.session = ServerSession.restore(self.session.export_state(), time.monotonic())
-            self.sock.sendall(output)
-        elif isinstance(event, m.PlayRequested):
-            self.session.send_play_start(event.name, event.reset, time.monotonic())
-            self.play(event.name)
-        elif isinstance(event, m.Media):
-            self.media(event)
-        elif isinstance(event, m.Data):
-            record.metadata.append(event.values)
-            if event.name == "onMetaData" and event.values and isinstance(event.values[0], dict):
-                self.assembler.feed_metadata(event.values[0])
-        elif isinstance(event, m.StreamEnded):
-            record.end = event.command
-
-    def media(self, event: m.Media) -> None:
-        record = self.record
-        for found in self.assembler.feed(event.type_id, event.time_ms, event.payload):
-            if isinstance(found, Packet):
-                record.packets.append(found)
-            elif isinstance(found, TrackFound):
-                record.found.append(found)
-                record.tracks[found.track] = found.info
-            elif isinstance(found, TrackChanged):
-                record.tracks[found.track] = found.info
-                record.changes.append(found)
-            elif isinstance(found, Oddity):
-                record.oddities.append(found.text)
-            else:
-                assert isinstance(found, TrackGone)
-
-    def play(self, name: str) -> None:
-        muxer = RtmpPlayMuxer(self.server.tracks)
-        start = self.server.packets[0].dts_us if self.server.packets else 0
-        self.sock.sendall(self.session.take_output() + muxer.header(start))
-        for packet in self.server.packets:
-            muxer.write(packet)
-            self.sock.sendall(muxer.take_output())
-            if self.server.pace:
-                time.sleep(self.server.pace)
-        self.session.send_play_stop(name)
-        self.sock.sendall(self.session.take_output())
-        self.server.played += 1
+                raise EOFError
+            self._received += data
+            self._received_bytes += len(data)
+            if self._received_bytes - self._acknowledged_bytes > ACKNOWLEDGE_EVERY_BYTES:
+                self._acknowledged_bytes = self._received_bytes
+                self.send(ACKNOWLEDGEMENT, 0, struct.pack(">I", self._received_bytes & 0xFFFFFFFF), stream_id=0)
+        taken = bytes(self._received[:count])
+        del self._received[:count]
+        return taken
