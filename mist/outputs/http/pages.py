@@ -260,7 +260,10 @@ class Pages:
             services.close_stream(reader)
         if not states:
             raise NotFound("The stream has no video")
-        port = next((p.get("port") for p in _protocols(services) if p.get("connector") == "RTMP"), None) or DEFAULT_RTMP_PORT
+        port = (
+            next((p.get("port") for p in _protocols(services) if p.get("connector") == "RTMP"), None)
+            or DEFAULT_RTMP_PORT
+        )
         host = urlsplit(self.bases(request)[0]).hostname or "localhost"
         address = f"rtmp://[{host}]:{port}/play/" if ":" in host else f"rtmp://{host}:{port}/play/"
         lines = [
