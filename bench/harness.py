@@ -43,9 +43,10 @@ def live_file() -> Path:
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         subprocess.run(
-            ["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=30", "-f", "lavfi", "-i", "sine=440:sample_rate=48000",
-             "-t", str(LIVE_SECONDS), "-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency", "-g", "60", "-x264-params", "nal-hrd=cbr:force-cfr=1", "-b:v", "2500k", "-minrate", "2500k", "-maxrate", "2500k",
-             "-bufsize", "500k", "-c:a", "aac", "-b:a", "128k", "-ac", "2", str(path)],
+            ["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=30",
+             "-f", "lavfi", "-i", "sine=440:sample_rate=48000",
+             "-t", str(LIVE_SECONDS), "-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency", "-g", "60", "-x264-params", "nal-hrd=cbr:force-cfr=1",
+             "-b:v", "2500k", "-minrate", "2500k", "-maxrate", "2500k", "-bufsize", "500k", "-c:a", "aac", "-b:a", "128k", "-ac", "2", str(path)],
             check=True,
         )  # fmt: skip
     return path
@@ -153,7 +154,9 @@ def wait_for(condition: Any, seconds: float = 20) -> None:
 @contextmanager
 def publisher(running: Server, stream: str = "live") -> Iterator[subprocess.Popen[bytes]]:
     """Publish the live file over and over, in real time, until the block ends."""
-    process = subprocess.Popen([sys.executable, str(HERE / "publisher.py"), str(running.rtmp), stream, str(live_file())])
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "publisher.py"), str(running.rtmp), stream, str(live_file())]
+    )
     try:
         time.sleep(3.5)  # a GOP and a half, so that joining viewers find a keyframe
         if process.poll() is not None:
@@ -191,11 +194,15 @@ def rtmp_request(stream: str) -> bytes:
     return b"\x03" + bytes(1536) + bytes(1536) + bytes(writer.take_output())
 
 
-def run_viewers(kind: str, running: Server, count: int, seconds: int, rate: int = 0, skip: int = 4096) -> subprocess.Popen[str]:
+def run_viewers(
+    kind: str, running: Server, count: int, seconds: int, rate: int = 0, skip: int = 4096
+) -> subprocess.Popen[str]:
     """Start viewers and return when all are connected."""
     port, request = request_file(kind, running)
     process = subprocess.Popen(
-        [compiled("viewers"), str(port), str(count), str(seconds), str(rate), request, str(skip)], stdout=subprocess.PIPE, text=True
+        [compiled("viewers"), str(port), str(count), str(seconds), str(rate), request, str(skip)],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     process.stdout.readline()
@@ -210,4 +217,4 @@ def result(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 def report(**figures: Any) -> None:
     """Print a bench's one line."""
-    print(json.dumps({"bench": Path(sys.argv[0]).stem, **figures}), flush=True)  # noqa: T201
+    print(json.dumps({"bench": Path(sys.argv[0]).stem, **figures}), flush=True)
