@@ -42,13 +42,15 @@ def live_file() -> Path:
     path = CACHE / "live.flv"
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
+        picture = "testsrc2=size=1280x720:rate=30"
+        x264 = "-c:v libx264 -preset veryfast -tune zerolatency -g 60 -x264-params nal-hrd=cbr:force-cfr=1"
+        rate = "-b:v 2500k -minrate 2500k -maxrate 2500k -bufsize 500k"
+        sound = "-c:a aac -b:a 128k -ac 2"
         subprocess.run(
-            ["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=30",
-             "-f", "lavfi", "-i", "sine=440:sample_rate=48000",
-             "-t", str(LIVE_SECONDS), "-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency", "-g", "60", "-x264-params", "nal-hrd=cbr:force-cfr=1",
-             "-b:v", "2500k", "-minrate", "2500k", "-maxrate", "2500k", "-bufsize", "500k", "-c:a", "aac", "-b:a", "128k", "-ac", "2", str(path)],
+            f"ffmpeg -v error -y -f lavfi -i {picture} -f lavfi -i sine=440:sample_rate=48000 -t {LIVE_SECONDS} "
+            f"{x264} {rate} {sound} {path}".split(),
             check=True,
-        )  # fmt: skip
+        )
     return path
 
 
