@@ -124,7 +124,10 @@ def server(streams: Sequence[str] = ("live",), **protocol: Any) -> Iterator[Serv
     }
     (folder / "config.json").write_text(json.dumps(config))
     instance = f"bench{os.getpid()}"
-    environment = {**os.environ, "MIST_RUNTIME_DIR": str(folder / "run")}
+    ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ready.bind(str(folder / "notify"))
+    ready.settimeout(20)
+    environment = {**os.environ, "MIST_RUNTIME_DIR": str(folder / "run"), "NOTIFY_SOCKET": str(folder / "notify")}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "mist", "serve", "--instance", instance, "--config", str(folder / "config.json")],
@@ -134,13 +137,13 @@ def server(streams: Sequence[str] = ("live",), **protocol: Any) -> Iterator[Serv
         )
     running = Server(process, instance, ports, folder)
     try:
-        wait_for(lambda: (folder / "run" / instance / "status.json").exists() or process.poll() is not None)
-        if process.poll() is not None:
-            raise RuntimeError(running.log())
+        while b"READY=1" not in ready.recv(4096):
+            continue
         yield running
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(10)
+        ready.close()
         shutil.rmtree(folder)
 
 
