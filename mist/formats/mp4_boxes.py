@@ -348,7 +348,11 @@ class LiveMovie:
         if old == new:
             return True
         before, after = track_timing(old), track_timing(new)
-        if (before.codec, before.timescale, before.default_ticks) != (after.codec, after.timescale, after.default_ticks):
+        if (before.codec, before.timescale, before.default_ticks) != (
+            after.codec,
+            after.timescale,
+            after.default_ticks,
+        ):
             return False
         if old.type != AUDIO:
             return True

@@ -39,7 +39,8 @@ MILLISECOND_US = 1_000
 TICK_90_KHZ_US = 12
 # Sources are in milliseconds here (RTMP), so every finer format must give them back as they are.
 TOLERANCE_US = {"ts": TICK_90_KHZ_US, "hls": TICK_90_KHZ_US, "mp4": 100}
-STREAM = {"live": {"source": "push://127.0.0.1", "segmentsize": 1000}}
+# Short segments, and an end soon after the publisher has gone, so that a test need not wait long.
+STREAM = {"live": {"source": "push://127.0.0.1", "segmentsize": 1000, "inputtimeout": 2}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +197,7 @@ def test_statistics_and_status(server: MistServer, publish: Publish, start_progr
 
     def counted() -> bool:
         found = server.api({"active_streams": ["viewers", "inputs"]})["active_streams"] or {}
-        return found.get("live") == [3, 1]
+        return bool(found.get("live") == [3, 1])
 
     wait_until(counted, 10, "three viewers and one input in the statistics")
     for viewer in viewers:
@@ -204,7 +205,7 @@ def test_statistics_and_status(server: MistServer, publish: Publish, start_progr
 
     def gone() -> bool:
         found = server.api({"active_streams": ["viewers", "inputs"]})["active_streams"] or {}
-        return found.get("live", [0])[0] == 0
+        return bool(found.get("live", [0])[0] == 0)
 
     wait_until(gone, 15, "no viewer in the statistics")
 
