@@ -23,7 +23,7 @@ REPORTED_MEMBERS = ("iid", "version", "time")
 OPAQUE_SECTIONS = ("ui_settings",)
 
 
-MAX_DEPTH = 64
+MAX_DEPTH = 32
 
 
 def migrate(document: Mapping[str, Any]) -> dict[str, Any]:

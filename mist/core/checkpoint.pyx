@@ -198,10 +198,10 @@ def create_checkpoints(str name not None, int capacity=DEFAULT_RECORDS):
     return table
 
 
-def open_checkpoints(str name not None):
-    """Open a worker's table for reading. Raises NotFound."""
+def open_checkpoints(str name not None, bint growing=False):
+    """Open a worker's table, to look, or with `growing` to claim records in it. Raises NotFound."""
     cdef CheckpointTable table = CheckpointTable()
-    table.segment = open_segment(name, True)
+    table.segment = open_segment(name, True, growing)
     table.name = name
     table.header = <TableHeader*> table.segment.data
     if load32(&table.header.magic) != TABLE_MAGIC or table.header.version != LAYOUT_VERSION:

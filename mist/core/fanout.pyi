@@ -1,7 +1,6 @@
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from mist.core.checkpoint import Record
 from mist.core.muxer import Muxer
 
 ARENA_BYTES: Final[int]
@@ -67,7 +66,7 @@ class Fanout:
         rate: float | None = None,
         ahead_us: int = 7_500_000,
         reselect: Callable[[list[Any]], list[int]] | None = None,
-        record: Record | None = None,
+        record: Any = None,
         on_close: Callable[[str], None],
         on_readable: Callable[[], None] | None = None,
     ) -> Subscription: ...

@@ -19,7 +19,7 @@ from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_NONE, PROT_READ, PROT_WRITE
 from posix.time cimport clock_gettime, itimerspec, timespec
 from posix.unistd cimport close, ftruncate, read
 
-from mist.core.checkpoint cimport Record
+from mist.core.checkpoint cimport MAX_CURSORS, Record
 from mist.core.doorbell cimport Doorbell
 from mist.core.packet cimport NEW_INIT, PacketView
 from mist.core.shm cimport load32, load64, monotonic_us, unix_us
@@ -335,8 +335,8 @@ cdef class Group:
         cdef int place
         sequence = main.newest_key()
         if start_us is not None:
-            before = [key for key in main.keys() if key[1] <= start_us]
-            keys = main.keys()
+            before = [key for key in main.key_records() if key[1] <= start_us]
+            keys = main.key_records()
             sequence = before[len(before) - 1][0] if before else (keys[0][0] if keys else -1)
         times = main.packet_times(sequence) if sequence >= 0 else None
         for place in range(len(self.readers)):
@@ -762,7 +762,7 @@ cdef class Fanout:
             watch.close()
 
     def join(self, reader, indexes, key, make_muxer, int fd, bytes head not None, *, start_us=None, stop_us=None,
-             rate=None, ahead_us=7_500_000, reselect=None, Record record=None, on_close, on_readable=None):
+             rate=None, ahead_us=7_500_000, reselect=None, record=None, on_close, on_readable=None):
         """Deliver a stream to a socket and return the subscription.
 
         indexes: track indexes in the muxer's order. key: names the format and everything else that changes its bytes;
@@ -771,7 +771,7 @@ cdef class Fanout:
         fast as possible): a position or pace of its own, which makes the group private. reselect(track states) ->
         indexes: the choice of tracks when the stream's tracks change. on_close(reason) is called once, before the
         socket is closed. on_readable(): called when the peer sent something, else that is dropped and an end of file
-        ends the connection.
+        ends the connection. record: the connection's checkpoint record, or an object that has it as `shared`.
         Raises NotFound, UnsupportedError (tracks the format cannot carry), LimitExceededError.
         """
         cdef Subscription viewer = Subscription()
@@ -793,14 +793,17 @@ cdef class Fanout:
         viewer.fanout = self
         viewer.fd = fd
         viewer.out_of_band = []
-        viewer.on_close, viewer.on_readable, viewer.record = on_close, on_readable, record
+        viewer.on_close, viewer.on_readable = on_close, on_readable
+        viewer.record = record = getattr(record, "shared", record)
         if not private:
             group.pump()
         group.add(viewer, head)
         self.subscriptions[fd] = viewer
         self.register(viewer)
         if record is not None:
-            record.checkpoint(str(key)[:31], zip(group.order[:16], group.positions(), strict=False), 0, 0, b"")
+            cursors = list(zip(group.order, group.positions(), strict=True))
+            record.checkpoint(str(key)[:31], cursors[:MAX_CURSORS], 0, 0, b"")
+        self.deliver_group(group)  # a new viewer does not wait for the next merged write
         self.service(watch)
         return viewer
 

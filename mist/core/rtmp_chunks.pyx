@@ -127,6 +127,10 @@ cdef class ChunkReader:
         self._max_memory_bytes = max_memory_bytes
         self._streams = {}
 
+    def set_limits(self, size_t max_memory_bytes):
+        """Change the bound of incomplete messages."""
+        self._max_memory_bytes = max_memory_bytes
+
     @property
     def memory_bytes(self):
         """Memory held for incomplete messages."""
@@ -411,7 +415,6 @@ cdef class ChunkReader:
 
     def restore(self, bytes state not None):
         """Go on from what `export_state` returned. Raises LocalProtocolError if it is not of this version."""
-        cdef _ChunkStream stream
         cdef size_t at
         try:
             version, self.chunk_size, current, self._chunk_left, self._timed, self._time_ms, head = struct.unpack_from(
@@ -579,7 +582,7 @@ cdef class RtmpPlayMuxer(TagMuxer):
         )
 
     def header(self, start_us=0):
-        """Return onMetaData and all sequence headers, at the time of the first packet."""
+        """Return onMetaData, and all sequence headers at the time of the first packet."""
         cdef ByteBuffer out = ByteBuffer()
         self.put_setup(out, <uint32_t> to_ms(start_us))
         return out.take()

@@ -36,6 +36,11 @@ cdef int64_t unix_us() noexcept nogil:
     return <int64_t> now.tv_sec * 1000000 + now.tv_nsec // 1000
 
 
+def monotonic_now_us():
+    """Return the clock that stream tables use, microseconds."""
+    return monotonic_us()
+
+
 @cython.final
 cdef class Segment:
     """One mapped shared-memory object.
@@ -108,8 +113,8 @@ def create_segment(str name not None, size_t size, size_t reserve):
     return segment
 
 
-def open_segment(str name not None, bint writable=False):
-    """Open a segment that another process made.
+def open_segment(str name not None, bint writable=False, bint growing=False):
+    """Open a segment that another process made; with `growing`, memory can be reserved in it.
 
     Raises NotFound when there is none.
     """
@@ -128,7 +133,8 @@ def open_segment(str name not None, bint writable=False):
     if status.st_size <= 0:
         raise NotFound(f"shared memory {name} is not made yet")
     map_segment(segment, <size_t> status.st_size, writable)
-    segment.settle()
+    if not growing:
+        segment.settle()
     return segment
 
 

@@ -353,7 +353,7 @@ cdef class TrackReader:
             load64(&header.tail), load64(&header.head), header.first_fragment,
         )
 
-    def keys(self):
+    def key_records(self):
         """Return [(sequence, dts_us, arrival, fragment, bytes before)] of the keys in the buffer, oldest first."""
         self.refresh()
         cdef uint64_t position

@@ -8,7 +8,7 @@ Specs: Adobe AMF 0 (2007), Adobe AMF 3 (2013).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -156,7 +156,7 @@ class _Reader0(_Reader):
         return Date(self.number(">d"), self.number(">h"))
 
 
-_SIMPLE0: Final = {
+_SIMPLE0: Final[dict[int, Callable[[_Reader0], Any]]] = {
     0x00: lambda reader: reader.number(">d"),
     0x01: lambda reader: reader.byte() != 0,
     0x02: lambda reader: reader.text(reader.number(">H")),
@@ -335,7 +335,7 @@ class _Reader3(_Reader):
         return target
 
 
-_TYPES3: Final = {
+_TYPES3: Final[dict[int, Callable[[_Reader3, int], Any]]] = {
     0x00: lambda reader, depth: UNDEFINED,
     0x01: lambda reader, depth: None,
     0x02: lambda reader, depth: False,
@@ -468,12 +468,12 @@ def _string3(text: str) -> bytes:
 def _write3(out: list[bytes], value: Any, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise LocalProtocolError(f"AMF value nested deeper than {MAX_DEPTH}")
-    if value is None or value is UNDEFINED or isinstance(value, bool):
-        out.append(
-            {None: b"\x01", False: b"\x02", True: b"\x03"}[None if value is None else value]
-            if value is not UNDEFINED
-            else b"\x00"
-        )
+    if value is None:
+        out.append(b"\x01")
+    elif value is UNDEFINED:
+        out.append(b"\x00")
+    elif isinstance(value, bool):
+        out.append(b"\x03" if value else b"\x02")
     elif isinstance(value, int) and -(1 << 28) <= value < 1 << 28:
         out.append(b"\x04" + _u29(value & (1 << 29) - 1))
     elif isinstance(value, int | float):

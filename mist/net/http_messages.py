@@ -90,7 +90,7 @@ CORS_HEADERS: Final = (
 NO_CACHE_HEADERS: Final = "Cache-Control: no-cache, no-store, must-revalidate\r\nPragma: no-cache\r\nExpires: 0\r\n"
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_BAD_IN_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
+_BAD_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _BAD_IN_PATH = re.compile(r"[\x00-\x1f\x7f]")
 _BASE_URL = re.compile(r"https?://[A-Za-z0-9._~:\[\]@%/+-]{1,1024}")
 _HOST = re.compile(r"(?:[A-Za-z0-9._~%-]{1,255}|\[[0-9A-Fa-f:.%]{2,64}\])(?::[0-9]{1,5})?")
@@ -399,7 +399,7 @@ def _forwarded_peer(headers: Mapping[str, str]) -> str:
 
 
 def header_lines(headers: Mapping[str, str]) -> str:
-    """Return header lines; raises LocalProtocolError for a name or value that would break out of its line."""
+    """Return header lines, to be sent as UTF-8; raises LocalProtocolError for a name or value that would break out of its line."""
     lines = []
     for name, value in headers.items():
         if _HEADER_NAME.fullmatch(name) is None or _BAD_IN_VALUE.search(value):
@@ -425,7 +425,7 @@ def fixed_head(status: int, content_type: str, cache: str | None, reason: str = 
         text += NO_CACHE_HEADERS if cache is None else header_lines({"Cache-Control": cache})
         if content_type:
             text += header_lines({"Content-Type": content_type})
-        head = text.encode("latin-1")
+        head = text.encode("utf-8", "replace")
         if len(_fixed_heads) >= 512:
             _fixed_heads.clear()
         _fixed_heads[key] = head

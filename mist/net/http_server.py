@@ -16,8 +16,6 @@ from collections.abc import Awaitable, Mapping
 from email.utils import formatdate
 from typing import Any, Final, Protocol, cast
 
-import httptools
-
 from mist.errors import LocalProtocolError, MistError, PeerClosed
 from mist.net.http_messages import (
     LINGER_S,
@@ -29,9 +27,11 @@ from mist.net.http_messages import (
     header_lines,
     normalise_address,
 )
+from mist.net.http_reader import RequestReader
 
 MAX_LINGER_BYTES: Final = 1 << 20
 MAX_CORK_BYTES: Final = 65536
+SLICE_BYTES: Final = 16384  # read at a time, so that many small requests in one read stay few in memory
 JOIN_BYTES: Final = 32768  # bodies up to this are copied behind their head, larger ones are sent from where they are
 
 _BODILESS = frozenset({204, 304})
@@ -87,9 +87,9 @@ class Response:
         return self._connection.record
 
     def take_record(self) -> Any:
-        """Return the statistics record and leave its closing to the caller; for endless media, before `take_socket`."""
-        record, self._connection.record = self._connection.record, None
-        return record
+        """Return the statistics record and leave its closing to the caller, once `take_socket` has given it the socket."""
+        self._connection.record_taken = True
+        return self._connection.record
 
     def send(
         self,
@@ -117,7 +117,7 @@ class Response:
             _date_line(),
         ]
         if headers:
-            parts.append(header_lines(headers).encode("latin-1"))
+            parts.append(header_lines(headers).encode("utf-8", "replace"))
         if cache is None and (cookie := request.token_cookie):
             parts.append(f"Set-Cookie: {cookie}\r\n".encode("latin-1"))
         if status not in _BODILESS:
@@ -148,7 +148,7 @@ class Response:
         parts = [
             fixed_head(status, content_type, None),
             _date_line(),
-            header_lines(headers).encode("latin-1"),
+            header_lines(headers).encode("utf-8", "replace"),
         ]
         if cookie := self._request.token_cookie:
             parts.append(f"Set-Cookie: {cookie}\r\n".encode("latin-1"))
@@ -163,44 +163,6 @@ class Response:
 
 class HttpConnection(asyncio.Protocol):
     """One accepted connection; connect it with `loop.connect_accepted_socket` or `loop.create_server`."""
-
-    __slots__ = (
-        "_active",
-        "_application",
-        "_body",
-        "_body_bytes",
-        "_cork",
-        "_cork_bytes",
-        "_count",
-        "_deadline",
-        "_eof",
-        "_head_bytes",
-        "_header_bytes",
-        "_headers",
-        "_http10",
-        "_in_head",
-        "_linger_bytes",
-        "_log",
-        "_loop",
-        "_method",
-        "_parser",
-        "_peer",
-        "_pumping",
-        "_queue",
-        "_refusal",
-        "_salt",
-        "_settings",
-        "_stalled_size",
-        "_state",
-        "_target",
-        "_task",
-        "_timer",
-        "_transport",
-        "_up_bytes",
-        "_writing_paused",
-        "closing",
-        "record",
-    )  # fmt: skip
 
     def __init__(
         self,
@@ -218,44 +180,32 @@ class HttpConnection(asyncio.Protocol):
         peer: address of the TCP peer, asked of the socket when empty. salt: makes generated session tokens differ.
         record: statistics of this connection, closed at its end.
         """
+        self.record = record
+        self.record_taken = False  # whoever takes the socket closes it
+        self.closing = False  # no further request is answered
         self._application = application
         self._settings = settings
         self._loop = loop
         self._log = log
-        self.record = record
         self._peer = normalise_address(peer) if peer else ""
         self._salt = salt
         self._transport: asyncio.Transport | None = None
-        self._parser: Any = httptools.HttpRequestParser(self)
+        self._reader = RequestReader(settings, self._peer, salt)
         self._queue: deque[Request] = deque()
         self._active: Response | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Future[None] | None = None
         self._pumping = False
         self._cork: list[bytes] | None = None  # replies to what one read brought, sent together
         self._cork_bytes = 0
         self._writing_paused = False
-        self._refusal: RequestRefused | None = None
-        self.closing = False
+        self._refusal: RequestRefused | None = None  # to be sent when all before it is answered
         self._eof = False
-        self._linger_bytes = -1  # -1: not lingering
+        self._linger_bytes = -1  # what a refused peer still sent, -1 before that
         self._state = "idle"  # what the timer waits for: idle, head, body, busy, stalled, linger
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
         self._stalled_size = 0
         self._up_bytes = 0
-        self._method = ""
-        self._http10 = False
-        self._reset_message()
-
-    def _reset_message(self) -> None:
-        self._target = b""
-        self._headers: dict[str, str] = {}
-        self._header_bytes = 0
-        self._head_bytes = 0
-        self._count = 0
-        self._in_head = False
-        self._body: list[bytes] = []
-        self._body_bytes = 0
 
     # Transport events.
 
@@ -264,13 +214,12 @@ class HttpConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=0)
         connected = transport.get_extra_info("socket")
-        if connected is not None and connected.family in (
-            socket.AF_INET,
-            socket.AF_INET6,
-        ):
+        if connected is not None and connected.family in (socket.AF_INET, socket.AF_INET6):
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if not self._peer:
-                self._peer = normalise_address(str(transport.get_extra_info("peername")[0]))
+            name = transport.get_extra_info("peername")  # None when the peer has reset the connection already
+            if not self._peer and name:
+                self._peer = normalise_address(str(name[0]))
+                self._reader = RequestReader(self._settings, self._peer, self._salt)
         self._wait("idle", self._settings.idle_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -278,13 +227,13 @@ class HttpConnection(asyncio.Protocol):
         self._transport = None
         self.closing = True
         self._queue.clear()
+        self._reader.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._task is not None and self._active is not None:
             self._task.cancel()
         self._active = None
-        self._parser = None  # the parser holds our methods: break the cycle at once
         if self.record is not None:
             self.record.close()
             self.record = None
@@ -307,7 +256,7 @@ class HttpConnection(asyncio.Protocol):
         self._pump()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came and answer the requests that it completes."""
+        """Read what came and answer the requests that it completes."""
         self._up_bytes += len(data)
         if self._linger_bytes >= 0:
             self._linger_bytes += len(data)
@@ -316,163 +265,55 @@ class HttpConnection(asyncio.Protocol):
             return
         if self.closing or self._refusal is not None:
             return
+        self._answer_all(data)
+        self._await_rest()
+
+    def _answer_all(self, data: bytes) -> None:
+        """Read in slices, and send what is answered at once in one write."""
         self._cork = []
         self._cork_bytes = 0
-        try:
-            self._parse(data)
-        except RequestRefused as refusal:
-            self._refusal = refusal
-        finally:
-            cork, self._cork = self._cork, None
-            if cork and self._transport is not None:
-                self._transport.write(cork[0] if len(cork) == 1 else b"".join(cork))
+        if len(data) <= SLICE_BYTES:
+            self._answer(data)
+        else:
+            for start in range(0, len(data), SLICE_BYTES):
+                self._answer(data[start : start + SLICE_BYTES])
+        self._flush()
+        self._cork = None
+
+    def _answer(self, data: bytes) -> None:
+        """Start or queue the requests that end in this piece."""
+        for request in self._reader.feed(data):
+            if self.closing or self._refusal is not None:
+                return
+            if self._active is None and not self._queue and not self._writing_paused:
+                self._start(request)
+            elif len(self._queue) < self._settings.max_pipelined:
+                self._queue.append(request)
+            else:
+                text = f"more than {self._settings.max_pipelined} requests wait in this connection"
+                self._refusal = RequestRefused(429, text)
+        if self._refusal is None:
+            self._refusal = self._reader.refusal
+
+    def _await_rest(self) -> None:
+        """Set the timer for what is awaited now, and tell a peer that asks to go on with its body."""
+        if self.closing:
+            return
         if self._refusal is not None:
             self._pump()
-        self._after_data(len(data))
-
-    def _parse(self, data: bytes | memoryview) -> None:
-        """Feed the parser; an Upgrade that nobody asked for is served as the plain request it also is."""
-        while True:
-            try:
-                self._parser.feed_data(data)
-                return
-            except httptools.HttpParserUpgrade as upgrade:
-                offset = upgrade.args[0] if upgrade.args else len(data)
-                if self.closing or self._refusal is not None or offset <= 0:
-                    return
-                self._parser = httptools.HttpRequestParser(self)
-                data = bytes(data[offset:])
-                if not data:
-                    return
-            except httptools.HttpParserCallbackError as error:
-                cause = error.__context__
-                if isinstance(cause, RequestRefused):
-                    raise cause from None
-                if cause is not None and not isinstance(cause, httptools.HttpParserError):
-                    raise cause from None
-                raise RequestRefused(400, "the request is malformed") from None
-            except httptools.HttpParserError as error:
-                if self.closing or self._refusal is not None:
-                    return  # bytes behind a last request are no error of anybody's
-                raise RequestRefused(400, f"the request is malformed: {error}") from None
-
-    def _after_data(self, size: int) -> None:
-        """Bound the header that is still growing, and set the timer for what is awaited now."""
-        if self.closing or self._refusal is not None or self._transport is None:
             return
-        settings = self._settings
-        if self._in_head:
-            self._head_bytes += size
-            if self._head_bytes > settings.max_target_bytes + settings.max_header_bytes + size:
-                self._refuse(431, f"the header is over {settings.max_header_bytes} bytes")
-            elif self._state not in ("head", "busy", "stalled"):
-                self._wait("head", settings.header_timeout_s)
-        elif self._state == "head":
-            self._settle()
-
-    # Parser events.
-
-    def on_message_begin(self) -> None:
-        """Expect a request line."""
-        self._reset_message()
-        self._in_head = True
-
-    def on_url(self, data: bytes) -> None:
-        """Take a piece of the request target."""
-        self._target += data
-        if len(self._target) > self._settings.max_target_bytes:
-            raise RequestRefused(
-                414,
-                f"the request target is over {self._settings.max_target_bytes} bytes",
-            )
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header line, or drop a trailer."""
-        settings = self._settings
-        self._count += 1
-        self._header_bytes += len(name) + len(value) + 4
-        if self._count > settings.max_header_count:
-            raise RequestRefused(431, f"more than {settings.max_header_count} header lines")
-        if self._header_bytes > settings.max_header_bytes:
-            raise RequestRefused(431, f"the header is over {settings.max_header_bytes} bytes")
-        if not self._in_head:
+        phase = self._reader.phase
+        if self._active is not None or self._queue or self._writing_paused:
+            return  # a slow request behind this one has its time when this one is done
+        if phase == "idle":
+            if self._state != "idle":
+                self._settle()
             return
-        key = name.decode("latin-1").lower()
-        text = value.decode("latin-1").strip()
-        known = self._headers.get(key)
-        if known is not None:
-            if key in ("host", "content-length"):
-                raise RequestRefused(400, f"a second {key} header", spec="RFC 9112 section 3.2")
-            text = f"{known}; {text}" if key == "cookie" else f"{known}, {text}"
-        self._headers[key] = text
-
-    def on_headers_complete(self) -> None:
-        """Refuse what need not be read to its end, and say go on to a peer that asks."""
-        self._in_head = False
-        headers = self._headers
-        version = self._parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            raise RequestRefused(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
-        if version == "1.1" and "host" not in headers:
-            raise RequestRefused(400, "the Host header is missing", spec="RFC 9112 section 3.2")
-        self._http10 = version == "1.0"
-        method = self._method = self._parser.get_method().decode("latin-1")
-        if method not in self._settings.methods:
-            raise RequestRefused(405, f"the method {method} is not allowed")
-        length = headers.get("content-length")
-        if (
-            length is not None
-            and length.isascii()
-            and length.isdigit()
-            and int(length[:20]) > self._settings.max_body_bytes
-        ):
-            raise RequestRefused(413, f"the body is over {self._settings.max_body_bytes} bytes")
-        if length is None and "transfer-encoding" not in headers:
-            return
-        if headers.get("expect", "").lower() == "100-continue" and self._active is None and not self._queue:
+        if self._reader.wants_continue:
+            self._reader.wants_continue = False
             self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if self._state != "stalled":
-            self._wait("body", self._settings.body_timeout_s)
-
-    def on_body(self, data: bytes) -> None:
-        """Collect the body, up to its limit."""
-        self._body_bytes += len(data)
-        if self._body_bytes > self._settings.max_body_bytes:
-            raise RequestRefused(413, f"the body is over {self._settings.max_body_bytes} bytes")
-        self._body.append(data)
-
-    def on_message_complete(self) -> None:
-        """Answer the request now, or queue it behind the one that is being answered."""
-        if self.closing or self._refusal is not None:
-            return
-        self._in_head = False
-        parser = self._parser
-        request = Request(
-            self._method,
-            self._target,
-            self._headers,
-            self._settings,
-            self._peer,
-            self._salt,
-        )
-        request.http10 = self._http10
-        request.keep_alive = parser.should_keep_alive()
-        request.upgrade = parser.should_upgrade() and "upgrade" in self._headers
-        if request.upgrade:  # an Upgrade header says nothing of what shall happen after this reply
-            request.keep_alive = not request.http10 and "close" not in self._headers.get("connection", "").lower()
-        if self._body:
-            request.body = b"".join(self._body)
-        if self._active is None and not self._queue and not self._writing_paused:
-            self._start(request)
-        elif len(self._queue) >= self._settings.max_pipelined:
-            raise RequestRefused(
-                429,
-                f"more than {self._settings.max_pipelined} requests wait in this connection",
-            )
-        else:
-            self._queue.append(request)
-            if self._active is not None:
-                self._state = "busy"
+        if phase != self._state:
+            self._settle()
 
     # Answering.
 
@@ -486,33 +327,30 @@ class HttpConnection(asyncio.Protocol):
             self._failed(request, response, error)
             return
         if pending is not None:
-            self._task = self._loop.create_task(self._finish(request, response, pending))
+            task = self._task = asyncio.ensure_future(pending, loop=self._loop)
+            task.add_done_callback(lambda task: self._finished(request, response, task))
         elif not response.started:
-            self._failed(
-                request,
-                response,
-                LocalProtocolError(f"nothing answered {request.path!r}"),
-            )
+            self._failed(request, response, LocalProtocolError(f"nothing answered {request.path!r}"))
 
-    async def _finish(self, request: Request, response: Response, pending: Awaitable[None]) -> None:
-        """Wait for an asynchronous handler."""
-        try:
-            await pending
-            if not response.started and self._transport is not None:
-                raise LocalProtocolError(f"nothing answered {request.path!r}")
-        except Exception as error:  # noqa: BLE001 - the wrapper where every error of a connection arrives
+    def _finished(self, request: Request, response: Response, task: asyncio.Future[None]) -> None:
+        """See how an asynchronous handler ended."""
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None and not response.started and self._transport is not None:
+            error = LocalProtocolError(f"nothing answered {request.path!r}")
+        if isinstance(error, Exception):
             self._failed(request, response, error)
 
     def _failed(self, request: Request, response: Response, error: Exception) -> None:
         """End a request whose handler raised: nothing else of the server is touched."""
-        if isinstance(error, HeadAnswered) or self._transport is None:
+        if isinstance(error, HeadAnswered):
             return
-        if response.started:
+        if response.started or self._transport is None:
             if isinstance(error, MistError):
-                self._log.info("HTTP reply to %s ended early: %s", request.path, error)
+                self._log.info("HTTP %s ended: %s", request.path, error)
             else:
-                self._log.error("HTTP reply to %s failed half-way", request.path, exc_info=error)
-            self._abort()
+                self._log.error("HTTP %s failed after its reply", request.path, exc_info=error)
             return
         if isinstance(error, RequestRefused):
             response.send(error.status, f"{error}\n".encode(), close=True)
@@ -639,6 +477,8 @@ class HttpConnection(asyncio.Protocol):
         self._cork = None
         if self.record is not None:
             self.record.add_bytes(0, self._up_bytes)
+        if self.record_taken:
+            self.record = None
         self._queue.clear()
         self._active = None
         self._task = None
@@ -650,12 +490,17 @@ class HttpConnection(asyncio.Protocol):
 
     def _settle(self) -> None:
         """Await the next request, or the rest of one."""
+        if self._writing_paused:
+            return
+        phase = self._reader.phase
         if self._active is not None:
             self._state = "busy"
-        elif self._in_head:
-            self._wait("head", self._settings.header_timeout_s)
-        elif not self._writing_paused:
+        elif phase == "idle":
             self._wait("idle", self._settings.idle_timeout_s)
+        elif phase == "head":
+            self._wait("head", self._settings.header_timeout_s)
+        else:
+            self._wait("body", self._settings.body_timeout_s)
 
     def _wait(self, state: str, seconds: float) -> None:
         """Set what is awaited and for how long. A timer that fires too early looks again: most are never needed."""

@@ -3,126 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import pkgutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from mist.core.muxer import Muxer
 from mist.errors import NoSuitableTrack, NotFound, NotReady
 from mist.formats.tracks import TrackInfo
+from mist.stream.capability import Capability, discover, listener_options
 from mist.stream.parameters import PlaybackParameters
 from mist.stream.reader import StreamReader
 from mist.stream.selectors import select_tracks
 from mist.stream.services import OutputServices
 from mist.stream.state import StreamStatus, TrackState
 
-CodecMatrix = Sequence[Sequence[Sequence[str]]]
 MuxerFactory = Callable[[list[TrackInfo]], Muxer]
 UNPLAYABLE: Final = frozenset({StreamStatus.OFF, StreamStatus.SHUTDOWN, StreamStatus.INVALID})
-
-
-@dataclass(frozen=True, slots=True)
-class Capability:
-    """The capability document of an output: what the API serves, what configuration is checked against, and how URLs
-    find their output. One declaration for all three.
-
-    name: the connector's name. deps: "HTTP" for outputs that are reached through the HTTP listener, else "".
-    url_match, url_prefix: paths with "$" for the stream name. codecs: combinations of slots of codec names. methods:
-    what a player may do with it. required, optional: configuration options by name. default_port: of listeners.
-    """
-
-    name: str
-    friendly: str
-    desc: str
-    deps: str = ""
-    url_match: tuple[str, ...] = ()
-    url_prefix: tuple[str, ...] = ()
-    url_rel: str = ""
-    codecs: CodecMatrix = ()
-    methods: tuple[Mapping[str, Any], ...] = ()
-    exceptions: Mapping[str, Any] = field(default_factory=dict)
-    required: Mapping[str, Any] = field(default_factory=dict)
-    optional: Mapping[str, Any] = field(default_factory=dict)
-    push_urls: tuple[str, ...] = ()
-    default_port: int | None = None
-    provides: str = ""
-
-    def document(self) -> dict[str, Any]:
-        """Return the capability document as the API serves it."""
-        document: dict[str, Any] = {
-            "name": self.name,
-            "friendly": self.friendly,
-            "desc": self.desc,
-            "required": dict(self.required),
-            "optional": dict(self.optional),
-        }
-        listed: dict[str, Any] = {
-            "deps": self.deps,
-            "url_rel": self.url_rel,
-            "url_match": list(self.url_match),
-            "url_prefix": list(self.url_prefix),
-            "codecs": [[list(slot) for slot in combination] for combination in self.codecs],
-            "methods": [dict(method) for method in self.methods],
-            "exceptions": dict(self.exceptions),
-            "push_urls": list(self.push_urls),
-            "provides": self.provides,
-        }
-        document.update((key, value) for key, value in listed.items() if value)
-        return document
 
 
 class Output(Protocol):
     """What a module of `mist.outputs` offers under the name OUTPUT."""
 
     capability: Capability
-
-
-def listener_options(port: int) -> dict[str, Any]:
-    """Return the options that every listener has, for a capability document."""
-    return {
-        "port": {
-            "name": "TCP port",
-            "help": "TCP port to listen on",
-            "type": "uint",
-            "default": port,
-            "option": "--port",
-            "short": "p",
-        },
-        "interface": {
-            "name": "Interface",
-            "help": "Address of the interface to listen on; empty or 0.0.0.0 for all",
-            "type": "str",
-            "default": "0.0.0.0",
-            "option": "--interface",
-            "short": "i",
-        },
-        "processes": {
-            "name": "Worker processes",
-            "help": "Connections spread over this many processes; 0 for a process of its own for every connection",
-            "type": "uint",
-            "default": "8 for each core",
-        },
-        "merge_ms": {
-            "name": "Merge writes",
-            "help": "Send at most this often to a viewer, in milliseconds; auto merges only as load asks for it",
-            "type": "str",
-            "default": "auto",
-        },
-    }
-
-
-def discover(package: str, attribute: str) -> dict[str, Any]:
-    """Return {capability name: object} of all modules directly in a package that have the attribute."""
-    found = {}
-    for info in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        module = importlib.import_module(f"{package}.{info.name}")
-        offered = getattr(module, attribute, None)
-        for item in offered if isinstance(offered, tuple) else (offered,):
-            if item is not None:
-                found[item.capability.name] = item
-    return found
 
 
 def discover_outputs() -> dict[str, Any]:
@@ -274,8 +176,9 @@ class ProgressiveOutput:
         """Hand the connection's socket to the fan-out."""
         reader = choice.reader
         pace = own_pace(parameters, choice)
+        record = response.take_record()
         fd, head = response.take_socket(200, self.content_type, headers)
-        record = services.open_record(self.capability.name, request.peer)
+        record.set_connector(self.capability.name)
         record.set_stream(reader.name)
         record.set_token(request.token)
 
@@ -292,7 +195,7 @@ class ProgressiveOutput:
             fd,
             head,
             reselect=choice.reselect,
-            record=record,  # type: ignore[arg-type]
+            record=record,
             on_close=closed,
             **pace,
         )

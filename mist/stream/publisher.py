@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from mist.core.doorbell import Ringer
 from mist.core.packet import Packet
-from mist.core.shm import Segment, create_segment, open_segment, unlink_segment
+from mist.core.shm import Segment, create_segment, monotonic_now_us, open_segment, unlink_segment
 from mist.core.track_buffer import Table, create_table, open_table
 from mist.core.track_writer import (
     TrackWriter,
@@ -125,6 +127,8 @@ class StreamPublisher:
         self.table.set_pids(input=os.getpid())
         self._ringer = Ringer(bell_folder)
         self._account = open_account(instance)
+        self.on_ready: Callable[[], None] = lambda: None
+        self._ready = False
         self._writers: dict[int, TrackWriter] = {}
         self._infos: dict[int, TrackInfo] = {}
         for index, _mask in self.table.valid_tracks():
@@ -217,7 +221,16 @@ class StreamPublisher:
                 "(config.memory.packet_bytes)"
             )
         self._writers[packet.track].write(packet)
+        if not self._ready:
+            self._become_ready(packet.dts_us)
         self.table.ring(self._ringer)
+
+    def _become_ready(self, dts_us: int) -> None:
+        """Say that the stream plays: its first packet of this publisher is in the buffer."""
+        self._ready = True
+        self.set_clocks(monotonic_now_us() - dts_us, time.time_ns() // 1000 - dts_us)
+        self.table.set_status(StreamStatus.READY)
+        self.on_ready()
 
     def mark_discontinuity(self) -> None:
         """Mark the next packet of every track as the first after a jump or a restart of the source."""

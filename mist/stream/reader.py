@@ -23,7 +23,7 @@ def list_streams(instance: str) -> list[str]:
     found = []
     for path in SHM_FOLDER.iterdir():
         rest = path.name.removeprefix(prefix)
-        if rest != path.name and "." not in rest and "~" not in rest and not rest.startswith("%23"):
+        if rest != path.name and "." not in rest and "~" not in rest and not rest.startswith("#"):
             found.append(unquote(rest))
     return sorted(found)
 
@@ -125,7 +125,10 @@ class StreamReader:
 
     def keys(self, index: int) -> list[Key]:
         """Return the keys of a track that are in the buffer, oldest first."""
-        return [Key(sequence, dts, arrival, number) for sequence, dts, arrival, number, _ in self.track_reader(index)]
+        return [
+            Key(sequence, dts, arrival, number)
+            for sequence, dts, arrival, number, _ in self.track_reader(index).key_records()
+        ]
 
     def sequence_at(self, index: int, dts_us: int) -> int:
         """Return the first packet number whose decode time is not before dts_us."""

@@ -78,7 +78,7 @@ VIDEO = {
     "hevc_hrd": f"{X265}:hrd=1:vbv-bufsize=300:vbv-maxrate=300 -b:v 300k -pix_fmt yuv420p",
     "hevc_high_tier": f"{X265}:high-tier=1:level-idc=51:vbv-bufsize=90000:vbv-maxrate=90000 -pix_fmt yuv420p -s 3840x2160 -frames:v 2",
     "hevc_scaling": f"{X265}:scaling-list=default:sar=16:overscan=show -pix_fmt yuv420p",
-    "hevc_layers": f"{X265}:temporal-layers=2:b-adapt=0 -pix_fmt yuv420p",
+    "hevc_layers": f"{X265}:temporal-layers=1:b-adapt=0 -pix_fmt yuv420p",
     "hevc_open": f"{X265}:keyint=4:min-keyint=4:open-gop=1:b-adapt=0 -pix_fmt yuv420p",
     "hevc_intra": f"{X265}:keyint=1 -pix_fmt yuv420p",
     "hevc_field": f"{X265}:interlace=tff -pix_fmt yuv420p",

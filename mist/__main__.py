@@ -1,0 +1,7 @@
+"""`python -m mist`."""
+
+import sys
+
+from mist.cli import main
+
+sys.exit(main())

@@ -1,0 +1,65 @@
+"""The composition root: finds inputs and outputs, and puts them together with runtime and controller."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mist
+from mist.runtime.program import Program
+from mist.stream.capability import discover
+
+# What workers need, imported once before anything is forked. No PyAV, numpy, pydantic or web framework here.
+PRELOADED = ("asyncio", "uvloop", "httptools", "json", "setproctitle", "mist.core.fanout", "mist.stream.reader")
+
+# What `mist serve --demo` adds: a test picture, and a stream that anyone on this machine may publish to.
+DEMO_STREAMS: Mapping[str, Mapping[str, Any]] = {
+    "demo": {"source": "demo:"},
+    "live": {"source": "push://127.0.0.1"},
+}
+
+
+def make_program(config_path: Path, *, explicit: bool, demo: bool, debug: int | None) -> Program:
+    """Return everything the server is made of.
+
+    explicit: the operator named the file, so it must exist. debug: log level, or None for the configured one.
+    """
+    built_in = DEMO_STREAMS if demo else {}
+
+    def load_config() -> Mapping[str, Any]:
+        from mist.controller.config import load
+
+        config = load(config_path, program.capabilities(), must_exist=explicit)
+        return config.with_streams(built_in).snapshot()
+
+    async def control(services: Any) -> None:
+        from mist.controller.main import run
+
+        await run(
+            services,
+            config_path,
+            api_socket=services.api_socket,
+            log_socket=services.log_socket,
+            must_exist=explicit,
+            built_in_streams=built_in,
+        )
+
+    program = Program(
+        version=mist.__version__,
+        outputs=discover("mist.outputs", "OUTPUT"),
+        inputs=discover("mist.inputs", "INPUT"),
+        load_config=load_config,
+        controller=control,
+        preload=preload,
+        config_path=config_path,
+        debug=debug,
+    )
+    return program
+
+
+def preload() -> None:
+    """Import what every worker needs."""
+    for name in PRELOADED:
+        importlib.import_module(name)

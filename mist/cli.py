@@ -1,0 +1,142 @@
+"""The `mist` command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import mist
+from mist.errors import MistError
+from mist.runtime.instance import DEFAULT_NAME, Instance
+from mist.runtime.log import parse_level
+from mist.runtime.spawner_link import ask_blocking
+
+DEFAULT_CONFIG = Path("/etc/mist/config.json")
+
+_DESCRIPTION = """\
+A live and on-demand media server: it takes a live stream from OBS, ffmpeg or any RTMP encoder, and plays it over
+RTMP, HTTP-FLV, MPEG-TS, MP4 and HLS, one frame later, without transcoding.
+
+  mist serve --demo          a server with a test picture; open http://localhost:8080/demo.html
+  mist status                what a running server does
+  mist stop                  end it
+"""
+
+_SERVE = """\
+Run the server in the foreground until SIGTERM or Ctrl-C.
+
+Without a configuration file it listens on port 8080 (HTTP), 1935 (RTMP) and 4242 (control API), with no streams:
+add them to the file, or through the API. A small configuration:
+
+  {"streams": {"live": {"source": "push://"}},
+   "config": {"protocols": [{"connector": "HTTP"}, {"connector": "RTMP"}]}}
+
+Publish to rtmp://HOST/live/live, watch http://HOST:8080/live.html. Exit status: 0 after a stop, 1 when something it
+needs is not to be had (a port in use, a runtime directory), 2 for a bad configuration.
+"""
+
+_STATUS = """\
+Show what a running server does: listeners, streams with their tracks and viewers, processes with their memory.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="mist", description=_DESCRIPTION, formatter_class=raw)
+    parser.add_argument("--version", action="version", version=f"mist {mist.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    serve = commands.add_parser(
+        "serve", help="run the server in the foreground", description=_SERVE, formatter_class=raw
+    )
+    serve.add_argument("--config", type=Path, metavar="PATH", help=f"configuration file (default {DEFAULT_CONFIG})")
+    serve.add_argument(
+        "--demo", action="store_true", help='add the streams "demo" (test picture) and "live" (publish to it)'
+    )
+    serve.add_argument(
+        "--log-level", metavar="LEVEL", help="0 to 10, or error, warn, info, debug (default: config.debug, which is 4)"
+    )
+    serve.set_defaults(run=run_serve)
+
+    status = commands.add_parser(
+        "status", help="show what a running server does", description=_STATUS, formatter_class=raw
+    )
+    status.add_argument("--json", action="store_true", help="as JSON, for programs")
+    status.set_defaults(run=run_status)
+
+    stop = commands.add_parser("stop", help="end a running server")
+    stop.set_defaults(run=run_stop)
+
+    for command in (serve, status, stop):
+        command.add_argument(
+            "--instance",
+            default=DEFAULT_NAME,
+            metavar="NAME",
+            help="several servers run side by side under different names (default %(default)s)",
+        )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    options = build_parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except MistError as error:
+        print(f"mist: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def run_serve(options: argparse.Namespace) -> int:
+    """Serve."""
+    from mist.app import make_program
+    from mist.runtime.spawner import Spawner
+
+    try:
+        debug = None if options.log_level is None else parse_level(options.log_level)
+    except ValueError as error:
+        print(f"mist: --log-level: {error}", file=sys.stderr)
+        return 2
+    path = options.config or DEFAULT_CONFIG
+    if options.config is not None and not path.exists():
+        print(
+            f"mist: there is no configuration file {path}; make it, or leave --config out for defaults", file=sys.stderr
+        )
+        return 2
+    program = make_program(path, explicit=options.config is not None, demo=options.demo, debug=debug)
+    return Spawner(Instance(options.instance), program).run()
+
+
+def run_stop(options: argparse.Namespace) -> int:
+    """Stop a server and wait until it is gone."""
+    instance = Instance(options.instance)
+    pid = int(ask_blocking(instance, {"do": "shutdown", "reason": "mist stop"})["pid"])
+    until = time.monotonic() + 6
+    while time.monotonic() < until:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return 0
+        time.sleep(0.05)
+    raise MistError(f"process {pid} is still running")
+
+
+def run_status(options: argparse.Namespace) -> int:
+    """Show a server's state."""
+    from mist.runtime.status import collect, show
+
+    instance = Instance(options.instance)
+    report = collect(instance, ask_blocking(instance, {"do": "status"})["status"])
+    print(json.dumps(report, indent=2) if options.json else show(report))
+    return 0

@@ -1,0 +1,80 @@
+"""The last lines of every process's log, as they arrive on the runtime's log socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections import deque
+from typing import Any
+
+KEPT_LINES = 100
+MAX_DATAGRAM_BYTES = 65536
+MAX_READS_AT_ONCE = 64
+LogRow = list[Any]  # [unix seconds, kind, message, stream, process id, program, "file:line"]
+
+
+def parse_line(datagram: bytes) -> LogRow | None:
+    """Return the row of one datagram (a JSON object), or None when it is not one."""
+    try:
+        line = json.loads(datagram)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict):
+        return None
+    time, pid = line.get("time"), line.get("pid")
+    return [
+        int(time) if isinstance(time, int | float) and abs(time) < 2**53 else 0,
+        str(line.get("kind", "INFO")),
+        str(line.get("message", "")),
+        str(line.get("stream", "")),
+        pid if isinstance(pid, int) else 0,
+        str(line.get("program", "")),
+        str(line.get("where", "")),
+    ]
+
+
+class LogRing:
+    """Keeps the last lines for the API's `log`. total: lines since the start, kept or not."""
+
+    def __init__(self) -> None:
+        self._lines: deque[LogRow] = deque(maxlen=KEPT_LINES)
+        self.total = 0
+
+    def add(self, row: LogRow) -> None:
+        """Append a line, dropping the oldest when there are too many."""
+        self._lines.append(row)
+        self.total += 1
+
+    def rows(self) -> list[LogRow]:
+        """Return the kept lines, oldest first."""
+        return list(self._lines)
+
+    def clear(self) -> None:
+        """Forget all lines."""
+        self._lines.clear()
+
+
+class LogReceiver:
+    """Reads datagrams from the log socket into a ring, as long as it is open."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, log_socket: socket.socket, ring: LogRing) -> None:
+        self._loop = loop
+        self._socket = log_socket
+        self._ring = ring
+        log_socket.setblocking(False)
+        loop.add_reader(log_socket, self._readable)
+
+    def _readable(self) -> None:
+        for _ in range(MAX_READS_AT_ONCE):
+            try:
+                datagram = self._socket.recv(MAX_DATAGRAM_BYTES)
+            except BlockingIOError:
+                return
+            row = parse_line(datagram)
+            if row is not None:
+                self._ring.add(row)
+
+    def close(self) -> None:
+        """Stop reading; the socket stays open and belongs to whoever made it."""
+        self._loop.remove_reader(self._socket)

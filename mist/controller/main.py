@@ -1,0 +1,85 @@
+"""The controller process: reads the configuration, serves the API, counts, and keeps always-on streams running."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mist.controller.log_ring import LogReceiver
+from mist.controller.state import Controller
+from mist.controller.store import Store
+from mist.errors import ConfigError
+from mist.stream.services import ControlServices
+
+CHECK_SECONDS = 3
+
+
+async def run(
+    services: ControlServices,
+    config_path: Path,
+    api_socket: socket.socket | None = None,
+    log_socket: socket.socket | None = None,
+    *,
+    must_exist: bool = False,
+    built_in_streams: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Run the controller until it is cancelled; changes that are not saved yet are saved then.
+
+    api_socket: a listening socket for the API, closed at the end; None binds `config.controller`. log_socket: the
+    runtime's datagram socket for log lines. must_exist: refuse to run without the file. built_in_streams: streams that
+    exist unless the configuration defines them itself.
+    Raises ConfigError for a bad file, TransportError for a port that is taken.
+    """
+    try:
+        store = Store(
+            config_path, services.capabilities, services.log, must_exist=must_exist, built_in=built_in_streams
+        )
+    except ConfigError:
+        if api_socket is not None:
+            api_socket.close()
+        raise
+    controller = Controller(services, store)
+    loop = services.loop
+    receiver = LogReceiver(loop, log_socket, controller.log_ring) if log_socket is not None else None
+    loop.add_signal_handler(signal.SIGHUP, lambda: controller.reload("SIGHUP"))
+    try:
+        await _serve(controller, api_socket)
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        if receiver is not None:
+            receiver.close()
+        await controller.watch.close()
+        store.save_if_changed()
+
+
+async def _serve(controller: Controller, api_socket: socket.socket | None) -> None:
+    from mist.controller.api import application
+    from mist.controller.server import ApiServer, listen
+
+    address = controller.store.config.model.config.controller
+    listener = api_socket if api_socket is not None else listen(address.interface, address.port)
+    host, port = listener.getsockname()[:2]
+    controller.endpoint = (host, port)
+    server = ApiServer(application(controller), controller.services.loop)
+    await server.start(listener)
+    controller.publish(controller.store.config)
+    controller.log.info("The control API listens on port %d", port, extra={"kind": "CONF"})
+    try:
+        await _keep_time(controller)
+    finally:
+        await server.close()
+
+
+async def _keep_time(controller: Controller) -> None:
+    """Do what is due each second, on the second."""
+    seconds = 0
+    while True:
+        await asyncio.sleep(1.0 - controller.clock() % 1.0)
+        controller.tick()
+        seconds += 1
+        if seconds % CHECK_SECONDS == 1:
+            controller.check()

@@ -1,0 +1,123 @@
+"""What the controller is made of, and one command that is being answered."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import string
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mist.controller.config import Config
+from mist.controller.log_ring import LogRing
+from mist.controller.reports import Reports
+from mist.controller.statistics import Statistics
+from mist.controller.store import Store
+from mist.controller.streams import StreamWatch
+from mist.controller.system_load import SystemLoad, boot_time, default_memory_bound
+from mist.errors import ConfigError
+from mist.stream.services import ControlServices
+
+
+class Controller:
+    """The parts of the controller, and the wires between them.
+
+    clock: unix seconds. monotonic: seconds that never go back. identity: sixteen characters, new with each start.
+    endpoint: host and port of the API once it listens.
+    """
+
+    def __init__(
+        self,
+        services: ControlServices,
+        store: Store,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.services = services
+        self.store = store
+        self.log = services.log
+        self.clock = clock
+        self.monotonic = monotonic
+        self.statistics = Statistics(services.log)
+        self.watch = StreamWatch(services)
+        self.reports = Reports(self.statistics, self.watch, boot_time())
+        self.log_ring = LogRing()
+        self.load = SystemLoad()
+        self.lock = asyncio.Lock()
+        self.identity = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(16))
+        self.endpoint: tuple[str, int] = ("0.0.0.0", 0)
+        store.on_commit = self.publish
+
+    def publish(self, config: Config) -> None:
+        """Give a configuration to the parts of the controller and to all processes."""
+        snapshot = config.snapshot()
+        memory = snapshot["config"]["memory"]
+        memory["total_bytes"] = memory["total_bytes"] or default_memory_bound()
+        self.statistics.configure(snapshot)
+        self.watch.configure(snapshot)
+        self.services.publish_config(snapshot)
+
+    def commit(self) -> None:
+        """Publish what calls changed. A configuration that is not acceptable as a whole is dropped, and the log says why."""
+        try:
+            self.store.commit(self.monotonic())
+        except ConfigError as error:
+            self.log.error("The change was not made: %s", error)
+
+    def reload(self, why: str) -> bool:
+        """Read the configuration file again; keeps the running configuration when the file is bad, and logs why."""
+        try:
+            self.store.reload()
+        except ConfigError as error:
+            self.log.error("%s: the configuration stays as it was: %s", why, error)
+            return False
+        self.log.info("%s: read %s", why, self.store.path, extra={"kind": "CONF"})
+        return True
+
+    def tick(self) -> None:
+        """Do what is due once a second."""
+        self.load.sample()
+        self.statistics.tick(self.services.connections(), int(self.clock()))
+
+    def check(self) -> None:
+        """Do what is due every three seconds."""
+        if self.store.file_changed():
+            self.reload("The configuration file was changed")
+        self.watch.check()
+        self.store.save_if_due(self.monotonic())
+
+
+@dataclass(slots=True)
+class Command:
+    """One command object of a request, and the reply that its calls add to.
+
+    local: whether it comes from this machine. host: the name by which the client calls the server, or "".
+    named_streams: the streams that an incomplete `streams` reply is to show; None for a complete one or none.
+    """
+
+    values: Mapping[str, Any]
+    local: bool = False
+    host: str = ""
+    reply: dict[str, Any] = field(default_factory=dict)
+    named_streams: list[str] | None = None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.values
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+    @property
+    def minimal(self) -> bool:
+        """Whether only what was asked for goes into the reply."""
+        return "minimal" in self.values
+
+    def names(self, call: str) -> list[str]:
+        """Return the texts that a call is given as a string, as a list, or as the keys of an object."""
+        value = self.values[call]
+        if isinstance(value, str):
+            return [value]
+        return [name for name in value if isinstance(name, str)] if isinstance(value, list | dict) else []

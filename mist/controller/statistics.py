@@ -1,0 +1,357 @@
+"""Once a second: read all connection records, add them up to sessions, streams and the server, and keep ten minutes."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from mist.controller.history import HISTORY_SECONDS, History
+from mist.controller.sessions import (
+    LINGER_SECONDS,
+    RATE_SECONDS,
+    Kind,
+    Session,
+    SessionModes,
+    identify,
+    packed_address,
+    shown_address,
+)
+from mist.stream.state import ConnectionSnapshot
+
+MAX_ENDED_SESSIONS = 10_000
+
+
+class SeriesRow(NamedTuple):
+    """What one protocol does for one stream in one second; bytes and packets since the start."""
+
+    time: int
+    viewers: int = 0
+    inputs: int = 0
+    outputs: int = 0
+    up: int = 0
+    down: int = 0
+    packets: int = 0
+    lost: int = 0
+    resent: int = 0
+
+
+class Series:
+    """Counters of one protocol of one stream, and their history. now: sessions that began with it, by kind."""
+
+    __slots__ = ("down", "history", "lost", "now", "packets", "resent", "started", "up")
+
+    def __init__(self, started: int) -> None:
+        self.started = started
+        self.now = [0, 0, 0, 0]
+        self.up = self.down = self.packets = self.lost = self.resent = 0
+        self.history = History(len(SeriesRow._fields))
+
+    def record(self, now: int) -> None:
+        """Append this second to the history."""
+        viewers, inputs, outputs, _ = self.now
+        counters = (self.up, self.down, self.packets, self.lost, self.resent)
+        self.history.record((now, viewers, inputs, outputs, *counters))
+
+    def at(self, time: int) -> SeriesRow:
+        """Return the newest row that is not after time; zeros before the first."""
+        row = self.history.at(time)
+        return SeriesRow(*row) if row is not None else SeriesRow(self.started - 1)
+
+
+class StreamTotals:
+    """Counters of one stream since its first session. sessions: how many sessions of it are remembered.
+
+    now: viewers, inputs, outputs and unspecified sessions at this moment. total: the same since the start. series: by
+    connector.
+    """
+
+    __slots__ = ("down", "lost", "now", "packets", "resent", "series", "sessions", "tags", "total", "up", "viewseconds")
+
+    def __init__(self) -> None:
+        self.now = [0, 0, 0, 0]
+        self.total = [0, 0, 0, 0]
+        self.sessions = 0
+        self.series: dict[str, Series] = {}
+        self.up = self.down = self.packets = self.lost = self.resent = self.viewseconds = 0
+        self.tags: set[str] = set()
+
+
+class _Connection:
+    """What was last seen of one connection."""
+
+    __slots__ = ("key", "lost", "packets", "received", "resent", "seen", "sent", "series", "session", "totals")
+
+    def __init__(self) -> None:
+        self.key: tuple[str, str, str, str] | None = None
+        self.session: Session | None = None
+        self.totals: StreamTotals | None = None
+        self.series: Series | None = None
+        self.sent = self.received = self.packets = self.lost = self.resent = self.seen = 0
+
+
+class ServerRow(NamedTuple):
+    """The whole server in one second: sessions by kind; bytes (of excepted addresses, too) and packets since the start."""
+
+    time: int
+    viewers: int
+    inputs: int
+    outputs: int
+    up: int
+    down: int
+    packets: int
+    lost: int
+    resent: int
+
+
+class Statistics:
+    """Collates connections into sessions.
+
+    live, ended: sessions that go on, and those of the last ten minutes that do not, by identifier and in order of their
+    end. history: one row for each second in which any session was remembered. on_end is called with each session that
+    ends, after its access log line.
+    """
+
+    def __init__(self, log: logging.Logger) -> None:
+        self.log = log
+        self.modes = SessionModes()
+        self.access_log = "LOG"
+        self.live: dict[str, Session] = {}
+        self.ended: deque[Session] = deque()
+        self.streams: dict[str, StreamTotals] = {}
+        self.history: deque[ServerRow] = deque(maxlen=HISTORY_SECONDS)
+        self.on_end: Callable[[Session], None] = lambda session: None
+        self.total = [0, 0, 0, 0]
+        self.up = self.down = self.other_up = self.other_down = 0
+        self.packets = self.lost = self.resent = 0
+        self._connections: dict[int, _Connection] = {}
+        self._exceptions: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+        self._last_tick = 0
+        self._ticks = 0
+
+    def configure(self, snapshot: Mapping[str, Any]) -> None:
+        """Take the settings of a configuration snapshot. Connections that are there keep the session they are in."""
+        server = snapshot["config"]
+        self.modes = SessionModes.from_config(server)
+        self.access_log = server.get("accesslog", "LOG")
+        self._exceptions = _networks(snapshot.get("bandwidth", {}).get("exceptions", ()))
+
+    def tick(self, snapshots: Iterable[ConnectionSnapshot], now: int) -> None:
+        """Take the connection records of this second. now: unix seconds."""
+        elapsed = min(max(now - self._last_tick, 0), RATE_SECONDS) if self._last_tick else 1
+        self._last_tick = now
+        self._ticks += 1
+        self._read(snapshots, now)
+        if self._ticks == 1:  # what ran before this process began was counted by the one before it
+            self.up = self.down = self.other_up = self.other_down = 0
+        self._forget_connections()
+        if not self.live and not self.ended:
+            return
+        self._age_sessions(now, elapsed)
+        for totals in self.streams.values():
+            for series in totals.series.values():
+                series.record(now)
+        self._purge(now)
+        counts = [0, 0, 0, 0]
+        for session in self.live.values():
+            counts[session.kind] += 1
+        up, down = self.up + self.other_up, self.down + self.other_down
+        self.history.append(
+            ServerRow(now, counts[0], counts[1], counts[2], up, down, self.packets, self.lost, self.resent)
+        )
+
+    def _read(self, snapshots: Iterable[ConnectionSnapshot], now: int) -> None:
+        """Add what connections did since the last second, and mark the sessions that have an active one."""
+        connections, tick = self._connections, self._ticks
+        for snapshot in snapshots:
+            connection = connections.get(snapshot.record_id)
+            key = (snapshot.stream, snapshot.connector, snapshot.host, snapshot.token)
+            if connection is None:
+                connection = connections[snapshot.record_id] = _Connection()
+                self._attach(connection, key, now, snapshot.started_us // 1_000_000)
+            connection.seen = tick
+            if connection.key != key:
+                self._attach(connection, key, now)
+            session = connection.session
+            if session is None:
+                connection.sent, connection.received = snapshot.down_bytes, snapshot.up_bytes
+                continue
+            if session.ended:  # a connection that was idle for longer than the session lasts
+                self._attach(connection, key, now)
+                session = connection.session or session
+            if snapshot.active:
+                session.seen = tick
+            if connection.sent != snapshot.down_bytes or connection.received != snapshot.up_bytes:
+                self._add_bytes(connection, session, snapshot)
+            if snapshot.packets:
+                self._add_packets(connection, session, snapshot)
+            session.position_ms = (snapshot.position_us + 500) // 1000
+
+    def _attach(self, connection: _Connection, key: tuple[str, str, str, str], now: int, started: int = 0) -> None:
+        """Put a connection into the session that its names belong to, out of the one it was in.
+
+        started: when a new connection began, unix seconds; one that only changes its names begins now.
+        """
+        self._detach(connection)
+        connection.key = key
+        stream, connector, host, token = key
+        kind = self.modes.kind_of(connector) if stream and connector else None
+        if kind is None:
+            return
+        session_id = identify(kind, self.modes, stream, host, token, connector)
+        totals = self.streams.get(stream)
+        if totals is None:
+            totals = self.streams[stream] = StreamTotals()
+        series = totals.series.get(connector)
+        if series is None:
+            series = totals.series[connector] = Series(now)
+        session = self.live.get(session_id)
+        if session is None:
+            began = started if 0 < started <= now else now
+            counted = not self._is_excepted(host)
+            session = Session(session_id, kind, token, stream, connector, began, now, counted=counted)
+            self.live[session_id] = session
+            self.total[kind] += 1
+            totals.total[kind] += 1
+            totals.now[kind] += 1
+            series.now[kind] += 1
+            totals.sessions += 1
+            if kind is Kind.VIEWER and session.counted:
+                totals.viewseconds += session.connected_s
+        session.attach(stream, host, connector)
+        connection.session, connection.totals, connection.series = session, totals, series
+
+    def _detach(self, connection: _Connection) -> None:
+        if connection.session is not None and connection.key is not None:
+            connection.session.detach(connection.key[0], connection.key[2])
+        connection.session = connection.totals = connection.series = None
+
+    def _add_bytes(self, connection: _Connection, session: Session, snapshot: ConnectionSnapshot) -> None:
+        up = max(snapshot.down_bytes - connection.sent, 0)
+        down = max(snapshot.up_bytes - connection.received, 0)
+        connection.sent, connection.received = snapshot.down_bytes, snapshot.up_bytes
+        session.up += up
+        session.down += down
+        if connection.series is not None:
+            connection.series.up += up
+            connection.series.down += down
+        if not session.counted:
+            self.other_up += up
+            self.other_down += down
+            return
+        self.up += up
+        self.down += down
+        if connection.totals is not None:
+            connection.totals.up += up
+            connection.totals.down += down
+
+    def _add_packets(self, connection: _Connection, session: Session, snapshot: ConnectionSnapshot) -> None:
+        steps = (
+            max(snapshot.packets - connection.packets, 0),
+            max(snapshot.packets_lost - connection.lost, 0),
+            max(snapshot.packets_retransmitted - connection.resent, 0),
+        )
+        connection.packets, connection.lost = snapshot.packets, snapshot.packets_lost
+        connection.resent = snapshot.packets_retransmitted
+        for counters in (session, self, connection.totals, connection.series):
+            if counters is not None:
+                counters.packets += steps[0]
+                counters.lost += steps[1]
+                counters.resent += steps[2]
+
+    def _forget_connections(self) -> None:
+        """Drop connections whose record is gone."""
+        gone = [number for number, connection in self._connections.items() if connection.seen != self._ticks]
+        for number in gone:
+            self._detach(self._connections.pop(number))
+
+    def _age_sessions(self, now: int, elapsed: int) -> None:
+        ending = []
+        tick = self._ticks
+        for session in self.live.values():
+            if session.seen == tick:
+                if session.touched != now:
+                    session.touched = now
+                    session.connected_s += elapsed
+                    if session.kind is Kind.VIEWER and session.counted:
+                        self._add_view_seconds(session.home, elapsed)
+            elif now - session.touched >= LINGER_SECONDS[session.kind]:
+                ending.append(session)
+            session.record(now)
+        for session in ending:
+            self._end(session, now)
+
+    def _add_view_seconds(self, stream: str, seconds: int) -> None:
+        totals = self.streams.get(stream)
+        if totals is not None:
+            totals.viewseconds += seconds
+
+    def _end(self, session: Session, now: int) -> None:
+        del self.live[session.id]
+        session.end(now)
+        self.ended.append(session)
+        totals = self.streams.get(session.home)
+        if totals is not None:
+            totals.now[session.kind] -= 1
+            totals.series[session.connector].now[session.kind] -= 1
+        self._write_access_log(session)
+        self.on_end(session)
+
+    def _purge(self, now: int) -> None:
+        """Forget sessions that ended too long ago, and streams that no session refers to any more."""
+        ended = self.ended
+        while ended and (now - ended[0].ended > HISTORY_SECONDS or len(ended) > MAX_ENDED_SESSIONS):
+            session = ended.popleft()
+            totals = self.streams.get(session.home)
+            if totals is not None:
+                totals.sessions -= 1
+                if totals.sessions <= 0:
+                    del self.streams[session.home]
+
+    def _is_excepted(self, host: str) -> bool:
+        packed = packed_address(host)
+        if not any(packed):
+            return False
+        address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.IPv6Address(packed)
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return any(address.version == network.version and address in network for network in self._exceptions)
+
+    # -- access log ----------------------------------------------------------------------------------------------------
+
+    def _write_access_log(self, session: Session) -> None:
+        if not self.access_log:
+            return
+        seconds = session.connected_s
+        up, down = (value // max(seconds, 1) // 1024 for value in (session.up, session.down))
+        host = shown_address(session.host)
+        tags = "".join(f"[{tag}]" for tag in sorted(session.tags))
+        if self.access_log == "LOG":
+            text = (
+                f"Session {session.id} {session.stream} ({session.protocol}) from {host} ended after {seconds}s, "
+                f"avg {up}KB/s up {down}KB/s down." + (f" Tags: {tags}" if tags else "")
+            )
+            self.log.info("%s", text, extra={"kind": "ACCS", "stream": session.stream})
+            return
+        import time
+
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(session.ended))
+        row = (when, session.id, session.stream, session.protocol, host, seconds, up, down, tags)
+        try:
+            with open(self.access_log, "a", encoding="utf-8", errors="replace") as file:
+                file.write(", ".join(str(part) for part in row) + "\n")
+        except OSError as error:
+            self.log.error("The access log %s cannot be written: %s", self.access_log, error.strerror)
+
+
+def _networks(texts: Iterable[str]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """Return the networks among some texts; host names are not looked up."""
+    result = []
+    for text in texts:
+        try:
+            result.append(ipaddress.ip_network(text, strict=False))
+        except ValueError:
+            continue
+    return result

@@ -1,0 +1,161 @@
+"""The running configuration and its file: one place that changes, checks, publishes and saves it."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mist.controller.config import DEFAULT_PROTOCOLS, Config, load, parse, save_document
+from mist.errors import ConfigError
+
+WRITE_DELAY_SECONDS = 60.0
+Document = dict[str, Any]
+
+
+class Store:
+    """Holds the configuration as a document that calls change, and as the checked form that everything else reads.
+
+    document: the normal form (only what is set, with default protocols and built-in streams). Change it in place, then
+    call `commit`. built_in: streams that exist without being configured; they are never written to the file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        capabilities: Mapping[str, Any],
+        log: logging.Logger,
+        *,
+        must_exist: bool = False,
+        built_in: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Read the file. Raises ConfigError."""
+        self.path = path
+        self.capabilities = capabilities
+        self.log = log
+        self.built_in = copy.deepcopy(dict(built_in or {}))
+        self.on_commit: Callable[[Config], None] = lambda config: None
+        self.document: Document = {}
+        self._changed_at: float | None = None
+        self._take(load(path, capabilities, must_exist=must_exist))
+
+    def _take(self, config: Config) -> None:
+        """Make a configuration from the file the running one."""
+        self.document = self._completed(config.document())
+        self.config = parse(self.document, self.capabilities)
+        self._default_protocols = config.model.config.protocols is None
+        self._committed = copy.deepcopy(self.document)
+        self._saved = self._fit_for_file()
+        self._changed_at = None
+        self._modified_at = self._file_time()
+
+    def _completed(self, document: Document) -> Document:
+        """Return a document with the default protocols and the built-in streams where it says nothing about them."""
+        server = document.setdefault("config", {})
+        server.setdefault("protocols", [dict(entry) for entry in DEFAULT_PROTOCOLS])
+        streams = {**copy.deepcopy(self.built_in), **document.get("streams", {})}
+        if streams:
+            document["streams"] = streams
+        return document
+
+    def part(self, key: str, empty: Any) -> Any:
+        """Return a top-level section of the document, adding an empty one when it is absent."""
+        return self.document.setdefault(key, empty)
+
+    @property
+    def server(self) -> Document:
+        """The member `config` of the document."""
+        part: Document = self.part("config", {})
+        return part
+
+    @property
+    def streams(self) -> Document:
+        """The streams of the document by name."""
+        part: Document = self.part("streams", {})
+        return part
+
+    def commit(self, now: float) -> bool:
+        """Check and publish what was changed in the document; returns whether anything was.
+
+        now: monotonic seconds. A document that is not acceptable is put back as it was. Raises ConfigError then.
+        """
+        if self.document == self._committed:
+            return False
+        try:
+            config = parse(self.document, self.capabilities)
+        except ConfigError:
+            self.document = copy.deepcopy(self._committed)
+            raise
+        self.config = config
+        self.document = config.document()
+        self._committed = copy.deepcopy(self.document)
+        self._changed_at = now if self._fit_for_file() != self._saved else None
+        self.on_commit(config)
+        return True
+
+    def reload(self) -> None:
+        """Read the file again and use it; what was not saved is lost. Raises ConfigError and changes nothing then."""
+        self._take(load(self.path, self.capabilities))
+        self.on_commit(self.config)
+
+    def restore(self, document: Mapping[str, Any], now: float) -> None:
+        """Replace everything by a backup; one without streams keeps the current ones. Raises ConfigError."""
+        kept = {"streams": self.streams} if "streams" not in document else {}
+        self.document = self._completed(parse({**kept, **document}, self.capabilities).document())
+        self.commit(now)
+
+    # -- the file ------------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write the configuration now. A failure is logged, and tried again when the next write is due."""
+        content = self._fit_for_file()
+        try:
+            save_document(content, self.path)
+        except (OSError, ConfigError) as error:
+            self.log.error("The configuration could not be saved: %s", error)
+            return
+        self._saved = content
+        self._changed_at = None
+        self._modified_at = self._file_time()
+
+    def save_if_due(self, now: float) -> None:
+        """Write the configuration when its last change is long enough ago. now: monotonic seconds."""
+        if self._changed_at is not None and now - self._changed_at >= WRITE_DELAY_SECONDS:
+            self._changed_at = now  # the next attempt, should this one fail
+            self.save()
+
+    def save_if_changed(self) -> None:
+        """Write the configuration if it differs from the file."""
+        if self._changed_at is not None:
+            self.save()
+
+    def file_changed(self) -> bool:
+        """Return whether somebody else wrote the main file since it was read or written here; says so only once."""
+        time = self._file_time()
+        changed = time is not None and time != self._modified_at
+        self._modified_at = time
+        return changed
+
+    def _file_time(self) -> int | None:
+        try:
+            return self.path.stat().st_mtime_ns
+        except OSError:
+            return None
+
+    def _fit_for_file(self) -> Document:
+        """Return a copy of the document without what was never configured: built-in streams and default protocols."""
+        document = copy.deepcopy(self.document)
+        streams = document.get("streams", {})
+        for name, stream in self.built_in.items():
+            if streams.get(name) == stream:
+                del streams[name]
+        if not streams:
+            document.pop("streams", None)
+        server = document.get("config", {})
+        if self._default_protocols and server.get("protocols") == [dict(entry) for entry in DEFAULT_PROTOCOLS]:
+            del server["protocols"]
+        if not server:
+            document.pop("config", None)
+        return document

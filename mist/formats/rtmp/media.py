@@ -1,0 +1,299 @@
+"""What a publisher's messages mean: tracks that appear and change, and packets in the project's own form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from mist.core import flv
+from mist.core.flv import TagPart
+from mist.core.nal import annexb_to_length_prefixed, change_length_size, nal_types, split_annexb
+from mist.core.packet import Packet
+from mist.errors import LimitExceededError, MistError
+from mist.formats import codecs, h264
+from mist.formats.av1 import TEMPORAL_DELIMITER, strip_temporal_delimiters
+from mist.formats.rtmp.messages import VIDEO as VIDEO_MESSAGE
+from mist.formats.rtmp.messages import number
+from mist.formats.tracks import AAC, AUDIO, AV1, FLAC, H264, HEVC, OPUS, VIDEO, TrackInfo
+
+MAX_TRACKS: Final = 64
+MAX_INIT_BYTES: Final = 1 << 20
+
+_NAL_CODECS: Final = frozenset({H264, HEVC})
+_NEEDS_INIT: Final = frozenset({H264, HEVC, AAC})  # undecodable, or not even describable, without it
+_KNOWN: Final = flv.LEGACY_CODECS | flv.ENHANCED_CODECS
+_FLAC_MARK: Final = b"fLaC"
+_STREAM_INFO_BYTES: Final = 34
+_ANNEXB_STARTS: Final = (b"\x00\x00\x00\x01", b"\x00\x00\x01")
+
+
+@dataclass(frozen=True, slots=True)
+class TrackFound:
+    """A track appeared. track: its number, from 0 in order of appearance; never reused."""
+
+    track: int
+    info: TrackInfo
+
+
+@dataclass(frozen=True, slots=True)
+class TrackChanged:
+    """What is known of a track changed, from the next packet on."""
+
+    track: int
+    info: TrackInfo
+
+
+@dataclass(frozen=True, slots=True)
+class TrackGone:
+    """A track is over: its place was taken by another codec."""
+
+    track: int
+
+
+@dataclass(frozen=True, slots=True)
+class Oddity:
+    """Something that was repaired or ignored; said once of each kind. text: for the log."""
+
+    text: str
+
+
+MediaEvent = TrackFound | TrackChanged | TrackGone | Oddity | Packet
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One track of the publisher. setup: its sequence header as it was sent, to notice when it changes."""
+
+    number: int = -1
+    info: TrackInfo = field(default_factory=lambda: TrackInfo("", ""))
+    setup: bytes = b""
+    length_size: int = 4
+
+
+class TrackAssembler:
+    """Audio and video messages in, tracks and packets out; packet times are the publisher's own.
+
+    language: of the audio tracks. Raises RemoteProtocolError for media that cannot be parsed.
+    """
+
+    def __init__(self, language: str = "und") -> None:
+        self._language = language
+        self._slots: dict[tuple[str, int], _Slot] = {}
+        self._found = 0
+        self._hints: dict[str, dict[str, int]] = {VIDEO: {}, AUDIO: {}}
+        self._said: set[str] = set()
+
+    # -- metadata
+
+    def feed_metadata(self, values: Mapping[str, Any]) -> list[MediaEvent]:
+        """Take the properties of onMetaData; they fill what the media itself does not tell."""
+        hints = self._hints
+        hints[VIDEO] = {
+            "width": _whole(values, "width", 16384),
+            "height": _whole(values, "height", 16384),
+            "frame_rate_mhz": _whole(values, "framerate", 1000, 1000) or _whole(values, "videoframerate", 1000, 1000),
+            "bandwidth_bps": _whole(values, "videodatarate", 10_000_000, 1000),
+        }
+        hints[AUDIO] = {
+            "sample_rate_hz": _whole(values, "audiosamplerate", 768_000),
+            "channels": _whole(values, "audiochannels", 64),
+            "sample_bits": _whole(values, "audiosamplesize", 64),
+            "bandwidth_bps": _whole(values, "audiodatarate", 10_000_000, 1000),
+        }
+        events: list[MediaEvent] = []
+        for (kind, track_id), slot in self._slots.items():
+            if track_id == 0 and slot.number >= 0:
+                filled = _filled(slot.info, hints[kind])
+                if filled != slot.info:
+                    slot.info = filled
+                    events.append(TrackChanged(slot.number, filled))
+        return events
+
+    # -- media
+
+    def feed(self, type_id: int, time_ms: int, payload: bytes) -> list[MediaEvent]:
+        """Take the body of one audio (8) or video (9) message.
+
+        time_ms: its time, unwrapped. Returns events in order; packets name tracks by the numbers of TrackFound.
+        """
+        parts = flv.parse_video_body(payload) if type_id == VIDEO_MESSAGE else flv.parse_audio_body(payload)
+        events: list[MediaEvent] = []
+        for part in parts:
+            if part.kind == flv.FRAME:
+                self._on_frame(part, time_ms, events)
+            elif part.kind == flv.INIT:
+                self._on_init(part, events)
+            elif part.kind == flv.CHANNELS:
+                self._on_channels(part, events)
+        return events
+
+    def _slot(self, part: TagPart, events: list[MediaEvent]) -> _Slot | None:
+        """Return the slot of a part's track, fresh if another codec was in it; None for codecs that nobody knows."""
+        if part.codec not in _KNOWN:
+            self._say(events, f"ignored: {part.type} in a codec that is not supported ({part.codec})")
+            return None
+        key = (part.type, part.track_id)
+        slot = self._slots.get(key)
+        if slot is None:
+            if len(self._slots) >= MAX_TRACKS:
+                raise LimitExceededError(f"more than {MAX_TRACKS} tracks")
+            slot = self._slots[key] = self._fresh(part)
+        elif slot.info.codec != part.codec:
+            if slot.number >= 0:
+                events.append(TrackGone(slot.number))
+            slot = self._slots[key] = self._fresh(part)
+        return slot
+
+    def _fresh(self, part: TagPart) -> _Slot:
+        language = self._language if part.type == AUDIO else "und"
+        info = TrackInfo(part.type, part.codec, language=language)
+        if part.track_id == 0:
+            info = _filled(info, self._hints[part.type])
+        if part.codec not in _NEEDS_INIT and part.sample_rate_hz:
+            heard = {"sample_rate_hz": part.sample_rate_hz, "channels": part.channels, "sample_bits": part.sample_bits}
+            info = _filled(info, heard)
+        return _Slot(info=info)
+
+    def _say(self, events: list[MediaEvent], what: str) -> None:
+        if what not in self._said and len(self._said) < 100:
+            self._said.add(what)
+            events.append(Oddity(what))
+
+    def _on_init(self, part: TagPart, events: list[MediaEvent]) -> None:
+        slot = self._slot(part, events)
+        if slot is None or part.payload == slot.setup:
+            return
+        if len(part.payload) > MAX_INIT_BYTES:
+            raise LimitExceededError(f"sequence header of {len(part.payload)} bytes")
+        init_data = self._init_data(slot, part, events)
+        if not init_data:
+            return
+        slot.setup = part.payload
+        if slot.number < 0:
+            self._find(slot, codecs.complete(slot.info.changed(init_data=init_data)), events)
+        elif init_data != slot.info.init_data:
+            self._change(slot, codecs.with_init_data(slot.info, init_data), events)
+
+    def _init_data(self, slot: _Slot, part: TagPart, events: list[MediaEvent]) -> bytes:
+        """Return a sequence header as the project stores it, b"" if there is nothing in it."""
+        payload = part.payload
+        if part.codec == FLAC:
+            at = payload.find(_FLAC_MARK)
+            payload = payload[at + 8 if at >= 0 else 0 :][:_STREAM_INFO_BYTES]
+        elif part.codec == OPUS and payload[:8] != b"OpusHead":
+            self._say(events, "ignored: an Opus sequence header without OpusHead")
+            return b""
+        elif part.codec == H264:
+            return self._avcc(slot, payload, events)
+        elif part.codec == HEVC and len(payload) > 21 and payload[21] & 3 != 3:
+            slot.length_size = (payload[21] & 3) + 1
+            payload = payload[:21] + bytes((payload[21] | 3,)) + payload[22:]
+        return payload
+
+    def _avcc(self, slot: _Slot, payload: bytes, events: list[MediaEvent]) -> bytes:
+        if payload.startswith(_ANNEXB_STARTS):
+            self._say(events, "repaired: the H264 sequence header holds an Annex B byte stream")
+            units = split_annexb(payload)
+            return h264.updated_avcc(b"", units) or b""
+        if len(payload) > 4:
+            slot.length_size = (payload[4] & 3) + 1
+            if slot.length_size != 4:
+                return payload[:4] + bytes((payload[4] | 3,)) + payload[5:]
+        return payload
+
+    def _on_channels(self, part: TagPart, events: list[MediaEvent]) -> None:
+        slot = self._slots.get((part.type, part.track_id))
+        if slot is None or slot.number < 0 or not part.channels or slot.info.channels:
+            return
+        self._change(slot, slot.info.changed(channels=part.channels), events)
+
+    def _on_frame(self, part: TagPart, time_ms: int, events: list[MediaEvent]) -> None:
+        slot = self._slot(part, events)
+        if slot is None:
+            return
+        payload = self._payload(slot, part, events)
+        if not payload:
+            return
+        if slot.number < 0 and not self._begin(slot, part, payload, events):
+            return
+        if part.keyframe and part.type == VIDEO:
+            refreshed = codecs.refreshed(slot.info, payload)
+            if refreshed is not None:
+                self._change(slot, refreshed, events)
+        dts_us = time_ms * 1000 + part.nano_offset_ns // 1000
+        events.append(Packet(slot.number, dts_us, part.offset_us, bool(part.keyframe), payload))
+
+    def _begin(self, slot: _Slot, part: TagPart, payload: bytes, events: list[MediaEvent]) -> bool:
+        """Make a track of its first frame, if that tells enough."""
+        if part.type == VIDEO and not part.keyframe:
+            return False
+        info = codecs.complete(slot.info, payload)
+        if info.codec in _NEEDS_INIT and not info.init_data:
+            self._say(events, f"ignored: {info.codec} before its sequence header")
+            return False
+        self._find(slot, info, events)
+        return True
+
+    def _payload(self, slot: _Slot, part: TagPart, events: list[MediaEvent]) -> bytes:
+        """Return a frame in the project's form, b"" for one that is broken."""
+        payload = part.payload
+        if part.codec == AV1:
+            return self._temporal_unit(payload, events)
+        if part.codec not in _NAL_CODECS:
+            return payload
+        if slot.length_size == 4 and nal_types(payload, part.codec == HEVC):
+            return payload
+        if payload.startswith(_ANNEXB_STARTS):
+            self._say(events, f"repaired: {part.codec} frames hold an Annex B byte stream (some phone apps do so)")
+            return annexb_to_length_prefixed(payload)
+        try:
+            return change_length_size(payload, slot.length_size)
+        except MistError:
+            self._say(events, f"ignored: {part.codec} frames whose NAL unit lengths are broken")
+            return b""
+
+    def _temporal_unit(self, payload: bytes, events: list[MediaEvent]) -> bytes:
+        """Return a temporal unit without its delimiter, which has no place in FLV and is left in by some encoders."""
+        if payload[0] >> 3 & 15 != TEMPORAL_DELIMITER:
+            return payload
+        try:
+            return strip_temporal_delimiters(payload)
+        except MistError:
+            self._say(events, "ignored: AV1 frames whose OBU sizes are broken")
+            return b""
+
+    def _find(self, slot: _Slot, info: TrackInfo, events: list[MediaEvent]) -> None:
+        slot.number = self._found
+        self._found += 1
+        if self._found > MAX_TRACKS:
+            raise LimitExceededError(f"more than {MAX_TRACKS} tracks, one after the other")
+        slot.info = info.changed(track_id=slot.number + 1)
+        events.append(TrackFound(slot.number, slot.info))
+
+    def _change(self, slot: _Slot, info: TrackInfo, events: list[MediaEvent]) -> None:
+        if info != slot.info:
+            slot.info = info
+            events.append(TrackChanged(slot.number, info))
+
+
+def _whole(values: Mapping[str, Any], name: str, limit: float, factor: int = 1) -> int:
+    """Return a hint as a whole number, 0 if it is absent or beyond belief."""
+    value = number(values.get(name))
+    return round(value * factor) if 0 < value <= limit else 0
+
+
+def _filled(info: TrackInfo, hints: Mapping[str, int]) -> TrackInfo:
+    """Return the track with hints where nothing was known."""
+    news = {name: value for name, value in hints.items() if value and not getattr(info, name)}
+    return info.changed(**news) if news else info
+
+
+__all__ = [
+    "MediaEvent",
+    "Oddity",
+    "TrackAssembler",
+    "TrackChanged",
+    "TrackFound",
+    "TrackGone",
+]

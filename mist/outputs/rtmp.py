@@ -1,0 +1,456 @@
+"""RTMP on its own port: plays streams, and hands publishers over to the input of their stream."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from mist.core.flv import TagMuxer
+from mist.core.rtmp_chunks import RtmpPlayMuxer
+from mist.errors import Busy, MistError, NoSuitableTrack, PeerClosed, WriteStalled
+from mist.formats.rtmp import messages as m
+from mist.formats.rtmp.server import ServerSession
+from mist.formats.tracks import TrackInfo
+from mist.outputs.base import Choice, choose_tracks, own_pace
+from mist.stream.capability import Capability, listener_options
+from mist.stream.parameters import PlaybackParameters, parse_parameters
+from mist.stream.push_access import KEY_SOURCE, admit
+from mist.stream.reader import StreamReader
+from mist.stream.services import ConnectionRecord, OutputServices
+
+DEFAULT_PORT: Final = 1935
+READ_BYTES: Final = 64 * 1024
+MAX_UNSENT_BYTES: Final = 256 * 1024
+REFUSED_SECONDS: Final = 2.0  # a refused peer may read why
+HAND_OVER_SECONDS: Final = 60.0
+PLAY_ONLY: Final = 1
+PUBLISH_ONLY: Final = 2
+MAX_PREFIX_CHARACTERS: Final = 5
+
+_LEGACY_CODECS: Final = ((("H264",), ("AAC", "MP3")),)
+_ENHANCED_CODECS: Final = ((("H264", "HEVC", "AV1", "VP8", "VP9"), ("AAC", "MP3", "opus", "FLAC", "AC3", "EAC-3")),)
+_CODEC_OF_FOURCC: Final = {
+    "avc1": "H264",
+    "hvc1": "HEVC",
+    "av01": "AV1",
+    "vp08": "VP8",
+    "vp09": "VP9",
+    "mp4a": "AAC",
+    ".mp3": "MP3",
+    "Opus": "opus",
+    "fLaC": "FLAC",
+    "ac-3": "AC3",
+    "ec-3": "EAC-3",
+}
+
+CAPABILITY: Final = Capability(
+    name="RTMP",
+    friendly="RTMP playback and publishing",
+    desc=(
+        "Plays over Adobe RTMP and enhanced RTMP, and lets encoders publish. Players that do not announce enhanced RTMP "
+        "get HEVC, AV1, VP9, Opus, FLAC and AC-3 only from streams that have nothing else."
+    ),
+    url_rel="/play/$",
+    codecs=_ENHANCED_CODECS,
+    methods=(
+        {
+            "handler": "rtmp",
+            "type": "flash/10",
+            "hrn": "RTMP",
+            "priority": 7,
+            "player_url": "/flashplayer.swf",
+            "url_rel": "/play/$",
+        },
+    ),
+    optional={
+        **listener_options(DEFAULT_PORT),
+        "acceptable": {
+            "name": "Acceptable connections",
+            "help": "Whether this port takes players, publishers or both",
+            "type": "select",
+            "select": [[0, "Both"], [PLAY_ONLY, "Only playback"], [PUBLISH_ONLY, "Only publishing"]],
+            "default": 0,
+            "option": "--acceptable",
+            "short": "T",
+        },
+    },
+    default_port=DEFAULT_PORT,
+)
+
+
+def split_name(text: str) -> tuple[str, str]:
+    """Return (stream name, query) of what a peer publishes or plays.
+
+    "mp4:film" means film.mp4, as Flash clients write it. What follows a "/" is cut.
+    """
+    name, _, query = text.partition("?")
+    name = name.strip("/").partition("/")[0]
+    prefix, colon, rest = name.partition(":")
+    if colon and rest and len(prefix) <= MAX_PREFIX_CHARACTERS:
+        name = rest if rest.endswith(f".{prefix}") else f"{rest}.{prefix}"
+    return name, query
+
+
+def password_of(app: str) -> str:
+    """Return the password that a publisher gave: the application's name in its URL."""
+    return app.partition("?")[0].strip("/")
+
+
+def enhanced_codecs(fourccs: Iterable[str]) -> tuple[tuple[tuple[str, ...], ...], ...]:
+    """Return the codec matrix for a player that announced these FourCCs."""
+    known = set(fourccs)
+    if "*" in known:
+        return _ENHANCED_CODECS
+    codecs = {_CODEC_OF_FOURCC[fourcc] for fourcc in known if fourcc in _CODEC_OF_FOURCC} | {"H264", "AAC", "MP3"}
+    return tuple(
+        tuple(tuple(c for c in slot if c in codecs) for slot in combination) for combination in _ENHANCED_CODECS
+    )
+
+
+class RtmpConnection:
+    """One accepted connection, until a publisher is handed over or a viewer ends."""
+
+    def __init__(self, services: OutputServices, options: Mapping[str, Any], sock: socket.socket, peer: str) -> None:
+        self._services = services
+        self._acceptable = int(options.get("acceptable") or 0)
+        self._socket = sock
+        self._peer = peer
+        self._connected = m.Connected("", "", "", frozenset(), False)
+        self._unsent = b""
+        self._task: asyncio.Task[None] | None = None
+        self._viewer: _Viewer | None = None
+        self._closed = False
+        self._record: ConnectionRecord = services.open_record("RTMP", peer)
+        self._session = ServerSession(os.urandom, time.monotonic())
+        self._timer = services.loop.call_later(1.0, self._check_time)
+        self._close_at: float | None = None
+        services.loop.add_reader(sock.fileno(), self._readable)
+
+    # -- reading
+
+    def _readable(self) -> None:
+        try:
+            data = self._socket.recv(READ_BYTES)
+            if not data:
+                raise PeerClosed("the peer closed the connection")
+            self._record.add_bytes(0, len(data))
+            self._handle(data)
+        except (BlockingIOError, InterruptedError):
+            return
+        except (MistError, OSError) as error:
+            self._fail(error)
+
+    def _handle(self, data: bytes) -> None:
+        for event in self._session.feed(data, time.monotonic()):
+            if isinstance(event, m.Connected):
+                self._connected = event
+            elif isinstance(event, m.PublishRequested):
+                self._services.loop.remove_reader(self._socket.fileno())
+                self._start(self._publish(event))
+            elif isinstance(event, m.PlayRequested):
+                self._start(self._play(event))
+        self._flush()
+
+    def _start(self, work: Any) -> None:
+        self._task = self._services.loop.create_task(self._guarded(work))
+
+    async def _guarded(self, work: Any) -> None:
+        """Run a task of the connection; an error ends the connection."""
+        try:
+            await work
+        except (MistError, OSError) as error:
+            self._fail(error)
+
+    def _check_time(self) -> None:
+        """End a connection whose peer takes too long for anything."""
+        now = time.monotonic()
+        try:
+            if self._close_at is not None and now >= self._close_at:
+                raise PeerClosed("refused")
+            self._session.handle_timeout(now)
+        except MistError as error:
+            self._fail(error)
+            return
+        self._timer = self._services.loop.call_later(1.0, self._check_time)
+
+    # -- sending
+
+    def _flush(self) -> None:
+        output = self._session.take_output()
+        if not output:
+            return
+        waiting = bool(self._unsent)
+        self._unsent += output
+        if len(self._unsent) > MAX_UNSENT_BYTES:
+            raise WriteStalled("the peer does not read what is sent to it")
+        if not waiting:
+            self._send()
+
+    def _send(self) -> None:
+        try:
+            sent = self._socket.send(self._unsent)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        self._record.add_bytes(sent, 0)
+        self._unsent = self._unsent[sent:]
+        if self._unsent:
+            self._services.loop.add_writer(self._socket.fileno(), self._writable)
+        else:
+            self._services.loop.remove_writer(self._socket.fileno())
+
+    def _writable(self) -> None:
+        try:
+            self._send()
+        except OSError as error:
+            self._fail(error)
+
+    # -- publishing
+
+    async def _publish(self, request: m.PublishRequested) -> None:
+        name, query = split_name(request.name)
+        try:
+            if self._acceptable == PLAY_ONLY:
+                raise Busy("Publishing is switched off on this port")
+            target = await admit(
+                self._services.config, name, password_of(self._connected.app), self._peer, self._resolve
+            )
+            described = {
+                "stream": target.stream,
+                "input": "RTMP",
+                "connector": "RTMP",
+                "host": self._peer,
+                "name": name,
+                "query": query,
+            }
+            if target.keyed:
+                described["source"] = KEY_SOURCE
+            if self._unsent:
+                raise WriteStalled("the peer does not read what is sent to it")
+            async with asyncio.timeout(HAND_OVER_SECONDS):
+                await self._services.hand_over_publisher(self._socket.fileno(), described, self._session.export_state())
+        except (MistError, TimeoutError) as error:
+            text = str(error) or "Publishing failed"
+            self._services.log.info("RTMP publisher %s to %s refused: %s", self._peer, name, text)
+            code = "NetStream.Publish.BadName" if isinstance(error, Busy) else "NetStream.Publish.Rejected"
+            self._session.send_publish_refused(code, text, time.monotonic())
+            self._refused()
+            return
+        self._close("handed over")
+
+    async def _resolve(self, host: str) -> list[str]:
+        try:
+            found = await self._services.loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except OSError as error:
+            self._services.log.warning("the host %s of a push source has no address: %s", host, error)
+            return []
+        return [str(entry[4][0]) for entry in found]
+
+    def _refused(self) -> None:
+        """Send what is queued, and end the connection soon."""
+        self._close_at = time.monotonic() + REFUSED_SECONDS
+        self._flush()
+        self._services.loop.add_reader(self._socket.fileno(), self._readable)
+
+    # -- playing
+
+    async def _play(self, request: m.PlayRequested) -> None:
+        name, query = split_name(request.name)
+        reader: StreamReader | None = None
+        try:
+            if self._acceptable == PUBLISH_ONLY:
+                raise Busy("Playback is switched off on this port")
+            parameters = parse_parameters(dict(parse_qsl(query, keep_blank_values=True)))
+            reader = await self._services.open_stream(name)
+            choice = await self._choose(reader, parameters)
+            self._viewer = _Viewer(self._services, self._session, self._record, reader, self._peer)
+            self._session.send_play_start(name, request.reset, time.monotonic())
+            self._join(self._viewer, choice, parameters)
+        except MistError as error:
+            if reader is not None:
+                self._services.close_stream(reader)
+            self._viewer = None
+            text = str(error) or "Stream not available"
+            self._services.log.info("RTMP viewer %s of %s refused: %s", self._peer, name, text)
+            code = (
+                "NetStream.Play.Failed"
+                if isinstance(error, NoSuitableTrack | Busy)
+                else "NetStream.Play.StreamNotFound"
+            )
+            self._session.send_play_refused(code, text, time.monotonic())
+            self._refused()
+        except BaseException:
+            if reader is not None and self._viewer is None:
+                self._services.close_stream(reader)
+            raise
+
+    async def _choose(self, reader: StreamReader, parameters: PlaybackParameters) -> Choice:
+        """Choose tracks in codecs that the player knows; in any codec when it did not say and there are no others."""
+        agent = self._connected.flash_version
+        if self._connected.enhanced:
+            capability = replace(CAPABILITY, codecs=enhanced_codecs(self._connected.enhanced))
+            return await choose_tracks(self._services, reader, parameters, capability, agent)
+        try:
+            legacy = replace(CAPABILITY, codecs=_LEGACY_CODECS)
+            return _single_tracks(await choose_tracks(self._services, reader, parameters, legacy, agent))
+        except NoSuitableTrack:
+            return _single_tracks(await choose_tracks(self._services, reader, parameters, CAPABILITY, agent))
+
+    def _join(self, viewer: _Viewer, choice: Choice, parameters: PlaybackParameters) -> None:
+        """Give the socket to the fan-out. Raises MistError; the socket is still ours then."""
+        loop = self._services.loop
+        self._record.set_stream(choice.reader.name)
+        self._record.set_token(parameters.token)
+        # A player that understands no enhanced RTMP never gets a track that needs it, or has to live with it.
+        selectors = ",".join(f"{kind}={text}" for kind, text in sorted(parameters.selectors.items()))
+        fourccs = ",".join(sorted(self._connected.enhanced))
+        head = self._unsent + self._session.take_output()
+        loop.remove_reader(self._socket.fileno())
+        loop.remove_writer(self._socket.fileno())
+        fd = self._socket.fileno()
+        viewer.fd = fd
+        viewer.subscription = self._services.fanout.join(
+            choice.reader,
+            choice.indexes,
+            f"RTMP?{selectors}&{fourccs}",
+            make_muxer,
+            fd,
+            head,
+            reselect=choice.reselect,
+            record=self._record,  # type: ignore[arg-type]
+            on_close=viewer.closed,
+            on_readable=viewer.readable,
+            **own_pace(parameters, choice),
+        )
+        self._socket.detach()
+        self._closed = True
+        self._timer.cancel()
+        viewer.handle(b"")
+
+    # -- the end
+
+    def _fail(self, error: Exception) -> None:
+        reason = getattr(error, "reason", "WRITE_FAILURE")
+        self._services.log.info("RTMP connection of %s: %s (%s)", self._peer, error, reason)
+        self._close(reason)
+
+    def _close(self, reason: str) -> None:
+        """Let go of the socket. A copy that was handed over lives on: there is no shutdown."""
+        if self._closed:
+            return
+        self._closed = True
+        self._timer.cancel()
+        loop = self._services.loop
+        loop.remove_reader(self._socket.fileno())
+        loop.remove_writer(self._socket.fileno())
+        if self._task is not None and self._task is not asyncio.current_task(loop):
+            self._task.cancel()
+        self._socket.close()
+        self._record.close()
+
+    def close(self, reason: str = "CLEAN_SIGNAL") -> None:
+        """End the connection."""
+        if self._viewer is not None and self._viewer.subscription is not None:
+            self._viewer.subscription.close(reason)
+        else:
+            self._close(reason)
+
+
+class _Viewer:
+    """A playing connection: the fan-out sends, this reads what the player says."""
+
+    def __init__(
+        self,
+        services: OutputServices,
+        session: ServerSession,
+        record: ConnectionRecord,
+        reader: StreamReader,
+        peer: str,
+    ) -> None:
+        self.fd = -1
+        self.subscription: Any = None
+        self._services = services
+        self._session = session
+        self._record = record
+        self._reader = reader
+        self._peer = peer
+
+    def readable(self) -> None:
+        """Read what the player sent; called by the fan-out."""
+        try:
+            data = os.read(self.fd, READ_BYTES)
+            if not data:
+                raise PeerClosed("the player closed the connection")
+            self._record.add_bytes(0, len(data))
+            self.handle(data)
+        except (BlockingIOError, InterruptedError):
+            return
+        except (MistError, OSError) as error:
+            reason = getattr(error, "reason", "CLEAN_REMOTE_CLOSE")
+            self._services.log.info("RTMP viewer %s of %s: %s (%s)", self._peer, self._reader.name, error, reason)
+            self.subscription.close(reason)
+
+    def handle(self, data: bytes) -> None:
+        """Take bytes from the player."""
+        for event in self._session.feed(data, time.monotonic()):
+            if isinstance(event, m.PauseRequested):
+                self.subscription.pause(event.paused)
+            elif isinstance(event, m.StreamEnded):
+                self.subscription.close("CLEAN_REMOTE_CLOSE")
+                break
+        output = self._session.take_output()
+        if output:
+            self.subscription.send(output)
+
+    def closed(self, reason: str) -> None:
+        """Say goodbye when the stream is over, and count the connection out; the fan-out closes the socket."""
+        if reason == "CLEAN_EOF":
+            self._session.send_play_stop(self._reader.name)
+            try:
+                os.write(self.fd, self._session.take_output())
+            except OSError as error:
+                self._services.log.debug("RTMP viewer %s did not hear the end: %s", self._peer, error)
+        self._record.close()
+        self._services.close_stream(self._reader)
+
+
+def make_muxer(tracks: list[TrackInfo]) -> TagMuxer:
+    """Return the muxer of a group of viewers."""
+    return RtmpPlayMuxer(tracks)
+
+
+def _single_tracks(choice: Choice) -> Choice:
+    """Return a choice cut to the first track of each type, for players that know no multitrack."""
+
+    def first_of_each(states: list[Any], indexes: list[int]) -> list[int]:
+        kinds = {state.index: state.info.type for state in states}
+        seen: set[str] = set()
+        return [i for i in indexes if i in kinds and not (kinds[i] in seen or seen.add(kinds[i]))]  # type: ignore[func-returns-value]
+
+    return Choice(
+        choice.reader,
+        first_of_each(choice.reader.tracks(), choice.indexes),
+        lambda states: first_of_each(states, choice.reselect(states)),
+    )
+
+
+class RtmpOutput:
+    """The RTMP listener."""
+
+    capability = CAPABILITY
+
+    def connection(
+        self, services: OutputServices, options: Mapping[str, Any], sock: socket.socket, peer: str
+    ) -> RtmpConnection:
+        """Serve an accepted connection on the worker's loop."""
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return RtmpConnection(services, options, sock, peer)
+
+
+OUTPUT: Final = RtmpOutput()

@@ -1,0 +1,197 @@
+"""One running server's place: its runtime directory, its lock, its names in shared memory."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from mist.errors import ConfigError, MistError
+
+SHARED_MEMORY = Path("/dev/shm")
+DEFAULT_NAME = "default"
+MAX_FOLDER_BYTES = 90  # a Unix socket's path holds 107, and doorbells add "/bell/" and a process number
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
+
+
+class AlreadyRunning(MistError):
+    """Another server holds this instance."""
+
+
+def base_folder() -> Path:
+    """Return the directory that holds the runtime directories of all instances."""
+    if given := os.environ.get("MIST_RUNTIME_DIR"):
+        return Path(given)
+    if os.getuid() == 0:
+        return Path("/run/mist")
+    if given := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(given) / "mist"
+    return Path(f"/tmp/mist-{os.getuid()}")
+
+
+def write_atomically(path: Path, data: bytes, mode: int = 0o640) -> None:
+    """Replace a file so that readers see the old or the new contents and nothing between."""
+    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            os.fchmod(fd, mode)
+            file.write(data)
+        os.rename(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+class Instance:
+    """The paths and names of one instance. `acquire` makes it this process's own."""
+
+    def __init__(self, name: str = DEFAULT_NAME, base: Path | None = None) -> None:
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f'instance name "{name}" is not usable: 1 to 32 letters, digits, "-" or "_"',
+                path="--instance",
+                value=name,
+            )
+        self.name = name
+        self.folder = (base or base_folder()) / name
+        self.config_file = self.folder / "config.json"
+        self.status_file = self.folder / "status.json"
+        self.spawner_socket = self.folder / "spawner.sock"
+        self.log_socket = self.folder / "log.sock"
+        self.bells = self.folder / "bell"
+        self.lock_file = self.folder / "lock"
+        self._lock = -1
+
+    def __repr__(self) -> str:
+        return f"Instance({self.name!r})"
+
+    # -- shared memory ---------------------------------------------------------------------------------------------
+
+    @property
+    def prefix(self) -> str:
+        """What all names in shared memory begin with."""
+        return f"mist.{self.name}."
+
+    def stream_prefix(self, stream: str) -> str:
+        """Return the name of a stream's table; its tracks and pages add numbers to it."""
+        return f"{self.prefix}{stream}"
+
+    def shared_names(self) -> list[str]:
+        """Return all names of this instance in shared memory."""
+        account = self.prefix.removesuffix(".")
+        names = (entry.name for entry in os.scandir(SHARED_MEMORY))
+        return [name for name in names if name == account or name.startswith(self.prefix)]
+
+    def unlink_stream(self, stream: str) -> None:
+        """Remove the names of a stream's table, tracks and pages; what is mapped stays valid."""
+        pattern = re.compile(re.escape(self.stream_prefix(stream)) + r"(\.\d+(\.\d+)?)?")
+        unlink_shared(name for name in self.shared_names() if pattern.fullmatch(name))
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def acquire(self) -> None:
+        """Make the runtime directory, lock it and clear what a killed server left there and in shared memory.
+
+        Raises AlreadyRunning, ConfigError (the directory is unusable); their texts are for the operator.
+        """
+        self._check_folder_name()
+        while True:
+            self._make_folder()
+            fd = self._open_lock()
+            if self._is_current(fd):
+                break
+            os.close(fd)  # the last owner has just removed it: make a new one
+        self._lock = fd
+        os.truncate(fd, 0)
+        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        self._clear(keep_lock=True)
+        self.bells.mkdir(mode=0o700)
+
+    def _check_folder_name(self) -> None:
+        if len(os.fsencode(self.folder)) > MAX_FOLDER_BYTES:
+            raise ConfigError(
+                f"the runtime directory {self.folder} has a path longer than {MAX_FOLDER_BYTES} bytes; "
+                "set MIST_RUNTIME_DIR to a shorter one",
+                path="MIST_RUNTIME_DIR",
+                value=str(self.folder),
+            )
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o750, exist_ok=True)
+            status = self.folder.stat(follow_symlinks=False)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot make the runtime directory {self.folder}: {error.strerror}; "
+                "set MIST_RUNTIME_DIR to a directory that you may write",
+                path="MIST_RUNTIME_DIR",
+                value=str(self.folder),
+            ) from None
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+            raise ConfigError(
+                f"the runtime directory {self.folder} belongs to user {status.st_uid}; remove it or set MIST_RUNTIME_DIR",
+                path="MIST_RUNTIME_DIR",
+                value=str(self.folder),
+            )
+
+    def _open_lock(self) -> int:
+        try:
+            fd = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write in the runtime directory {self.folder}: {error.strerror}; "
+                "set MIST_RUNTIME_DIR to a directory that you may write",
+                path="MIST_RUNTIME_DIR",
+                value=str(self.folder),
+            ) from None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(fd)
+            raise AlreadyRunning(
+                f'instance "{self.name}" is already running (process {owner}, {self.folder}); '
+                f'stop it with "mist stop --instance {self.name}" or start this one with another --instance'
+            ) from None
+        return fd
+
+    def _is_current(self, fd: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(fd), self.lock_file.stat())
+        except FileNotFoundError:
+            return False
+
+    def _clear(self, *, keep_lock: bool) -> None:
+        for entry in os.scandir(self.folder):
+            if keep_lock and entry.name == self.lock_file.name:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                os.unlink(entry.path)
+        unlink_shared(self.shared_names())
+
+    def release(self) -> None:
+        """Remove the runtime directory and every name in shared memory, then the lock."""
+        if self._lock < 0:
+            return
+        self._clear(keep_lock=False)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+        os.close(self._lock)
+        self._lock = -1
+
+
+def unlink_shared(names: Iterable[str]) -> None:
+    """Remove names from shared memory; one that is gone already is fine."""
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(SHARED_MEMORY / name)

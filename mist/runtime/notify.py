@@ -1,0 +1,30 @@
+"""Messages to the service manager (systemd's notification protocol)."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+
+def notify(text: str) -> bool:
+    """Send a state such as "READY=1" to the service manager; False when there is none or it does not listen."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return False
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            sock.sendto(text.encode(), address)
+        except OSError:
+            return False
+    return True
+
+
+def watchdog_seconds() -> float | None:
+    """Return how often the service manager wants to hear of this process, or None."""
+    wanted = os.environ.get("WATCHDOG_USEC", "")
+    owner = os.environ.get("WATCHDOG_PID", "")
+    if not wanted.isdigit() or (owner and owner != str(os.getpid())):
+        return None
+    return int(wanted) / 2_000_000

@@ -1,0 +1,42 @@
+"""The configuration as all processes but the controller see it: an immutable snapshot in the runtime directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mist.runtime.instance import Instance, write_atomically
+
+Snapshot = Mapping[str, Any]
+EMPTY: Snapshot = {"generation": 0, "config": {"protocols": [], "controller": {}}, "streams": {}}
+
+
+def write_snapshot(instance: Instance, snapshot: Snapshot) -> int:
+    """Replace the snapshot and return its generation, one more than the last."""
+    generation = int(read_snapshot(instance)["generation"]) + 1
+    data = json.dumps({**snapshot, "generation": generation}, separators=(",", ":")).encode()
+    write_atomically(instance.config_file, data)
+    return generation
+
+
+def read_snapshot(instance: Instance) -> Snapshot:
+    """Return the newest snapshot; an empty one before the first was written."""
+    try:
+        data = instance.config_file.read_bytes()
+    except FileNotFoundError:
+        return EMPTY
+    snapshot: dict[str, Any] = json.loads(data)
+    return {**EMPTY, **snapshot}
+
+
+def canonical(entry: Mapping[str, Any]) -> str:
+    """Return the text by which a protocol entry is known, whatever its state; the controller forms the same."""
+    plain = {key: value for key, value in entry.items() if key not in ("online", "error") and value is not None}
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+
+
+def stream_settings(snapshot: Snapshot, stream: str) -> Mapping[str, Any] | None:
+    """Return the configuration of a stream, found by the part of its name before the wildcard, or None."""
+    found = snapshot["streams"].get(stream.partition("+")[0])
+    return found if isinstance(found, Mapping) else None

@@ -1,0 +1,381 @@
+"""The main process: forks everything else, keeps it running, and answers on its socket. No media, no asyncio, no threads."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import setproctitle
+
+from mist.errors import AccessDenied, MistError, NotFound, TransportError
+from mist.runtime import log as runtime_log
+from mist.runtime.backoff import Backoff
+from mist.runtime.channel import Channel, Message, close_all, peer_credentials
+from mist.runtime.control import control_main, write_status
+from mist.runtime.family import Child, Family
+from mist.runtime.instance import SHARED_MEMORY, Instance
+from mist.runtime.leftovers import RecordSweeper
+from mist.runtime.listeners import Listeners, bind_listening, bind_unix
+from mist.runtime.notify import notify, watchdog_seconds
+from mist.runtime.process import adopt_orphans, children, fork, raise_descriptor_limit, send_signal
+from mist.runtime.program import Program, Server
+from mist.runtime.reactor import Reactor, Timer
+from mist.runtime.snapshot import Snapshot, read_snapshot, write_snapshot
+from mist.runtime.streams import Streams
+from mist.stream.publisher import create_account
+
+log = logging.getLogger(__name__)
+
+STATUS_DELAY_SECONDS = 0.05
+KILL_AFTER_SECONDS = 3.0
+KILL_AGAIN_SECONDS = 0.1
+DEFAULT_API_PORT = 4242
+EXIT_CONFIG = 2  # the configuration is unusable
+SOCKET_MODE = 0o660
+SWEEP_DELAY_SECONDS = 0.5
+
+Handler = Callable[[Channel, Message, list[int]], None]
+
+
+class Spawner:
+    """The service's main process."""
+
+    def __init__(self, instance: Instance, program: Program) -> None:
+        self.server = server = Server(instance, program)
+        self.instance = instance
+        self._reactor = Reactor()
+        self._family = Family(self._reactor, self._orphan_ended)
+        self._listeners = Listeners(server, self._family, self._reactor, self._changed)
+        self._streams = Streams(server, self._family, self._reactor, self._changed)
+        self._controller: Child | None = None
+        self._controller_backoff = Backoff()
+        self._api_address: tuple[str, int] = ("", 0)
+        self._api_sockets: list[socket.socket] = []
+        self._clients: set[Channel] = set()
+        self._started = time.time()
+        self._generation = 0
+        self._status_planned = False
+        self._ending = False
+        self._sweeper = RecordSweeper(server.instance)
+        self._sweep_timer: Timer | None = None
+        self._requests: dict[str, Handler] = {
+            "start": self._do_start,
+            "publish": self._do_publish,
+            "stop_stream": self._do_stop_stream,
+            "nuke_stream": self._do_nuke_stream,
+            "config": self._do_config,
+            "status": self._do_status,
+            "reload": self._do_reload,
+            "shutdown": self._do_shutdown,
+        }
+
+    # -- start -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Serve until told to end; returns the exit status. Raises MistError when the first start fails."""
+        raise_descriptor_limit()
+        self.instance.acquire()
+        try:
+            status = self._load_configuration()
+            if status != 0:
+                return status
+            self._prepare()
+            self._go()
+            self._reactor.run()
+        finally:
+            self.instance.release()
+        log.info("Stopped")
+        return 0
+
+    def _load_configuration(self) -> int:
+        """Let a short-lived process read the configuration, so that this one needs not what that takes."""
+
+        def load() -> int:
+            try:
+                write_snapshot(self.instance, self.server.program.load_config())
+            except MistError as error:
+                sys.stderr.write("".join(f"mist: {line}\n" for line in str(error).splitlines()))
+                return EXIT_CONFIG
+            return 0
+
+        pid = fork(load, keep=(), abandon=self._reactor.abandon)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    def _prepare(self) -> None:
+        snapshot = read_snapshot(self.instance)
+        self._follow_level(snapshot)
+        self._listeners.bind_first(snapshot)
+        if self.server.program.controller is not None:
+            self._api_address = api_address(snapshot)
+            self._api_sockets = bind_listening(*self._api_address, "the control API")
+        create_account(self.instance.name, memory_bound(snapshot))
+        self.server.program.preload()
+        gc.collect()
+        gc.freeze()
+
+    def _go(self) -> None:
+        adopt_orphans()
+        setproctitle.setproctitle(f"mist: server {self.instance.name}")
+        reactor = self._reactor
+        reactor.on_signal(signal.SIGCHLD, self._children_ended)
+        reactor.on_signal(signal.SIGTERM, self.shutdown)
+        reactor.on_signal(signal.SIGINT, self.shutdown)
+        reactor.on_signal(signal.SIGHUP, self._reload)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        self._door = bind_unix(str(self.instance.spawner_socket), SOCKET_MODE)
+        reactor.add_reader(self._door.fileno(), self._visitors)
+        self._start_controller()
+        self._listeners.start_all()
+        self._apply(read_snapshot(self.instance))
+        self._write_status()
+        notify("READY=1")
+        self._watchdog()
+        log.info("Server %s runs, process %d", self.instance.name, os.getpid(), extra={"kind": "CONF"})
+
+    def _watchdog(self) -> None:
+        seconds = watchdog_seconds()
+        if seconds is not None:
+            notify("WATCHDOG=1")
+            self._reactor.call_later(seconds, self._watchdog)
+
+    def _follow_level(self, snapshot: Snapshot) -> None:
+        given = self.server.program.debug
+        level = int(snapshot["config"].get("debug", 4)) if given is None else given
+        runtime_log.start_log(level, str(self.instance.log_socket))
+
+    # -- configuration ---------------------------------------------------------------------------------------------
+
+    def _apply(self, snapshot: Snapshot) -> None:
+        self._generation = int(snapshot["generation"])
+        self._follow_level(snapshot)
+        self._listeners.apply(snapshot)
+        self._streams.apply(snapshot)
+        self._changed()
+
+    def _reload(self) -> None:
+        if self._controller is not None:
+            send_signal(self._controller.pid, signal.SIGHUP)
+
+    # -- the controller --------------------------------------------------------------------------------------------
+
+    def _start_controller(self) -> None:
+        if self.server.program.controller is None or self._ending:
+            return
+        fd = self._api_sockets[0].fileno()
+        self._controller = self._family.start(
+            "controller",
+            control_main(self.server, fd),
+            on_message=lambda message: None,
+            on_ended=self._controller_ended,
+            fds=(fd,),
+        )
+        self._changed()
+
+    def _controller_ended(self, status: int) -> None:
+        child, self._controller = self._controller, None
+        if not self._ending and child is not None:
+            delay = 0.0 if child.stopping else self._controller_backoff.next_delay(child.ran_seconds())
+            self._reactor.call_later(delay, self._start_controller)
+
+    def _follow_api_address(self, snapshot: Snapshot) -> None:
+        """Move the control API to another address; the controller restarts for it."""
+        wanted = api_address(snapshot)
+        if self._controller is None or wanted == self._api_address:
+            return
+        try:
+            sockets = bind_listening(*wanted, "the control API")
+        except TransportError as error:
+            log.error("The control API stays on port %d: %s", self._api_address[1], error)
+            return
+        for sock in self._api_sockets:
+            sock.close()
+        self._api_address, self._api_sockets = wanted, sockets
+        self._controller.terminate()
+
+    # -- children --------------------------------------------------------------------------------------------------
+
+    def _children_ended(self) -> None:
+        self._family.reap()
+        if self._ending and not children(os.getpid()):
+            self._reactor.stop()
+            return
+        self._plan_sweep(SWEEP_DELAY_SECONDS)
+
+    def _orphan_ended(self, pid: int) -> None:
+        log.debug("Process %d, whose guardian was killed, has ended", pid)
+
+    def _plan_sweep(self, delay: float) -> None:
+        if self._sweep_timer is None:
+            self._sweep_timer = self._reactor.call_later(delay, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweep_timer = None
+        again = self._sweeper.sweep()
+        if again is not None:
+            self._plan_sweep(again)
+
+    # -- visitors on the socket ------------------------------------------------------------------------------------
+
+    def _visitors(self) -> None:
+        while True:
+            try:
+                sock, _ = self._door.accept()
+            except OSError:
+                return
+            _, uid, _ = peer_credentials(sock)
+            if uid not in (0, os.getuid()):
+                log.warning("Refused a visitor of user %d", uid)
+                sock.close()
+                continue
+            channel = Channel(sock)
+            self._clients.add(channel)
+            channel.attach(self._reactor, self._make_receiver(channel), self._make_leaver(channel))
+
+    def _make_receiver(self, channel: Channel) -> Callable[[Message, list[int]], None]:
+        def received(message: Message, fds: list[int]) -> None:
+            handler = self._requests.get(str(message.get("do")))
+            try:
+                if handler is None:
+                    raise NotFound(f'no request is called "{message.get("do")}"')
+                if self._ending:
+                    raise AccessDenied("The server is shutting down")
+            except MistError as error:
+                close_all(fds)
+                _answer(channel, message, {"error": type(error).__name__, "text": str(error)})
+                return
+            try:
+                handler(channel, message, fds)
+            except MistError as error:
+                _answer(channel, message, {"error": type(error).__name__, "text": str(error)})
+
+        return received
+
+    def _make_leaver(self, channel: Channel) -> Callable[[], None]:
+        return lambda: self._clients.discard(channel)
+
+    def _do_start(self, channel: Channel, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        self._streams.start(str(message["stream"]), lambda answer: _answer(channel, message, answer))
+
+    def _do_publish(self, channel: Channel, message: Message, fds: list[int]) -> None:
+        request = message["request"]
+        self._streams.publish(str(message["stream"]), request, fds, lambda answer: _answer(channel, message, answer))
+
+    def _do_stop_stream(self, channel: Channel, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        self._streams.stop(str(message["stream"]), str(message.get("reason", "CLEAN_CONTROLLER_REQ")))
+        _answer(channel, message, {"ok": True})
+
+    def _do_nuke_stream(self, channel: Channel, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        self._streams.nuke(str(message["stream"]))
+        _answer(channel, message, {"ok": True})
+
+    def _do_config(self, channel: Channel, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        snapshot = read_snapshot(self.instance)
+        self._apply(snapshot)
+        self._follow_api_address(snapshot)
+        _answer(channel, message, {"ok": True})
+
+    def _do_status(self, channel: Channel, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        _answer(channel, message, {"status": self._status()})
+
+    def _do_reload(self, channel: Channel, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        self._reload()
+        _answer(channel, message, {"ok": True})
+
+    def _do_shutdown(self, channel: Channel, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        _answer(channel, message, {"ok": True, "pid": os.getpid()})
+        self.shutdown()
+
+    # -- status ----------------------------------------------------------------------------------------------------
+
+    def _status(self) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "instance": self.instance.name,
+            "version": self.server.program.version,
+            "started": self._started,
+            "generation": self._generation,
+            "controller": {"pid": self._controller.pid if self._controller else 0, "port": self._api_address[1]},
+            "listeners": self._listeners.states(),
+            "streams": self._streams.states(),
+        }
+
+    def _changed(self) -> None:
+        """Write the status file soon."""
+        if not self._status_planned:
+            self._status_planned = True
+            self._reactor.call_later(STATUS_DELAY_SECONDS, self._write_status)
+
+    def _write_status(self) -> None:
+        self._status_planned = False
+        if self._ending:
+            return
+        status = self._status()
+        write_status(self.server, status)
+        notify(f"STATUS={len(status['streams'])} streams, {len(status['listeners'])} listeners")
+
+    # -- end -------------------------------------------------------------------------------------------------------
+
+    def shutdown(self) -> None:
+        """End every process, then this one: politely, and after a while by force."""
+        if self._ending:
+            return
+        self._ending = True
+        log.info("Stopping")
+        notify("STOPPING=1")
+        self._reactor.remove_reader(self._door.fileno())
+        self._door.close()
+        self._listeners.close()
+        self._streams.close()
+        for sock in self._api_sockets:
+            sock.close()
+        for child in self._family.children.values():
+            child.stopping = True
+        for pid in children(os.getpid()):
+            send_signal(pid, signal.SIGTERM)
+        self._reactor.call_later(KILL_AFTER_SECONDS, self._kill_all)
+        if not children(os.getpid()):
+            self._reactor.stop()
+
+    def _kill_all(self) -> None:
+        left = children(os.getpid())
+        for pid in left:
+            send_signal(pid, signal.SIGKILL)
+        self._family.reap()
+        if children(os.getpid()):
+            self._reactor.call_later(KILL_AGAIN_SECONDS, self._kill_all)
+        else:
+            self._reactor.stop()
+
+
+def _answer(channel: Channel, request: Message, answer: Message) -> None:
+    if "id" in request:
+        channel.send({**answer, "reply": request["id"]})
+
+
+def api_address(snapshot: Snapshot) -> tuple[str, int]:
+    """Return the (interface, port) of the control API."""
+    settings = snapshot["config"].get("controller") or {}
+    return str(settings.get("interface") or ""), int(settings.get("port") or DEFAULT_API_PORT)
+
+
+def memory_bound(snapshot: Snapshot) -> int:
+    """Return the bytes of shared memory that all streams together may use: by default three quarters of what there is."""
+    wanted = int((snapshot["config"].get("memory") or {}).get("total_bytes", 0))
+    if wanted:
+        return wanted
+    room = os.statvfs(SHARED_MEMORY)
+    return room.f_frsize * room.f_blocks * 3 // 4

@@ -1,0 +1,43 @@
+"""A whole server, and publishers for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.conftest import StartProgram
+from tests.support.media import Sample
+from tests.support.server import MistServer
+from tests.support.tools import Running
+
+MakeServer = Callable[..., MistServer]
+Publish = Callable[..., Running]
+
+
+@pytest.fixture
+def make_server() -> Iterator[MakeServer]:
+    """Start servers with the given configuration (arguments of MistServer); each must end well and leave nothing."""
+    with ExitStack() as stack:
+
+        def make(**options: object) -> MistServer:
+            return stack.enter_context(MistServer(**options))  # type: ignore[arg-type]
+
+        yield make
+
+
+@pytest.fixture
+def server(make_server: MakeServer) -> MistServer:
+    """Start a server with the stream `live`, that anyone here may publish to, and the wildcard streams below it."""
+    return make_server()
+
+
+@pytest.fixture
+def publish(start_program: StartProgram) -> Publish:
+    """Start ffmpeg sending a sample to a stream of a server in real time."""
+
+    def start(server: MistServer, sample: Sample, stream: str = "live", *, loop: bool = False) -> Running:
+        return start_program(sample.publish_command(server.publish_url(stream), loop=loop))
+
+    return start

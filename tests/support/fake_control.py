@@ -1,0 +1,170 @@
+"""A controller without processes: the face the runtime gives it, answered from ordinary memory, and a clock to turn.
+
+control = make_controller(tmp_path, {"streams": {"live": {"source": "push://"}}})
+control.services.connect("live", "FLV")
+control.second()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mist.controller.state import Controller
+from mist.controller.store import Store
+from mist.errors import NotFound
+from mist.stream.state import ConnectionSnapshot
+from tests.support.fake_stream import FakeReader, FakeStream
+
+START = 1_700_000_000
+CAPABILITIES: dict[str, Any] = {
+    "connectors": {
+        "HTTP": {"name": "HTTP", "provides": "HTTP", "optional": {"wrappers": {"type": "string"}}},
+        "RTMP": {"name": "RTMP", "optional": {"maxkbps": {"type": "uint", "min": 0, "max": 9000}}},
+        "FLV": {"name": "FLV", "deps": "HTTP", "url_match": ["/$.flv"]},
+        "TS": {"name": "TS", "required": {"streamname": {"type": "str"}}},
+        "TSRIST": {"name": "TSRIST", "PUSHONLY": True},
+    },
+    "inputs": {"Buffer": {"name": "Buffer", "source_match": ["push://*"], "optional": {"pass": {"type": "string"}}}},
+    "processes": {},
+}
+
+
+class Clock:
+    """Unix and monotonic seconds that only move when told to."""
+
+    def __init__(self) -> None:
+        self.now = float(START)
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Lines(logging.Handler):
+    """Remembers log records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def texts(self, kind: str = "") -> list[str]:
+        """Return the messages, of one kind if asked for."""
+        return [record.getMessage() for record in self.records if not kind or getattr(record, "kind", "") == kind]
+
+
+class LookingReader(FakeReader):
+    """A reader that can be closed, as the controller's are."""
+
+    def close(self) -> None:
+        """Let go of nothing."""
+
+
+class FakeControl:
+    """The runtime's face to the controller. streams_by_name: the active ones; snapshots: connections by record id."""
+
+    def __init__(self, clock: Clock, capabilities: Mapping[str, Any] = CAPABILITIES) -> None:
+        self.instance = "test"
+        self.capabilities = capabilities
+        self.clock = clock
+        self.lines = Lines()
+        self.log = logging.Logger("mist.test", logging.DEBUG)
+        self.log.addHandler(self.lines)
+        self.streams_by_name: dict[str, FakeStream] = {}
+        self.snapshots: dict[int, ConnectionSnapshot] = {}
+        self.states: dict[str, Any] = {}
+        self.published: list[dict[str, Any]] = []
+        self.done: list[tuple[str, ...]] = []
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    def publish_config(self, snapshot: Mapping[str, Any]) -> None:
+        self.published.append(json.loads(json.dumps(snapshot)))
+
+    def listener_states(self) -> Mapping[str, Any]:
+        return self.states
+
+    def connections(self) -> list[ConnectionSnapshot]:
+        return list(self.snapshots.values())
+
+    def streams(self) -> list[str]:
+        return sorted(self.streams_by_name)
+
+    def open_reader(self, name: str) -> Any:
+        if name not in self.streams_by_name:
+            raise NotFound(f"There is no stream {name}")
+        return LookingReader(self.streams_by_name[name])
+
+    def stream_pids(self, name: str) -> list[int]:
+        return [4711] if name in self.streams_by_name else []
+
+    async def start_stream(self, name: str) -> None:
+        self.done.append(("start", name))
+
+    async def stop_stream(self, name: str, reason: str) -> None:
+        self.done.append(("stop", name, reason))
+
+    async def nuke_stream(self, name: str) -> None:
+        self.done.append(("nuke", name))
+
+    def shutdown(self, reason: str) -> None:
+        self.done.append(("shutdown", reason))
+
+    # -- what tests do -------------------------------------------------------------------------------------------------
+
+    def connect(self, stream: str, connector: str, host: str = "203.0.113.7", token: str = "") -> int:
+        """Add a connection that begins now; returns its record id."""
+        record_id = max(self.snapshots, default=0) + 1
+        now_us = int(self.clock.now * 1_000_000)
+        self.snapshots[record_id] = ConnectionSnapshot(
+            pid=100 + record_id, connector=connector, stream=stream, host=host, token=token, started_us=now_us,
+            updated_us=now_us, down_bytes=0, up_bytes=0, position_us=0, packets=0, packets_lost=0,
+            packets_retransmitted=0, active=True, record_id=record_id,
+        )  # fmt: skip
+        return record_id
+
+    def update(self, record_id: int, **fields: Any) -> None:
+        """Change fields of a connection; `sent` and `received` add bytes."""
+        snapshot = self.snapshots[record_id]
+        sent, received = fields.pop("sent", 0), fields.pop("received", 0)
+        counters = {"down_bytes": snapshot.down_bytes + sent, "up_bytes": snapshot.up_bytes + received}
+        self.snapshots[record_id] = replace(snapshot, **{**counters, **fields})
+
+    def disconnect(self, record_id: int) -> None:
+        """Remove a connection's record."""
+        del self.snapshots[record_id]
+
+
+class ControllerUnderTest:
+    """A controller on fakes. services, clock: what it stands on; path: its configuration file."""
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        self.path = path
+        self.clock = Clock()
+        self.services = FakeControl(self.clock)
+        store = Store(path, self.services.capabilities, self.services.log, **options)
+        self.controller = Controller(self.services, store, clock=self.clock, monotonic=self.clock)  # type: ignore[arg-type]
+        self.controller.publish(store.config)
+
+    def second(self, count: int = 1) -> None:
+        """Let seconds pass."""
+        for _ in range(count):
+            self.clock.now += 1
+            self.controller.tick()
+
+
+def make_controller(folder: Path, document: Mapping[str, Any] | None = None, **options: Any) -> ControllerUnderTest:
+    """Return a controller whose configuration file holds a document, or does not exist."""
+    path = folder / "config.json"
+    if document is not None:
+        path.write_text(json.dumps(document))
+    return ControllerUnderTest(path, **options)

@@ -1,0 +1,130 @@
+"""Every API call as a request and the reply to it (tests/data/api/pairs.json)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mist.controller.api import Api, ApiConnection
+from mist.controller.calls import CALLS
+from mist.core.packet import Packet
+from mist.formats.tracks import AAC, AUDIO, H264, VIDEO, TrackInfo
+from tests.support.fake_control import ControllerUnderTest, make_controller
+from tests.support.fake_stream import FakeStream
+
+PAIRS: list[dict[str, Any]] = json.loads((Path(__file__).parents[2] / "data/api/pairs.json").read_text())
+PLACEHOLDERS = {"<object>": dict, "<list>": list, "<text>": str, "<int>": int, "<number>": (int, float)}
+REMOTE, HERE = "203.0.113.9", "127.0.0.1"
+
+
+def differences(expected: Any, found: Any, path: str = "reply") -> list[str]:
+    """Return where a reply is not as recorded. "<int>" and the like stand for any value; "..." allows more members."""
+    if isinstance(expected, str) and expected in PLACEHOLDERS:
+        return [] if isinstance(found, PLACEHOLDERS[expected]) else [f"{path}: {found!r} is no {expected}"]
+    if isinstance(expected, dict) and isinstance(found, dict):
+        keys = set(expected) - {"..."}
+        more = [] if "..." in expected else [f"{path}: {key} is too much" for key in found.keys() - keys]
+        missing = [f"{path}: {key} is missing" for key in keys - found.keys()]
+        parts = [differences(expected[key], found[key], f"{path}.{key}") for key in keys & found.keys()]
+        return [*more, *missing, *(text for part in parts for text in part)]
+    if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        parts = [
+            differences(one, two, f"{path}[{n}]") for n, (one, two) in enumerate(zip(expected, found, strict=True))
+        ]
+        return [text for part in parts for text in part]
+    return [] if expected == found else [f"{path}: {found!r} is not {expected!r}"]
+
+
+def bring_about(control: ControllerUnderTest, before: dict[str, Any]) -> None:
+    """Let happen what a recorded pair is asked after: log lines, or seconds with a publisher and a viewer."""
+    if "log" in before:
+        control.controller.log_ring.add(before["log"])
+    if "seconds" not in before:
+        return
+    video = TrackInfo(VIDEO, H264, b"\1", 1, width=640, height=360, frame_rate_mhz=25_000)
+    stream = FakeStream("live", [video, TrackInfo(AUDIO, AAC, b"\x11\x90", 2, sample_rate_hz=48_000, channels=2)])
+    for millisecond in range(1000, 2001, 40):
+        stream.write(Packet(0, millisecond * 1000, 0, millisecond % 400 == 200, b"frame"))
+    for millisecond in range(1000, 2001, 20):
+        stream.write(Packet(1, millisecond * 1000, 0, True, b"sound"))
+    control.services.streams_by_name["live"] = stream
+    publisher = control.services.connect("live", "INPUT:RTMP", "198.51.100.2")
+    viewer = control.services.connect("live", "FLV")
+    for second in range(before["seconds"]):
+        control.services.update(publisher, received=2000)
+        control.services.update(viewer, sent=1000, position_us=(second + 1) * 1_000_000)
+        control.second()
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair["name"])
+def test_pair(pair: dict[str, Any], tmp_path: Path) -> None:
+    """The reply is the recorded one, and the log says what was refused."""
+    control = make_controller(tmp_path, pair.get("config", {"streams": {"live": {"source": "push://"}}}))
+    bring_about(control, pair.get("before", {}))
+    control.services.lines.records.clear()
+    control.controller.endpoint = ("0.0.0.0", 4242)
+
+    async def ask() -> dict[str, Any]:
+        connection = ApiConnection()
+        connection.authorised = "remote" in pair
+        local = "remote" not in pair
+        reply = await Api(control.controller).run(
+            dict(pair["command"]), connection, HERE if local else REMOTE, local=local
+        )
+        await asyncio.sleep(0)
+        return reply
+
+    reply = asyncio.run(ask())
+    expected = pair["reply"]
+    if "minimal" in pair["command"]:
+        status = {"status": "OK"} if "remote" in pair else {"status": "NOACC"}
+        expected = {"LTS": 1, "authorize": status, **expected}
+    assert differences(expected, reply) == []
+    problems = [
+        record.getMessage() for record in control.services.lines.records if record.levelname in ("ERROR", "WARNING")
+    ]
+    for text in pair.get("logs", []):
+        assert any(text in problem for problem in problems), problems
+    assert pair.get("logs") or not [text for text in problems if "replaced by a backup" not in text]
+
+
+def test_every_call_is_recorded() -> None:
+    """Each call of the table appears in at least one pair."""
+    recorded = {key for pair in PAIRS for key in pair["command"]}
+    assert {call.name for call in CALLS if not call.always or call.name == "log"} - recorded == set()
+
+
+def test_work_behind_calls(tmp_path: Path) -> None:
+    """Calls that say nothing in their reply reach the runtime: nuke, shutdown, stop of an always-on stream."""
+    control = make_controller(tmp_path, {"streams": {"a": {"source": "push://", "always_on": True}}})
+    control.services.streams_by_name["a"] = FakeStream("a")
+
+    async def ask() -> None:
+        await Api(control.controller).run(
+            {"nuke_stream": "X+y", "shutdown": "bye", "deletestream": "a"}, ApiConnection(), HERE, local=True
+        )
+        await asyncio.sleep(0)
+        await control.controller.watch.close()
+
+    asyncio.run(ask())
+    assert sorted(control.services.done) == [
+        ("nuke", "x+y"),
+        ("shutdown", "bye"),
+        ("stop", "a", "CLEAN_CONTROLLER_REQ"),
+    ]
+    assert control.services.published[-1]["streams"] == {}
+
+
+def test_changes_are_published_once(tmp_path: Path) -> None:
+    """A command that changes something publishes the snapshot; one that reads does not."""
+    control = make_controller(tmp_path, {})
+    api = Api(control.controller)
+    before = len(control.services.published)
+    asyncio.run(api.run({"addstream": {"a": {"source": "push://"}}}, ApiConnection(), HERE, local=True))
+    asyncio.run(api.run({"streams": 1, "addstream": {"a": {"source": "push://"}}}, ApiConnection(), HERE, local=True))
+    assert len(control.services.published) == before + 1
+    assert control.services.published[-1]["streams"]["a"]["DVR"] == 50_000

@@ -1,0 +1,89 @@
+"""The running configuration: when the file is written, and what a bad reload leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from tests.support.fake_control import make_controller
+
+
+def test_nothing_configured_writes_nothing(tmp_path: Path) -> None:
+    """Without a file and without changes, no file appears, not even at the end."""
+    control = make_controller(tmp_path, built_in={"demo": {"source": "demo:"}})
+    control.clock.now += 1000
+    control.controller.check()
+    control.controller.store.save_if_changed()
+    assert not control.path.exists()
+    assert "demo" in control.services.published[-1]["streams"]
+
+
+def test_changes_are_written_a_minute_later(tmp_path: Path) -> None:
+    """The last change counts; built-in streams and default protocols never reach the file."""
+    control = make_controller(tmp_path, built_in={"demo": {"source": "demo:"}})
+    store = control.controller.store
+    store.streams["a"] = {"source": "push://"}
+    control.controller.commit()
+    control.clock.now += 40
+    store.streams["b"] = {"source": "push://"}
+    control.controller.commit()
+    control.clock.now += 40
+    control.controller.check()
+    assert not control.path.exists()
+    control.clock.now += 21
+    control.controller.check()
+    assert json.loads(control.path.read_text()) == {"streams": {"a": {"source": "push://"}, "b": {"source": "push://"}}}
+
+
+def test_change_and_back_writes_nothing(tmp_path: Path) -> None:
+    control = make_controller(tmp_path)
+    control.controller.store.streams["a"] = {"source": "push://"}
+    control.controller.commit()
+    del control.controller.store.streams["a"]
+    control.controller.commit()
+    control.controller.store.save_if_changed()
+    assert not control.path.exists()
+
+
+def test_bad_reload_keeps_what_runs(tmp_path: Path) -> None:
+    """The old configuration stays, unsaved changes with it, and the log has file, key, value and expectation."""
+    control = make_controller(tmp_path, {"tags": ["a"]})
+    control.path.write_text(json.dumps({"tag": ["b"]}))
+    assert not control.controller.reload("SIGHUP")
+    assert control.controller.store.document["tags"] == ["a"]
+    assert any(str(control.path) in line and '"tags"' in line for line in control.services.lines.texts())
+
+
+def test_changed_file_is_read(tmp_path: Path) -> None:
+    """A file that somebody else wrote is read at the next check; our own writing is not a change."""
+    control = make_controller(tmp_path, {"tags": ["a"]})
+    control.controller.check()
+    published = len(control.services.published)
+    control.controller.store.save()
+    control.controller.check()
+    assert len(control.services.published) == published
+    control.path.write_text(json.dumps({"tags": ["b"]}))
+    os.utime(control.path, ns=(1, 1))
+    control.controller.check()
+    assert control.services.published[-1]["tags"] == ["b"]
+
+
+def test_failed_save_is_told_and_tried_again(tmp_path: Path) -> None:
+    control = make_controller(tmp_path)
+    control.path.mkdir()
+    control.controller.store.streams["a"] = {"source": "push://"}
+    control.controller.commit()
+    control.controller.store.save()
+    assert any("could not be saved" in line for line in control.services.lines.texts())
+    control.path.rmdir()
+    control.controller.store.save_if_changed()
+    assert json.loads(control.path.read_text())["streams"] == {"a": {"source": "push://"}}
+
+
+def test_impossible_change_is_dropped(tmp_path: Path) -> None:
+    control = make_controller(tmp_path, {})
+    control.controller.store.document["flub"] = 1
+    control.controller.commit()
+    assert "flub" not in control.controller.store.document
+    assert any("flub: unknown key" in line for line in control.services.lines.texts())
