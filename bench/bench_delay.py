@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from bench.harness import live_file, report, run_viewers, server
 from bench.publisher import endless
 from bench.rtmp import publishing_session, started
+from mist.formats.rtmp.messages import Media
 
 VIDEO = 9
 
@@ -61,7 +62,7 @@ class RtmpProbe:
         output = self.session.take_output()
         if output:
             self.sock.sendall(output)
-        return [event.time_ms for event in events if getattr(event, "type_id", None) == VIDEO]
+        return [event.time_ms for event in events if isinstance(event, Media) and event.type_id == VIDEO]
 
 
 def percentile(values: list[float], share: float) -> float:

@@ -165,7 +165,9 @@ def test_info_document_and_page(server: MistServer, publish: Publish) -> None:
     assert tracks[0]["rate"] == 48000
     assert tracks[0]["channels"] == 2
     assert (tracks[1]["width"], tracks[1]["height"]) == (320, 180)
-    assert {"flv", "ts", "mp4"} <= {str(source["relurl"]).partition("?")[0].rpartition(".")[2] for source in document["source"]}
+    assert {"flv", "ts", "mp4"} <= {
+        str(source["relurl"]).partition("?")[0].rpartition(".")[2] for source in document["source"]
+    }
     page = server.get("/live.html").decode()
     assert "live" in page
     assert page.lstrip().lower().startswith("<!doctype html")
