@@ -16,7 +16,7 @@ from mist.core.packet import Packet
 from mist.formats import codecs
 from mist.formats.mp4_boxes import LiveMovie, track_timing
 from mist.formats.tracks import TrackInfo
-from tests.support import browser
+from tests.support import page_runner
 from tests.support.mp4_boxes_reader import fragments
 from tests.support.mp4_samples import (
     AUDIO_ENCODERS,
@@ -276,7 +276,7 @@ def watch(
         for number, piece in enumerate(pieces):
             yield number * 0.004, piece
 
-    report = browser.run_page(page, {"/live.mp4": ("video/mp4", media)})
+    report = page_runner.run_page(page, {"/live.mp4": ("video/mp4", media)})
     assert report["failure"] is None, report
     assert report["ran"] > seconds, report
     return report
