@@ -35,7 +35,7 @@ class FlvProbe:
         """Return the times, ms, of the video tags that are complete now."""
         self.buffer += self.sock.recv(1 << 20)
         if not self.in_media:
-            head, mark, rest = self.buffer.partition(b"\r\n\r\nFLV")
+            _head, mark, rest = self.buffer.partition(b"\r\n\r\nFLV")
             if not mark or len(rest) < 10:
                 return []
             self.buffer, self.in_media = rest[10:], True
