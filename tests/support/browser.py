@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -21,7 +22,9 @@ FLAGS = (
 
 def find_chromium() -> str | None:
     """Return the path of a Chromium, or None."""
-    return next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    return next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
 
 
 class Browser:
@@ -36,15 +39,24 @@ class Browser:
         self.console: list[str] = []
         self._buffer = b""
         self._number = 0
+        # The program reads commands from descriptor 3 and writes to 4; ours must not be one of these.
+        theirs = fcntl.fcntl(read_commands, fcntl.F_DUPFD, 64), fcntl.fcntl(write_answers, fcntl.F_DUPFD, 64)
         self._process = subprocess.Popen(
             [
-                "/bin/sh", "-c", f'exec "$@" 3<&{read_commands} 4>&{write_answers}', "sh",
-                program, *FLAGS, *flags, f"--user-data-dir={self._profile}", f"--window-size={width},{height}", "about:blank",
+                program,
+                *FLAGS,
+                *flags,
+                f"--user-data-dir={self._profile}",
+                f"--window-size={width},{height}",
+                "about:blank",
             ],
-            pass_fds=(read_commands, write_answers),
+            pass_fds=(3, 4),
+            preexec_fn=lambda: (os.dup2(theirs[0], 3), os.dup2(theirs[1], 4)),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
+        for fd in theirs:
+            os.close(fd)
         os.close(read_commands)
         os.close(write_answers)
         self._session: str | None = None
@@ -56,7 +68,9 @@ class Browser:
 
     def resize(self, width: int, height: int) -> None:
         """Give the page another size."""
-        self.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.command(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+        )
 
     def command(self, method: str, **parameters: Any) -> Any:
         """Send a command and return its result."""
@@ -93,7 +107,9 @@ class Browser:
 
     def evaluate(self, expression: str) -> Any:
         """Return the value of a JavaScript expression; a promise is awaited."""
-        result = self.command("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True, userGesture=False)
+        result = self.command(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True, userGesture=False
+        )
         if "exceptionDetails" in result:
             raise RuntimeError(str(result["exceptionDetails"]))
         return result["result"].get("value")
