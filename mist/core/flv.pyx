@@ -729,7 +729,7 @@ cdef class FlvReader:
         cdef size_t have = <size_t> PyBytes_GET_SIZE(view) - at[0]
         cdef size_t length
         cdef FlvTag tag
-        self._wanted = (self._skip if self._skip else 1) if self._begun else 9
+        self._wanted = 1 if self._begun else 9
         if self._skip and have:
             length = min(self._skip, have)
             self._skip -= length
