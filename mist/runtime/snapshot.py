@@ -31,8 +31,8 @@ def read_snapshot(instance: Instance) -> Snapshot:
 
 
 def canonical(entry: Mapping[str, Any]) -> str:
-    """Return the text by which a protocol entry is known, whatever its state."""
-    plain = {key: value for key, value in entry.items() if key != "online"}
+    """Return the text by which a protocol entry is known, whatever its state; the controller forms the same."""
+    plain = {key: value for key, value in entry.items() if key not in ("online", "error") and value is not None}
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 

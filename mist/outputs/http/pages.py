@@ -34,7 +34,7 @@ JAVASCRIPT: Final = "application/javascript; charset=utf-8"
 STATIC_CACHE: Final = "public, max-age=86400"
 
 _TIME = re.compile(r"(?:(?:(\d{1,4})[h:])?(\d{1,6})[m:])?(\d{1,9}(?:\.\d{1,6})?)s?")
-_PLACEHOLDER = re.compile(r"@([A-Z]+)@")
+_PLACEHOLDER = re.compile(r"@([A-Z0-9]+)@")
 
 Handler = Callable[[OutputServices, Request, Response], Awaitable[None] | None]
 
@@ -260,7 +260,10 @@ class Pages:
             services.close_stream(reader)
         if not states:
             raise NotFound("The stream has no video")
-        port = next((p.get("port") for p in _protocols(services) if p.get("connector") == "RTMP"), None) or DEFAULT_RTMP_PORT
+        port = (
+            next((p.get("port") for p in _protocols(services) if p.get("connector") == "RTMP"), None)
+            or DEFAULT_RTMP_PORT
+        )
         host = urlsplit(self.bases(request)[0]).hostname or "localhost"
         address = f"rtmp://[{host}]:{port}/play/" if ":" in host else f"rtmp://{host}:{port}/play/"
         lines = [
