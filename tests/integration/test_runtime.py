@@ -62,13 +62,12 @@ class Publisher:
     def is_connected(self) -> bool:
         """Tell whether the server has not hung up."""
         try:
-            while self.peer.socket.recv(4096, socket.MSG_DONTWAIT):
-                pass
-            return False
-        except BlockingIOError:
-            return True
+            while select.select([self.peer.socket], [], [], 0)[0]:
+                if not self.peer.socket.recv(4096):
+                    return False
         except OSError:
             return False
+        return True
 
     def stop(self) -> None:
         self._ended.set()
