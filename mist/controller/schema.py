@@ -68,7 +68,10 @@ class ProtocolEntry(Section):
 
 
 class Memory(Section):
-    """Bounds of shared memory. total_bytes 0: three quarters of what the shared-memory file system holds."""
+    """Bounds of shared memory. total_bytes 0: three quarters of what the shared-memory file system holds.
+
+    packet_bytes: the largest packet that a source may send.
+    """
 
     per_stream_bytes: Annotated[int, Field(ge=1024 * 1024)] = DEFAULT_STREAM_BYTES
     total_bytes: Annotated[int, Field(ge=0)] = 0

@@ -16,7 +16,7 @@ from mist.controller.reports import Reports
 from mist.controller.statistics import Statistics
 from mist.controller.store import Store
 from mist.controller.streams import StreamWatch
-from mist.controller.system_load import SystemLoad, boot_time
+from mist.controller.system_load import SystemLoad, boot_time, default_memory_bound
 from mist.errors import ConfigError
 from mist.stream.services import ControlServices
 
@@ -54,6 +54,10 @@ class Controller:
     def publish(self, config: Config) -> None:
         """Give a configuration to the parts of the controller and to all processes."""
         snapshot = config.snapshot()
+        memory = snapshot["config"]["memory"]
+        memory["total_bytes"] = memory["total_bytes"] or default_memory_bound()
+        if unsaved := self.store.unsaved():
+            snapshot["unsaved"] = unsaved
         self.statistics.configure(snapshot)
         self.watch.configure(snapshot)
         self.services.publish_config(snapshot)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,29 +104,27 @@ class StreamWatch:
             self._readers.pop(name).close()
         for name, stream in self.configured.items():
             if stream.get("always_on") and name not in self._tasks and self.status(name) == StreamStatus.OFF:
-                self._run(name, name, self.services.start_stream(name))
+                self._run(name, name, partial(self.services.start_stream, name))
 
     def stop(self, name: str, reason: str) -> None:
         """Stop a stream that runs, without waiting for it."""
         if self.status(name) != StreamStatus.OFF:
-            self._run(f"stop {name}", name, self.services.stop_stream(name, reason))
+            self._run(f"stop {name}", name, partial(self.services.stop_stream, name, reason))
 
     def nuke(self, name: str) -> None:
         """Remove everything of a stream by force, without waiting for it."""
-        self._run(f"nuke {name}", name, self.services.nuke_stream(name))
+        self._run(f"nuke {name}", name, partial(self.services.nuke_stream, name))
 
-    def _run(self, key: str, stream: str, work: Coroutine[Any, Any, None]) -> None:
+    def _run(self, key: str, stream: str, work: Callable[[], Awaitable[None]]) -> None:
         """Let something be done to a stream in the background; what is under way under the same key goes on instead."""
-        if key in self._tasks:
-            work.close()
-            return
-        task = self.services.loop.create_task(self._guarded(stream, work))
-        self._tasks[key] = task
-        task.add_done_callback(lambda _task: self._tasks.pop(key, None))
+        if key not in self._tasks:
+            task = self.services.loop.create_task(self._guarded(stream, work))
+            self._tasks[key] = task
+            task.add_done_callback(lambda _task: self._tasks.pop(key, None))
 
-    async def _guarded(self, stream: str, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, stream: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except (MistError, OSError) as error:
             self.services.log.warning("%s", error, extra={"stream": stream})
 

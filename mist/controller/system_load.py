@@ -101,6 +101,11 @@ def _shared_memory() -> tuple[int, int]:
     return status.f_blocks * status.f_frsize // 1024, status.f_bavail * status.f_frsize // 1024
 
 
+def default_memory_bound() -> int:
+    """Return the bytes of shared memory that all streams together may use unless configured; 0 when unknown."""
+    return _shared_memory()[0] * 1024 // 4 * 3
+
+
 def _percent(part: int, whole: int) -> float:
     return round(100 * part / whole, 1) if whole else 0.0
 

@@ -19,7 +19,7 @@ from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_NONE, PROT_READ, PROT_WRITE
 from posix.time cimport clock_gettime, itimerspec, timespec
 from posix.unistd cimport close, ftruncate, read
 
-from mist.core.checkpoint cimport MAX_CURSORS, Record
+from mist.core.checkpoint cimport MAX_CURSORS
 from mist.core.doorbell cimport Doorbell
 from mist.core.packet cimport NEW_INIT, PacketView
 from mist.core.shm cimport load32, load64, monotonic_us, unix_us
@@ -803,6 +803,7 @@ cdef class Fanout:
         if record is not None:
             cursors = list(zip(group.order, group.positions(), strict=True))
             record.checkpoint(str(key)[:31], cursors[:MAX_CURSORS], 0, 0, b"")
+        self.deliver_group(group)  # a new viewer does not wait for the next merged write
         self.service(watch)
         return viewer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from mist.errors import RemoteProtocolError
@@ -23,6 +24,10 @@ def attempt(parse: Callable[[bytes], Any], data: bytes) -> Any:
         return None
 
 
+def _ignore(ask: Callable[[], Any], _data: bytes) -> Any:
+    return ask()
+
+
 def ask_everything(kind: str, codec: str, data: bytes, parsers: Iterable[Callable[[bytes], Any]]) -> None:
     """Run each parser over data and its two halves, and every question about a track of this codec."""
     init_data, payload = split_seed(data)
@@ -31,7 +36,7 @@ def ask_everything(kind: str, codec: str, data: bytes, parsers: Iterable[Callabl
             attempt(parse, part)
     track = TrackInfo(kind, codec, init_data=init_data)
     for ask in (codecs.codec_string, codecs.has_bframes, codecs.profile_level):
-        attempt(lambda _, ask=ask: ask(track), b"")
+        attempt(partial(_ignore, partial(ask, track)), b"")
     for known in (track, track.changed(init_data=b"")):
         codecs.is_keyframe(known, payload)
         codecs.refreshed(known, payload)
@@ -41,6 +46,6 @@ def ask_everything(kind: str, codec: str, data: bytes, parsers: Iterable[Callabl
             again = known.changed(init_data=changed)
             assert codecs.parameter_sets(again, payload) is None, "the same packet changes the track twice"
             assert codecs.codec_string(codecs.complete(again))
-        complete = attempt(lambda _, known=known: codecs.complete(known, payload), b"")
+        complete = attempt(partial(codecs.complete, known), payload)
         if complete is not None:
             assert codecs.complete(complete, payload) == complete

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from mist.core import nal
 from mist.core.bits import BitReader
 from tests.fuzz.codec_harness import attempt
@@ -13,7 +16,7 @@ def fuzz(data: bytes) -> None:
     """Convert data between the framings, both ways; read it as numbers."""
     for size in (1, 2, 3, 4):
         for convert in (nal.split_length_prefixed, nal.length_prefixed_to_annexb, nal.change_length_size):
-            attempt(lambda part, convert=convert, size=size: convert(part, size), data)
+            attempt(partial(_swap, convert, size), data)
         nal.nal_types(data, True, size)
     nal.select_units(data, (1 << 64) - 1, True, 7)
     prefixed = nal.annexb_to_length_prefixed(data)
@@ -24,6 +27,10 @@ def fuzz(data: bytes) -> None:
     assert nal.unescape(escaped) in (data, data + b"\3")
     assert len(nal.unescape(data)) <= len(data)
     attempt(_read_numbers, data)
+
+
+def _swap(convert: Callable[[bytes, int], object], size: int, data: bytes) -> object:
+    return convert(data, size)
 
 
 def _read_numbers(data: bytes) -> None:

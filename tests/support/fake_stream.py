@@ -34,6 +34,7 @@ class _Track:
     discontinuities: int = 0
     valid: bool = True
     payload_bytes: int = 0
+    first_fragment: int = 0
 
     @property
     def next_sequence(self) -> int:
@@ -57,7 +58,7 @@ class _Track:
             has_bframes=any(packet.offset_us for packet in self.packets),
             first_sequence=self.first_sequence,
             next_sequence=self.next_sequence,
-            first_fragment=self.keys[0].fragment if self.keys else self.fragment + 1,
+            first_fragment=self.first_fragment,
             longest_fragment_us=self.longest_fragment_us,
         )
 
@@ -120,6 +121,8 @@ class FakeStream:
         track = self._tracks[index]
         end = track.keys[keys].sequence
         gone = end - track.first_sequence
+        first, last_gone = track.keys[keys], track.keys[keys - 1]
+        track.first_fragment = first.fragment + (first.fragment == last_gone.fragment)
         del track.keys[:keys], track.packets[:gone], track.arrivals[:gone]
         track.first_sequence = end
         self.key_generation += 1

@@ -131,9 +131,9 @@ def test_wrong_frames() -> None:
             ac3.parse_sync_frame(wrong)
     broken = bytearray(extended_frame())
     for byte, value in ((2, 0xC0), (4, 0xF0)):
-        wrong = bytearray(broken)
-        wrong[byte] |= value
+        damaged = bytearray(broken)
+        damaged[byte] |= value
         with pytest.raises(RemoteProtocolError):
-            ac3.parse_sync_frame(bytes(wrong))
+            ac3.parse_sync_frame(bytes(damaged))
     assert set(names("ac3")) >= {"eac3", "eac3_51", "eac3_mono"}
     assert (ac3.codec_string(True), ac3.codec_string(False)) == ("ec-3", "ac-3")

@@ -62,7 +62,7 @@ def test_record_round_trip(name: str) -> None:
     sps = hevc.parse_sps(sets[1][0])
     assert (video.id, hevc.parse_pps_ids(sets[2][0])) == (sps.vps_id, (0, sps.id))
     assert video.profile_tier_level == sps.profile_tier_level
-    with_sei = hevc.build_hvcc(*sets, [b"\x4e\x01\x05\x01\x00\x80"])
+    with_sei = hevc.build_hvcc(sets[0], sets[1], sets[2], [b"\x4e\x01\x05\x01\x00\x80"])
     assert hevc.parse_hvcc(with_sei).of_type(hevc.PREFIX_SEI) == (b"\x4e\x01\x05\x01\x00\x80",)
 
 

@@ -1,0 +1,192 @@
+"""A live stream as a list of segments: which fragments are whole, what a playlist lists, and a cache of muxed ones.
+
+A segment holds one fragment of its main track, and of every other track the packets whose decode time is in
+[from, to): consecutive segments neither lose nor repeat a packet. Numbers and limits come from the key records in
+shared memory, so all processes agree.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from mist.core.muxer import Muxer
+from mist.core.packet import Packet
+from mist.stream.state import Key, TrackState
+
+STALLED_US: Final = 5_000_000  # a track this far behind the main one is not waited for
+MIN_LISTED_TARGETS: Final = 4  # a playlist keeps this many target durations when it drops old segments
+UNLISTED: Final = 2  # of the oldest fragments, so that what was listed a moment ago can still be fetched
+ROUNDING_US: Final = 550_000  # rounds a duration to seconds as RFC 8216 does, with 50 ms to spare for jitter
+DEFAULT_FRAME_US: Final = 40_000
+DEFAULT_CACHE_BYTES: Final = 8 << 20
+
+
+class Reader(Protocol):
+    """What of `StreamReader` is used here."""
+
+    @property
+    def segment_us(self) -> int: ...
+    def keys(self, index: int) -> list[Key]: ...
+    def packets(self, index: int, first_sequence: int, end_sequence: int) -> list[Packet]: ...
+    def sequence_at(self, index: int, dts_us: int) -> int: ...
+    def mux_range(self, muxer: Muxer, ranges: Sequence[tuple[int, int, int]]) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """A whole fragment. from_us, to_us: decode times, to is where the next begins.
+
+    discontinuities: breaks of the stream up to its beginning, as `Key` counts them.
+    """
+
+    number: int
+    from_us: int
+    to_us: int
+    discontinuities: int = 0
+
+    @property
+    def duration_us(self) -> int:
+        return self.to_us - self.from_us
+
+    @property
+    def from_ms(self) -> int:
+        """The beginning as URLs name it."""
+        return (self.from_us + 500) // 1000
+
+    @property
+    def to_ms(self) -> int:
+        """The end as URLs name it."""
+        return (self.to_us + 500) // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentList:
+    """The whole fragments of a track, oldest first.
+
+    complete: False while one is held back only because another track has not got there. ended: no more will come.
+    """
+
+    fragments: tuple[Fragment, ...]
+    complete: bool
+    ended: bool
+
+    def find(self, from_ms: int, to_ms: int) -> Fragment | None:
+        """Return the fragment that a URL names."""
+        for fragment in self.fragments:
+            if fragment.from_ms == from_ms and fragment.to_ms == to_ms:
+                return fragment
+        return None
+
+
+def list_fragments(reader: Reader, main: TrackState, others: Sequence[TrackState], ended: bool = False) -> FragmentList:
+    """Return the fragments of the main track for which all packets of all tracks are there.
+
+    others: the tracks that are muxed with it, or instead of it. ended: the stream has ended, so its last fragment is whole too.
+    """
+    starts: list[Key] = []
+    for key in reader.keys(main.index):
+        if key.fragment >= main.first_fragment and (not starts or key.fragment != starts[-1].fragment):
+            starts.append(key)
+    ends = [key.dts_us for key in starts[1:]]
+    if ended and starts:
+        ends.append(_end_us(reader, main))
+    fragments = [
+        Fragment(key.fragment, key.dts_us, end_us, key.discontinuities)
+        for key, end_us in zip(starts, ends, strict=False)
+        if end_us > key.dts_us
+    ]
+    whole = len(fragments)
+    if not ended:
+        limit_us = min((_known_until(track, main) for track in others), default=None)
+        while limit_us is not None and whole and fragments[whole - 1].to_us > limit_us:
+            whole -= 1
+    return FragmentList(tuple(fragments[:whole]), whole == len(fragments), ended)
+
+
+def _known_until(track: TrackState, main: TrackState) -> int:
+    """Return the decode time before which a track has everything, or the main track's where it has fallen silent."""
+    known_us = max(track.now_us, track.last_us) if track.next_sequence else main.last_us
+    return main.last_us if main.last_us - known_us > STALLED_US else known_us
+
+
+def _end_us(reader: Reader, track: TrackState) -> int:
+    """Return where a track's last packet ends, guessing its duration from the one before."""
+    last = reader.packets(track.index, max(track.next_sequence - 2, track.first_sequence), track.next_sequence)
+    length_us = last[-1].dts_us - last[0].dts_us if len(last) > 1 else DEFAULT_FRAME_US
+    return (last[-1].dts_us if last else track.last_us) + length_us
+
+
+def target_duration_s(reader: Reader, main: TrackState, fragments: Sequence[Fragment]) -> int:
+    """Return the target duration: the longest fragment in whole seconds (RFC 8216 section 4.3.3.1).
+
+    Follows the longest of the stream's life, so that it stays as it is and is the same in all processes.
+    """
+    longest_us = max(
+        (fragment.duration_us for fragment in fragments), default=max(reader.segment_us, main.longest_fragment_us)
+    )
+    return max((max(longest_us, main.longest_fragment_us, reader.segment_us) + ROUNDING_US) // 1_000_000, 1)
+
+
+def listed(fragments: Sequence[Fragment], target_s: int, limit: int = 0) -> Sequence[Fragment]:
+    """Return the fragments that a live playlist lists: without the oldest, which are about to leave the buffer.
+
+    limit: longest list, 0 for any. What is left is never shorter than MIN_LISTED_TARGETS target durations.
+    """
+    if not fragments:
+        return fragments
+    end_us = fragments[-1].to_us
+    enough_us = MIN_LISTED_TARGETS * target_s * 1_000_000
+    first = 0
+    wanted = max(UNLISTED, len(fragments) - limit if limit > 0 else 0)
+    while first < wanted and first + 1 < len(fragments) and end_us - fragments[first + 1].from_us >= enough_us:
+        first += 1
+    return fragments[first:]
+
+
+def segment_ranges(reader: Reader, fragment: Fragment, indexes: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Return (track index, first packet number, end) of each track for `StreamReader.mux_range`."""
+    return [
+        (index, reader.sequence_at(index, fragment.from_us), reader.sequence_at(index, fragment.to_us))
+        for index in indexes
+    ]
+
+
+class SegmentCache:
+    """The newest used segments of a process, up to a number of bytes."""
+
+    def __init__(self, limit_bytes: int = DEFAULT_CACHE_BYTES) -> None:
+        self.limit_bytes = limit_bytes
+        self.bytes_used = 0
+        self.misses = 0
+        self._segments: OrderedDict[Hashable, bytes] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._segments)
+
+    def get(self, key: Hashable) -> bytes | None:
+        """Return a segment and keep it for longer."""
+        segment = self._segments.get(key)
+        if segment is not None:
+            self._segments.move_to_end(key)
+        return segment
+
+    def get_or_make(self, key: Hashable, make: Callable[[], bytes]) -> bytes:
+        """Return a segment, made if it is not there; one over the limit is not kept."""
+        segment = self.get(key)
+        if segment is None:
+            self.misses += 1
+            segment = make()
+            if len(segment) <= self.limit_bytes:
+                self._segments[key] = segment
+                self.bytes_used += len(segment)
+                while self.bytes_used > self.limit_bytes:
+                    self.bytes_used -= len(self._segments.popitem(last=False)[1])
+        return segment
+
+    def forget(self, belongs: Callable[[Hashable], bool]) -> None:
+        """Drop the segments whose key belongs to what has ended."""
+        for key in [key for key in self._segments if belongs(key)]:
+            self.bytes_used -= len(self._segments.pop(key))
