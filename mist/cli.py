@@ -5,18 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import mist
 from mist.errors import MistError
-from mist.runtime.channel import read_message, write_message
-from mist.runtime.instance import DEFAULT_NAME, Instance, base_folder
+from mist.runtime.instance import DEFAULT_NAME, Instance
 from mist.runtime.log import parse_level
+from mist.runtime.process import is_alive
+from mist.runtime.spawner_link import ask_blocking
 
 DEFAULT_CONFIG = Path("/etc/mist/config.json")
 
@@ -62,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--demo", action="store_true", help='add the streams "demo" (test picture) and "live" (publish to it)'
     )
     serve.add_argument(
-        "--log-level", default="4", metavar="LEVEL", help="0 to 10, or error, warn, info, debug (default 4)"
+        "--log-level", metavar="LEVEL", help="0 to 10, or error, warn, info, debug (default: config.debug, which is 4)"
     )
     serve.set_defaults(run=run_serve)
 
@@ -95,6 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def run_serve(options: argparse.Namespace) -> int:
@@ -103,7 +105,7 @@ def run_serve(options: argparse.Namespace) -> int:
     from mist.runtime.spawner import Spawner
 
     try:
-        debug = parse_level(options.log_level)
+        debug = None if options.log_level is None else parse_level(options.log_level)
     except ValueError as error:
         print(f"mist: --log-level: {error}", file=sys.stderr)
         return 2
@@ -117,33 +119,13 @@ def run_serve(options: argparse.Namespace) -> int:
     return Spawner(Instance(options.instance), program).run()
 
 
-def ask(instance: Instance, message: dict[str, Any]) -> dict[str, Any]:
-    """Send one request to a running server and return its reply. Raises MistError."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-        sock.settimeout(5)
-        try:
-            sock.connect(str(instance.spawner_socket))
-            write_message(sock, {**message, "number": 1})
-            received = read_message(sock)
-        except OSError:
-            raise MistError(
-                f'no server of the instance "{instance.name}" runs here (looked in {base_folder()}); start one with "mist serve"'
-            ) from None
-    if received is None:
-        raise MistError("the server closed the connection")
-    return received[0]
-
-
 def run_stop(options: argparse.Namespace) -> int:
     """Stop a server and wait until it is gone."""
     instance = Instance(options.instance)
-    pid = int(ask(instance, {"do": "status"})["pid"])
-    ask(instance, {"do": "shutdown", "reason": "mist stop"})
+    pid = int(ask_blocking(instance, {"do": "shutdown", "reason": "mist stop"})["pid"])
     until = time.monotonic() + 6
     while time.monotonic() < until:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
+        if not is_alive(pid):
             return 0
         time.sleep(0.05)
     raise MistError(f"process {pid} is still running")
@@ -154,6 +136,6 @@ def run_status(options: argparse.Namespace) -> int:
     from mist.runtime.status import collect, show
 
     instance = Instance(options.instance)
-    report = collect(instance, ask(instance, {"do": "status"}))
+    report = collect(instance, ask_blocking(instance, {"do": "status"})["status"])
     print(json.dumps(report, indent=2) if options.json else show(report))
     return 0

@@ -38,11 +38,13 @@ def _store_member(controller: Controller, member: str, value: Any) -> None:
         value = {"lat": 0, "lon": 0, "name": "", **{key: part for key, part in value.items() if part is not None}}
     if member == "trustedproxy" and value is not None:
         value = sorted(set(value.split() if isinstance(value, str) else _texts(value)))
-    if value is None:
+    checked: dict[str, Any] = {}
+    if value is not None:
+        checked = parse({"config": {member: value}}, controller.store.capabilities).document()["config"]
+    if member in checked:
+        controller.store.server[member] = checked[member]
+    else:
         controller.store.server.pop(member, None)
-        return
-    checked = parse({"config": {member: value}}, controller.store.capabilities).document()["config"]
-    controller.store.server[member] = checked[member]
 
 
 def _texts(value: object) -> list[str]:

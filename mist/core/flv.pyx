@@ -557,9 +557,12 @@ cdef class TagMuxer(Muxer):
         )
 
     cdef int put_setup(self, ByteBuffer out, uint32_t time_ms) except -1:
-        """Append onMetaData and every track's sequence header."""
+        """Append onMetaData and every track's sequence header.
+
+        onMetaData is at time 0, whenever the stream begins: ffmpeg takes any other for a subtitle track.
+        """
         cdef int index
-        self.put_bytes(out, SCRIPT_TAG, time_ms, _metadata(self))
+        self.put_bytes(out, SCRIPT_TAG, 0, _metadata(self))
         for index in range(self.count):
             if self.inits[index]:
                 self.put_bytes(out, self.plans[index].tag_type, time_ms, self.inits[index])
@@ -662,7 +665,7 @@ cdef class FlvMuxer(TagMuxer):
         return 0
 
     def header(self, start_us=0):
-        """Return the file header, onMetaData and all sequence headers, at the time of the first packet."""
+        """Return the file header, onMetaData, and all sequence headers at the time of the first packet."""
         cdef ByteBuffer out = ByteBuffer()
         cdef uint8_t flags = 0
         cdef int index
@@ -726,7 +729,7 @@ cdef class FlvReader:
         cdef size_t have = <size_t> PyBytes_GET_SIZE(view) - at[0]
         cdef size_t length
         cdef FlvTag tag
-        self._wanted = (self._skip if self._skip else 1) if self._begun else 9
+        self._wanted = 1 if self._begun else 9
         if self._skip and have:
             length = min(self._skip, have)
             self._skip -= length

@@ -582,7 +582,7 @@ cdef class RtmpPlayMuxer(TagMuxer):
         )
 
     def header(self, start_us=0):
-        """Return onMetaData and all sequence headers, at the time of the first packet."""
+        """Return onMetaData, and all sequence headers at the time of the first packet."""
         cdef ByteBuffer out = ByteBuffer()
         self.put_setup(out, <uint32_t> to_ms(start_us))
         return out.take()

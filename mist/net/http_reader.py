@@ -6,7 +6,7 @@ from typing import Any
 
 import httptools
 
-from mist.net.http_messages import HttpSettings, Request, RequestRefused
+from mist.net.http_messages import HEADER_NAME, HttpSettings, Request, RequestRefused
 
 
 class RequestReader:
@@ -47,7 +47,7 @@ class RequestReader:
             if self.phase == "head":
                 self._bound_unfinished(len(data))
         except RequestRefused as refusal:
-            self.refusal = refusal
+            self.refusal = self.refusal or refusal
         done, self._done = self._done, []
         return done
 
@@ -69,10 +69,9 @@ class RequestReader:
                 self._parser = httptools.HttpRequestParser(self)
                 data = data[offset:] if offset > 0 else b""
             except httptools.HttpParserCallbackError as error:
-                cause = error.__context__
-                if cause is None or isinstance(cause, httptools.HttpParserError):
-                    raise RequestRefused(400, "the request is malformed") from None
-                raise cause from None
+                if self.refusal is not None:
+                    return
+                raise error.__context__ or error from None
             except httptools.HttpParserError as error:
                 if self._last:
                     return  # bytes behind a last request are nobody's error
@@ -85,7 +84,12 @@ class RequestReader:
         if self._unfinished_bytes - size > settings.max_target_bytes + settings.max_header_bytes:
             raise RequestRefused(431, f"the header is over {settings.max_header_bytes} bytes")
 
-    # What the parser calls.
+    # What the parser calls. It swallows what is raised here, so a refusal is noted first.
+
+    def _refuse(self, status: int, text: str, *, spec: str = "") -> RequestRefused:
+        """Note why reading ends, and return it to be raised: that stops the parser."""
+        self.refusal = RequestRefused(status, text, spec=spec)
+        return self.refusal
 
     def on_message_begin(self) -> None:
         """Expect a request line."""
@@ -104,7 +108,7 @@ class RequestReader:
         """Take a piece of the request target."""
         self._target += data
         if len(self._target) > self._settings.max_target_bytes:
-            raise RequestRefused(414, f"the request target is over {self._settings.max_target_bytes} bytes")
+            raise self._refuse(414, f"the request target is over {self._settings.max_target_bytes} bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header line, or count and drop a trailer."""
@@ -112,17 +116,19 @@ class RequestReader:
         self._header_count += 1
         self._header_bytes += len(name) + len(value) + 4
         if self._header_count > settings.max_header_count:
-            raise RequestRefused(431, f"more than {settings.max_header_count} header lines")
+            raise self._refuse(431, f"more than {settings.max_header_count} header lines")
         if self._header_bytes > settings.max_header_bytes:
-            raise RequestRefused(431, f"the header is over {settings.max_header_bytes} bytes")
+            raise self._refuse(431, f"the header is over {settings.max_header_bytes} bytes")
         if self.phase != "head":
             return
         key = name.decode("latin-1").lower()
+        if HEADER_NAME.fullmatch(key) is None:  # older parsers let spaces pass
+            raise self._refuse(400, "a header's name is malformed", spec="RFC 9110 section 5.1")
         text = value.decode("latin-1").strip()
         known = self._headers.get(key)
         if known is not None:
             if key in ("host", "content-length"):
-                raise RequestRefused(400, f"a second {key} header", spec="RFC 9112 section 3.2")
+                raise self._refuse(400, f"a second {key} header", spec="RFC 9112 section 3.2")
             text = f"{known}; {text}" if key == "cookie" else f"{known}, {text}"
         self._headers[key] = text
 
@@ -131,16 +137,16 @@ class RequestReader:
         headers = self._headers
         version = self._parser.get_http_version()
         if version not in ("1.1", "1.0"):
-            raise RequestRefused(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+            raise self._refuse(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
         self._http10 = version == "1.0"
         if not self._http10 and "host" not in headers:
-            raise RequestRefused(400, "the Host header is missing", spec="RFC 9112 section 3.2")
+            raise self._refuse(400, "the Host header is missing", spec="RFC 9112 section 3.2")
         self._method = self._parser.get_method().decode("latin-1")
         if self._method not in self._settings.methods:
-            raise RequestRefused(405, f"the method {self._method} is not allowed")
+            raise self._refuse(405, f"the method {self._method} is not allowed")
         length = headers.get("content-length", "")
         if length.isascii() and length.isdigit() and int(length[:20]) > self._settings.max_body_bytes:
-            raise RequestRefused(413, f"the body is over {self._settings.max_body_bytes} bytes")
+            raise self._refuse(413, f"the body is over {self._settings.max_body_bytes} bytes")
         self.phase = "body"
         self.wants_continue = headers.get("expect", "").lower() == "100-continue" and not self._http10
 
@@ -149,7 +155,7 @@ class RequestReader:
         self.wants_continue = False
         self._body_bytes += len(data)
         if self._body_bytes > self._settings.max_body_bytes:
-            raise RequestRefused(413, f"the body is over {self._settings.max_body_bytes} bytes")
+            raise self._refuse(413, f"the body is over {self._settings.max_body_bytes} bytes")
         self._body.append(data)
 
     def on_message_complete(self) -> None:
@@ -159,7 +165,11 @@ class RequestReader:
         if self._last:
             return
         headers = self._headers
-        request = Request(self._method, self._target, headers, self._settings, self._peer, self._salt)
+        try:
+            request = Request(self._method, self._target, headers, self._settings, self._peer, self._salt)
+        except RequestRefused as refusal:
+            self.refusal = refusal
+            raise
         request.http10 = self._http10
         request.keep_alive = self._parser.should_keep_alive()
         if "upgrade" in headers and self._parser.should_upgrade():

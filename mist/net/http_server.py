@@ -87,9 +87,9 @@ class Response:
         return self._connection.record
 
     def take_record(self) -> Any:
-        """Return the statistics record and leave its closing to the caller; for endless media, before `take_socket`."""
-        record, self._connection.record = self._connection.record, None
-        return record
+        """Return the statistics record and leave its closing to the caller, once `take_socket` has given it the socket."""
+        self._connection.record_taken = True
+        return self._connection.record
 
     def send(
         self,
@@ -181,6 +181,7 @@ class HttpConnection(asyncio.Protocol):
         record: statistics of this connection, closed at its end.
         """
         self.record = record
+        self.record_taken = False  # whoever takes the socket closes it
         self.closing = False  # no further request is answered
         self._application = application
         self._settings = settings
@@ -192,7 +193,7 @@ class HttpConnection(asyncio.Protocol):
         self._reader = RequestReader(settings, self._peer, salt)
         self._queue: deque[Request] = deque()
         self._active: Response | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Future[None] | None = None
         self._pumping = False
         self._cork: list[bytes] | None = None  # replies to what one read brought, sent together
         self._cork_bytes = 0
@@ -215,8 +216,9 @@ class HttpConnection(asyncio.Protocol):
         connected = transport.get_extra_info("socket")
         if connected is not None and connected.family in (socket.AF_INET, socket.AF_INET6):
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if not self._peer:
-                self._peer = normalise_address(str(transport.get_extra_info("peername")[0]))
+            name = transport.get_extra_info("peername")  # None when the peer has reset the connection already
+            if not self._peer and name:
+                self._peer = normalise_address(str(name[0]))
                 self._reader = RequestReader(self._settings, self._peer, self._salt)
         self._wait("idle", self._settings.idle_timeout_s)
 
@@ -325,33 +327,30 @@ class HttpConnection(asyncio.Protocol):
             self._failed(request, response, error)
             return
         if pending is not None:
-            self._task = self._loop.create_task(self._finish(request, response, pending))
+            task = self._task = asyncio.ensure_future(pending, loop=self._loop)
+            task.add_done_callback(lambda task: self._finished(request, response, task))
         elif not response.started:
-            self._failed(
-                request,
-                response,
-                LocalProtocolError(f"nothing answered {request.path!r}"),
-            )
+            self._failed(request, response, LocalProtocolError(f"nothing answered {request.path!r}"))
 
-    async def _finish(self, request: Request, response: Response, pending: Awaitable[None]) -> None:
-        """Wait for an asynchronous handler."""
-        try:
-            await pending
-            if not response.started and self._transport is not None:
-                raise LocalProtocolError(f"nothing answered {request.path!r}")
-        except Exception as error:  # noqa: BLE001 - the wrapper where every error of a connection arrives
+    def _finished(self, request: Request, response: Response, task: asyncio.Future[None]) -> None:
+        """See how an asynchronous handler ended."""
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None and not response.started and self._transport is not None:
+            error = LocalProtocolError(f"nothing answered {request.path!r}")
+        if isinstance(error, Exception):
             self._failed(request, response, error)
 
     def _failed(self, request: Request, response: Response, error: Exception) -> None:
         """End a request whose handler raised: nothing else of the server is touched."""
-        if isinstance(error, HeadAnswered) or self._transport is None:
+        if isinstance(error, HeadAnswered):
             return
-        if response.started:
+        if response.started or self._transport is None:
             if isinstance(error, MistError):
-                self._log.info("HTTP reply to %s ended early: %s", request.path, error)
+                self._log.info("HTTP %s ended: %s", request.path, error)
             else:
-                self._log.error("HTTP reply to %s failed half-way", request.path, exc_info=error)
-            self._abort()
+                self._log.error("HTTP %s failed after its reply", request.path, exc_info=error)
             return
         if isinstance(error, RequestRefused):
             response.send(error.status, f"{error}\n".encode(), close=True)
@@ -478,6 +477,8 @@ class HttpConnection(asyncio.Protocol):
         self._cork = None
         if self.record is not None:
             self.record.add_bytes(0, self._up_bytes)
+        if self.record_taken:
+            self.record = None
         self._queue.clear()
         self._active = None
         self._task = None

@@ -186,6 +186,17 @@ class Channel:
                 return
             self._on_message(*received)
 
+    def drain(self) -> None:
+        """Receive what a peer that has ended said last."""
+        while not self.closed:
+            try:
+                received = read_message(self.socket)
+            except OSError:
+                return
+            if received is None:
+                return
+            self._on_message(*received)
+
     def _lost(self) -> None:
         if not self.closed:
             self.close()

@@ -1,89 +1,129 @@
-"""What the controller may ask of the processes that do the work; implements `mist.stream.services.ControlServices`."""
+"""The controller's process, and the `ControlServices` that it is given."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import logging
-import re
-from collections.abc import Mapping
-from typing import Any, Final
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from mist.core.checkpoint import CheckpointTable, open_checkpoints
+from mist.core.checkpoint import CheckpointTable
 from mist.errors import MistError, NotFound
-from mist.runtime.instance import SHARED_MEMORY, Instance
+from mist.runtime.channel import Channel
+from mist.runtime.instance import write_atomically
+from mist.runtime.leftovers import all_records, open_records
+from mist.runtime.process import own
+from mist.runtime.program import Server
 from mist.runtime.snapshot import canonical, write_snapshot
-from mist.runtime.worker import SpawnerClient
+from mist.runtime.spawner_link import SpawnerLink
+from mist.runtime.worker import Worker
 from mist.stream.reader import StreamReader, list_streams
 from mist.stream.state import ConnectionSnapshot
 
-ENDED_LINGER_US: Final = 20_000_000
-_TABLE: Final = re.compile(r"#(\d+)-(\d+)")
+log = logging.getLogger(__name__)
+
+ENDED_SHOWN_SECONDS = 15
+STOP_SECONDS = 1.5
 
 
-class Control:
-    """The controller's hands: configuration out, figures in, requests to the spawner."""
+class Control(Worker):
+    """Runs the controller and gives it what it may ask of the other processes.
 
-    def __init__(self, instance: Instance, capabilities: Mapping[str, Any]) -> None:
-        self.place = instance
-        self.instance = instance.name
-        self.loop = asyncio.get_running_loop()
-        self.log = logging.getLogger("mist")
-        self.capabilities = capabilities
-        self.spawner = SpawnerClient(instance, self.loop)
-        self._tables: dict[str, CheckpointTable] = {}
-        self._listeners: dict[str, Any] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+    api_socket: listening socket of the control API, owned by the main process so that it survives this one. log_socket:
+    where all processes' log lines arrive. SIGHUP asks for the configuration to be read again; the controller takes it.
+    """
 
-    def _background(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
+    program = "controller"
 
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.log.warning("%s", error)
+    def __init__(self, server: Server, channel: Channel, api_socket: socket.socket) -> None:
+        super().__init__(server, channel)
+        self.capabilities = server.program.capabilities()
+        self.api_socket = api_socket
+        self.log_socket = self._open_log_socket()
+        self._link = SpawnerLink(server.instance, self.loop)
+        self._task: asyncio.Task[None] | None = None
+        self._status: Mapping[str, Any] = {}
+        self._status_at: tuple[int, int] = (0, 0)
+        self._last_generation = 0
+
+    def _open_log_socket(self) -> socket.socket:
+        path = self.server.instance.log_socket
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        sock = own(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC))
+        sock.bind(str(path))
+        path.chmod(0o660)
+        return sock
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def started(self) -> None:
+        self._task = self.loop.create_task(self._run())
+
+    async def _run(self) -> None:
+        main = self.server.program.controller
+        assert main is not None
+        try:
+            await main(self)
+        except asyncio.CancelledError:
+            log.debug("The controller was stopped")
+        except MistError as error:
+            log.error("The controller ended: %s", error)
+            self.exit_status = 1
+        except Exception:
+            log.exception("The controller failed")
+            self.exit_status = 1
+        finally:
+            self.finish(0 if self._stopping else 1)
+
+    def stopping(self, reason: str) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        self.loop.call_later(STOP_SECONDS, self.finish)
+
+    def guardian_gone(self) -> None:
+        self.stop("CLEAN_SIGNAL")
+
+    def ended(self) -> None:
+        self._link.close()
+        self.log_socket.close()
+
+    # -- ControlServices -------------------------------------------------------------------------------------------
 
     def publish_config(self, snapshot: Mapping[str, Any]) -> None:
-        write_snapshot(self.place, snapshot)
-        self._background(self._apply())
+        """Write the snapshot that all processes read, and tell them."""
+        if write_snapshot(self.server.instance, snapshot):
+            self._link.tell({"do": "config"})
 
-    async def _apply(self) -> None:
-        await self.spawner.ask({"do": "apply"})
-        await self.refresh_listeners()
-
-    async def refresh_listeners(self) -> None:
-        """Fetch the listeners' states from the spawner."""
-        status = await self.spawner.ask({"do": "status"})
-        self._listeners = {canonical(one["entry"]): one["state"] for one in status["listeners"]}
+    def _read_status(self) -> Mapping[str, Any]:
+        try:
+            found = self.server.instance.status_file.stat()
+            if (found.st_ino, found.st_mtime_ns) != self._status_at:
+                self._status = json.loads(self.server.instance.status_file.read_bytes())
+                self._status_at = (found.st_ino, found.st_mtime_ns)
+        except FileNotFoundError:
+            return self._status
+        return self._status
 
     def listener_states(self) -> Mapping[str, Any]:
-        self._background(self.refresh_listeners())
-        return self._listeners
+        """Return {canonical JSON of the protocol entry: 1 | 0 | error text}."""
+        listeners = self._read_status().get("listeners", [])
+        return {canonical(listener["entry"]): listener["state"] for listener in listeners}
 
     def connections(self) -> list[ConnectionSnapshot]:
-        from time import time_ns
-
-        present = {path.name for path in SHARED_MEMORY.glob(f"mist.{self.instance}.#*")}
-        for name in [name for name in self._tables if name not in present]:
-            del self._tables[name]
-        since = time_ns() // 1000 - ENDED_LINGER_US
+        """Return all active connections and those that ended lately."""
+        since_us = time.time_ns() // 1000 - ENDED_SHOWN_SECONDS * 1_000_000
         found: list[ConnectionSnapshot] = []
-        for name in present:
-            table = self._table(name)
+        for name in all_records(self.server.instance).values():
+            table = open_records(name)
             if table is not None:
-                prefix = table_number(name)
-                found.extend(snapshot_of(prefix, row) for row in table.snapshot(since))
+                found.extend(connection_snapshots(table, since_us))
         return found
-
-    def _table(self, name: str) -> CheckpointTable | None:
-        table = self._tables.get(name)
-        if table is None:
-            try:
-                table = self._tables[name] = open_checkpoints(name)
-            except MistError:
-                return None  # gone between the two looks, or not ready yet
-        return table
 
     def streams(self) -> list[str]:
         return list_streams(self.instance)
@@ -93,51 +133,58 @@ class Control:
 
     def stream_pids(self, name: str) -> list[int]:
         try:
-            guardian, worker = StreamReader(self.instance, name).table.pids
+            guardian, feeder = StreamReader(self.instance, name).table.pids
         except NotFound:
             return []
-        return [pid for pid in (worker, guardian) if pid]
+        return [pid for pid in (feeder, guardian) if pid]
 
     async def start_stream(self, name: str) -> None:
-        await self.spawner.ask({"do": "start", "stream": name})
+        await self._link.ask({"do": "start", "stream": name})
 
     async def stop_stream(self, name: str, reason: str) -> None:
-        await self.spawner.ask({"do": "stop_stream", "stream": name, "reason": reason})
+        await self._link.ask({"do": "stop_stream", "stream": name, "reason": reason})
 
     async def nuke_stream(self, name: str) -> None:
-        await self.spawner.ask({"do": "nuke", "stream": name})
+        await self._link.ask({"do": "nuke_stream", "stream": name})
 
     def shutdown(self, reason: str) -> None:
-        self.spawner.tell({"do": "shutdown", "reason": reason})
-
-    def close(self) -> None:
-        self.spawner.close()
+        self._link.tell({"do": "shutdown", "reason": reason})
 
 
-def table_number(name: str) -> int:
-    """Return a number for a worker's table that no other worker's has while the server runs."""
-    found = _TABLE.search(name)
-    return (int(found.group(1)) << 24 | int(found.group(2)) << 4) if found else 0
+def connection_snapshots(table: CheckpointTable, ended_since_us: int) -> list[ConnectionSnapshot]:
+    """Return the connections of one process: the active ones, and those that ended since then."""
+    found = []
+    for row in table.snapshot(ended_since_us):
+        number, generation, pid, connector, stream, host, token, started, updated, down, up, position, *rest = row
+        packets, lost, retransmitted, active = rest
+        found.append(
+            ConnectionSnapshot(
+                pid=pid,
+                connector=connector,
+                stream=stream,
+                host=host,
+                token=token,
+                started_us=started,
+                updated_us=updated,
+                down_bytes=down,
+                up_bytes=up,
+                position_us=position,
+                packets=packets,
+                packets_lost=lost,
+                packets_retransmitted=retransmitted,
+                active=bool(active),
+                record_id=pid << 44 | number << 32 | generation & 0xFFFFFFFF,
+            )
+        )
+    return found
 
 
-def snapshot_of(prefix: int, row: tuple[Any, ...]) -> ConnectionSnapshot:
-    """Return one row of a checkpoint table as the statistics take it."""
-    number, generation, pid, connector, stream, host, token, started, updated, down, up, position, *rest = row
-    packets, lost, again, active = rest
-    return ConnectionSnapshot(
-        pid=pid,
-        connector=connector,
-        stream=stream,
-        host=host,
-        token=token,
-        started_us=started,
-        updated_us=updated,
-        down_bytes=down,
-        up_bytes=up,
-        position_us=position,
-        packets=packets,
-        packets_lost=lost,
-        packets_retransmitted=again,
-        active=active,
-        record_id=(prefix << 44) | (number << 32) | generation,
-    )
+def control_main(server: Server, descriptor: int) -> Callable[[Channel], int]:
+    """Return what the controller's process runs. descriptor: the inherited listening socket of the API."""
+    return lambda channel: Control(server, channel, own(socket.socket(fileno=descriptor))).run()
+
+
+def write_status(server: Server, status: Mapping[str, Any]) -> None:
+    """Replace the file that says what runs."""
+    data = json.dumps({**status, "pid": os.getpid()}, separators=(",", ":")).encode()
+    write_atomically(server.instance.status_file, data)

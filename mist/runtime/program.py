@@ -1,50 +1,111 @@
-"""What the composition root hands to the runtime: the parts that the runtime may not import."""
+"""What the composition root hands to the runtime: the protocols, the inputs, the controller. The runtime imports none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from mist.runtime.instance import Instance
+from mist.runtime.snapshot import Snapshot
+from mist.stream.capability import Capability
+from mist.stream.services import InputServices, OutputServices
+
+
+class Connection(Protocol):
+    """What serves one accepted socket."""
+
+    def close(self, reason: str) -> None: ...
+
+
+class ListenerRole(Protocol):
+    """An output with a port of its own: its capability has a default port."""
+
+    capability: Capability
+
+    def connection(
+        self, services: OutputServices, options: Mapping[str, Any], sock: socket.socket, peer: str
+    ) -> Connection: ...
+
+
+class InputRole(Protocol):
+    """An input. Returning is a clean end of the source, raising a MistError an unclean one."""
+
+    capability: Any
+
+    async def run(self, services: InputServices) -> None: ...
 
 
 @dataclass(frozen=True)
 class Program:
     """The server's parts.
 
-    outputs, inputs: by capability name. run_controller(program, instance, options): the controller process; returns its
-    exit status. preload(): imports what workers need, called once before anything is forked.
+    outputs, inputs: by capability name. load_config: reads and checks the configuration and returns its snapshot; runs in
+    a process of its own, so it may import what it likes; raises ConfigError. controller: the controller's main coroutine,
+    given the control services. preload: imports what workers need, called once before anything is forked. debug: log
+    level from the command line, or None for the configured one.
     """
 
     version: str
     outputs: Mapping[str, Any]
     inputs: Mapping[str, Any]
-    run_controller: Callable[..., int]
+    load_config: Callable[[], Snapshot]
+    controller: Callable[[Any], Awaitable[None]] | None = None
     preload: Callable[[], None] = lambda: None
     config_path: Path = Path("/etc/mist/config.json")
-    config_explicit: bool = False
-    demo: bool = False
-    debug: int = 4
-    extra: dict[str, Any] = field(default_factory=dict)
+    debug: int | None = None
 
-    def listener(self, connector: str) -> Any | None:
+    def listener(self, connector: str) -> ListenerRole | None:
         """Return the output that listens for a connector, or None."""
-        output = self.outputs.get(connector)
+        output: ListenerRole | None = self.outputs.get(connector)
         return output if output is not None and output.capability.default_port is not None else None
 
+    def find_input(self, name: str) -> str | None:
+        """Return an input's name as it is spelled here, or None."""
+        return next((known for known in self.inputs if known.lower() == name.lower()), None)
+
     def input_for(self, source: str) -> str | None:
-        """Return the name of the input that serves a source, or None. The query of the source does not count."""
+        """Return the name of the input that fetches a source, or None.
+
+        The query of the source does not count. A prefix "NAME:" names the input; else the pattern with the highest
+        priority that fits wins.
+        """
         plain = source.partition("?")[0]
-        best: tuple[int, str] | None = None
-        for name, module in self.inputs.items():
-            capability = module.capability
-            document = capability.document() if hasattr(capability, "document") else capability
-            patterns = document.get("source_match", ())
-            for pattern in (patterns,) if isinstance(patterns, str) else patterns:
-                front, star, back = pattern.partition("*")
-                fits = plain == pattern if not star else plain.startswith(front) and plain.endswith(back)
-                if fits and not document.get("non-provider"):
-                    priority = int(document.get("priority", 9))
-                    if best is None or priority > best[0]:
-                        best = (priority, name)
-        return best[1] if best else None
+        prefix, colon, rest = plain.partition(":")
+        if colon and not rest.startswith("//") and (named := self.find_input(prefix)) is not None:
+            return named
+        fitting = [
+            (document.get("priority", 0), name)
+            for name, document in self._input_documents()
+            if not document.get("non-provider") and any(fits(one, plain) for one in document.get("source_match", ()))
+        ]
+        return max(fitting)[1] if fitting else None
+
+    def _input_documents(self) -> list[tuple[str, Mapping[str, Any]]]:
+        return [(name, one.capability.document()) for name, one in self.inputs.items()]
+
+    def capabilities(self) -> dict[str, Any]:
+        """Return the capability documents of everything that is installed."""
+        return {
+            "connectors": {name: one.capability.document() for name, one in sorted(self.outputs.items())},
+            "inputs": {name: one.capability.document() for name, one in sorted(self.inputs.items())},
+            "processes": {},
+        }
+
+
+def fits(pattern: str, source: str) -> bool:
+    """Tell whether a source fits a pattern, which is exact but for at most one "*"."""
+    front, star, back = pattern.partition("*")
+    if not star:
+        return source == pattern
+    return len(source) >= len(front) + len(back) and source.startswith(front) and source.endswith(back)
+
+
+@dataclass(frozen=True)
+class Server:
+    """What every process of one server knows from the start."""
+
+    instance: Instance
+    program: Program

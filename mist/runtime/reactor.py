@@ -145,7 +145,7 @@ class Reactor:
         self._running = True
         while self._running:
             left = self._run_due()
-            if not self._running:
+            if self._halted():
                 return
             for key, events in self._selector.select(left):
                 for event, callback in tuple(key.data.items()):
@@ -160,12 +160,15 @@ class Reactor:
             return False
         return key.data.get(event) is callback
 
-    def _call(self, callback: Callback) -> None:
+    def _call(self, callback: Callable[[], object]) -> None:
         """Run a callback; a defect in one must not end the process that keeps all others alive."""
         try:
             callback()
         except Exception:
             log.exception("a callback of the event loop failed")
+
+    def _halted(self) -> bool:
+        return not self._running
 
     def stop(self) -> None:
         self._running = False

@@ -7,9 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mist.core.checkpoint import open_checkpoints
 from mist.errors import NotFound
-from mist.runtime.instance import SHARED_MEMORY, Instance
+from mist.runtime.instance import Instance
+from mist.runtime.leftovers import all_records, open_records
 from mist.runtime.process import descendants
 from mist.stream.publisher import memory_used
 from mist.stream.reader import StreamReader, list_streams
@@ -35,12 +35,10 @@ def collect(instance: Instance, status: dict[str, Any]) -> dict[str, Any]:
 def _connections(instance: Instance) -> list[tuple[str, str]]:
     """Return (stream, connector) of all active connections."""
     found: list[tuple[str, str]] = []
-    for path in SHARED_MEMORY.glob(f"mist.{instance.name}.#*"):
-        try:
-            rows = open_checkpoints(path.name).snapshot()
-        except NotFound:
-            continue
-        found.extend((row[4], row[3]) for row in rows if row[15])
+    for name in all_records(instance).values():
+        records = open_records(name)
+        if records is not None:
+            found.extend((row[4], row[3]) for row in records.snapshot() if row[15])
     return found
 
 

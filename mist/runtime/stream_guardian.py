@@ -1,203 +1,367 @@
-"""The guardian of one stream: its names in shared memory, its input process, its publisher."""
+"""The duty of an input's guardian: a stream's table, its one source, and what becomes of it when the source leaves."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any
 
-from mist.core.checkpoint import create_checkpoints
 from mist.core.doorbell import Ringer
-from mist.core.shm import monotonic_now_us, unlink_segment
+from mist.core.track_buffer import Table, open_table
+from mist.errors import Busy, MistError, NotFound, NotReady
 from mist.runtime.backoff import Backoff
-from mist.runtime.channel import Channel, Message, close_all, pair, read_memory_file
-from mist.runtime.guardian import Guardian, clear_doorbell
-from mist.runtime.instance import Instance
-from mist.runtime.process import describe_exit, fork, send_signal
-from mist.runtime.program import Program
-from mist.stream.publisher import Limits, create_stream, remove_stream
+from mist.runtime.channel import Message, close_all
+from mist.runtime.guardian import Guardian, WorkerHandle, WorkerMain, refuse, reply
+from mist.runtime.process import is_alive, send_signal
+from mist.runtime.snapshot import Snapshot, read_snapshot, stream_settings
+from mist.stream.publisher import Limits, create_stream, remove_stream, stream_prefix
 from mist.stream.state import StreamStatus
 
 log = logging.getLogger(__name__)
 
-DEFAULT_INPUT_TIMEOUT_S: Final = 30
-STALE_PUBLISHER_US: Final = 2_000_000  # a publisher that is silent for this long may be replaced
-VIEWER_CHECK_S: Final = 5.0
+DEFAULT_INPUT_TIMEOUT_SECONDS = 30
+# A publisher that sent nothing for this long gives way to the next one.
+SILENT_PUBLISHER_SECONDS = 2.0
+START_WAIT_SECONDS = 20.0
+PUBLISHER_WAIT_SECONDS = 5.0
+VIEWER_CHECK_SECONDS = 5.0
+RESTART_SOURCE_SECONDS = 1.0
+
+# make_main(socket, state, request): what the input process runs; descriptors are -1 for a source that is pulled.
+InputMain = Callable[[int, int, Mapping[str, Any]], WorkerMain]
 
 
-class StreamGuardian(Guardian):
-    """Keeps a stream alive between its publishers and through the death of its input."""
+def stream_limits(snapshot: Snapshot, stream: str) -> Limits:
+    """Return the bounds that the configuration sets for a stream."""
+    settings = stream_settings(snapshot, stream) or {}
+    memory = snapshot["config"].get("memory") or {}
+    return Limits(
+        window_us=int(settings.get("DVR", 50_000)) * 1000,
+        segment_us=int(settings.get("segmentsize", 1_900)) * 1000,
+        stream_bytes=int(memory.get("per_stream_bytes", 1 << 30)),
+        packet_bytes=int(memory.get("packet_bytes", 32 << 20)),
+    )
 
-    def __init__(
-        self,
-        instance: Instance,
-        program: Program,
-        channel_socket: socket.socket,
-        stream: str,
-        source: str,
-        input_name: str,
-        settings: Mapping[str, Any],
-        limits: Limits,
-        run_input: Callable[..., int],
-    ) -> None:
-        super().__init__(instance, program, channel_socket, f"guardian of {stream}")
-        self.stream = stream
-        self.source = source
-        self.pull = input_name  # "" for a stream that is published to
-        self.settings = settings
-        self.limits = limits
-        self.run_input = run_input
-        self.timeout_s = float(settings.get("inputtimeout") or DEFAULT_INPUT_TIMEOUT_S)
-        self.child = 0
-        self.child_started = 0.0
-        self.child_channel: Channel | None = None
-        self.next_publish: tuple[Message, list[int]] | None = None
-        self.backoff = Backoff()
-        self.generation = 0
-        self.viewers_seen = time.monotonic()
-        self.ringer = Ringer(str(instance.bells))
-        self.checkpoints = f"mist.{instance.name}.#{os.getpid()}-0"
-        create_checkpoints(self.checkpoints, 8)
-        self.table = create_stream(instance.name, stream, limits, source)
-        self.table.set_pids(guardian=os.getpid())
-        if self.pull:
-            self._start_input(self.pull, {}, -1, b"")
-            self.reactor.call_later(VIEWER_CHECK_S, self._check_viewers)
+
+@dataclass(eq=False)
+class Source:
+    """What feeds the stream now: a process, and the publisher's socket that it was given."""
+
+    pid: int
+    started: float
+    worker: WorkerHandle | None  # None: left behind by a guardian that was killed
+    fd: int = -1
+    state_fd: int = -1
+    publish: Message | None = None  # the request to answer once the process has taken the socket
+    host: str = ""
+    failure: str = ""
+
+    def ran_seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def let_go(self) -> None:
+        close_all([fd for fd in (self.fd, self.state_fd) if fd >= 0])
+        self.fd = self.state_fd = -1
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """What a stream is made of. pulled: its source is fetched by us, not published to us. adopt: another guardian of it
+    was killed, so its table and perhaps its process are still there."""
+
+    name: str
+    source: str
+    pulled: bool
+    adopt: bool = False
+
+
+class StreamDuty:
+    """Owns a stream's names in shared memory and its publisher's socket, and keeps its input running."""
+
+    def __init__(self, plan: StreamPlan, make_main: InputMain) -> None:
+        self._plan = plan
+        self._make_main = make_main
+        self._source: Source | None = None
+        self._next: tuple[Message, list[int]] | None = None
+        self._waiting: list[Message] = []
+        self._backoff = Backoff()
+        self._had_media = False
+        self._viewed_at = time.monotonic()
+        self._leave_count = 0
+        self._table: Table
+        self._guardian: Guardian
+
+    # -- start and end ---------------------------------------------------------------------------------------------
+
+    def start(self, guardian: Guardian) -> None:
+        self._guardian = guardian
+        self._ringer = Ringer(str(guardian.instance.bells))
+        self._read_settings()
+        try:
+            orphan = self._make_table()
+        except MistError as error:
+            log.error("Cannot start: %s", error)
+            guardian.upstream.send({"event": "failed", "text": str(error)})
+            guardian.end()
+            return
+        if orphan:
+            self._adopt(orphan)
+        elif self._plan.pulled:
+            self._start_source()
         else:
-            self._wait_for_publisher()
+            self._plan_leave()
+        if self._plan.pulled:
+            guardian.reactor.call_later(VIEWER_CHECK_SECONDS, self._check_viewers)
 
-    # -- publishers ------------------------------------------------------------------------------------------------
+    def _read_settings(self) -> None:
+        self._snapshot = read_snapshot(self._guardian.instance)
+        settings = stream_settings(self._snapshot, self._plan.name) or {}
+        self._timeout = float(settings.get("inputtimeout", DEFAULT_INPUT_TIMEOUT_SECONDS))
+        self._always_on = bool(settings.get("always_on"))
+        self._takeover = settings.get("publisher") == "takeover"
 
-    def on_message(self, message: Message, fds: list[int]) -> None:
-        if message.get("do") == "publish" and len(fds) == 2:
+    def _make_table(self) -> int:
+        """Make the stream's table, or find the one of a killed guardian; returns the process that still feeds that."""
+        instance = self._guardian.instance.name
+        if self._plan.adopt:
+            with contextlib.suppress(NotFound):
+                self._table = open_table(stream_prefix(instance, self._plan.name))
+                feeder = self._table.pids[1]
+                self._table.set_pids(guardian=os.getpid())
+                self._had_media = True
+                return feeder if feeder and is_alive(feeder) else 0
+        limits = stream_limits(self._snapshot, self._plan.name)
+        self._table = create_stream(instance, self._plan.name, limits, self._plan.source)
+        self._table.set_pids(guardian=os.getpid())
+        return 0
+
+    def stopping(self) -> None:
+        if not hasattr(self, "_table"):
+            return
+        self._set_status(StreamStatus.SHUTDOWN)
+        if self._source is not None and self._source.worker is None:
+            send_signal(self._source.pid, signal.SIGTERM)
+        self._refuse_all(NotReady("Stream is shutting down"))
+
+    def finish(self) -> None:
+        if self._source is not None:
+            self._source.let_go()
+        remove_stream(self._guardian.instance.name, self._plan.name, self._ringer)
+
+    def _refuse_all(self, error: Exception) -> None:
+        for message in self._waiting:
+            refuse(self._guardian.upstream, message, error)
+        self._waiting.clear()
+        if self._next is not None:
+            message, fds = self._next
+            self._next = None
+            refuse(self._guardian.upstream, message, error, fds)
+
+    def _end(self, reason: str) -> None:
+        log.info("Stream ended: %s", reason, extra={"kind": "STRM"})
+        self._guardian.end(reason)
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    def _set_status(self, status: StreamStatus) -> None:
+        if self._table.status != status:
+            self._table.set_status(status)
+            self._table.ring(self._ringer)
+            self._tell_state()
+
+    def _tell_state(self) -> None:
+        feeder = self._source.pid if self._source is not None else 0
+        self._guardian.upstream.send({"event": "state", "state": int(self._table.status), "input": feeder})
+
+    def _became_ready(self) -> None:
+        """Take note that the source has sent its first packet; the input process has set the state."""
+        self._had_media = True
+        self._tell_state()
+        log.info("Stream is live", extra={"kind": "STRM"})
+        for message in self._waiting:
+            reply(self._guardian.upstream, message, ok=True)
+        self._waiting.clear()
+
+    # -- orders ----------------------------------------------------------------------------------------------------
+
+    def command(self, message: Message, fds: list[int]) -> None:
+        what = message.get("do")
+        if what == "publish":
             self._publish(message, fds)
             return
         close_all(fds)
-        if message.get("do") == "settings":
-            self.settings = message["settings"]
+        if what == "start":
+            self._wait_ready(message)
+        elif what == "config":
+            self._configure()
+        elif what == "stop":
+            self._end(str(message.get("reason", "CLEAN_CONTROLLER_REQ")))
+
+    def _configure(self) -> None:
+        self._read_settings()
+        limits = stream_limits(self._snapshot, self._plan.name)
+        self._table.set_window(limits.window_us, limits.segment_us, limits.stream_bytes)
+        self._guardian.tell_workers({"do": "config"})
+
+    def _wait_ready(self, message: Message) -> None:
+        self._viewed_at = time.monotonic()
+        if self._guardian.ending:
+            refuse(self._guardian.upstream, message, NotReady("Stream is shutting down"))
+        elif self._table.status == StreamStatus.READY:
+            reply(self._guardian.upstream, message, ok=True)
+        elif not self._plan.pulled and self._source is None:
+            refuse(self._guardian.upstream, message, NotReady("Stream is waiting for data"))
+        else:
+            self._waiting.append(message)
+            seconds = START_WAIT_SECONDS if self._plan.pulled else PUBLISHER_WAIT_SECONDS
+            self._guardian.reactor.call_later(seconds, self._give_up, message)
+
+    def _give_up(self, message: Message) -> None:
+        if message in self._waiting:
+            self._waiting.remove(message)
+            refuse(self._guardian.upstream, message, NotReady("Stream is waiting for data"))
+
+    # -- publishers ------------------------------------------------------------------------------------------------
 
     def _publish(self, message: Message, fds: list[int]) -> None:
-        """Give a publisher's socket to a new input, or say why not."""
-        if self.child:
-            silent_us = monotonic_now_us() - self.table.clocks[4]
-            if self.settings.get("publisher") != "takeover" and silent_us < STALE_PUBLISHER_US:
-                close_all(fds)
-                self._answer(message, error=f"The stream {self.stream} has a publisher already", reason="Busy")
-                return
-            if self.next_publish is not None:
-                close_all(self.next_publish[1])
-                self._answer(self.next_publish[0], error="Another publisher came after you", reason="Busy")
-            self.next_publish = (message, fds)
-            log.info("a new publisher takes over")
-            send_signal(self.child, signal.SIGTERM)
-            return
-        self._accept_publisher(message, fds)
+        try:
+            if len(fds) != 2 or self._plan.pulled:
+                raise NotFound(f"The stream {self._plan.name} does not take publishers")
+            if self._guardian.ending:
+                raise Busy(f"The stream {self._plan.name} is shutting down; try again")
+            if self._source is not None:
+                self._replace_publisher(message, fds)
+            else:
+                self._start_source(message, fds)
+        except MistError as error:
+            refuse(self._guardian.upstream, message, error, fds)
 
-    def _accept_publisher(self, message: Message, fds: list[int]) -> None:
-        sock, state_file = fds
-        state = read_memory_file(state_file)
-        os.close(state_file)
-        request = message["request"]
-        self._start_input(str(request["input"]), request, sock, state)
-        os.close(sock)
-        self._answer(message)
-
-    def _answer(self, message: Message, **outcome: str) -> None:
-        self.channel.send({"done": message["number"], **outcome})
-
-    # -- the input -------------------------------------------------------------------------------------------------
-
-    def _start_input(self, name: str, request: Mapping[str, Any], sock: int, state: bytes) -> None:
-        ours, theirs = pair()
-        self.child_started = time.monotonic()
-        self.generation += 1
-        keep = [theirs.fileno()] + ([sock] if sock >= 0 else [])
-        self.child = fork(
-            lambda: self.run_input(
-                self.instance, self.program, name, self.stream, self.source, self.settings, self.limits,
-                theirs, self.checkpoints, request, sock, state,
-            ),
-            keep=keep,
-            abandon=self.reactor.abandon,
-        )  # fmt: skip
-        theirs.close()
-        self.child_channel = Channel(ours)
-        self.child_channel.attach(self.reactor, self._from_input, lambda: None)
-
-    def _from_input(self, message: Message, fds: list[int]) -> None:
-        close_all(fds)
-        if message.get("ready"):
-            self.channel.send({"state": "ready"})
-
-    def on_child_end(self, pid: int, status: int) -> None:
-        if pid != self.child:
-            return
-        self.child = 0
-        if self.child_channel is not None:
-            self.child_channel.close()
-        self.table.release_process(pid)
-        clear_doorbell(self.instance, pid)
-        if self.stopping:
-            self._finish()
-            return
-        if status:
-            log.warning("the input of %s %s", self.stream, describe_exit(status))
-        if self.next_publish is not None:
-            message, fds = self.next_publish
-            self.next_publish = None
-            self._accept_publisher(message, fds)
-        elif self.pull and status:
-            self.table.set_status(StreamStatus.WAIT)
-            self.table.ring(self.ringer)
-            delay = self.backoff.next_delay(time.monotonic() - self.child_started)
-            self.reactor.call_later(delay, lambda: self._start_input(self.pull, {}, -1, b""))
-        elif self.pull:
-            self.stop()
+    def _replace_publisher(self, message: Message, fds: list[int]) -> None:
+        """Keep a publisher's request until the one before it has left. Raises Busy when that one stays."""
+        assert self._source is not None
+        silent = time.monotonic() - max(self._table.clocks[4] / 1e6, self._source.started)
+        if self._next is not None or not (self._takeover or silent > SILENT_PUBLISHER_SECONDS):
+            raise Busy(f"The stream {self._plan.name} already has a publisher, {self._source.host or 'another one'}")
+        log.info(
+            "Publisher %s takes over from %s",
+            message["request"].get("host", ""),
+            self._source.host,
+            extra={"kind": "STRM"},
+        )
+        self._next = (message, fds)
+        if self._source.worker is not None:
+            self._guardian.stop_worker(self._source.worker, "CLEAN_LIVE_BUFFER_REQ")
         else:
-            self._wait_for_publisher()
+            send_signal(self._source.pid, signal.SIGTERM)
 
-    def _wait_for_publisher(self) -> None:
-        """Keep the stream for its viewers until the next publisher comes, or the time is up."""
-        self.table.set_status(StreamStatus.WAIT)
-        self.table.ring(self.ringer)
-        generation = self.generation
+    # -- the source's process --------------------------------------------------------------------------------------
 
-        def expire() -> None:
-            if self.generation == generation and not self.child:
-                log.info("no publisher for %g s: the stream %s ends", self.timeout_s, self.stream)
-                self.stop()
+    def _start_source(self, message: Message | None = None, fds: list[int] | None = None) -> None:
+        if self._guardian.ending or self._source is not None:
+            return
+        self._leave_count += 1  # a source is back: whoever planned to end the stream finds another number
+        fd, state_fd = fds or (-1, -1)
+        request = message["request"] if message else {}
+        started = time.monotonic()
+        main = self._make_main(fd, state_fd, request)
+        worker = self._guardian.start_worker(main, [one for one in (fd, state_fd) if one >= 0])
+        self._source = Source(worker.pid, started, worker, fd, state_fd, message, str(request.get("host", "")))
+        self._tell_state()
 
-        self.reactor.call_later(self.timeout_s, expire)
+    def _adopt(self, pid: int) -> None:
+        """Go on with the process that a killed guardian left; a descriptor of it tells when it ends."""
+        pidfd = os.pidfd_open(pid)
+        self._source = Source(pid, time.monotonic(), None)
+
+        def ended() -> None:
+            self._guardian.reactor.remove_reader(pidfd)
+            os.close(pidfd)
+            self._table.release_process(pid)
+            self._source_ended(status=1)
+            if self._guardian.ending:
+                self._guardian.reactor.stop()
+
+        self._guardian.reactor.add_reader(pidfd, ended)
+
+    def worker_said(self, worker: WorkerHandle, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        source = self._source
+        if source is None or source.worker is not worker:
+            return
+        event = message.get("event")
+        if event == "taken":
+            if source.publish is not None:
+                reply(self._guardian.upstream, source.publish, ok=True)
+                source.publish = None
+            if source.state_fd >= 0:
+                os.close(source.state_fd)
+                source.state_fd = -1
+        elif event == "ready":
+            self._became_ready()
+        elif event == "failed":
+            source.failure = str(message.get("text", ""))
+
+    def worker_ended(self, worker: WorkerHandle, status: int) -> None:
+        if self._source is not None and self._source.worker is worker:
+            self._table.release_process(worker.pid)
+            self._source_ended(status)
+
+    def _source_ended(self, status: int) -> None:
+        source, self._source = self._source, None
+        assert source is not None
+        source.let_go()
+        self._table.set_pids(input=0)
+        if source.publish is not None:
+            refuse(self._guardian.upstream, source.publish, NotReady("The input of the stream failed; try again"))
+        if self._guardian.ending:
+            return
+        self._set_status(StreamStatus.WAIT)
+        if self._next is not None:
+            (message, fds), self._next = self._next, None
+            self._start_source(message, fds)
+        elif not self._plan.pulled:
+            self._plan_leave()
+        else:
+            self._pull_again(source, status)
+
+    def _pull_again(self, source: Source, status: int) -> None:
+        if status == 0 and not self._always_on:
+            self._end("CLEAN_EOF")
+            return
+        for message in self._waiting:
+            refuse(self._guardian.upstream, message, NotReady(source.failure or "The source of the stream failed"))
+        self._waiting.clear()
+        delay = self._backoff.next_delay(source.ran_seconds())
+        if status == 0:
+            delay = max(delay, RESTART_SOURCE_SECONDS)
+        self._guardian.reactor.call_later(delay, self._start_source)
+
+    # -- time-outs -------------------------------------------------------------------------------------------------
+
+    def _plan_leave(self) -> None:
+        """End the stream unless another publisher comes in time; viewers stay until then."""
+        self._leave_count += 1
+        count = self._leave_count
+        delay = self._timeout if self._had_media else min(self._timeout, PUBLISHER_WAIT_SECONDS)
+        self._guardian.reactor.call_later(delay, self._leave, count)
+
+    def _leave(self, count: int) -> None:
+        if count == self._leave_count and self._source is None:
+            self._end("CLEAN_INACTIVE")
 
     def _check_viewers(self) -> None:
-        """End a stream that was started for viewers when the last one left long enough ago."""
+        """End a pulled stream that nobody has watched for long."""
+        if self._guardian.ending:
+            return
         now = time.monotonic()
-        if self.table.subscribers() or self.settings.get("always_on"):
-            self.viewers_seen = now
-        if now - self.viewers_seen >= self.timeout_s:
-            log.info("nobody watched %s for %g s", self.stream, self.timeout_s)
-            self.stop()
+        if self._always_on or self._waiting or self._table.subscribers():
+            self._viewed_at = now
+        elif now - self._viewed_at >= self._timeout:
+            self._end("CLEAN_INACTIVE")
             return
-        self.reactor.call_later(VIEWER_CHECK_S, self._check_viewers)
-
-    # -- the end ---------------------------------------------------------------------------------------------------
-
-    def stop(self) -> None:
-        if self.stopping:
-            return
-        self.stopping = True
-        self.table.set_status(StreamStatus.SHUTDOWN)
-        self.table.ring(self.ringer)
-        if self.child:
-            send_signal(self.child, signal.SIGTERM)
-        else:
-            self._finish()
-
-    def _finish(self) -> None:
-        remove_stream(self.instance.name, self.stream, self.ringer)
-        unlink_segment(self.checkpoints)
-        self.reactor.stop()
+        self._guardian.reactor.call_later(VIEWER_CHECK_SECONDS, self._check_viewers)

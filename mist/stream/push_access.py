@@ -41,11 +41,17 @@ def host_matches(rule: str, addresses: Iterable[str], peer: str) -> bool:
     peer_address = _address(peer)
     if peer_address is None:
         return False
-    try:
-        network = ipaddress.ip_network(rule.strip("[]"), strict=False)
-    except ValueError:
+    network = _network(rule)
+    if network is None:
         return any(_address(address) == peer_address for address in addresses)
     return peer_address.version == network.version and peer_address in network
+
+
+def _network(rule: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        return ipaddress.ip_network(rule.replace("[", "").replace("]", ""), strict=False)
+    except ValueError:
+        return None
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -59,11 +65,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 def is_name(rule: str) -> bool:
     """Return whether a host rule is a name that must be looked up."""
-    try:
-        ipaddress.ip_network(rule.strip("[]"), strict=False)
-    except ValueError:
-        return True
-    return False
+    return _network(rule) is None
 
 
 async def admit(config: Mapping[str, Any], name: str, password: str, peer: str, resolve: Resolve) -> PushTarget:

@@ -105,7 +105,8 @@ def _packet(packet: Any) -> Packet:
     base = packet.time_base
 
     def microseconds(ticks: int) -> int:
-        return int(round(Fraction(ticks) * base * 1_000_000))
+        seconds: Fraction = Fraction(ticks) * base
+        return round(seconds * 1_000_000)
 
     dts_us = microseconds(packet.dts)
     audio = packet.stream.type == "audio"

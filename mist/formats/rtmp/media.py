@@ -12,7 +12,7 @@ from mist.core.nal import annexb_to_length_prefixed, change_length_size, nal_typ
 from mist.core.packet import Packet
 from mist.errors import LimitExceededError, MistError
 from mist.formats import codecs, h264
-from mist.formats.av1 import strip_temporal_delimiters
+from mist.formats.av1 import TEMPORAL_DELIMITER, strip_temporal_delimiters
 from mist.formats.rtmp.messages import VIDEO as VIDEO_MESSAGE
 from mist.formats.rtmp.messages import number
 from mist.formats.tracks import AAC, AUDIO, AV1, FLAC, H264, HEVC, OPUS, VIDEO, TrackInfo
@@ -239,8 +239,7 @@ class TrackAssembler:
         """Return a frame in the project's form, b"" for one that is broken."""
         payload = part.payload
         if part.codec == AV1:
-            # Temporal delimiters have no place in FLV; some encoders leave them in.
-            return strip_temporal_delimiters(payload) if payload[0] >> 3 & 15 == 2 else payload
+            return self._temporal_unit(payload, events)
         if part.codec not in _NAL_CODECS:
             return payload
         if slot.length_size == 4 and nal_types(payload, part.codec == HEVC):
@@ -252,6 +251,16 @@ class TrackAssembler:
             return change_length_size(payload, slot.length_size)
         except MistError:
             self._say(events, f"ignored: {part.codec} frames whose NAL unit lengths are broken")
+            return b""
+
+    def _temporal_unit(self, payload: bytes, events: list[MediaEvent]) -> bytes:
+        """Return a temporal unit without its delimiter, which has no place in FLV and is left in by some encoders."""
+        if payload[0] >> 3 & 15 != TEMPORAL_DELIMITER:
+            return payload
+        try:
+            return strip_temporal_delimiters(payload)
+        except MistError:
+            self._say(events, "ignored: AV1 frames whose OBU sizes are broken")
             return b""
 
     def _find(self, slot: _Slot, info: TrackInfo, events: list[MediaEvent]) -> None:

@@ -77,12 +77,13 @@ class PublishRequested:
 class PlayRequested:
     """The peer wants to play: answer with `send_play_start` or `send_play_refused`.
 
-    start_ms: -2000 live or recorded, -1000 live, else a position. duration_ms: -1000 for all.
+    start, duration: as sent, seconds by RTMP 1.0 section 7.2.2.1 and milliseconds by librtmp and ffmpeg; negative for
+    "live" and "all".
     """
 
     name: str
-    start_ms: float
-    duration_ms: float
+    start: float
+    duration: float
     reset: bool
 
 

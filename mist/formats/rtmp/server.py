@@ -215,8 +215,8 @@ class ServerSession:
         events.append(
             m.PlayRequested(
                 m.text(values[1]) if len(values) > 1 else "",
-                m.number(start, -2) * (1000 if m.number(start, -2) < 0 else 1),
-                m.number(duration, -1) * (1000 if m.number(duration, -1) < 0 else 1),
+                m.number(start, -2),
+                m.number(duration, -1),
                 bool(reset) if isinstance(reset, bool) else m.number(reset, 1.0) != 0,
             )
         )

@@ -28,6 +28,7 @@ class Timeline:
         self._after_us = after_us
         self._newest_us: int | None = None
         self._tracks: dict[int, int] = {}
+        self._asked: dict[int, int] = {}  # where the last packet of each track would be if it had not been moved alone
         self._steps: dict[int, int] = {}
         self._said: set[str] = set()
         self.reports: list[str] = []
@@ -44,16 +45,16 @@ class Timeline:
         if self._newest_us is None:
             self._join(dts_us)
         placed = self._choose(track, dts_us)
-        last = self._tracks.get(track)
+        last, asked = self._tracks.get(track), placed
         if last is not None:
             if placed <= last:
-                if placed < last:  # equal ones are usual: GStreamer writes 0 for each time below 0
+                if placed < self._asked[track]:  # equal ones are usual: GStreamer writes 0 for each time below 0
                     self._report("backstep", "a time that goes back within a track was moved after the one before it")
                 self.moved_us = last + DISORDER_STEP_US - placed
                 placed = last + DISORDER_STEP_US
             elif placed - last <= _MAX_STEP_US:
                 self._steps[track] = placed - last
-        self._tracks[track] = placed
+        self._tracks[track], self._asked[track] = placed, asked
         if self._newest_us is None or placed > self._newest_us:
             self._newest_us = placed
         return placed

@@ -34,7 +34,7 @@ JAVASCRIPT: Final = "application/javascript; charset=utf-8"
 STATIC_CACHE: Final = "public, max-age=86400"
 
 _TIME = re.compile(r"(?:(?:(\d{1,4})[h:])?(\d{1,6})[m:])?(\d{1,9}(?:\.\d{1,6})?)s?")
-_PLACEHOLDER = re.compile(r"@([A-Z]+)@")
+_PLACEHOLDER = re.compile(r"@([A-Z0-9]+)@")
 
 Handler = Callable[[OutputServices, Request, Response], Awaitable[None] | None]
 

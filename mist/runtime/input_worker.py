@@ -1,0 +1,116 @@
+"""The process of an input: runs one source of one stream and is the `InputServices` that it is given."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any, cast
+
+from mist.errors import MistError
+from mist.runtime.channel import Channel, read_memory_file
+from mist.runtime.guardian import WorkerMain
+from mist.runtime.program import InputRole, Server
+from mist.runtime.snapshot import stream_settings
+from mist.runtime.stream_guardian import InputMain, stream_limits
+from mist.runtime.worker import Worker
+from mist.stream.publisher import StreamPublisher
+from mist.stream.services import InputServices
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 1.5
+CLEAN = "CLEAN"
+
+
+class InputWorker(Worker):
+    """Runs an input until its source ends, fails or is told to stop."""
+
+    def __init__(
+        self,
+        server: Server,
+        channel: Channel,
+        stream: str,
+        source: str,
+        connector: str,
+        role: InputRole,
+    ) -> None:
+        self.program = f"input {connector}"
+        super().__init__(server, channel, stream)
+        self.stream = stream
+        self.source = source
+        self.fd = -1
+        self.request: Mapping[str, Any] = {}
+        self.state = b""
+        self._connector = connector
+        self._role = role
+        self._task: asyncio.Task[None] | None = None
+
+    def title(self) -> str:
+        return f"input {self.stream}"
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The stream's own configuration."""
+        return stream_settings(self.snapshot, self.stream) or {}
+
+    def started(self) -> None:
+        limits = stream_limits(self.snapshot, self.stream)
+        bells = str(self.server.instance.bells)
+        self.publisher = StreamPublisher(self.instance, self.stream, bells, limits)
+        self.publisher.on_ready = lambda: self.channel.send({"event": "ready"})
+        connector = str(self.request.get("connector") or self._connector)
+        self.record = self.open_record(f"INPUT:{connector}", str(self.request.get("host", "")))
+        self.record.set_stream(self.stream)
+        self.record.set_token(str(self.request.get("token", "")))
+        self._task = self.loop.create_task(self._run())
+
+    async def _run(self) -> None:
+        self.channel.send({"event": "taken"})
+        try:
+            await self._role.run(cast(InputServices, self))
+        except MistError as error:
+            self._failed(error)
+        except asyncio.CancelledError:
+            log.info("Stopped")
+        except Exception:
+            log.exception("The input failed")
+            self.exit_status = 1
+        finally:
+            self.record.close()
+            self.publisher.close()
+            self.finish()
+
+    def _failed(self, error: MistError) -> None:
+        """Say why the source ended; a reason that begins with CLEAN is no failure."""
+        clean = error.reason.startswith(CLEAN)
+        log.log(logging.INFO if clean else logging.WARNING, "%s (%s)", str(error) or type(error).__name__, error.reason)
+        self.channel.send({"event": "failed", "text": str(error), "reason": error.reason})
+        self.exit_status = 0 if clean else 1
+
+    def stopping(self, reason: str) -> None:
+        log.info("Stopping: %s", reason)
+        if self._task is None:
+            self.finish()
+            return
+        self._task.cancel()
+        self.loop.call_later(STOP_SECONDS, self.finish)
+
+
+def input_main(server: Server, stream: str, source: str, connector: str, role: InputRole) -> InputMain:
+    """Return what makes the main function of an input process for one publisher, or for a source that is pulled."""
+
+    def make(fd: int, state_fd: int, request: Mapping[str, Any]) -> WorkerMain:
+        def main(channel: Channel) -> int:
+            worker = InputWorker(server, channel, stream, source, connector, role)
+            worker.fd = fd
+            worker.request = request
+            if state_fd >= 0:
+                worker.state = read_memory_file(state_fd)
+                os.close(state_fd)
+            return worker.run()
+
+        return main
+
+    return make

@@ -1,0 +1,262 @@
+"""The main process's listening sockets: bound here, so that they survive every process that accepts from them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mist.errors import MistError, TransportError
+from mist.runtime.backoff import Backoff
+from mist.runtime.channel import Channel
+from mist.runtime.family import Child, Family
+from mist.runtime.guardian import guardian_main
+from mist.runtime.listener_guardian import make_listener_duty
+from mist.runtime.output_worker import output_main
+from mist.runtime.process import own
+from mist.runtime.program import Server
+from mist.runtime.reactor import Reactor, Timer
+from mist.runtime.snapshot import Snapshot, canonical
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 4096
+MIN_RETRY_SECONDS = 1.0
+RUNNING, NOT_YET = 1, 0
+KEEPALIVE_SECONDS = 60
+USER_TIMEOUT_MS = 300_000  # of silence in the middle of a transfer, then the kernel gives the peer up
+TCP_USER_TIMEOUT = 18
+ALL_ADDRESSES = ("", "0.0.0.0", "::")
+
+Address = tuple[str, int]
+
+
+def bind_listening(interface: str, port: int, what: str) -> list[socket.socket]:
+    """Return listening sockets for an address; all addresses of both families for an empty one.
+
+    what: names the user of the port in errors. Raises TransportError with a text for the operator.
+    """
+    try:
+        if interface in ALL_ADDRESSES:
+            return [_bind_all(port)]
+        found = socket.getaddrinfo(interface, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return [_bind(family, address) for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found)]
+    except OSError as error:
+        raise TransportError(_explain(error, interface, port, what)) from None
+
+
+def _bind_all(port: int) -> socket.socket:
+    """Bind every address, with one socket for both families where the machine has IPv6."""
+    try:
+        return _bind(socket.AF_INET6, ("::", port))
+    except OSError as error:
+        if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise
+    return _bind(socket.AF_INET, ("0.0.0.0", port))
+
+
+def _bind(family: int, address: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit this and what follows
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address[0] == "::" else 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return own(sock)
+
+
+def _explain(error: OSError, interface: str, port: int, what: str) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"port {port} for {what} is in use by another program: stop that one, or set another port for {what} in the "
+            "configuration"
+        )
+    if error.errno == errno.EACCES:
+        return f"port {port} for {what} may not be opened by this user: choose one above 1023, or allow CAP_NET_BIND_SERVICE"
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return f'"{interface}" for {what} is not an address of this machine: set another interface in the configuration'
+    return f"cannot listen on port {port} for {what}: {error.strerror}"
+
+
+@dataclass(eq=False)
+class Listener:
+    """One entry of config.protocols with a port of its own. state: 1, 0, or why it does not run."""
+
+    key: str
+    connector: str
+    options: Mapping[str, Any]
+    address: Address
+    state: int | str = NOT_YET
+    sockets: list[socket.socket] = field(default_factory=list)
+    child: Child | None = None
+    timer: Timer | None = None
+    backoff: Backoff = field(default_factory=Backoff)
+    removed: bool = False
+
+
+class Listeners:
+    """Keeps one guardian for each configured listener."""
+
+    def __init__(self, server: Server, family: Family, reactor: Reactor, changed: Callable[[], None]) -> None:
+        self._server = server
+        self._family = family
+        self._reactor = reactor
+        self._changed = changed
+        self._listeners: dict[str, Listener] = {}
+        self.draining: list[Child] = []
+
+    # -- following the configuration -------------------------------------------------------------------------------
+
+    def configured(self, snapshot: Snapshot) -> dict[str, Listener]:
+        """Return a listener for each protocol entry that has a port of its own."""
+        found: dict[str, Listener] = {}
+        for entry in snapshot["config"].get("protocols") or ():
+            role = self._server.program.listener(str(entry.get("connector", "")))
+            if role is None:
+                continue
+            key = canonical(entry)
+            port = int(entry.get("port") or role.capability.default_port or 0)
+            found[key] = Listener(key, entry["connector"], dict(entry), (str(entry.get("interface") or ""), port))
+        return found
+
+    def bind_first(self, snapshot: Snapshot) -> None:
+        """Bind everything at the first start. Raises TransportError for what cannot be."""
+        for key, listener in self.configured(snapshot).items():
+            listener.sockets = bind_listening(*listener.address, listener.connector)
+            self._listeners[key] = listener
+
+    def start_all(self) -> None:
+        for listener in self._listeners.values():
+            self._start(listener)
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Start what is new, end what is gone, restart what has changed without closing its port."""
+        wanted = self.configured(snapshot)
+        gone = [listener for key, listener in self._listeners.items() if key not in wanted]
+        new = [listener for key, listener in wanted.items() if key not in self._listeners]
+        for listener in gone:
+            del self._listeners[listener.key]
+            heir = next((one for one in new if not one.sockets and one.address == listener.address), None)
+            self._remove(listener, heir)
+        for listener in new:
+            self._listeners[listener.key] = listener
+            self._start(listener)
+        for listener in self._listeners.values():
+            if listener.child is not None:
+                listener.child.channel.send({"do": "config"})
+        self._changed()
+
+    def _remove(self, listener: Listener, heir: Listener | None) -> None:
+        """End a listener; one on the same port inherits its sockets, and its connections go on to their end."""
+        listener.removed = True
+        if listener.timer is not None:
+            listener.timer.cancel()
+        if heir is not None and heir.connector == listener.connector:
+            heir.sockets, listener.sockets = listener.sockets, []
+        for sock in listener.sockets:
+            sock.close()
+        listener.sockets = []
+        if listener.child is not None:
+            listener.child.stopping = True
+            self.draining.append(listener.child)
+            keeps_going = heir is not None and heir.connector == listener.connector
+            listener.child.channel.send({"do": "drain" if keeps_going else "stop", "reason": "CLEAN_CONTROLLER_REQ"})
+
+    # -- running ---------------------------------------------------------------------------------------------------
+
+    def _start(self, listener: Listener) -> None:
+        listener.timer = None
+        if listener.removed:
+            return
+        if not listener.sockets:
+            try:
+                listener.sockets = bind_listening(*listener.address, listener.connector)
+            except MistError as error:
+                self._retry(listener, str(error))
+                return
+        fds = [sock.fileno() for sock in listener.sockets]
+        role = self._server.program.listener(listener.connector)
+        assert role is not None
+        main = output_main(self._server, listener.connector, role, listener.options)
+        duty = make_listener_duty(listener.connector, listener.options, fds, main)
+
+        def guard(channel: Channel) -> int:
+            return guardian_main(self._server, channel, duty, listener.connector)
+
+        listener.child = self._family.start(
+            f"guardian of {listener.connector}",
+            guard,
+            on_message=lambda message: self._changed(),
+            on_ended=lambda status: self._ended(listener, status),
+            fds=fds,
+        )
+        if listener.state != RUNNING:
+            log.info("%s listens on port %d", listener.connector, listener.address[1], extra={"kind": "CONF"})
+        listener.state = RUNNING
+        self._changed()
+
+    def _retry(self, listener: Listener, text: str) -> None:
+        if listener.state != text:
+            log.error("%s; trying again until it is free", text[:1].upper() + text[1:])
+        listener.state = text
+        delay = max(MIN_RETRY_SECONDS, listener.backoff.next_delay(0.0))
+        listener.timer = self._reactor.call_later(delay, self._start, listener)
+        self._changed()
+
+    def _ended(self, listener: Listener, status: int) -> None:
+        child, listener.child = listener.child, None
+        assert child is not None
+        if child in self.draining:
+            self.draining.remove(child)
+        if not listener.removed and not child.stopping:
+            listener.state = NOT_YET
+            delay = listener.backoff.next_delay(child.ran_seconds())
+            listener.timer = self._reactor.call_later(delay, self._start, listener)
+        self._changed()
+
+    def states(self) -> list[dict[str, Any]]:
+        """Return what the listeners do, for the status."""
+        return [
+            {
+                "entry": dict(listener.options),
+                "connector": listener.connector,
+                "port": listener.address[1],
+                "state": listener.state,
+                "pid": listener.child.pid if listener.child else 0,
+            }
+            for listener in self._listeners.values()
+        ]
+
+    def close(self) -> None:
+        """Close all ports and start nothing any more."""
+        for listener in self._listeners.values():
+            listener.removed = True
+            if listener.timer is not None:
+                listener.timer.cancel()
+            for sock in listener.sockets:
+                sock.close()
+            listener.sockets = []
+
+
+def bind_unix(path: str, mode: int) -> socket.socket:
+    """Return a listening SOCK_SEQPACKET socket at a path, replacing what is there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    sock.bind(path)
+    os.chmod(path, mode)
+    sock.listen(BACKLOG)
+    return own(sock)

@@ -1,0 +1,116 @@
+"""Asking the spawner over its socket: from workers and the controller (asyncio), and from the command line (blocking)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mist.errors import AccessDenied, Busy, MistError, NotFound, NotReady, SharedMemoryFull, StreamError, TransportError
+from mist.runtime.channel import Channel, Message, close_all, read_message, write_message
+from mist.runtime.instance import Instance
+
+log = logging.getLogger(__name__)
+
+REQUEST_SECONDS = 30.0
+# Errors that travel between processes by name.
+ERRORS: Mapping[str, type[MistError]] = {
+    error.__name__: error
+    for error in (AccessDenied, Busy, MistError, NotFound, NotReady, SharedMemoryFull, StreamError)
+}
+
+
+def raise_error(answer: Message) -> Message:
+    """Return an answer that is none of an error. Raises the MistError that it names."""
+    if "error" in answer:
+        raise ERRORS.get(answer["error"], MistError)(answer.get("text", ""))
+    return answer
+
+
+class SpawnerLink:
+    """An asyncio process's connection to the spawner, made when it is first needed and again when it is lost."""
+
+    def __init__(self, instance: Instance, loop: asyncio.AbstractEventLoop) -> None:
+        self._instance = instance
+        self._loop = loop
+        self._channel: Channel | None = None
+        self._last_id = 0
+        self._pending: dict[int, asyncio.Future[Message]] = {}
+
+    async def ask(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> Message:
+        """Send a request and return its answer. The descriptors must stay open until then.
+
+        Raises the MistError that the answer names, TransportError when the spawner does not answer.
+        """
+        channel = self._connect()
+        self._last_id += 1
+        number = self._last_id
+        future: asyncio.Future[Message] = self._loop.create_future()
+        self._pending[number] = future
+        try:
+            channel.send({**message, "id": number}, fds)
+            async with asyncio.timeout(REQUEST_SECONDS):
+                return raise_error(await future)
+        except TimeoutError:
+            raise TransportError(f"The main process did not answer in {REQUEST_SECONDS:.0f} s") from None
+        finally:
+            self._pending.pop(number, None)
+
+    def tell(self, message: Mapping[str, Any]) -> None:
+        """Send a message that has no answer. Raises TransportError."""
+        self._connect().send(message)
+
+    def _connect(self) -> Channel:
+        if self._channel is None or self._channel.closed:
+            self._channel = Channel(connect(self._instance))
+            self._channel.attach(self._loop, self._answered, self._lost)
+        return self._channel
+
+    def _answered(self, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        future = self._pending.pop(message.get("reply", -1), None)
+        if future is not None and not future.done():
+            future.set_result(message)
+
+    def _lost(self) -> None:
+        for future in self._pending.values():
+            if not future.done():
+                future.set_exception(TransportError("The main process has gone"))
+        self._pending.clear()
+
+    def close(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+
+
+def connect(instance: Instance) -> socket.socket:
+    """Return a socket connected to the instance's spawner. Raises TransportError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    try:
+        sock.connect(str(instance.spawner_socket))
+    except OSError as error:
+        sock.close()
+        raise TransportError(
+            f'no server of the instance "{instance.name}" runs here ({instance.spawner_socket}: {error.strerror}); '
+            'start one with "mist serve"'
+        ) from None
+    return sock
+
+
+def ask_blocking(instance: Instance, message: Mapping[str, Any], seconds: float = 10.0) -> Message:
+    """Send one request and wait for its answer. Raises TransportError, or the MistError that the answer names."""
+    with contextlib.closing(connect(instance)) as sock:
+        sock.settimeout(seconds)
+        try:
+            write_message(sock, {**message, "id": 1})
+            received = read_message(sock)
+        except OSError as error:
+            raise TransportError(f"the main process of the instance does not answer: {error}") from None
+    if received is None:
+        raise TransportError("the main process of the instance closed the connection")
+    answer, fds = received
+    close_all(fds)
+    return raise_error(answer)
