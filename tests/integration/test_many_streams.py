@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 
-from tests.integration.conftest import MakeServer
-from tests.integration.test_restarts import FRAME_MS, Sender, viewer
+from tests.integration.conftest import MakeServer, SendTo
+from tests.support.live import FRAME_MS, Sender, viewer
 from tests.support.processes import descriptors, pss_kib, wait_until
 from tests.support.rtmp_peer import Message
 
@@ -21,7 +21,7 @@ def _arrived(seen: list[Message], mark: bytes) -> bool:
 
 
 @pytest.mark.timeout(180)
-def test_many_streams_run_side_by_side(make_server: MakeServer) -> None:
+def test_many_streams_run_side_by_side(make_server: MakeServer, send_to: SendTo) -> None:
     """Each gets its own media, memory and descriptors grow with their number only, and all goes back at their end."""
     server = make_server(streams={"live": {"source": "push://", "inputtimeout": 2}})
     main_before = len(descriptors(server.pid))
@@ -30,7 +30,7 @@ def test_many_streams_run_side_by_side(make_server: MakeServer) -> None:
     with ExitStack() as stack:
         senders: list[Sender] = []
         for number in range(MANY):
-            sender = Sender(server, f"live+{number}")
+            sender = send_to(server, f"live+{number}")
             stack.callback(sender.close)
             sender.number = number * 1000 + number * 1000 % 10
             senders.append(sender)
@@ -50,12 +50,12 @@ def test_many_streams_run_side_by_side(make_server: MakeServer) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_one_stream_comes_and_goes(make_server: MakeServer) -> None:
+def test_one_stream_comes_and_goes(make_server: MakeServer, send_to: SendTo) -> None:
     """Thirty short lives of one stream leave no memory, process or descriptor behind."""
     server = make_server(streams={"live": {"source": "push://", "inputtimeout": 1}})
 
     def life() -> None:
-        sender = Sender(server)
+        sender = send_to(server)
         sender.send([n * FRAME_MS for n in range(10)], headers=True, pace_s=0)
         sender.peer.command("deleteStream", None, sender.peer.stream_id)
         sender.close()

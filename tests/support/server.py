@@ -28,7 +28,7 @@ START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 5.0  # what the server promises
 _numbers = itertools.count(1)
 # A stream ends soon after its publisher has gone, so that tests of whole recordings need not wait long.
-DEFAULT_STREAMS: Mapping[str, Any] = {"live": {"source": "push://127.0.0.1", "inputtimeout": 2}}
+DEFAULT_STREAMS: Mapping[str, Any] = {"live": {"source": "push://127.0.0.1", "inputtimeout": 4}}
 
 
 class ServerFailed(AssertionError):
