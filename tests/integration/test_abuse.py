@@ -236,7 +236,7 @@ def test_viewers_that_never_read(make_server: MakeServer, send_to: SendTo) -> No
         sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         lazy.append(sock)
     before, count = _memory_kib(server)
-    big = bytes(60_000)
+    big = bytes(20_000)
     with viewer(server) as seen:
         for n in range(50, 350):
             sender.peer.send_video(n * FRAME_MS, f"<{n:08d}>".encode() + big, key=n % 10 == 0)
@@ -263,7 +263,7 @@ def test_full_shared_memory(make_server: MakeServer, send_to: SendTo) -> None:
     big.send([0], headers=True)
     with viewer(server, "small") as seen, pytest.raises(OSError):
         for n in range(2000):
-            big.peer.send_video(n * FRAME_MS, os.urandom(100_000), key=n % 10 == 0)
+            big.peer.send_video(n * FRAME_MS, os.urandom(100_000), key=n == 0)  # one GOP, so nothing can be trimmed
             time.sleep(0.002)
     line = server.wait_log(lambda line: "memory" in line.lower() and ("ERROR" in line or "WARN" in line), 10)
     assert "live" in line
@@ -344,9 +344,10 @@ def test_broken_json(tmp_path: Path, runtime: Path) -> None:
     [
         ({"controller": {"port": 99999}}, ["config.json", "port", "99999"]),
         ({"protocols": [{"connector": "HTTP", "port": "eighty"}]}, ["config.json", "port", "eighty"]),
-        ({"protocols": [{"connector": "NOSUCH"}]}, ["config.json", "NOSUCH"]),
         ({"protocols": "all"}, ["config.json", "protocols"]),
         ({"debug": "loud"}, ["config.json", "debug", "loud"]),
+        ({"protcols": []}, ["config.json", "protcols", "protocols"]),
+        ({"protocols": [{"connector": "HTTP", "prot": 1}]}, ["config.json", "prot", "port"]),
     ],
 )
 def test_bad_configuration_value(tmp_path: Path, runtime: Path, change: dict[str, object], words: list[str]) -> None:
@@ -363,6 +364,12 @@ def test_stream_without_a_source(tmp_path: Path, runtime: Path) -> None:
     assert status != 0
     assert "live" in _complaint(stderr)
     assert "source" in stderr
+
+
+def test_unknown_connector_is_named(make_server: MakeServer) -> None:
+    """A configuration from elsewhere may name protocols that this server has not: it runs without them, and says so."""
+    server = make_server(protocols={"NOSUCH": {}})
+    server.wait_log("NOSUCH", 5)
 
 
 def test_control_port_in_use(tmp_path: Path, runtime: Path) -> None:

@@ -23,7 +23,7 @@ def _arrived(seen: list[Message], mark: bytes) -> bool:
 @pytest.mark.timeout(180)
 def test_many_streams_run_side_by_side(make_server: MakeServer, send_to: SendTo) -> None:
     """Each gets its own media, memory and descriptors grow with their number only, and all goes back at their end."""
-    server = make_server(streams={"live": {"source": "push://", "inputtimeout": 2}})
+    server = make_server(streams={"live": {"source": "push://", "inputtimeout": 10}})
     main_before = len(descriptors(server.pid))
     before_kib = pss_kib(one.pid for one in server.processes())
     shared_before = len(server.shared_memory())
