@@ -322,7 +322,7 @@ class RtmpConnection:
             fd,
             head,
             reselect=choice.reselect,
-            record=self._record,  # type: ignore[arg-type]
+            record=self._record,
             on_close=viewer.closed,
             on_readable=viewer.readable,
             **own_pace(parameters, choice),

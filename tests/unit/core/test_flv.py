@@ -5,11 +5,35 @@ from __future__ import annotations
 import pytest
 
 from mist.core import flv
-from mist.core.flv import FlvMuxer, FlvReader, carries, parse_audio_body, parse_video_body, serialize_frame, serialize_init
+from mist.core.flv import (
+    FlvMuxer,
+    FlvReader,
+    carries,
+    parse_audio_body,
+    parse_video_body,
+    serialize_frame,
+    serialize_init,
+)
 from mist.core.packet import Packet
 from mist.errors import LocalProtocolError, RemoteProtocolError, TruncatedError, UnsupportedError
 from mist.formats import amf
-from mist.formats.tracks import AAC, AC3, AUDIO, AV1, EAC3, FLAC, H264, HEVC, META, MP3, OPUS, VIDEO, VP8, VP9, TrackInfo
+from mist.formats.tracks import (
+    AAC,
+    AC3,
+    AUDIO,
+    AV1,
+    EAC3,
+    FLAC,
+    H264,
+    HEVC,
+    META,
+    MP3,
+    OPUS,
+    VIDEO,
+    VP8,
+    VP9,
+    TrackInfo,
+)
 
 AVCC = bytes.fromhex("0164001fffe1000467640001 01000268ee".replace(" ", ""))
 STREAM_INFO = bytes(range(34))
@@ -84,7 +108,9 @@ def test_audio_that_says_nothing() -> None:
     assert [parse_audio_body(bytes.fromhex(body)) for body in ("", "af", "af01", "914f707573")] == [[], [], [], []]
 
 
-@pytest.mark.parametrize("body", ["17", "17 01 00", "17 03 000000 00", "90 6876", "91 68766331 0000", "97 05", "96 66 00"])
+@pytest.mark.parametrize(
+    "body", ["17", "17 01 00", "17 03 000000 00", "90 6876", "91 68766331 0000", "97 05", "96 66 00"]
+)
 def test_broken_video_bodies(body: str) -> None:
     with pytest.raises(RemoteProtocolError):
         parse_video_body(bytes.fromhex(body))
@@ -198,8 +224,7 @@ def test_golden_stream() -> None:
     muxer.write(Packet(0, 40_000, 80_000, True, b"\x00\x00\x00\x01\x65"))
     muxer.write(Packet(1, 40_500, 0, True, b"\x21"))
     assert muxer.take_output().hex() == (
-        "09 00000a 000028 00 000000 17 01 000050 0000000165 00000015"
-        "08 000003 000029 00 000000 af 01 21 0000000e"
+        "09 00000a 000028 00 000000 17 01 000050 0000000165 0000001508 000003 000029 00 000000 af 01 21 0000000e"
     ).replace(" ", "")
 
 

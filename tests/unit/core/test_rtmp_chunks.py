@@ -28,7 +28,9 @@ def basic(form: int, number: int) -> bytes:
     return bytes([form << 6 | 1]) + struct.pack("<H", number - 64)
 
 
-def chunk(form: int, number: int, time: int, payload: bytes, *, length: int = -1, kind: int = 8, stream: int = 1) -> bytes:
+def chunk(
+    form: int, number: int, time: int, payload: bytes, *, length: int = -1, kind: int = 8, stream: int = 1
+) -> bytes:
     """Return one chunk with any header; time is the field of types 0 to 2."""
     length = len(payload) if length < 0 else length
     field = min(time, 0xFFFFFF)
@@ -261,7 +263,7 @@ def test_golden_play() -> None:
     muxer.write(Packet(0, 40_000, 80_000, True, b"\x00\x00\x00\x01\x65"))
     muxer.write(Packet(1, 41_000, 0, True, b"\x21"))
     assert muxer.take_output().hex() == (
-        "06 000028 00000a 09 01000000 17 01 000050 0000000165" "04 000029 000003 08 01000000 af 01 21"
+        "06 000028 00000a 09 01000000 17 01 000050 000000016504 000029 000003 08 01000000 af 01 21"
     ).replace(" ", "")
 
 

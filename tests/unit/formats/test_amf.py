@@ -67,7 +67,9 @@ def test_golden_amf3(wire: str, value: Any) -> None:
     assert (found, type(found), end) == (value, type(value), len(data))
 
 
-@pytest.mark.parametrize(("wire", "value"), [one for one in GOLDEN3 if one[0][:2] not in ("07", "0d", "0e", "0f", "10", "11")])
+@pytest.mark.parametrize(
+    ("wire", "value"), [one for one in GOLDEN3 if one[0][:2] not in ("07", "0d", "0e", "0f", "10", "11")]
+)
 def test_amf3_round_trip(wire: str, value: Any) -> None:
     found, _ = decode3(encode3(value))
     assert (found, type(found)) == (value, type(value))

@@ -120,7 +120,9 @@ def test_broken_lengths_are_left_out() -> None:
 
 def test_metadata_fills_what_the_media_does_not_tell() -> None:
     assembler = TrackAssembler()
-    hints = EcmaArray(width=1.0, framerate=29.97, videodatarate=2500, audiodatarate=128, audiosamplerate=44100, stereo=True)
+    hints = EcmaArray(
+        width=1.0, framerate=29.97, videodatarate=2500, audiodatarate=128, audiosamplerate=44100, stereo=True
+    )
     assert assembler.feed_metadata(hints) == []
     (found,) = video(assembler, serialize_init(AVC))
     assert isinstance(found, TrackFound)

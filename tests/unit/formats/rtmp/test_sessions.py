@@ -130,13 +130,17 @@ class Peer:
         self.writer = ChunkWriter()
         self.reader = ChunkReader()
 
-    def send(self, type_id: int, payload: bytes, *, stream: int = 0, time_ms: int = 0, now: float = 0.0) -> list[m.Event]:
+    def send(
+        self, type_id: int, payload: bytes, *, stream: int = 0, time_ms: int = 0, now: float = 0.0
+    ) -> list[m.Event]:
         self.writer.write(3, type_id, stream, time_ms, payload)
         return self.server.feed(self.writer.take_output(), now)
 
     def command(self, *values: Any, stream: int = 0, amf3: bool = False) -> list[m.Event]:
         payload = amf.encode(*values)
-        return self.send(m.COMMAND_AMF3, b"\0" + payload, stream=stream) if amf3 else self.send(20, payload, stream=stream)
+        return (
+            self.send(m.COMMAND_AMF3, b"\0" + payload, stream=stream) if amf3 else self.send(20, payload, stream=stream)
+        )
 
     def heard(self) -> list[Message]:
         return self.reader.feed(self.server.take_output())
@@ -164,7 +168,11 @@ def test_reply_to_connect() -> None:
     assert [one.type_id for one in messages] == [5, 6, 1, 4, 20]
     assert [int.from_bytes(one.payload[:4], "big") for one in messages[:3]] == [2_500_000, 2_500_000, 65536]
     name, transaction, properties, info = m.parse_values(messages[4])
-    assert (name, transaction, properties) == ("_result", 1, {"fmsVer": "FMS/3,5,5,2004", "capabilities": 31, "mode": 1})
+    assert (name, transaction, properties) == (
+        "_result",
+        1,
+        {"fmsVer": "FMS/3,5,5,2004", "capabilities": 31, "mode": 1},
+    )
     assert info["code"] == "NetConnection.Connect.Success" and info["objectEncoding"] == 3 and info["clientid"] == 1337
     assert not {"capsEx", "fourCcList", "videoFourCcInfoMap", "audioFourCcInfoMap"} & set(info)
 

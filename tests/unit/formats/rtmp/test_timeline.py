@@ -17,7 +17,15 @@ def place_all(timeline: Timeline, packets: list[tuple[int, int]]) -> list[int]:
 
 def test_good_times_stay_as_they_are() -> None:
     timeline = Timeline()
-    packets = [(VIDEO, 1000), (AUDIO, 990), (VIDEO, 1040), (AUDIO, 1013), (VIDEO, 1080), (AUDIO, 3000), (VIDEO, 300_000)]
+    packets = [
+        (VIDEO, 1000),
+        (AUDIO, 990),
+        (VIDEO, 1040),
+        (AUDIO, 1013),
+        (VIDEO, 1080),
+        (AUDIO, 3000),
+        (VIDEO, 300_000),
+    ]
     assert place_all(timeline, packets) == [time for _, time in packets]
     assert timeline.take_reports() == [] and timeline.newest_us == 300_000 * MS and not timeline.jumped
 
@@ -51,7 +59,12 @@ def test_a_restart_at_zero_goes_on() -> None:
 def test_packets_under_way_at_a_restart_keep_their_old_base() -> None:
     timeline = Timeline()
     place_all(timeline, [(VIDEO, 90_000), (AUDIO, 89_990), (VIDEO, 90_040)])
-    assert place_all(timeline, [(VIDEO, 0), (AUDIO, 90_011), (AUDIO, 0), (VIDEO, 40)]) == [90_080, 90_011, 90_080, 90_120]
+    assert place_all(timeline, [(VIDEO, 0), (AUDIO, 90_011), (AUDIO, 0), (VIDEO, 40)]) == [
+        90_080,
+        90_011,
+        90_080,
+        90_120,
+    ]
 
 
 def test_tracks_with_clocks_of_their_own() -> None:
