@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from bench.harness import live_file, report, run_viewers, server
 from bench.publisher import endless
 from bench.rtmp import publishing_session, started
+from mist.formats.rtmp.messages import Media
 
 VIDEO = 9
 
@@ -35,7 +36,7 @@ class FlvProbe:
         """Return the times, ms, of the video tags that are complete now."""
         self.buffer += self.sock.recv(1 << 20)
         if not self.in_media:
-            head, mark, rest = self.buffer.partition(b"\r\n\r\nFLV")
+            _head, mark, rest = self.buffer.partition(b"\r\n\r\nFLV")
             if not mark or len(rest) < 10:
                 return []
             self.buffer, self.in_media = rest[10:], True
@@ -61,7 +62,7 @@ class RtmpProbe:
         output = self.session.take_output()
         if output:
             self.sock.sendall(output)
-        return [event.time_ms for event in events if getattr(event, "type_id", None) == VIDEO]
+        return [event.time_ms for event in events if isinstance(event, Media) and event.type_id == VIDEO]
 
 
 def percentile(values: list[float], share: float) -> float:

@@ -70,7 +70,9 @@ def main() -> None:
             rows.append(
                 {
                     "streams": count,
-                    "cpu_us_a_second_each": round(spent(before, running.cpu_s()) / (time.monotonic() - began) / count * 1e6),
+                    "cpu_us_a_second_each": round(
+                        spent(before, running.cpu_s()) / (time.monotonic() - began) / count * 1e6
+                    ),
                     "pss_kb_each": round((running.pss_kb() - base_kb) / count),
                     "descriptors_each": round((descriptors(running) - base_fds) / count, 1),
                 }

@@ -53,7 +53,9 @@ def yardstick(viewers: int, seconds: int, merge_ms: int) -> float:
     assert loop.stdout is not None
     loop.stdout.readline()
     sink = subprocess.Popen(
-        [compiled("viewers"), str(port), str(viewers), str(seconds + 1), "0", "/dev/null", "0"], stdout=subprocess.PIPE, text=True
+        [compiled("viewers"), str(port), str(viewers), str(seconds + 1), "0", "/dev/null", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     cores = float(result(loop)["cores"])
     sink.terminate()

@@ -42,12 +42,15 @@ def live_file() -> Path:
     path = CACHE / "live.flv"
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
+        picture = "testsrc2=size=1280x720:rate=30"
+        x264 = "-c:v libx264 -preset veryfast -tune zerolatency -g 60 -x264-params nal-hrd=cbr:force-cfr=1"
+        rate = "-b:v 2500k -minrate 2500k -maxrate 2500k -bufsize 500k"
+        sound = "-c:a aac -b:a 128k -ac 2"
         subprocess.run(
-            ["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=30", "-f", "lavfi", "-i", "sine=440:sample_rate=48000",
-             "-t", str(LIVE_SECONDS), "-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency", "-g", "60", "-x264-params", "nal-hrd=cbr:force-cfr=1", "-b:v", "2500k", "-minrate", "2500k", "-maxrate", "2500k",
-             "-bufsize", "500k", "-c:a", "aac", "-b:a", "128k", "-ac", "2", str(path)],
+            f"ffmpeg -v error -y -f lavfi -i {picture} -f lavfi -i sine=440:sample_rate=48000 -t {LIVE_SECONDS} "
+            f"{x264} {rate} {sound} {path}".split(),
             check=True,
-        )  # fmt: skip
+        )
     return path
 
 
@@ -121,7 +124,10 @@ def server(streams: Sequence[str] = ("live",), **protocol: Any) -> Iterator[Serv
     }
     (folder / "config.json").write_text(json.dumps(config))
     instance = f"bench{os.getpid()}"
-    environment = {**os.environ, "MIST_RUNTIME_DIR": str(folder / "run")}
+    ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ready.bind(str(folder / "notify"))
+    ready.settimeout(20)
+    environment = {**os.environ, "MIST_RUNTIME_DIR": str(folder / "run"), "NOTIFY_SOCKET": str(folder / "notify")}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "mist", "serve", "--instance", instance, "--config", str(folder / "config.json")],
@@ -131,13 +137,13 @@ def server(streams: Sequence[str] = ("live",), **protocol: Any) -> Iterator[Serv
         )
     running = Server(process, instance, ports, folder)
     try:
-        wait_for(lambda: (folder / "run" / instance / "status.json").exists() or process.poll() is not None)
-        if process.poll() is not None:
-            raise RuntimeError(running.log())
+        while b"READY=1" not in ready.recv(4096):
+            continue
         yield running
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(10)
+        ready.close()
         shutil.rmtree(folder)
 
 
@@ -153,7 +159,9 @@ def wait_for(condition: Any, seconds: float = 20) -> None:
 @contextmanager
 def publisher(running: Server, stream: str = "live") -> Iterator[subprocess.Popen[bytes]]:
     """Publish the live file over and over, in real time, until the block ends."""
-    process = subprocess.Popen([sys.executable, str(HERE / "publisher.py"), str(running.rtmp), stream, str(live_file())])
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "publisher.py"), str(running.rtmp), stream, str(live_file())]
+    )
     try:
         time.sleep(3.5)  # a GOP and a half, so that joining viewers find a keyframe
         if process.poll() is not None:
@@ -191,11 +199,15 @@ def rtmp_request(stream: str) -> bytes:
     return b"\x03" + bytes(1536) + bytes(1536) + bytes(writer.take_output())
 
 
-def run_viewers(kind: str, running: Server, count: int, seconds: int, rate: int = 0, skip: int = 4096) -> subprocess.Popen[str]:
+def run_viewers(
+    kind: str, running: Server, count: int, seconds: int, rate: int = 0, skip: int = 4096
+) -> subprocess.Popen[str]:
     """Start viewers and return when all are connected."""
     port, request = request_file(kind, running)
     process = subprocess.Popen(
-        [compiled("viewers"), str(port), str(count), str(seconds), str(rate), request, str(skip)], stdout=subprocess.PIPE, text=True
+        [compiled("viewers"), str(port), str(count), str(seconds), str(rate), request, str(skip)],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     process.stdout.readline()
@@ -210,4 +222,4 @@ def result(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 def report(**figures: Any) -> None:
     """Print a bench's one line."""
-    print(json.dumps({"bench": Path(sys.argv[0]).stem, **figures}), flush=True)  # noqa: T201
+    print(json.dumps({"bench": Path(sys.argv[0]).stem, **figures}), flush=True)

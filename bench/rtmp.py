@@ -11,7 +11,9 @@ from mist.formats.rtmp.client import ClientSession, State
 READ_BYTES = 1 << 16
 
 
-def started(port: int, stream: str, *, publish: bool, app: str = "live") -> tuple[socket.socket, ClientSession, list[object]]:
+def started(
+    port: int, stream: str, *, publish: bool, app: str = "live"
+) -> tuple[socket.socket, ClientSession, list[object]]:
     """Return a socket and a session that publishes or plays, and the events so far. Raises OSError, MistError."""
     sock = socket.create_connection(("127.0.0.1", port), timeout=10)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -36,6 +36,7 @@ def make_program(config_path: Path, *, explicit: bool, demo: bool, debug: int | 
 
     async def control(services: Any) -> None:
         from mist.controller.main import run
+        from mist.runtime.snapshot import read_snapshot
 
         await run(
             services,
@@ -44,6 +45,7 @@ def make_program(config_path: Path, *, explicit: bool, demo: bool, debug: int | 
             log_socket=services.log_socket,
             must_exist=explicit,
             built_in_streams=built_in,
+            last_snapshot=read_snapshot(services.server.instance),
         )
 
     program = Program(

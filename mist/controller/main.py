@@ -26,17 +26,23 @@ async def run(
     *,
     must_exist: bool = False,
     built_in_streams: Mapping[str, Mapping[str, Any]] | None = None,
+    last_snapshot: Mapping[str, Any] | None = None,
 ) -> None:
     """Run the controller until it is cancelled; changes that are not saved yet are saved then.
 
     api_socket: a listening socket for the API, closed at the end; None binds `config.controller`. log_socket: the
     runtime's datagram socket for log lines. must_exist: refuse to run without the file. built_in_streams: streams that
-    exist unless the configuration defines them itself.
+    exist unless the configuration defines them itself. last_snapshot: what was published last, by a controller that died.
     Raises ConfigError for a bad file, TransportError for a port that is taken.
     """
     try:
         store = Store(
-            config_path, services.capabilities, services.log, must_exist=must_exist, built_in=built_in_streams
+            config_path,
+            services.capabilities,
+            services.log,
+            must_exist=must_exist,
+            built_in=built_in_streams,
+            last_snapshot=last_snapshot,
         )
     except ConfigError:
         if api_socket is not None:

@@ -56,6 +56,8 @@ class Controller:
         snapshot = config.snapshot()
         memory = snapshot["config"]["memory"]
         memory["total_bytes"] = memory["total_bytes"] or default_memory_bound()
+        if unsaved := self.store.unsaved():
+            snapshot["unsaved"] = unsaved
         self.statistics.configure(snapshot)
         self.watch.configure(snapshot)
         self.services.publish_config(snapshot)

@@ -12,6 +12,7 @@ from mist.controller.config import DEFAULT_PROTOCOLS, Config, load, parse, save_
 from mist.errors import ConfigError
 
 WRITE_DELAY_SECONDS = 60.0
+SNAPSHOT_ONLY = ("generation", "unsaved")
 Document = dict[str, Any]
 
 
@@ -30,8 +31,13 @@ class Store:
         *,
         must_exist: bool = False,
         built_in: Mapping[str, Mapping[str, Any]] | None = None,
+        last_snapshot: Mapping[str, Any] | None = None,
     ) -> None:
-        """Read the file. Raises ConfigError."""
+        """Read the file.
+
+        last_snapshot: what a controller that died published last. Its unsaved changes are taken up again, and it stands
+        in for a file that is bad by now. Raises ConfigError for a bad file when there is none.
+        """
         self.path = path
         self.capabilities = capabilities
         self.log = log
@@ -39,7 +45,32 @@ class Store:
         self.on_commit: Callable[[Config], None] = lambda config: None
         self.document: Document = {}
         self._changed_at: float | None = None
-        self._take(load(path, capabilities, must_exist=must_exist))
+        self._file_is_bad = False
+        self._modified_at: int | None = None
+        self._saved: Document = {}
+        self._start(must_exist, last_snapshot or {})
+
+    def _start(self, must_exist: bool, last_snapshot: Mapping[str, Any]) -> None:
+        try:
+            self._take(load(self.path, self.capabilities, must_exist=must_exist))
+        except ConfigError as error:
+            if not last_snapshot.get("streams") and not last_snapshot.get("config", {}).get("protocols"):
+                raise
+            self.log.error("The configuration that ran before is used, because the file is bad: %s", error)
+            self._take(parse({key: part for key, part in last_snapshot.items() if key not in SNAPSHOT_ONLY}))
+            self._file_is_bad = True
+            return
+        unsaved = last_snapshot.get("unsaved")
+        if unsaved and unsaved["file_time"] == self._modified_at:
+            saved = self._saved
+            self._take(parse(unsaved["document"], self.capabilities))
+            self._saved, self._changed_at = saved, float("-inf")
+
+    def unsaved(self) -> Document | None:
+        """Return what `last_snapshot` needs to take up changes that are not in the file, None when there are none."""
+        if self._changed_at is None:
+            return None
+        return {"document": self._fit_for_file(), "file_time": self._modified_at}
 
     def _take(self, config: Config) -> None:
         """Make a configuration from the file the running one."""
@@ -98,6 +129,7 @@ class Store:
     def reload(self) -> None:
         """Read the file again and use it; what was not saved is lost. Raises ConfigError and changes nothing then."""
         self._take(load(self.path, self.capabilities))
+        self._file_is_bad = False
         self.on_commit(self.config)
 
     def restore(self, document: Mapping[str, Any], now: float) -> None:
@@ -118,17 +150,21 @@ class Store:
             return
         self._saved = content
         self._changed_at = None
+        self._file_is_bad = False
         self._modified_at = self._file_time()
 
     def save_if_due(self, now: float) -> None:
-        """Write the configuration when its last change is long enough ago. now: monotonic seconds."""
-        if self._changed_at is not None and now - self._changed_at >= WRITE_DELAY_SECONDS:
+        """Write the configuration when its last change is long enough ago. now: monotonic seconds.
+
+        A bad file that somebody is working on is only overwritten by `save`.
+        """
+        if self._changed_at is not None and not self._file_is_bad and now - self._changed_at >= WRITE_DELAY_SECONDS:
             self._changed_at = now  # the next attempt, should this one fail
             self.save()
 
     def save_if_changed(self) -> None:
         """Write the configuration if it differs from the file."""
-        if self._changed_at is not None:
+        if self._changed_at is not None and not self._file_is_bad:
             self.save()
 
     def file_changed(self) -> bool:

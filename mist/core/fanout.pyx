@@ -19,7 +19,7 @@ from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_NONE, PROT_READ, PROT_WRITE
 from posix.time cimport clock_gettime, itimerspec, timespec
 from posix.unistd cimport close, ftruncate, read
 
-from mist.core.checkpoint cimport MAX_CURSORS, Record
+from mist.core.checkpoint cimport MAX_CURSORS
 from mist.core.doorbell cimport Doorbell
 from mist.core.packet cimport NEW_INIT, PacketView
 from mist.core.shm cimport load32, load64, monotonic_us, unix_us

@@ -1,8 +1,8 @@
 """Fragmented MP4 for live viewers: one `moof` and `mdat` for each packet, the moment it is there.
 
 Spec: ISO/IEC 14496-12 (2022) clause 8.8. A fragment of a packet costs 96 bytes of boxes, 100 to 112 with what differs from
-sample to sample or past 2^32 ticks. What is the same for all viewers is here; `ftyp` and `moov`, which are made for each
-viewer, come from the movie description that the muxer is given (`mist.formats.mp4_boxes.LiveMovie`).
+sample to sample or past 2^32 ticks. `ftyp` and `moov` come from the movie description that the muxer is given
+(`mist.formats.mp4_boxes.LiveMovie`).
 """
 
 cimport cython
@@ -80,12 +80,12 @@ cdef struct Plan:
 
 @cython.final
 cdef class Mp4FragmentMuxer(Muxer):
-    """Packets in, movie fragments out; the header is an init segment that begins near zero for its viewer.
+    """Packets in, movie fragments out; the header is an init segment, the same for all who join.
 
-    Decode times in fragments are the stream's own, the same for all viewers; each viewer's edit list moves them. They
-    are rounded from the packet's microseconds and not summed up, so that no error grows; only audio that is within the
-    rounding of a millisecond clock of where the last packet ended goes on exactly there. Composition times are exact
-    to a tick. Times before zero, which the format cannot write, become zero.
+    Decode times are the stream's own, so a viewer's clock begins where the stream is when it joins. They are rounded from
+    the packet's microseconds and not summed up, so that no error grows; only audio that is within the rounding of a
+    millisecond clock of where the last packet ended goes on exactly there. Composition times are exact to a tick. Times
+    before zero, which the format cannot write, become zero.
 
     H.264 and HEVC tracks are avc1 and hvc1. After their init data has changed, their parameter sets stand in front of
     every keyframe that has none, which all demuxers tried play (avc3 and hev1 would say so, but Apple's players refuse them).
@@ -102,7 +102,7 @@ cdef class Mp4FragmentMuxer(Muxer):
     def __init__(self, tracks, movie):
         """Take the tracks and the description of their boxes.
 
-        tracks: up to 64 TrackInfo. movie: has init_segment(tracks, start_us, payloads), timing(track),
+        tracks: up to 64 TrackInfo. movie: has init_segment(tracks, payloads), timing(track),
         parameter_sets(track) and follows(old, new).
         Raises UnsupportedError for a codec without a place in MP4, RemoteProtocolError for init data that does not parse.
         """
@@ -120,7 +120,7 @@ cdef class Mp4FragmentMuxer(Muxer):
             self.infos.append(info)
             self.parameter_sets.append(movie.parameter_sets(info))
             self.track_count += 1
-        movie.init_segment(self.infos, 0, None)   # refuses here what it cannot describe, not when a viewer waits for it
+        movie.init_segment(self.infos, None)   # refuses here what it cannot describe, not when a viewer waits for it
 
     cdef int plan(self, int place, object info) except -1:
         cdef Plan* plan = &self.plans[place]
@@ -132,11 +132,8 @@ cdef class Mp4FragmentMuxer(Muxer):
         return 0
 
     def header(self, start_us=0):
-        """Return the init segment for a viewer whose first packet has the decode time start_us.
-
-        start_us: microseconds; that time is shown as zero by the viewer's edit list.
-        """
-        return self.movie.init_segment(self.infos, start_us, self.payloads)
+        """Return the init segment. start_us: not used, times are absolute."""
+        return self.movie.init_segment(self.infos, self.payloads)
 
     def set_tracks(self, tracks):
         """Go on with changed tracks.

@@ -52,6 +52,7 @@ cdef enum:                    # adaptation field flags
     AF_RANDOM_ACCESS = 0x40
     AF_PCR = 0x10
 
+cdef int64_t LONG_AGO_US = -(<int64_t> 1 << 62)
 cdef uint8_t[4] START_CODE = [0, 0, 0, 1]
 cdef uint8_t[6] H264_DELIMITER = [0, 0, 0, 1, 0x09, 0xF0]
 cdef uint8_t[7] HEVC_DELIMITER = [0, 0, 0, 1, 0x46, 0x01, 0x50]
@@ -456,7 +457,13 @@ cdef class TsMuxer(Muxer):
         cdef int64_t dts_us = packet.dts_us
         cdef int flags = 0
         if track != self.pcr_track:
-            if self.has_pcr and self.pcr_interval_us > SLOW_PCR_US:
+            if not self.has_pcr:  # demuxers want one before the first time stamp
+                self.has_pcr = True
+                self.pcr_us = dts_us - EXTRA_PCR_US
+                self.pcr_track_us = LONG_AGO_US
+                self.pcr_interval_us = 0
+                self.fill_pcr(dts_us)
+            elif self.pcr_interval_us > SLOW_PCR_US:
                 self.fill_pcr(min(dts_us, self.pcr_track_us + LEAD_US))
             return 0
         if not self.has_pcr or packet.flags & DISCONTINUITY or dts_us < self.pcr_track_us:
@@ -464,7 +471,7 @@ cdef class TsMuxer(Muxer):
             self.has_pcr = True
             self.pcr_interval_us = 0
         else:
-            self.pcr_interval_us = dts_us - self.pcr_track_us
+            self.pcr_interval_us = dts_us - self.pcr_track_us if self.pcr_track_us != LONG_AGO_US else 0
             if SLOW_PCR_US < dts_us - self.pcr_us < PAUSE_US:
                 self.fill_pcr(dts_us - 1)
             if dts_us > self.pcr_us:

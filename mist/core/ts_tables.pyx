@@ -138,8 +138,12 @@ def parameter_sets_hevc(init):
     for _ in range(init[22] if len(init) > 22 else 0):
         if offset + 3 > len(init):
             break
+        kind = init[offset] & 63
         count = init[offset + 1] << 8 | init[offset + 2]
-        offset = read_sets(init, offset + 3, count, sets)
+        found = []
+        offset = read_sets(init, offset + 3, count, found)
+        if 32 <= kind <= 34:  # not the SEI messages that some records hold
+            sets += found
     return b"".join(sets)
 
 

@@ -53,11 +53,6 @@ def pack_language(language: str) -> int:
     return first << 10 | second << 5 | third
 
 
-def ticks(time_us: int, timescale: int) -> int:
-    """Return microseconds in a timescale's ticks, rounded once; halves go up."""
-    return (time_us * timescale + 500_000) // 1_000_000
-
-
 # --- codecs ---------------------------------------------------------------------------------------------------------
 
 
@@ -239,7 +234,7 @@ def _sample_rate(track: TrackInfo) -> int:
 # --- the movie ------------------------------------------------------------------------------------------------------
 
 
-def _track_box(track: TrackInfo, number: int, start_us: int, timescale: int, payload: bytes) -> bytes:
+def _track_box(track: TrackInfo, number: int, timescale: int, payload: bytes) -> bytes:
     video = track.type == VIDEO
     zeros = bytes(8)
     header = struct.pack(">IIIII", 0, 0, number, 0, 0) + zeros
@@ -263,21 +258,15 @@ def _track_box(track: TrackInfo, number: int, start_us: int, timescale: int, pay
             ),
         ),
     )
-    return box("trak", full_box("tkhd", 0, 3, header), _edit_list(ticks(start_us, timescale)), media)
+    return box("trak", full_box("tkhd", 0, 3, header), media)
 
 
-def _edit_list(media_time: int) -> bytes:
-    """Return an edit list that plays from media_time to the end, nothing for 0. Duration 0 means all fragments to come."""
-    if media_time <= 0:
-        return b""
-    return box("edts", full_box("elst", 1, 0, struct.pack(">IQqHH", 1, 0, media_time, 1, 0)))
-
-
-def init_segment(tracks: Sequence[TrackInfo], start_us: int = 0, payloads: Mapping[int, bytes] | None = None) -> bytes:
+def init_segment(tracks: Sequence[TrackInfo], payloads: Mapping[int, bytes] | None = None) -> bytes:
     """Return `ftyp` and `moov` of a fragmented file; track ids count from 1 in the order of the tracks.
 
-    start_us: media time, microseconds, that is to be shown as zero. payloads: a packet of each AC-3 or E-AC-3 track, by
-    its place in tracks; without one their set-up boxes are made from the track's properties.
+    payloads: a packet of each AC-3 or E-AC-3 track, by its place in tracks; without one their set-up boxes are made from
+    the track's properties. There is no edit list to show a late joiner's first picture at time zero: ffmpeg 9 and
+    Chromium take an AAC track's media time for samples to throw away, and GStreamer 1.22 takes it off twice.
     Raises UnsupportedError, RemoteProtocolError.
     """
     payloads = payloads or {}
@@ -286,10 +275,10 @@ def init_segment(tracks: Sequence[TrackInfo], start_us: int = 0, payloads: Mappi
     extends = []
     for place, track in enumerate(tracks):
         timing = track_timing(track)
-        traks.append(_track_box(track, place + 1, start_us, timing.timescale, payloads.get(place, b"")))
+        traks.append(_track_box(track, place + 1, timing.timescale, payloads.get(place, b"")))
         flags = OTHER_SAMPLE if track.type == VIDEO else SYNC_SAMPLE
         extends.append(full_box("trex", 0, 0, struct.pack(">IIIII", place + 1, 1, timing.default_ticks, 0, flags)))
-    return box("ftyp", b"iso6", bytes(4), b"iso6iso5mp41") + box(
+    return box("ftyp", b"iso5", bytes(4), b"iso5iso6mp41") + box(
         "moov",
         full_box("mvhd", 0, 0, movie + struct.pack(">I", len(tracks) + 1)),
         *traks,

@@ -99,7 +99,10 @@ def identifier(state: TrackState) -> str:
     info = state.info
     parts = [info.type, info.codec]
     if info.type == VIDEO:
-        parts += [f"{info.width}x{info.height}", f"{state.measured_frame_rate_mhz / 1000:g}fps"]
+        parts += [
+            f"{info.width}x{info.height}",
+            f"{(state.measured_frame_rate_mhz or info.frame_rate_mhz) / 1000:g}fps",
+        ]
     elif info.type == AUDIO:
         parts += [f"{info.channels}ch", f"{info.sample_rate_hz}hz"]
     if info.language != "und":

@@ -13,6 +13,7 @@ const STALL_TIMEOUT = 10;       // no byte for so long: connect again
 const RETRY_FIRST = 0.5;
 const RETRY_MAX = 5;
 const QUIET_AFTER = 2.5;
+const LOOK_AGAIN = [3, 10, 30]; // for tracks that came, went or changed, after the start; the last for ever
 
 const ICONS = {
   play: "M8 5.5v13a1 1 0 0 0 1.53.85l10.2-6.5a1 1 0 0 0 0-1.7l-10.2-6.5A1 1 0 0 0 8 5.5z",
@@ -305,7 +306,7 @@ class MistVideo {
     this.volume.oninput = () => { video.volume = Number(this.volume.value); video.muted = video.volume === 0; };
     this.liveButton.onclick = () => { if (this.engine && this.engine.toLive) this.engine.toLive(); video.play().catch(() => {}); };
     this.fullButton.onclick = () => this.fullscreen();
-    video.onclick = () => { if (this.options.controls === true) this.toggle(); };
+    video.onclick = (event) => { if (this.options.controls === true && event.pointerType !== "touch") this.toggle(); };
     video.ondblclick = () => this.fullscreen();
     for (const name of ["play", "pause", "volumechange", "playing", "waiting", "resize", "loadedmetadata"]) video.addEventListener(name, refresh);
     video.addEventListener("playing", () => this.played());
@@ -324,8 +325,6 @@ class MistVideo {
     for (const name of ["pointermove", "pointerdown", "keydown", "focusin"]) box.addEventListener(name, awake);
     this.awake = awake;
     this.statsTimer = setInterval(refresh, 500);
-    this.onHide = () => { if (!document.hidden && this.engine && this.engine.toLive && !video.paused) this.refresh(); };
-    document.addEventListener("visibilitychange", this.onHide);
   }
 
   key(event) {
@@ -385,7 +384,7 @@ class MistVideo {
   }
 
   showState(title, detail, busy) {
-    const solid = !this.video.currentTime || !this.engine;
+    const solid = !this.video.videoWidth;
     const same = this.state === title;
     this.state = title;
     this.stateBox.hidden = false;
@@ -460,16 +459,8 @@ class MistVideo {
     if (this.unloaded) return;
     clearTimeout(this.retryTimer);
     this.stop();
-    let info = known;
-    if (!info) {
-      try {
-        const url = withQuery(this.host + "/json_" + encodeURIComponent(this.stream) + ".js?metaeverywhere=1&inclzero=1", this.options.urlappend || "");
-        info = await (await fetch(url, { cache: "no-store" })).json();
-      } catch (error) {
-        info = { error: "The server does not answer", unreachable: true };
-      }
-    }
-    if (this.unloaded) return;
+    const info = known || await this.ask();
+    if (this.unloaded || this.engine) return;
     if (info.error) { this.unavailable(info); return; }
     this.info = info;
     this.options.target.dispatchEvent(new CustomEvent("haveStreamInfo", { detail: info }));
@@ -481,6 +472,33 @@ class MistVideo {
       return;
     }
     this.start(choice);
+  }
+
+  async ask() {
+    try {
+      const url = withQuery(this.host + "/json_" + encodeURIComponent(this.stream) + ".js?metaeverywhere=1&inclzero=1", this.options.urlappend || "");
+      return await (await fetch(url, { cache: "no-store" })).json();
+    } catch (error) {
+      return { error: "The server does not answer", unreachable: true };
+    }
+  }
+
+  /* Start anew when the stream now offers something else, such as an audio track that came late. */
+  async lookAgain(engine, turn) {
+    const info = await this.ask();
+    if (this.unloaded || this.engine !== engine) return;
+    if (!info.error) {
+      this.info = info;
+      const choice = this.choose(info);
+      if (choice && choice.key !== this.choiceKey) { this.log("The tracks have changed"); this.load(info); return; }
+    }
+    this.plan(engine, turn + 1);
+  }
+
+  plan(engine, turn) {
+    const seconds = LOOK_AGAIN[Math.min(turn, LOOK_AGAIN.length - 1)];
+    clearTimeout(this.lookTimer);
+    this.lookTimer = setTimeout(() => this.lookAgain(engine, turn), seconds * 1000);
   }
 
   unavailable(info) {
@@ -535,9 +553,10 @@ class MistVideo {
       names.push(fit.codec);
     }
     if (!codecs.length || (!picked.video && this.tracks(info, "video").length && this.tracks(info, "audio").length && asked.video !== "none")) return null;
-    const query = ["video", "audio"].map((type) => type + "=" + (picked[type] ? picked[type].idx : "none")).join("&");
+    const query = ["video", "audio"].map((type) => type + "=" + (picked[type] ? picked[type].idx : "none")).join("&") +
+      "&mintrackkeys=1&waittrackcount=" + codecs.length;
     const mime = (picked.video ? "video" : "audio") + '/mp4; codecs="' + codecs.join(",") + '"';
-    return { source: source, way: "mse", url: withQuery(this.url(source), query), mime: mime, codecs: names, audio: Boolean(picked.audio) };
+    return { source: source, way: "mse", key: mime + query, url: withQuery(this.url(source), query), mime: mime, codecs: names, audio: Boolean(picked.audio) };
   }
 
   asNative(source, info) {
@@ -550,7 +569,7 @@ class MistVideo {
     const mime = isHls || !codecs ? type : (audioOnly ? type.replace("video/", "audio/") : type) + '; codecs="' + codecs + '"';
     if (!this.video.canPlayType(mime)) return null;
     if (isHls && !/iP(hone|ad|od)|Macintosh/.test(navigator.userAgent)) return null;
-    return { source: source, way: "native", url: this.url(source), codecs: list.map((track) => track.codec), audio: this.tracks(info, "audio").length > 0 };
+    return { source: source, way: "native", key: source.type, url: this.url(source), codecs: list.map((track) => track.codec), audio: this.tracks(info, "audio").length > 0 };
   }
 
   url(source) {
@@ -564,6 +583,8 @@ class MistVideo {
     this.playerName = choice.way === "mse" ? "mp4" : "html5";
     this.codecs = choice.codecs.map((codec) => ({ H264: "H.264", opus: "Opus" })[codec] || codec).join(" + ");
     this.hasAudio = choice.audio;
+    this.choiceKey = choice.key;
+    this.rejectKey = choice.way === "mse" ? "mse" : choice.source.url;
     this.log("Playing " + choice.url + " as " + this.playerName);
     this.options.target.dispatchEvent(new CustomEvent("comboChosen"));
     if (choice.way === "mse") {
@@ -582,6 +603,7 @@ class MistVideo {
       if (this.options.autoplay) this.play(); else { this.bigPlay.hidden = false; this.clearState(); }
     }
     this.options.target.dispatchEvent(new CustomEvent("initialized"));
+    if (choice.way === "mse") this.plan(this.engine, 0);
     this.refresh();
   }
 
@@ -589,22 +611,21 @@ class MistVideo {
   lost(reason) {
     if (!this.engine || this.unloaded) return;
     this.log("Playback ended: " + reason);
-    const way = this.playerName;
-    if (reason === "paused") { this.stop(true); return; }
+    if (reason === "paused") { this.stop(); return; }
     if (reason === "ended" && this.info && this.info.type === "vod") { this.bigPlay.hidden = false; return; }
     this.lostCount = (this.lostCount || 0) + 1;
-    if (reason === "unsupported" || this.lostCount > 4) this.rejected.add(way === "mp4" ? "mse" : this.source.url.split("?")[0]);
-    this.stop(true);
+    if (reason === "unsupported" || this.lostCount > 4) this.rejected.add(this.rejectKey);
+    this.stop();
     this.showState("Waiting for the stream", "", true);
     this.again();
   }
 
-  stop(keepPicture) {
+  /* The last picture stays until there is another. */
+  stop() {
     const engine = this.engine;
     this.engine = null;
-    if (!engine) return;
-    engine.close();
-    if (!keepPicture) { this.video.removeAttribute("src"); this.video.load(); }
+    clearTimeout(this.lookTimer);
+    if (engine) engine.close();
   }
 
   reload() { this.retry = RETRY_FIRST; this.load(); }
@@ -613,12 +634,14 @@ class MistVideo {
     if (this.unloaded) return;
     this.unloaded = true;
     this.stop();
+    this.video.removeAttribute("src");
+    this.video.load();
     clearInterval(this.statsTimer);
     clearTimeout(this.retryTimer);
+    clearTimeout(this.lookTimer);
     clearTimeout(this.quietTimer);
     clearTimeout(this.waitTimer);
     document.removeEventListener("keydown", this.onKey);
-    document.removeEventListener("visibilitychange", this.onHide);
     this.container.remove();
   }
 }

@@ -24,7 +24,7 @@ HEVC = (
     "-preset",
     "ultrafast",
     "-x265-params",
-    "log-level=error:repeat-headers=0",
+    "log-level=error:info=0:repeat-headers=0",
     "-pix_fmt",
     "yuv420p",
 )

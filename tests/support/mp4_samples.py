@@ -107,12 +107,12 @@ def _info(stream: Any, first: Packet) -> TrackInfo:
     return codecs.complete(track, first.payload)
 
 
-def mux(tracks: Sequence[TrackInfo], packets: Sequence[Packet], start_us: int = 0) -> bytes:
-    """Return a whole file: the header that a viewer of start_us gets, and all packets."""
+def mux(tracks: Sequence[TrackInfo], packets: Sequence[Packet]) -> bytes:
+    """Return a whole file: the header and all packets."""
     muxer = Mp4FragmentMuxer(tracks, LiveMovie())
     for packet in packets:
         muxer.write(packet)
-    return muxer.header(start_us) + muxer.take_output()
+    return muxer.header() + muxer.take_output()
 
 
 def probe_packets(path: Path) -> list[dict[str, Any]]:

@@ -128,16 +128,20 @@ def compare(
 ) -> None:
     """Check that the output is a run of the source without gap, in content, times and key flags.
 
-    The two may differ by one constant time, the same for all streams, to the tolerance. Raises Mismatch.
+    The two may differ by one constant time, the same for all streams, to the tolerance. Returns for each kind how many packets of
+    the source are missing before the run and after it. Raises Mismatch.
     """
     shifts: dict[str, list[int]] = {}
+    missing: dict[str, tuple[int, int]] = {}
     for kind in kinds:
         wanted, got = source.of(kind), output.of(kind)
         if not wanted:
             if got:
                 raise Mismatch(f"{kind}: {len(got)} packets, though the source has none")
             continue
-        run_of = _find_run(kind, wanted, got)
+        start = _find_run(kind, wanted, got)
+        run_of = wanted[start : start + len(got)]
+        missing[kind] = (start, len(wanted) - start - len(got))
         shifts[kind] = [out.dts_us - src.dts_us for src, out in zip(run_of, got, strict=True)]
         for number, (src, out) in enumerate(zip(run_of, got, strict=True)):
             offset = (out.pts_us - out.dts_us) - (src.pts_us - src.dts_us)
@@ -149,9 +153,10 @@ def compare(
     if every and max(every) - min(every) > tolerance_us:
         told = ", ".join(f"{kind} {min(one)} to {max(one)}" for kind, one in shifts.items())
         raise Mismatch(f"the time between source and output is not constant (us): {told}")
+    return missing
 
 
-def _find_run(kind: str, wanted: list[SeenPacket], got: list[SeenPacket]) -> list[SeenPacket]:
+def _find_run(kind: str, wanted: list[SeenPacket], got: list[SeenPacket]) -> int:
     if not got:
         raise Mismatch(f"{kind}: no packet came out")
     digests = [one.digest for one in got]
@@ -159,7 +164,7 @@ def _find_run(kind: str, wanted: list[SeenPacket], got: list[SeenPacket]) -> lis
     starts = [at for at, digest in enumerate(source) if digest == digests[0]]
     for at in starts:
         if source[at : at + len(got)] == digests:
-            return wanted[at : at + len(got)]
+            return at
     if not starts:
         raise Mismatch(f"{kind}: the first packet ({got[0].size} bytes, {got[0].dts_us} us) is not in the source")
     at = starts[0]

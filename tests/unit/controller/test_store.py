@@ -81,6 +81,36 @@ def test_failed_save_is_told_and_tried_again(tmp_path: Path) -> None:
     assert json.loads(control.path.read_text())["streams"] == {"a": {"source": "push://"}}
 
 
+def test_crash_before_the_change_was_saved(tmp_path: Path) -> None:
+    """A controller that died hands its unsaved changes to the next through the snapshot, unless the file changed since."""
+    first = make_controller(tmp_path, {"tags": ["a"]}, built_in={"demo": {"source": "demo:"}})
+    first.controller.store.streams["new"] = {"source": "push://"}
+    first.controller.commit()
+    snapshot = first.services.published[-1]
+    second = make_controller(tmp_path, None, built_in={"demo": {"source": "demo:"}}, last_snapshot=snapshot)
+    assert sorted(second.controller.store.streams) == ["demo", "new"]
+    second.controller.check()
+    assert json.loads(second.path.read_text()) == {"tags": ["a"], "streams": {"new": {"source": "push://"}}}
+    third = make_controller(tmp_path, {"tags": ["b"]}, last_snapshot=snapshot)
+    assert third.controller.store.streams == {}
+
+
+def test_crash_while_the_file_is_bad(tmp_path: Path) -> None:
+    """What ran before goes on, and the bad file is left alone until it is good, or until somebody saves."""
+    first = make_controller(tmp_path, {"streams": {"a": {"source": "push://"}}, "config": {"location": {"lat": 1}}})
+    first.path.write_text("{")
+    second = make_controller(tmp_path, None, last_snapshot={"generation": 3, **first.services.published[-1]})
+    assert list(second.controller.store.streams) == ["a"]
+    assert second.services.published[-1]["streams"] == first.services.published[-1]["streams"]
+    second.controller.store.streams["b"] = {"source": "push://"}
+    second.controller.commit()
+    second.controller.store.save_if_changed()
+    assert first.path.read_text() == "{"
+    first.path.write_text('{"tags": ["good"]}')
+    assert second.controller.reload("SIGHUP")
+    assert second.controller.store.document["tags"] == ["good"]
+
+
 def test_impossible_change_is_dropped(tmp_path: Path) -> None:
     control = make_controller(tmp_path, {})
     control.controller.store.document["flub"] = 1

@@ -31,7 +31,9 @@ def unit(data: bytes) -> bytes:
 
 def video(number: int, *, size: int = 3000, gop: int = 25, frame_us: int = 40_000, offset_us: int = 0) -> Packet:
     key = number % gop == 0
-    return Packet(0, number * frame_us, offset_us, key, unit((b"\x65" if key else b"\x41") + bytes([number & 255]) * size))
+    return Packet(
+        0, number * frame_us, offset_us, key, unit((b"\x65" if key else b"\x41") + bytes([number & 255]) * size)
+    )
 
 
 def audio(number: int, track: int = 1, size: int = 300) -> Packet:
@@ -62,11 +64,11 @@ def test_crc() -> None:
 def test_golden_tables() -> None:
     data = mux([VIDEO_TRACK, replace(AUDIO_TRACK, language="nld")], [video(0, size=10)], stream_name="live")
     pat, pmt, sdt = data[:188], data[188:376], data[376:564]
-    assert pat == bytes.fromhex("4740001000" "00b00d0001c100000001f0002ab104b2").ljust(188, b"\xff")
-    section = bytes.fromhex("02b0210001c10000e100f000" "1be100f000" "0fe101f00a7c0251000a046e6c6400")
+    assert pat == bytes.fromhex("474000100000b00d0001c100000001f0002ab104b2").ljust(188, b"\xff")
+    section = bytes.fromhex("02b0210001c10000e100f0001be100f0000fe101f00a7c0251000a046e6c6400")
     assert pmt[:5] == bytes.fromhex("4750001000")
     assert pmt[5:] == (section + crc32(section).to_bytes(4, "big")).ljust(183, b"\xff")
-    service = bytes.fromhex("42f01e0001c10000" "ff01ff" "0001fc800d" "480b01046d697374046c697665")
+    service = bytes.fromhex("42f01e0001c10000ff01ff0001fc800d480b01046d697374046c697665")
     assert sdt == bytes.fromhex("4740111000") + (service + crc32(service).to_bytes(4, "big")).ljust(183, b"\xff")
 
 
@@ -78,7 +80,7 @@ def test_golden_video_packet() -> None:
     stream = AUD + START + SPS + START + PPS + START + b"\x65\x88"
     # PTS 93600 = 0x16da0 and DTS 90000 = 0x15f90, in 3, 15 and 15 bits with marker bits between.
     pes = bytes.fromhex("000001e0") + (len(stream) + 13).to_bytes(2, "big") + bytes.fromhex("84c00a")
-    pes += bytes.fromhex("310005db41" "110005bf21")
+    pes += bytes.fromhex("310005db41110005bf21")
     field = 184 - len(pes) - len(stream)
     assert packet[:4] == bytes.fromhex("47410030")
     assert packet[4 : 4 + field] == (bytes((field - 1, 0x50)) + pcr_bytes).ljust(field, b"\xff")
@@ -131,7 +133,7 @@ def test_aac_frames() -> None:
         (TrackInfo(AUDIO, "AC3"), 0x81, "050441432d336a0100", 0xBD),
         (TrackInfo(AUDIO, "EAC-3", language="eng"), 0x87, "0504454143337a01000a04656e6700", 0xBD),
         (TrackInfo(AUDIO, "opus", OPUS_HEAD), 0x06, "05044f7075737f028002", 0xBD),
-        (TrackInfo(VIDEO, "AV1", b"\x81\x08\x0c\x10"), 0x06, "050441563031" "800481080cd0", 0xBD),
+        (TrackInfo(VIDEO, "AV1", b"\x81\x08\x0c\x10"), 0x06, "050441563031800481080cd0", 0xBD),
     ],
     ids=lambda value: value.codec if isinstance(value, TrackInfo) else "",
 )
@@ -255,9 +257,7 @@ def test_state_at_every_cut(tracks: list[TrackInfo]) -> None:
 def test_times_wrap_at_33_bits() -> None:
     wrap_us = WRAP * 100 // 9
     start = wrap_us - 1_000_000
-    packets = [
-        Packet(p.track, p.dts_us + start, p.offset_us, p.keyframe, p.payload) for p in interleaved(2)
-    ]
+    packets = [Packet(p.track, p.dts_us + start, p.offset_us, p.keyframe, p.payload) for p in interleaved(2)]
     report = check_ts(mux([VIDEO_TRACK, AUDIO_TRACK], packets))
     assert report.errors == []
     times = [pes.dts for pes in report.pes if pes.pid == 256]
@@ -314,7 +314,9 @@ def test_delimiter_and_parameter_sets() -> None:
 
 def test_hevc_delimiter_and_parameter_sets() -> None:
     track = TrackInfo(VIDEO, "HEVC", HVCC)
-    report = check_ts(mux([track], [Packet(0, 0, 0, True, unit(b"\x26\x01key")), Packet(0, 1, 0, False, unit(b"\x02\x01p"))]))
+    report = check_ts(
+        mux([track], [Packet(0, 0, 0, True, unit(b"\x26\x01key")), Packet(0, 1, 0, False, unit(b"\x02\x01p"))])
+    )
     sets = START + b"\x40\x01" + START + b"\x42\x01\x01"
     assert report.payloads(256) == [
         START + b"\x46\x01\x50" + sets + START + b"\x26\x01key",
@@ -341,7 +343,10 @@ def test_opus_control_header(size: int) -> None:
 
 @pytest.mark.parametrize("size", [*range(1, 400, 7), 65_000, 65_510, 65_525, 65_530, 70_000, 300_000])
 def test_every_size_of_access_unit(size: int) -> None:
-    packets = [Packet(0, number * 40_000, offset, False, unit(b"\x41" + b"z" * size)) for number, offset in enumerate((0, 80_000))]
+    packets = [
+        Packet(0, number * 40_000, offset, False, unit(b"\x41" + b"z" * size))
+        for number, offset in enumerate((0, 80_000))
+    ]
     report = check_ts(mux([VIDEO_TRACK], packets))
     assert report.errors == []
     assert report.payloads(256) == [AUD + START + b"\x41" + b"z" * size] * 2
