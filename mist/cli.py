@@ -14,6 +14,7 @@ import mist
 from mist.errors import MistError
 from mist.runtime.instance import DEFAULT_NAME, Instance
 from mist.runtime.log import parse_level
+from mist.runtime.process import is_alive
 from mist.runtime.spawner_link import ask_blocking
 
 DEFAULT_CONFIG = Path("/etc/mist/config.json")
@@ -124,9 +125,7 @@ def run_stop(options: argparse.Namespace) -> int:
     pid = int(ask_blocking(instance, {"do": "shutdown", "reason": "mist stop"})["pid"])
     until = time.monotonic() + 6
     while time.monotonic() < until:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
+        if not is_alive(pid):
             return 0
         time.sleep(0.05)
     raise MistError(f"process {pid} is still running")

@@ -97,8 +97,8 @@ class Control(Worker):
 
     def publish_config(self, snapshot: Mapping[str, Any]) -> None:
         """Write the snapshot that all processes read, and tell them."""
-        write_snapshot(self.server.instance, snapshot)
-        self._link.tell({"do": "config"})
+        if write_snapshot(self.server.instance, snapshot):
+            self._link.tell({"do": "config"})
 
     def _read_status(self) -> Mapping[str, Any]:
         try:

@@ -6,9 +6,7 @@ import contextlib
 import fcntl
 import os
 import re
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -37,15 +35,13 @@ def base_folder() -> Path:
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o640) -> None:
     """Replace a file so that readers see the old or the new contents and nothing between."""
-    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(fd, "wb") as file:
-            os.fchmod(fd, mode)
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode), "wb") as file:
             file.write(data)
-        os.rename(name, path)
+        draft.rename(path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+        draft.unlink(missing_ok=True)
         raise
 
 
@@ -174,7 +170,7 @@ class Instance:
             if keep_lock and entry.name == self.lock_file.name:
                 continue
             if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
+                remove_folder(entry.path)
             else:
                 os.unlink(entry.path)
         unlink_shared(self.shared_names())
@@ -188,6 +184,17 @@ class Instance:
             self.folder.rmdir()
         os.close(self._lock)
         self._lock = -1
+
+
+def remove_folder(path: str) -> None:
+    """Remove a folder with all that is in it; what goes by itself meanwhile is fine."""
+    for entry in os.scandir(path):
+        if entry.is_dir(follow_symlinks=False):
+            remove_folder(entry.path)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(entry.path)
+    os.rmdir(path)
 
 
 def unlink_shared(names: Iterable[str]) -> None:

@@ -237,7 +237,9 @@ class ListenerDuty:
         close_all(fds)
         what = message.get("do")
         if what == "config":
-            self._guardian.tell_workers({"do": "config"})
+            for served in self._served.values():
+                if served.used:  # the others have not read the configuration yet, and need not wake up for it
+                    served.handle.channel.send({"do": "config"})
         elif what == "drain":
             self._drain()
         elif what == "stop":

@@ -12,12 +12,15 @@ Snapshot = Mapping[str, Any]
 EMPTY: Snapshot = {"generation": 0, "config": {"protocols": [], "controller": {}}, "streams": {}}
 
 
-def write_snapshot(instance: Instance, snapshot: Snapshot) -> int:
-    """Replace the snapshot and return its generation, one more than the last."""
-    generation = int(read_snapshot(instance)["generation"]) + 1
-    data = json.dumps({**snapshot, "generation": generation}, separators=(",", ":")).encode()
+def write_snapshot(instance: Instance, snapshot: Snapshot) -> bool:
+    """Replace the snapshot, with the next generation number; False when it says what it said before."""
+    former = read_snapshot(instance)
+    generation = int(former["generation"])
+    if generation and {**EMPTY, **json.loads(json.dumps(snapshot)), "generation": generation} == former:
+        return False
+    data = json.dumps({**snapshot, "generation": generation + 1}, separators=(",", ":")).encode()
     write_atomically(instance.config_file, data)
-    return generation
+    return True
 
 
 def read_snapshot(instance: Instance) -> Snapshot:

@@ -125,7 +125,7 @@ class Mismatch(AssertionError):
 
 def compare(
     source: SeenMedia, output: SeenMedia, *, tolerance_us: int, kinds: Sequence[str] = ("video", "audio")
-) -> None:
+) -> dict[str, tuple[int, int]]:
     """Check that the output is a run of the source without gap, in content, times and key flags.
 
     The two may differ by one constant time, the same for all streams, to the tolerance. Returns for each kind how many packets of
