@@ -119,7 +119,9 @@ def test_addresses_in_the_readme_are_served() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     for path in re.findall(r"(?:localhost(?::8080)?|`)(/[\w./-]*demo[\w./-]*)", text):
         assert any(
-            re.match(re.escape(pattern).replace(r"\$", "demo"), path) for pattern in patterns if pattern not in ("", "/")
+            re.match(re.escape(pattern).replace(r"\$", "demo"), path)
+            for pattern in patterns
+            if pattern not in ("", "/")
         ), path
 
 
