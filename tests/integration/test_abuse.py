@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -272,14 +273,21 @@ def test_full_shared_memory(make_server: MakeServer) -> None:
 # -- what the operator gets wrong ----------------------------------------------------------------------------------------
 
 
-def _serve(config: object, tmp_path: Path, *arguments: str, instance: str = "wrong") -> tuple[int, str]:
+@pytest.fixture
+def runtime() -> Iterator[Path]:
+    """Give a runtime directory with a short path, which sockets need."""
+    with TemporaryDirectory(prefix="mist-") as folder:
+        yield Path(folder, "run")
+
+
+def _serve(config: object, tmp_path: Path, runtime: Path, *arguments: str, instance: str = "wrong") -> tuple[int, str]:
     """Start a server that must not start; returns its exit status and what it wrote to stderr."""
     path = tmp_path / "config.json"
     path.write_text(config if isinstance(config, str) else json.dumps(config))
     command = [sys.executable, "-m", "mist", "serve", "--config", str(path), "--instance", f"{instance}{os.getpid()}"]
     done = subprocess.run(
         [*command, *arguments],
-        env={**os.environ, "MIST_RUNTIME_DIR": str(tmp_path / "run")},
+        env={**os.environ, "MIST_RUNTIME_DIR": str(runtime)},
         capture_output=True,
         text=True,
         timeout=30,
@@ -301,11 +309,11 @@ def _complaint(stderr: str) -> str:
     return stderr
 
 
-def test_missing_configuration_file(tmp_path: Path) -> None:
+def test_missing_configuration_file(tmp_path: Path, runtime: Path) -> None:
     missing = tmp_path / "nosuch.json"
     done = subprocess.run(
         [sys.executable, "-m", "mist", "serve", "--config", str(missing)],
-        env={**os.environ, "MIST_RUNTIME_DIR": str(tmp_path / "run")},
+        env={**os.environ, "MIST_RUNTIME_DIR": str(runtime)},
         capture_output=True,
         text=True,
         timeout=30,
@@ -315,8 +323,8 @@ def test_missing_configuration_file(tmp_path: Path) -> None:
     assert str(missing) in _complaint(done.stderr)
 
 
-def test_broken_json(tmp_path: Path) -> None:
-    status, stderr = _serve('{"config": {\n  "debug": 4,,\n}}', tmp_path)
+def test_broken_json(tmp_path: Path, runtime: Path) -> None:
+    status, stderr = _serve('{"config": {\n  "debug": 4,,\n}}', tmp_path, runtime)
     assert status != 0
     text = _complaint(stderr)
     assert "config.json" in text
@@ -333,39 +341,39 @@ def test_broken_json(tmp_path: Path) -> None:
         ({"debug": "loud"}, ["config.json", "debug", "loud"]),
     ],
 )
-def test_bad_configuration_value(tmp_path: Path, change: dict[str, object], words: list[str]) -> None:
+def test_bad_configuration_value(tmp_path: Path, runtime: Path, change: dict[str, object], words: list[str]) -> None:
     """File, key and value are named."""
-    status, stderr = _serve(_quiet(**change), tmp_path)
+    status, stderr = _serve(_quiet(**change), tmp_path, runtime)
     assert status != 0
     text = _complaint(stderr)
     for word in words:
         assert word in text, text
 
 
-def test_stream_without_a_source(tmp_path: Path) -> None:
-    status, stderr = _serve({**_quiet(), "streams": {"live": {"DVR": 1}}}, tmp_path)
+def test_stream_without_a_source(tmp_path: Path, runtime: Path) -> None:
+    status, stderr = _serve({**_quiet(), "streams": {"live": {"DVR": 1}}}, tmp_path, runtime)
     assert status != 0
     assert "live" in _complaint(stderr)
     assert "source" in stderr
 
 
-def test_control_port_in_use(tmp_path: Path) -> None:
+def test_control_port_in_use(tmp_path: Path, runtime: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        status, stderr = _serve(_quiet(controller={"port": port, "interface": "127.0.0.1"}), tmp_path)
+        status, stderr = _serve(_quiet(controller={"port": port, "interface": "127.0.0.1"}), tmp_path, runtime)
     assert status != 0
     assert str(port) in _complaint(stderr)
 
 
-def test_protocol_port_in_use(tmp_path: Path) -> None:
+def test_protocol_port_in_use(tmp_path: Path, runtime: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         status, stderr = _serve(
-            _quiet(protocols=[{"connector": "HTTP", "port": port, "interface": "127.0.0.1"}]), tmp_path
+            _quiet(protocols=[{"connector": "HTTP", "port": port, "interface": "127.0.0.1"}]), tmp_path, runtime
         )
     assert status != 0
     text = _complaint(stderr)
@@ -388,8 +396,8 @@ def test_instance_runs_already(server: MistServer, tmp_path: Path) -> None:
     assert server.instance in _complaint(done.stderr)
 
 
-def test_runtime_directory_that_cannot_be_made(tmp_path: Path) -> None:
-    (tmp_path / "run").write_text("a file in the way")
-    status, stderr = _serve(_quiet(), tmp_path)
+def test_runtime_directory_that_cannot_be_made(tmp_path: Path, runtime: Path) -> None:
+    runtime.write_text("a file in the way")
+    status, stderr = _serve(_quiet(), tmp_path, runtime)
     assert status != 0
-    assert str(tmp_path / "run") in _complaint(stderr)
+    assert str(runtime) in _complaint(stderr)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 
 from tests.integration.conftest import MakeServer
 from tests.integration.test_restarts import FRAME_MS, Sender, viewer
 from tests.support.processes import descriptors, pss_kib, wait_until
+from tests.support.rtmp_peer import Message
 
 MANY = 60
 KIB_A_STREAM = 16 * 1024
+
+
+def _arrived(seen: list[Message], mark: bytes) -> bool:
+    return any(mark in one.payload for one in seen)
 
 
 @pytest.mark.timeout(180)
@@ -37,7 +43,7 @@ def test_many_streams_run_side_by_side(make_server: MakeServer) -> None:
             mark = f"<{number * 1000 + 79:08d}>".encode()
             with viewer(server, f"live+{number}") as seen:
                 senders[number].send([n * FRAME_MS for n in range(40, 80)], pace_s=0)
-                wait_until(lambda mark=mark, seen=seen: any(mark in one.payload for one in seen), 10, "media")
+                wait_until(partial(_arrived, seen, mark), 10, "media")
     wait_until(lambda: not server.processes_titled("mist: input"), 20, "the end of all inputs")
     wait_until(lambda: len(server.shared_memory()) <= shared_before, 20, "the end of all streams")
     assert len(descriptors(server.pid)) <= main_before + 2

@@ -425,6 +425,7 @@ def test_reading_stays_possible_after_a_restart(server: MistServer, publish: Pub
     """Two whole publishings one after the other, with the stream's end between them."""
     for _ in range(2):
         publisher = publish(server, Sample("short", seconds=3))
-        assert read_media(server.wait_tracks(2) and server.play_url("flv")).of("video")
+        server.wait_tracks(2)
+        assert read_media(server.play_url("flv")).of("video")
         publisher.wait(10)
         server.wait_log("ends", 10)
