@@ -23,7 +23,7 @@ _CITED = re.compile(r"docs/([\w-]+\.md)(?:#([\w-]+))?")
 _CONNECTOR = re.compile(r'"connector": "([^"]+)"')
 _FILE = re.compile(r"`((?:mist|tests|bench|packaging|docs)/[\w./-]+)`")
 # Sections of the configuration document and the models whose keys they explain.
-KEY_TABLES = {
+KEY_TABLES: dict[str, type[BaseModel]] = {
     "Top level": schema.Document,
     "`config`: the server": schema.Server,
     "`config.memory`": schema.Memory,
