@@ -23,7 +23,7 @@ _CITED = re.compile(r"docs/([\w-]+\.md)(?:#([\w-]+))?")
 _CONNECTOR = re.compile(r'"connector": "([^"]+)"')
 _FILE = re.compile(r"`((?:mist|tests|bench|packaging|docs)/[\w./-]+)`")
 # Sections of the configuration document and the models whose keys they explain.
-KEY_TABLES = {
+KEY_TABLES: dict[str, type[BaseModel]] = {
     "Top level": schema.Document,
     "`config`: the server": schema.Server,
     "`config.memory`": schema.Memory,
@@ -119,7 +119,9 @@ def test_addresses_in_the_readme_are_served() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     for path in re.findall(r"(?:localhost(?::8080)?|`)(/[\w./-]*demo[\w./-]*)", text):
         assert any(
-            re.match(re.escape(pattern).replace(r"\$", "demo"), path) for pattern in patterns if pattern not in ("", "/")
+            re.match(re.escape(pattern).replace(r"\$", "demo"), path)
+            for pattern in patterns
+            if pattern not in ("", "/")
         ), path
 
 
