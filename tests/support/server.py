@@ -175,6 +175,13 @@ class MistServer:
             self._reader.join(5)
             self._reader = None
 
+    def restart(self) -> None:
+        """Start again, same instance and ports, after the main process was killed."""
+        assert self._process is not None
+        self._process.wait(10)
+        self._reader_done()
+        self.start()
+
     def stop(self, *, check: bool = True) -> None:
         """End it with SIGTERM; with check, it must end by itself in time, cleanly, and leave nothing behind."""
         process, problems = self._process, []
