@@ -40,13 +40,14 @@ class Reader(Protocol):
 class Fragment:
     """A whole fragment. from_us, to_us: decode times, to is where the next begins.
 
-    discontinuities: breaks of the stream up to its beginning, as `Key` counts them.
+    discontinuities, init_changes: of the main track up to its beginning, as `Key` counts them.
     """
 
     number: int
     from_us: int
     to_us: int
     discontinuities: int = 0
+    init_changes: int = 0
 
     @property
     def duration_us(self) -> int:
@@ -97,7 +98,7 @@ def list_fragments(reader: Reader, main: TrackState, others: Sequence[TrackState
         longest_us = max((_end_us(reader, track) for track in others if track.next_sequence), default=end_us)
         ends.append(max(end_us, min(longest_us, end_us + MAX_TAIL_US)))
     fragments = [
-        Fragment(key.fragment, key.dts_us, end_us, key.discontinuities)
+        Fragment(key.fragment, key.dts_us, end_us, key.discontinuities, key.init_changes)
         for key, end_us in zip(starts, ends, strict=False)
         if end_us > key.dts_us
     ]
