@@ -25,6 +25,7 @@ RTMP, HTTP-FLV, MPEG-TS, MP4 and HLS, one frame later, without transcoding.
 
   mist serve --demo          a server with a test picture; open http://localhost:8080/demo.html
   mist status                what a running server does
+  mist reload                let it read its configuration again
   mist stop                  end it
 """
 
@@ -74,7 +75,14 @@ def build_parser() -> argparse.ArgumentParser:
     stop = commands.add_parser("stop", help="end a running server")
     stop.set_defaults(run=run_stop)
 
-    for command in (serve, status, stop):
+    reload = commands.add_parser(
+        "reload",
+        help="let a running server read its configuration again",
+        description="Read the configuration file again, as SIGHUP does. A bad file changes nothing; the log says why.",
+    )
+    reload.set_defaults(run=run_reload)
+
+    for command in (serve, status, stop, reload):
         command.add_argument(
             "--instance",
             default=DEFAULT_NAME,
@@ -129,6 +137,12 @@ def run_stop(options: argparse.Namespace) -> int:
             return 0
         time.sleep(0.05)
     raise MistError(f"process {pid} is still running")
+
+
+def run_reload(options: argparse.Namespace) -> int:
+    """Let a server read its configuration again."""
+    ask_blocking(Instance(options.instance), {"do": "reload"})
+    return 0
 
 
 def run_status(options: argparse.Namespace) -> int:

@@ -49,7 +49,7 @@ class Control(Worker):
         self._task: asyncio.Task[None] | None = None
         self._status: Mapping[str, Any] = {}
         self._status_at: tuple[int, int] = (0, 0)
-        self._last_generation = 0
+        self._tables: dict[tuple[str, int], CheckpointTable] = {}
 
     def _open_log_socket(self) -> socket.socket:
         path = self.server.instance.log_socket
@@ -119,9 +119,12 @@ class Control(Worker):
         """Return all active connections and those that ended lately."""
         since_us = time.time_ns() // 1000 - ENDED_SHOWN_SECONDS * 1_000_000
         found: list[ConnectionSnapshot] = []
-        for name in all_records(self.server.instance).values():
-            table = open_records(name)
+        present = set(all_records(self.server.instance).values())
+        self._tables = {key: table for key, table in self._tables.items() if key in present}
+        for key in present:
+            table = self._tables.get(key) or open_records(key[0])
             if table is not None:
+                self._tables[key] = table
                 found.extend(connection_snapshots(table, since_us))
         return found
 

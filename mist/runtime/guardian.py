@@ -17,7 +17,7 @@ import setproctitle
 
 from mist.runtime import log as runtime_log
 from mist.runtime.channel import Channel, Message, close_all, pair
-from mist.runtime.leftovers import clean_up_after
+from mist.runtime.leftovers import end_records
 from mist.runtime.process import describe_exit, fork, reap, send_signal
 from mist.runtime.program import Server
 from mist.runtime.reactor import Reactor
@@ -121,7 +121,7 @@ class Guardian:
             worker.channel.close()
             if status != 0 and not worker.stopping:
                 log.error("Worker %d %s after %.0f s", pid, describe_exit(status), worker.ran_seconds())
-            clean_up_after(self.instance, pid)
+            end_records(self.instance, pid)
             self.upstream.send({"event": "worker_ended", "pid": pid})
             self._duty.worker_ended(worker, status)
         if self._ending and not self.workers:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 
 from mist.core.checkpoint import CheckpointTable, open_checkpoints
 from mist.core.track_buffer import open_table
 from mist.errors import MistError
-from mist.runtime.instance import Instance, unlink_shared
+from mist.runtime.instance import SHARED_MEMORY, Instance, unlink_shared
 from mist.runtime.process import is_alive
 
 # The figures of the connections of a dead worker stay readable this long, so that statistics see how they ended.
@@ -21,11 +22,14 @@ def records_name(instance: Instance, pid: int) -> str:
     return f"{instance.prefix}{_MARK}{pid}"
 
 
-def all_records(instance: Instance) -> dict[int, str]:
-    """Return {process number: name} of all tables of connections."""
+def all_records(instance: Instance) -> dict[int, tuple[str, int]]:
+    """Return {process number: (name, inode)} of all tables of connections; a table made anew has another inode."""
     start = f"{instance.prefix}{_MARK}"
-    names = (name for name in instance.shared_names() if name.startswith(start))
-    return {int(name.removeprefix(start)): name for name in names if name.removeprefix(start).isdigit()}
+    return {
+        int(entry.name.removeprefix(start)): (entry.name, entry.inode())
+        for entry in os.scandir(SHARED_MEMORY)
+        if entry.name.startswith(start)
+    }
 
 
 def open_records(name: str) -> CheckpointTable | None:
@@ -36,21 +40,25 @@ def open_records(name: str) -> CheckpointTable | None:
         return None
 
 
-def clean_up_after(instance: Instance, pid: int) -> None:
-    """Clear what a dead process held: its connections have ended, its subscriptions and its doorbell are gone."""
+def end_records(instance: Instance, pid: int) -> None:
+    """Mark the connections of a dead process as ended, and remove its doorbell."""
     records = open_records(records_name(instance, pid))
     if records is not None:
         records.end_process(pid)
+    with contextlib.suppress(FileNotFoundError):
+        (instance.bells / str(pid)).unlink()
+
+
+def release_subscriptions(instance: Instance, pid: int) -> None:
+    """Free what a killed process held in the tables of all streams; one that ended by itself has done so."""
     for name in instance.shared_names():
         rest = name.removeprefix(instance.prefix)
-        if "." in rest or rest.startswith(_MARK):
+        if rest == name or "." in rest or rest.startswith(_MARK):
             continue
         try:
             open_table(name).release_process(pid)
         except (MistError, OSError):
             continue  # the stream ended meanwhile
-    with contextlib.suppress(FileNotFoundError):
-        (instance.bells / str(pid)).unlink()
 
 
 class RecordSweeper:
@@ -58,20 +66,20 @@ class RecordSweeper:
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
-        self._dead_since: dict[str, float] = {}
+        self._dead_since: dict[tuple[str, int], float] = {}
 
     def sweep(self, now: float | None = None) -> float | None:
         """Remove what is due; returns the seconds after which to sweep again, or None when nothing waits."""
         now = time.monotonic() if now is None else now
-        dead = {name: pid for pid, name in all_records(self._instance).items() if not is_alive(pid)}
-        for name, pid in dead.items():
-            if name not in self._dead_since:
-                self._dead_since[name] = now
-                clean_up_after(self._instance, pid)
-        for name, since in tuple(self._dead_since.items()):
-            if name not in dead or now - since >= RECORDS_LINGER_SECONDS:
-                unlink_shared([name])
-                del self._dead_since[name]
+        dead = {table: pid for pid, table in all_records(self._instance).items() if not is_alive(pid)}
+        self._dead_since = {table: since for table, since in self._dead_since.items() if table in dead}
+        for table, pid in dead.items():
+            if table not in self._dead_since:
+                self._dead_since[table] = now
+                end_records(self._instance, pid)
+            elif now - self._dead_since[table] >= RECORDS_LINGER_SECONDS:
+                unlink_shared([table[0]])
+                del self._dead_since[table]
         if not self._dead_since:
             return None
         return max(0.1, min(self._dead_since.values()) + RECORDS_LINGER_SECONDS - now)

@@ -16,6 +16,7 @@ from typing import Any
 from mist.runtime.backoff import Backoff
 from mist.runtime.channel import Message, close_all
 from mist.runtime.guardian import Guardian, WorkerHandle, WorkerMain
+from mist.runtime.leftovers import release_subscriptions
 from mist.runtime.process import own
 
 log = logging.getLogger(__name__)
@@ -224,6 +225,8 @@ class ListenerDuty:
 
     def worker_ended(self, worker: WorkerHandle, status: int) -> None:
         served = self._served.pop(worker.pid)
+        if status and not self._guardian.ending:
+            release_subscriptions(self._guardian.instance, worker.pid)
         close_all(tuple(served.connections.values()))
         self._open -= len(served.connections)
         if self._draining and not self._served:

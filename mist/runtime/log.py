@@ -165,6 +165,12 @@ class LogHandler(logging.Handler):
         except OSError:
             return
 
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        super().close()
+
     def reopen(self) -> None:
         """Forget the socket of the parent in a forked child."""
         self._socket = None

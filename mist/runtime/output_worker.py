@@ -232,7 +232,15 @@ class OutputWorker(Worker):
         for served in tuple(self._served.values()):
             if served.connection is not None:
                 served.connection.close(reason)
+        self._close_fanout()
         self.spawn(self._wait_closed())
+
+    def _close_fanout(self) -> None:
+        """End the viewers that the fan-out serves."""
+        if self._fanout is not None:
+            self.loop.remove_reader(self._fanout.fileno())
+            self._fanout.close()
+            self._fanout = None
 
     async def _wait_closed(self) -> None:
         deadline = self.loop.time() + STOP_SECONDS
@@ -243,8 +251,7 @@ class OutputWorker(Worker):
         self.finish()
 
     def ended(self) -> None:
-        if self._fanout is not None:
-            self._fanout.close()
+        self._close_fanout()
         for held in self._by_reader.values():
             held.reader.table.unsubscribe(held.slot)
         self._link.close()

@@ -178,5 +178,8 @@ class Reactor:
         self._selector.close()
         self._timers.clear()
         self._signals.clear()
+        for sock in (self._wake_reader, self._wake_writer):
+            if sock is not None:
+                sock.close()
         self._wake_reader = self._wake_writer = None
         self._running = False

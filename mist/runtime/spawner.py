@@ -21,7 +21,7 @@ from mist.runtime.channel import Channel, Message, close_all, peer_credentials
 from mist.runtime.control import control_main, write_status
 from mist.runtime.family import Child, Family
 from mist.runtime.instance import SHARED_MEMORY, Instance
-from mist.runtime.leftovers import RecordSweeper
+from mist.runtime.leftovers import RecordSweeper, end_records, release_subscriptions
 from mist.runtime.listeners import Listeners, bind_listening, bind_unix
 from mist.runtime.notify import notify, watchdog_seconds
 from mist.runtime.process import adopt_orphans, children, fork, raise_descriptor_limit, send_signal
@@ -40,6 +40,7 @@ DEFAULT_API_PORT = 4242
 EXIT_CONFIG = 2  # the configuration is unusable
 SOCKET_MODE = 0o660
 SWEEP_DELAY_SECONDS = 0.5
+API_MOVE_SECONDS = 0.5
 
 Handler = Callable[[Channel, Message, list[int]], None]
 
@@ -197,7 +198,7 @@ class Spawner:
         for sock in self._api_sockets:
             sock.close()
         self._api_address, self._api_sockets = wanted, sockets
-        self._controller.terminate()
+        self._reactor.call_later(API_MOVE_SECONDS, self._controller.terminate)  # the call that asked is to be answered
 
     # -- children --------------------------------------------------------------------------------------------------
 
@@ -209,7 +210,10 @@ class Spawner:
         self._plan_sweep(SWEEP_DELAY_SECONDS)
 
     def _orphan_ended(self, pid: int) -> None:
-        log.debug("Process %d, whose guardian was killed, has ended", pid)
+        """Clear up after a process whose guardian had been killed."""
+        if not self._ending:
+            end_records(self.instance, pid)
+            release_subscriptions(self.instance, pid)
 
     def _plan_sweep(self, delay: float) -> None:
         if self._sweep_timer is None:

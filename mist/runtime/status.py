@@ -26,7 +26,8 @@ def collect(instance: Instance, status: dict[str, Any]) -> dict[str, Any]:
         "pid": status["pid"],
         "uptime_s": round(time.time() - status["started"]),
         "memory": {"streams_bytes": used, "bound_bytes": bound},
-        "listeners": [{**one["entry"], "state": one["state"]} for one in status["listeners"]],
+        "listeners": [{**one["entry"], "port": one["port"], "state": one["state"]} for one in status["listeners"]],
+        "api_port": status["controller"]["port"],
         "streams": [_stream(instance, name, connections) for name in list_streams(instance.name)],
         "processes": [_process(pid) for pid in [status["pid"], *descendants(status["pid"])] if _process(pid)],
     }
@@ -35,7 +36,7 @@ def collect(instance: Instance, status: dict[str, Any]) -> dict[str, Any]:
 def _connections(instance: Instance) -> list[tuple[str, str]]:
     """Return (stream, connector) of all active connections."""
     found: list[tuple[str, str]] = []
-    for name in all_records(instance).values():
+    for name, _ in all_records(instance).values():
         records = open_records(name)
         if records is not None:
             found.extend((row[4], row[3]) for row in records.snapshot() if row[15])
@@ -86,7 +87,8 @@ def show(report: dict[str, Any]) -> str:
     ]
     for listener in report["listeners"]:
         state = "running" if listener["state"] == 1 else listener["state"]
-        lines.append(f"  {listener['connector']:8} port {listener.get('port', 'default'):<8} {state}")
+        lines.append(f"  {listener['connector']:8} port {listener['port']:<8} {state}")
+    lines.append(f"  {'API':8} port {report['api_port']:<8}")
     lines += ["", "STREAMS" if report["streams"] else "STREAMS  none is running"]
     for stream in report["streams"]:
         watched = ", ".join(f"{count} {name}" for name, count in sorted(stream["connections"].items())) or "nobody"

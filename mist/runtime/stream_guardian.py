@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from mist.errors import Busy, MistError, NotFound, NotReady
 from mist.runtime.backoff import Backoff
 from mist.runtime.channel import Message, close_all
 from mist.runtime.guardian import Guardian, WorkerHandle, WorkerMain, refuse, reply
-from mist.runtime.process import is_alive, send_signal
+from mist.runtime.process import is_alive, own, send_signal
 from mist.runtime.snapshot import Snapshot, read_snapshot, stream_settings
 from mist.stream.publisher import Limits, create_stream, remove_stream, stream_prefix
 from mist.stream.state import StreamStatus
@@ -31,6 +32,7 @@ START_WAIT_SECONDS = 20.0
 PUBLISHER_WAIT_SECONDS = 5.0
 VIEWER_CHECK_SECONDS = 5.0
 RESTART_SOURCE_SECONDS = 1.0
+HEAR_OUT_SECONDS = 1.0
 
 # make_main(socket, state, request): what the input process runs; descriptors are -1 for a source that is pulled.
 InputMain = Callable[[int, int, Mapping[str, Any]], WorkerMain]
@@ -314,6 +316,8 @@ class StreamDuty:
     def _source_ended(self, status: int) -> None:
         source, self._source = self._source, None
         assert source is not None
+        if status == 0 and source.fd >= 0:
+            self._hear_out(source)
         source.let_go()
         self._table.set_pids(input=0)
         if source.publish is not None:
@@ -328,6 +332,30 @@ class StreamDuty:
             self._plan_leave()
         else:
             self._pull_again(source, status)
+
+    def _hear_out(self, source: Source) -> None:
+        """Read a publisher that said goodbye until it hangs up: closing at once would reset what it still sends."""
+        sock = own(socket.socket(fileno=source.fd))
+        source.fd = -1
+        sock.setblocking(False)
+        reactor = self._guardian.reactor
+
+        def close() -> None:
+            if sock.fileno() >= 0:
+                reactor.remove_reader(sock.fileno())
+                sock.close()
+
+        def read() -> None:
+            try:
+                if not sock.recv(1 << 16):
+                    close()
+            except BlockingIOError:
+                return
+            except OSError:
+                close()
+
+        reactor.add_reader(sock.fileno(), read)
+        reactor.call_later(HEAR_OUT_SECONDS, close)
 
     def _pull_again(self, source: Source, status: int) -> None:
         if status == 0 and not self._always_on:

@@ -41,6 +41,7 @@ class Stream:
     state: int = int(StreamStatus.INIT)
     input_pid: int = 0
     ending: bool = False
+    keyed: bool = False  # not configured: a stream key made it
     backoff: Backoff = field(default_factory=Backoff)
 
 
@@ -74,7 +75,8 @@ class Streams:
         self._snapshot = snapshot
         for name, stream in tuple(self._streams.items()):
             settings = stream_settings(snapshot, name)
-            if settings is None or settings.get("source") != stream.plan.source:
+            gone = not stream.keyed if settings is None else settings.get("source") != stream.plan.source
+            if gone:
                 self._tell(stream, {"do": "stop", "reason": "CLEAN_CONTROLLER_REQ"})
             else:
                 self._tell(stream, {"do": "config"})
@@ -115,7 +117,7 @@ class Streams:
             if connector is None:
                 raise NotFound(f'No input is called "{request.get("input", "")}"')
             request["input"] = connector
-            stream = self._find_or_start(name, publishing=True)
+            stream = self._find_or_start(name, publishing=True, key_source=str(request.get("source", "")))
         except MistError:
             close_all(fds)
             raise
@@ -140,27 +142,28 @@ class Streams:
             raise NotFound(f"The stream {name} does not run")
         return self._streams[name]
 
-    def _find_or_start(self, name: str, *, publishing: bool = False) -> Stream:
+    def _find_or_start(self, name: str, *, publishing: bool = False, key_source: str = "") -> Stream:
+        """Return a stream that has a guardian. key_source: the source of a stream that a stream key alone makes."""
         stream = self._streams.get(name)
         if stream is None:
-            stream = self._plan(name, publishing)
+            stream = self._plan(name, publishing, key_source)
             self._streams[name] = stream
             self._start(stream)
         if stream.child is None:
             raise Busy(f"The stream {name} is being restarted; try again")
         return stream
 
-    def _plan(self, name: str, publishing: bool) -> Stream:
+    def _plan(self, name: str, publishing: bool, key_source: str) -> Stream:
         if self._closed:
             raise NotReady("The server is shutting down")
         settings = stream_settings(self._snapshot, name)
-        if settings is None:
+        if settings is None and not key_source:
             raise NotFound(f"The stream {name} is not configured")
-        source = str(settings.get("source", ""))
+        source = str((settings or {}).get("source", "")) or key_source
         if source.startswith(PUSH):
             if not publishing:
                 raise NotReady(f"The stream {name} is offline: nobody publishes it")
-            return Stream(StreamPlan(name, source, pulled=False), "")
+            return Stream(StreamPlan(name, source, pulled=False), "", keyed=settings is None)
         chosen = self._server.program.input_for(source)
         if chosen is None:
             raise NotFound(f'The stream {name} has the source "{source}", which no input takes')

@@ -30,8 +30,10 @@ def fuzz(data: bytes) -> None:
         for place, (kind, codec) in enumerate(CODECS)
         if data[0] & 1 << place
     ]
+    name = setup[:40].decode("latin-1")
     try:
-        muxer, other = TsMuxer(tracks, setup[:40].decode("latin-1")), TsMuxer(tracks, setup[:40].decode("latin-1"))
+        muxer, other = TsMuxer(tracks, name), TsMuxer(tracks, name)
+        segment = TsMuxer(tracks, name, repeat_tables=False)
     except UnsupportedError:
         return
     output = b""
@@ -46,6 +48,13 @@ def fuzz(data: bytes) -> None:
         if len(made) > 4096 + 4 * (len(packet.payload) + setup_size) * 188 // 184:
             raise RuntimeError(f"{len(packet.payload)} bytes became {len(made)}")
         output += made
+        segment.write(packet)
+    segment.pad_counters()
+    for media in (output, segment.take_output()):
+        _check(media)
+
+
+def _check(output: bytes) -> None:
     if output:
         errors = check_ts(output, pcr_gaps=False).errors
         if errors:

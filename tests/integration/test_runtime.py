@@ -299,6 +299,20 @@ def test_a_hung_worker_does_not_hold_up_the_end(make_server: MakeServer, people:
         # Leaving the block checks that all ends in time and that nothing is left.
 
 
+def test_the_end_of_the_main_process_is_the_end_of_all(people: People) -> None:
+    server = MistServer()
+    server.start()
+    try:
+        people.publisher(server)
+        wait_ready(server)
+        people.viewer(server).read_more()
+        os.kill(server.pid, signal.SIGKILL)
+        wait_until(lambda: not server.processes(), 5, "the end of all processes")
+        assert not server.running
+    finally:
+        server.stop(check=False)
+
+
 def test_a_new_server_clears_what_a_killed_one_left(people: People) -> None:
     server = MistServer()
     server.start()
@@ -565,11 +579,26 @@ def test_nuking_a_hung_stream_clears_it(server: MistServer, people: People) -> N
     wait_ready(server)
 
 
-def test_sighup_reads_the_configuration_again(server: MistServer, people: People) -> None:
+def test_the_api_moves_to_another_port(server: MistServer) -> None:
+    port = free_port()
+    reply = server.api({"config": {**server.config["config"], "controller": {"interface": "127.0.0.1", "port": port}}})
+    assert "config" in reply
+    server.api_port = port
+
+    def answers() -> bool:
+        with suppress(OSError):
+            return "authorize" in server.api({"authorize": {}})
+        return False
+
+    wait_until(answers, 15, "the API at its new port")
+    assert status(server)["api_port"] == port
+
+
+def test_reload_reads_the_configuration_again(server: MistServer, people: People) -> None:
     server.api({"authorize": {}})  # the controller is up
     server.config["streams"]["more"] = {"source": "push://"}
     server.config_file.write_text(json.dumps(server.config))
-    os.kill(server.pid, signal.SIGHUP)
+    assert mist(server, "reload", "--instance", server.instance).returncode == 0
     server.wait_log("read ", 10)
     deadline = time.monotonic() + 5
     while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -344,7 +344,7 @@ def test_part_of_the_stream() -> None:
 def test_break_of_the_stream() -> None:
     async def test() -> None:
         stream = make_stream(110)
-        stream.update_track(0, SMALL_TRACK)
+        stream.mark_discontinuity()
         feed(stream, range(110, 260))
         server = Server(stream)
         playlist = await server.media("0_1/index.m3u8")
@@ -361,6 +361,33 @@ def test_break_of_the_stream() -> None:
         playlist = await server.media("0_1/index.m3u8")
         assert (playlist.media_sequence, playlist.discontinuity_sequence) == (4, 1)
         assert not any(segment.discontinuity for segment in playlist.segments)
+
+    run(test)
+
+
+def test_new_init_data() -> None:
+    """Fragments keep the parameter sets they were coded with; a worker that never saw those leaves them out."""
+
+    async def test() -> None:
+        stream = make_stream(160)
+        server, late = Server(stream), Server(stream)
+        before = (await server.get("0_1/2000_4000.ts")).body
+        server.output.cache.forget(lambda key: True)
+        stream.update_track(0, replace(SMALL_TRACK, init_data=AVCC.replace(SPS, b"\x67other")))
+        feed(stream, range(160, 320))
+        playlist = await server.media("0_1/index.m3u8")
+        assert [(segment.uri, segment.discontinuity) for segment in playlist.segments] == [
+            ("2000_4000.ts", False), ("4000_6000.ts", False), ("6000_8000.ts", False), ("8000_10000.ts", True),
+            ("10000_12000.ts", False),
+        ][-len(playlist.segments) :]  # fmt: skip
+        assert (await server.get("0_1/2000_4000.ts")).body == before
+        assert SPS in before
+        after = (await server.get("0_1/8000_10000.ts")).body
+        assert b"\x67other" in after
+        assert SPS not in after
+        playlist = await late.media("0_1/index.m3u8")
+        assert [segment.uri for segment in playlist.segments] == ["8000_10000.ts", "10000_12000.ts"]
+        assert (await late.get("0_1/8000_10000.ts")).body == after
 
     run(test)
 

@@ -164,6 +164,30 @@ def test_same_as_from_shared_memory(tmp_path: Path) -> None:
         publisher.close()
 
 
+def test_breaks_in_shared_memory(tmp_path: Path) -> None:
+    """Other init data and repaired times begin a new fragment, which says so; other properties do not."""
+    with shared_instance() as instance:
+        publisher = make_publisher(instance, tmp_path)
+        video, audio = publisher.add_track(VIDEO_TRACK), publisher.add_track(AUDIO_TRACK)
+        write_frames(publisher, video, audio, range(120))
+        publisher.update_track(video, VIDEO_TRACK.changed(language="eng"))
+        write_frames(publisher, video, audio, range(120, 170))
+        publisher.update_track(video, VIDEO_TRACK.changed(init_data=b"\x01\x42\x00\x1e"))
+        write_frames(publisher, video, audio, range(170, 230))
+        publisher.mark_discontinuity()
+        write_frames(publisher, video, audio, range(230, 320))
+        reader = StreamReader(instance, "live")
+        states = reader.tracks()
+        found = list_fragments(reader, states[0], states[1:]).fragments
+        assert [(one.number, one.discontinuities, one.init_changes) for one in found] == [
+            (0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0), (4, 1, 1), (5, 2, 1),
+        ]  # fmt: skip
+        assert [key.discontinuities for key in reader.keys(audio)][-1] == 1
+        assert states[0].longest_fragment_us == 2_000_000
+        reader.close()
+        publisher.close()
+
+
 def test_cache_is_bounded_and_keeps_what_is_used() -> None:
     cache = SegmentCache(1000)
     for name in "abcd":

@@ -1,0 +1,273 @@
+"""Ports, and how their connections are spread over workers."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mist.errors import TransportError
+from mist.runtime import listener_guardian
+from mist.runtime.channel import Message
+from mist.runtime.guardian import WorkerHandle
+from mist.runtime.instance import Instance
+from mist.runtime.listener_guardian import ListenerDuty, plain_address, worker_limit
+from mist.runtime.listeners import bind_listening
+from mist.runtime.output_worker import AcceptedSocket, Served
+from tests.support.ports import free_port
+
+
+class FakeChannel:
+    """Keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+
+    def send(self, message: Message, fds: tuple[int, ...] = (), *, close: tuple[int, ...] = ()) -> None:
+        self.sent.append(message)
+
+
+class FakeGuardian:
+    """A guardian whose workers are numbers, and its event loop: what is planned runs when the test says so."""
+
+    def __init__(self) -> None:
+        self.reactor = self
+        self.instance = Instance("unit-nobody", Path("/nonexistent"))
+        self.ending = False
+        self.started: list[WorkerHandle] = []
+        self.stopped: list[int] = []
+        self.planned: list[Any] = []
+        self.ended = ""
+
+    def start_worker(self, main: object) -> WorkerHandle:
+        handle = WorkerHandle(len(self.started) + 1, FakeChannel(), 0.0)  # type: ignore[arg-type]
+        self.started.append(handle)
+        return handle
+
+    def stop_worker(self, worker: WorkerHandle, reason: str) -> None:
+        worker.stopping = True
+        self.stopped.append(worker.pid)
+
+    def end(self, reason: str = "") -> None:
+        self.ended = reason or "ended"
+
+    def add_reader(self, fd: int, callback: object) -> None: ...
+    def remove_reader(self, fd: int) -> None: ...
+
+    def call_later(self, delay: float, callback: Any, *arguments: Any) -> None:
+        self.planned.append((callback, arguments))
+
+    def run_planned(self) -> None:
+        planned, self.planned = self.planned, []
+        for callback, arguments in planned:
+            callback(*arguments)
+
+
+class House:
+    """A duty with a listening socket, and the peers that connect to it."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.guardian = FakeGuardian()
+        self.duty = ListenerDuty("HTTP", options, [self.listening], lambda channel: 0)
+        self.duty.start(self.guardian)  # type: ignore[arg-type]
+        self.peers: list[socket.socket] = []
+
+    def connect(self, count: int) -> None:
+        for _ in range(count):
+            self.peers.append(socket.create_connection(self.listening.getsockname()))
+        self.duty._accept(self.listening)
+
+    def counts(self) -> list[int]:
+        return [len(served.connections) for served in self.duty._served.values()]
+
+    def worker(self, number: int) -> WorkerHandle:
+        return self.guardian.started[number - 1]
+
+    def leave(self, number: int) -> None:
+        """Let a worker report all its connections as closed."""
+        served = self.duty._served[number]
+        self.duty.worker_said(served.handle, {"closed": list(served.connections)}, [])
+
+    def close(self) -> None:
+        self.duty.finish()
+        for sock in (*self.peers, self.listening):
+            sock.close()
+        os.close(self.duty._reserve)
+
+
+@pytest.fixture
+def make_house() -> Iterator[Any]:
+    houses: list[House] = []
+
+    def make(**options: Any) -> House:
+        houses.append(House(options))
+        return houses[-1]
+
+    yield make
+    for house in houses:
+        house.close()
+
+
+def test_each_connection_has_a_worker_of_its_own_up_to_the_limit(make_house: Any) -> None:
+    house = make_house(processes=3)
+    assert house.counts() == [0]
+    house.connect(3)
+    assert house.counts() == [1, 1, 1]
+    house.connect(4)
+    assert sorted(house.counts()) == [2, 2, 3]
+    assert len(house.guardian.started) == 3
+
+
+def test_an_idle_worker_is_used_again_and_one_is_kept_ready(make_house: Any) -> None:
+    house = make_house(processes=3)
+    house.connect(1)
+    house.guardian.run_planned()
+    assert house.counts() == [1, 0]
+    house.leave(1)
+    house.connect(2)
+    assert house.counts() == [1, 1]
+    house.guardian.run_planned()
+    assert house.counts() == [1, 1, 0]
+    house.connect(1)
+    house.guardian.run_planned()
+    assert house.counts() == [1, 1, 1]
+
+
+def test_zero_is_no_limit(make_house: Any) -> None:
+    house = make_house(processes=0)
+    house.connect(40)
+    assert house.counts() == [1] * 40
+
+
+def test_idle_workers_end_but_for_one(make_house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener_guardian, "IDLE_WORKER_SECONDS", 0.0)
+    house = make_house(processes=4)
+    house.connect(4)
+    for number in (1, 2, 3):
+        house.leave(number)
+    house.guardian.run_planned()
+    assert house.guardian.stopped == [1, 2]
+    house.connect(1)
+    assert len(house.duty._served[3].connections) == 1
+
+
+def test_a_dead_workers_connections_are_closed_and_it_is_replaced(make_house: Any) -> None:
+    house = make_house(processes=1)
+    house.connect(2)
+    served = house.duty._served[1]
+    house.duty.worker_ended(served.handle, -9)
+    for peer in house.peers:
+        peer.settimeout(5)
+        assert peer.recv(1) == b""
+    house.guardian.run_planned()
+    assert house.counts() == [0]
+
+
+def test_only_workers_that_worked_hear_of_a_new_configuration(make_house: Any) -> None:
+    house = make_house(processes=3)
+    house.connect(1)
+    house.guardian.run_planned()
+    house.duty.command({"do": "config"}, [])
+    assert {"do": "config"} in house.worker(1).channel.sent
+    assert house.worker(2).channel.sent == []
+
+
+def test_draining_serves_to_the_end(make_house: Any) -> None:
+    house = make_house(processes=3)
+    house.connect(1)
+    house.guardian.run_planned()
+    house.duty.command({"do": "drain"}, [])
+    assert house.guardian.stopped == [2]
+    house.duty.worker_ended(house.worker(2), 0)
+    assert not house.guardian.ended
+    house.leave(1)
+    assert house.guardian.stopped == [2, 1]
+    house.duty.worker_ended(house.worker(1), 0)
+    assert house.guardian.ended
+
+
+def test_no_more_connections_than_descriptors(make_house: Any, caplog: pytest.LogCaptureFixture) -> None:
+    house = make_house(processes=1)
+    house.duty._most = 2
+    house.connect(5)
+    assert house.counts() == [2]
+    for peer in house.peers[2:]:
+        peer.settimeout(5)
+        assert peer.recv(1) == b""
+    assert len([line for line in caplog.messages if line.startswith("Refused")]) == 1
+    house.leave(1)
+    house.connect(1)
+    assert house.counts() == [1]
+
+
+def test_how_many_workers() -> None:
+    assert worker_limit({"processes": 3}) == 3
+    assert worker_limit({"processes": 0}) == 0
+    assert worker_limit({}) == listener_guardian.WORKERS_PER_CORE * (os.cpu_count() or 1)
+
+
+def test_addresses_as_people_write_them() -> None:
+    assert plain_address("::ffff:10.0.0.1") == "10.0.0.1"
+    assert plain_address("fe80::1%eth0") == "fe80::1"
+    assert plain_address("2001:db8::1") == "2001:db8::1"
+
+
+# -- binding -------------------------------------------------------------------------------------------------------
+
+
+def test_every_address_takes_both_families() -> None:
+    port = free_port()
+    [sock] = bind_listening("", port, "HTTP")
+    with sock, socket.create_connection(("127.0.0.1", port)):
+        accepted, _ = sock.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def test_a_port_in_use_says_whose_and_what_to_do() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(TransportError, match=rf"^port {port} for RTMP is in use by another program: stop"):
+            bind_listening("127.0.0.1", port, "RTMP")
+
+
+def test_an_address_of_another_machine_is_named() -> None:
+    with pytest.raises(TransportError, match=r'"192\.0\.2\.1" for RTMP is not an address of this machine'):
+        bind_listening("192.0.2.1", free_port(), "RTMP")
+
+
+# -- whose socket is it --------------------------------------------------------------------------------------------
+
+
+def test_a_connection_is_open_as_long_as_any_number_leads_to_it() -> None:
+    one, other = socket.socketpair()
+    with other:
+        gone: list[bool] = []
+        sock = AcceptedSocket(fileno=one.detach())
+        sock.on_gone = lambda: gone.append(True)
+        served = Served(1, os.fstat(sock.fileno()).st_ino, {sock.fileno()})
+        copy = os.dup(sock.fileno())
+        served.descriptors.add(copy)
+        sock.close()
+        assert gone == [True]
+        assert served.is_open()
+        os.close(copy)
+        reused = os.open("/dev/null", os.O_RDONLY)
+        assert not served.is_open()
+        os.close(reused)
+
+
+def test_a_detached_socket_tells_too() -> None:
+    one, other = socket.socketpair()
+    gone: list[bool] = []
+    sock = AcceptedSocket(fileno=one.detach())
+    sock.on_gone = lambda: gone.append(True)
+    os.close(sock.detach())
+    assert gone == [True]
+    other.close()
