@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,10 +27,10 @@ from tests.support.hostile import (
     rtmp_chunk,
     send_and_wait,
 )
-from tests.support.live import FRAME_MS, assert_rising, viewer, wait_mark
+from tests.support.live import FRAME_MS, assert_rising, send_when_free, viewer, wait_mark
 from tests.support.ports import free_port
 from tests.support.processes import pss_kib, wait_until
-from tests.support.rtmp_peer import AVC_HEADER, RtmpPeer
+from tests.support.rtmp_peer import AVC_HEADER
 from tests.support.server import MistServer
 
 GROWTH_KIB = 24 * 1024
@@ -147,8 +147,8 @@ def test_media_that_makes_no_sense(server: MistServer, send_to: SendTo) -> None:
     with undisturbed(server, send_to):
         for head in (b"\x17\x00\0\0\0", b"\x17\x01\0\0\0", b"\x27\x01\xff\xff\xff", b"\xaf\x00", b"\xaf\x01", b"\x80hvc1", b"\x90av01",
                      b"\x91vp09", b"\x95hvc1", b"\x96av01", b"\x9f", b"\x90Opus", b"\x50", b"\x00", b"\x2f", b"\xff" * 8):  # fmt: skip
-            with RtmpPeer(server.rtmp_port) as peer:
-                peer.publish("live+bad")
+            with closing(send_when_free(lambda: send_to(server, "live+bad"))) as sender:
+                peer = sender.peer
                 for kind in (8, 9, 18, 22):
                     try:
                         peer.send(kind, 0, head)
@@ -156,7 +156,6 @@ def test_media_that_makes_no_sense(server: MistServer, send_to: SendTo) -> None:
                         peer.send(kind, 80, AVC_HEADER)
                     except OSError:
                         break
-            wait_until(lambda: not server.processes_titled("mist: input live+bad"), 10, "the end of that input")
 
 
 @pytest.mark.timeout(180)
@@ -254,7 +253,7 @@ def test_viewers_that_never_read(make_server: MakeServer, send_to: SendTo) -> No
 def test_full_shared_memory(make_server: MakeServer, send_to: SendTo) -> None:
     """A /dev/shm of 24 MiB: the stream that fills it ends with a clear error, another one goes on, and a new one starts."""
     server = make_server(
-        streams={"live": {"source": "push://", "DVR": 600_000}, "small": {"source": "push://"}},
+        streams={"live": {"source": "push://", "DVR": 600_000, "inputtimeout": 3}, "small": {"source": "push://"}},
         wrap=("unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=24m tmpfs /dev/shm && exec "$@"', "sh"),
     )
     small = send_to(server, "small")
@@ -268,6 +267,7 @@ def test_full_shared_memory(make_server: MakeServer, send_to: SendTo) -> None:
     line = server.wait_log(lambda line: "memory" in line.lower() and ("ERROR" in line or "WARN" in line), 10)
     assert "live" in line
     big.close()
+    server.wait_log(lambda line: "live" in line and "Stream ended" in line, 10)
     small.send([n * FRAME_MS for n in range(30, 60)])
     with viewer(server, "small") as seen:
         small.send([n * FRAME_MS for n in range(60, 90)])

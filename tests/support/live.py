@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 
 from tests.support.processes import wait_until
-from tests.support.rtmp_peer import AUDIO, COMMAND, VIDEO, Message, RtmpPeer
+from tests.support.rtmp_peer import AUDIO, COMMAND, VIDEO, Message, Refused, RtmpPeer
 from tests.support.server import MistServer
 
 FRAME_MS = 40
@@ -59,6 +59,20 @@ class Sender:
         if self._thread is not None:
             self._thread.join(5)
         self.peer.socket.close()
+
+
+def send_when_free(start: Callable[[], Sender], timeout_s: float = 10) -> Sender:
+    """Start a publisher as soon as the server has noticed that the last one is gone. Raises TimeoutError."""
+
+    def attempt() -> Sender | None:
+        try:
+            return start()
+        except (Refused, OSError):
+            return None
+
+    sender = wait_until(attempt, timeout_s, "a place for the next publisher")
+    assert sender is not None
+    return sender
 
 
 @contextmanager
