@@ -178,6 +178,8 @@ class Statistics:
             if session is None:
                 connection.sent, connection.received = snapshot.down_bytes, snapshot.up_bytes
                 continue
+            if session.ended and not snapshot.active:
+                continue  # its record lingers for those who look less often
             if session.ended:  # a connection that was idle for longer than the session lasts
                 self._attach(connection, key, now)
                 session = connection.session or session

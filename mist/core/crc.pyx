@@ -12,10 +12,10 @@ cdef uint32_t[4][256] table
 cdef void fill_table() noexcept:
     """Fill the tables: table[k][b] is the CRC of byte b followed by k zero bytes."""
     cdef uint32_t value, number
-    cdef int bit, place
+    cdef int _bit, place
     for number in range(256):
         value = number << 24
-        for bit in range(8):
+        for _bit in range(8):
             value = (value << 1) ^ <uint32_t> POLYNOMIAL if value & <uint32_t> 0x80000000 else value << 1
         table[0][number] = value
     for place in range(1, 4):

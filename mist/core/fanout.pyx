@@ -933,7 +933,6 @@ cdef class Fanout:
 
     cdef int service(self, Watch watch) except -1:
         """Mux and send what a stream has, then ask for the next ring."""
-        cdef Group group
         cdef int pumped
         if self.merge_us and self.flush_at_us:
             watch.due = False

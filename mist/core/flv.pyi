@@ -1,32 +1,22 @@
 from collections.abc import Sequence
 from typing import Final, final
 
+from mist.core.flv_bodies import CHANNELS as CHANNELS
+from mist.core.flv_bodies import END as END
+from mist.core.flv_bodies import ENHANCED_CODECS as ENHANCED_CODECS
+from mist.core.flv_bodies import FRAME as FRAME
+from mist.core.flv_bodies import INIT as INIT
+from mist.core.flv_bodies import LEGACY_CODECS as LEGACY_CODECS
+from mist.core.flv_bodies import METADATA as METADATA
+from mist.core.flv_bodies import TagPart as TagPart
+from mist.core.flv_bodies import parse_audio_body as parse_audio_body
+from mist.core.flv_bodies import parse_video_body as parse_video_body
 from mist.core.muxer import Muxer
 from mist.core.packet import Packet
 from mist.formats.tracks import TrackInfo
 
-INIT: Final[str]
-FRAME: Final[str]
-END: Final[str]
-METADATA: Final[str]
-CHANNELS: Final[str]
+__all__: list[str]
 MAX_TRACKS: Final[int]
-LEGACY_CODECS: Final[frozenset[str]]
-ENHANCED_CODECS: Final[frozenset[str]]
-
-@final
-class TagPart:
-    kind: str
-    type: str
-    codec: str
-    track_id: int
-    keyframe: bool
-    offset_us: int
-    nano_offset_ns: int
-    sample_rate_hz: int
-    channels: int
-    sample_bits: int
-    payload: bytes
 
 @final
 class FlvTag:
@@ -34,8 +24,6 @@ class FlvTag:
     time_ms: int
     body: bytes
 
-def parse_video_body(body: bytes) -> list[TagPart]: ...
-def parse_audio_body(body: bytes) -> list[TagPart]: ...
 def serialize_init(info: TrackInfo, number: int = 0, enhanced: bool = True) -> bytes: ...
 def serialize_frame(info: TrackInfo, packet: Packet, number: int = 0, enhanced: bool = True) -> bytes: ...
 def carries(info: TrackInfo, enhanced: bool = True) -> bool: ...
@@ -48,6 +36,5 @@ class FlvMuxer(TagMuxer): ...
 
 @final
 class FlvReader:
-    def __init__(self) -> None: ...
     def feed(self, data: bytes) -> list[FlvTag]: ...
     def end_of_input(self) -> None: ...

@@ -1,5 +1,5 @@
 from collections.abc import Mapping, Sequence
-from typing import Final, Protocol, final
+from typing import Final, Protocol, final, type_check_only
 
 from mist.core.muxer import Muxer
 from mist.formats.tracks import TrackInfo
@@ -7,6 +7,7 @@ from mist.formats.tracks import TrackInfo
 MAX_TRACKS: Final[int]
 MAX_PACKET_BYTES: Final[int]
 
+@type_check_only
 class Timing(Protocol):
     @property
     def timescale(self) -> int: ...
@@ -15,6 +16,7 @@ class Timing(Protocol):
     @property
     def frame_ticks(self) -> int: ...
 
+@type_check_only
 class Movie(Protocol):
     def init_segment(self, tracks: Sequence[TrackInfo], payloads: Mapping[int, bytes] | None = None, /) -> bytes: ...
     def timing(self, track: TrackInfo, /) -> Timing: ...

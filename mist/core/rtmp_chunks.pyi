@@ -4,6 +4,7 @@ from mist.core.flv import TagMuxer
 
 MAX_CHUNK_STREAMS: Final[int]
 MAX_MEMORY_BYTES: Final[int]
+MAX_MESSAGE_BYTES: Final[int]
 PLAY_CHUNK_SIZE: Final[int]
 DEFAULT_CHUNK_SIZE: Final[int]
 

@@ -11,6 +11,7 @@ from libc.string cimport memcmp, memcpy
 
 from mist.core.buffer cimport ByteBuffer
 from mist.core.flv cimport SCRIPT_TAG, VIDEO_TAG, TagMuxer, to_ms
+from mist.core.flv_bodies cimport u24, u32
 
 import struct
 
@@ -89,14 +90,6 @@ cdef class _ChunkStream:
 
     def __dealloc__(self):
         free(self.data)
-
-
-cdef inline uint32_t _u24(const uint8_t* data) noexcept:
-    return (<uint32_t> data[0] << 16) | (<uint32_t> data[1] << 8) | data[2]
-
-
-cdef inline uint32_t _u32(const uint8_t* data) noexcept:
-    return (<uint32_t> data[0] << 24) | _u24(data + 1)
 
 
 @cython.final
@@ -259,12 +252,12 @@ cdef class ChunkReader:
         if size < at + fields:
             return 0
         if form < 3:
-            field = _u24(data + at)
+            field = u24(data + at)
             extended = field == EXTENDED
             if extended:
                 if size < at + fields + 4:
                     return 0
-                field = _u32(data + at + fields)
+                field = u32(data + at + fields)
             if stream is None:
                 stream = self._new_stream(number)
             self._set_header(stream, form, field, extended, data + at)
@@ -308,7 +301,7 @@ cdef class ChunkReader:
         stream.field = field
         stream.extended = extended
         if form < 2:
-            stream.length = _u24(data + 3)
+            stream.length = u24(data + 3)
             stream.type_id = data[6]
             if stream.length > self._max_message_bytes:
                 raise LimitExceededError(
@@ -337,8 +330,8 @@ cdef class ChunkReader:
         cdef uint8_t expected[4]
         cdef uint8_t absolute[4]
         cdef size_t count = min(size, <size_t> 4)
-        struct_u32(expected, stream.field)
-        struct_u32(absolute, stream.time_ms)
+        structu32(expected, stream.field)
+        structu32(absolute, stream.time_ms)
         if memcmp(expected, data, count) != 0 and memcmp(absolute, data, count) != 0:
             return 0
         return 4 if count == 4 else 1
@@ -358,7 +351,7 @@ cdef class ChunkReader:
         if stream.type_id == SET_CHUNK_SIZE or stream.type_id == ABORT:
             if stream.length < 4:
                 raise RemoteProtocolError(f"control message of {stream.length} bytes", spec="RTMP 1.0 section 5.4")
-            value = _u32(<const uint8_t*> PyBytes_AS_STRING(message.payload))
+            value = u32(<const uint8_t*> PyBytes_AS_STRING(message.payload))
             if stream.type_id == ABORT:
                 self._abort(value)
             elif 1 <= value <= 0x7FFFFFFF:
@@ -456,7 +449,7 @@ cdef class ChunkReader:
         return at + have
 
 
-cdef inline void struct_u32(uint8_t* to, uint32_t value) noexcept:
+cdef inline void structu32(uint8_t* to, uint32_t value) noexcept:
     to[0] = value >> 24
     to[1] = (value >> 16) & 0xFF
     to[2] = (value >> 8) & 0xFF
@@ -495,8 +488,8 @@ cdef int write_message(ByteBuffer out, uint32_t chunk_stream, uint8_t type_id, u
     chunks = total // chunk_size + 1
     start = to = out.reserve(total + 18 + 7 * chunks)
     to += _basic_header(to, 0, chunk_stream)
-    struct_u32(to, field << 8)
-    struct_u32(to + 3, <uint32_t> total << 8)
+    structu32(to, field << 8)
+    structu32(to + 3, <uint32_t> total << 8)
     to[6] = type_id
     to[7] = message_stream & 0xFF
     to[8] = (message_stream >> 8) & 0xFF
@@ -504,7 +497,7 @@ cdef int write_message(ByteBuffer out, uint32_t chunk_stream, uint8_t type_id, u
     to[10] = message_stream >> 24
     to += 11
     if extended:
-        struct_u32(to, time_ms)
+        structu32(to, time_ms)
         to += 4
     done = 0
     while True:
@@ -523,7 +516,7 @@ cdef int write_message(ByteBuffer out, uint32_t chunk_stream, uint8_t type_id, u
             break
         to += _basic_header(to, 3, chunk_stream)
         if extended:
-            struct_u32(to, time_ms)
+            structu32(to, time_ms)
             to += 4
     out.commit(<size_t> (to - start))
     return 0

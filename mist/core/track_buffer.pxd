@@ -14,6 +14,11 @@ cdef enum:
 cdef enum:
     KEY_RECORD = 8           # packet flag: the writer listed this packet in the key ring
 
+cdef enum:                   # the counters in KeyRecord.breaks: one of each, and where they are
+    KEY_BREAK = 1
+    KEY_NEW_INIT = 0x10000
+    KEY_BREAK_MASK = 0xFFFF
+
 ctypedef struct Subscriber:
     uint32_t pid
     uint32_t cookie
@@ -62,7 +67,7 @@ ctypedef struct KeyRecord:
     uint64_t arrival
     uint64_t bytes           # payload bytes of the whole track before this key
     uint32_t fragment
-    uint32_t flags
+    uint32_t breaks          # how often times broke or init data changed, up to here, as KEY_BREAK and KEY_NEW_INIT
 
 ctypedef struct PageRecord:
     uint32_t number
@@ -109,7 +114,7 @@ ctypedef struct TrackHeader:
     uint32_t page_number     # of the page being written
     uint32_t page_head
     uint32_t page_tail
-    uint32_t padding
+    uint32_t longest_fragment_us
     int64_t page_start_us
     PageRecord pages[256]
 

@@ -344,17 +344,21 @@ cdef class TrackReader:
 
     def measurements(self):
         """Return (first_us, last_us, now_us, bytes_per_second, max_bytes_per_second, jitter_ms,
-        measured_frame_rate_mhz, has_bframes, first_sequence, next_sequence, first_fragment)."""
+        measured_frame_rate_mhz, has_bframes, first_sequence, next_sequence, first_fragment,
+        longest_fragment_us)."""
         self.refresh()
         cdef TrackHeader* header = self.header
         return (
             header.first_us, header.last_us, header.now_us, header.bytes_per_second, header.max_bytes_per_second,
             header.jitter_ms, header.measured_frame_rate_mhz, header.has_bframes != 0,
-            load64(&header.tail), load64(&header.head), header.first_fragment,
+            load64(&header.tail), load64(&header.head), header.first_fragment, header.longest_fragment_us,
         )
 
     def key_records(self):
-        """Return [(sequence, dts_us, arrival, fragment, bytes before)] of the keys in the buffer, oldest first."""
+        """Return [(sequence, dts_us, arrival, fragment, bytes before, breaks, init changes)] of the keys, oldest first.
+
+        Breaks and changes of init data are counted since the track began.
+        """
         self.refresh()
         cdef uint64_t position
         cdef uint64_t head = load64(&self.header.head)
@@ -365,7 +369,10 @@ cdef class TrackReader:
             key = self.keys_ring[position & (self.header.key_capacity - 1)]
             fence()
             if position >= load64(&self.header.key_tail) and key.sequence < head:
-                found.append((key.sequence, key.dts_us, key.arrival, key.fragment, key.bytes))
+                found.append((
+                    key.sequence, key.dts_us, key.arrival, key.fragment, key.bytes,
+                    key.breaks & KEY_BREAK_MASK, key.breaks // KEY_NEW_INIT,
+                ))
             position += 1
         return found
 

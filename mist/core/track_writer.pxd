@@ -16,6 +16,7 @@ cdef class TrackWriter:
     cdef KeyRecord* keys_ring
     cdef uint32_t page_used
     cdef uint32_t pending_flags
+    cdef uint32_t breaks_due      # what the next key begins with, as KEY_BREAK and KEY_NEW_INIT
     cdef TrackWriter anchor       # the video track that audio keys wait for, or None
     cdef int64_t jitter_start_media
     cdef int64_t jitter_start_clock
@@ -30,6 +31,8 @@ cdef class TrackWriter:
     cdef int reserve(self, size_t upto) except -1
     cdef int claim_memory(self, size_t count) except -1
     cdef int add_key(self, const PacketView* packet, uint64_t sequence, uint64_t arrival) except -1
+    cdef uint32_t count_breaks(self) noexcept
+    cdef KeyRecord* oldest_key(self) noexcept
     cdef int trim_window(self) except -1
     cdef int drop_oldest_key(self) except -1
     cdef int drop_pages(self) except -1

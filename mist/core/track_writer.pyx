@@ -4,10 +4,20 @@ cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from mist.core.packet cimport KEYFRAME, NEW_INIT, Packet, PacketView
+from mist.core.packet cimport DISCONTINUITY, KEYFRAME, NEW_INIT, Packet, PacketView
 from mist.core.shm cimport Segment, add64, load64, monotonic_us, store32, store64
 from mist.core.track_buffer cimport (
-    KEY_RECORD, MAX_INIT_BYTES, MAX_PAGES, KeyRecord, PacketRecord, PageRecord, Table, TrackHeader
+    KEY_BREAK,
+    KEY_BREAK_MASK,
+    KEY_NEW_INIT,
+    KEY_RECORD,
+    MAX_INIT_BYTES,
+    MAX_PAGES,
+    KeyRecord,
+    PacketRecord,
+    PageRecord,
+    Table,
+    TrackHeader,
 )
 
 from mist.core.shm import create_segment, open_segment, rename_segment, unlink_segment
@@ -93,6 +103,8 @@ cdef class TrackWriter:
         if <uint32_t> len(init_data) > self.header.init_capacity:
             self.grow(self.header.record_capacity, self.header.key_capacity, power_of_two(len(init_data)))
         header = self.header
+        if header.head and not self.has_init(codec, init_data):
+            self.breaks_due |= KEY_NEW_INIT
         store32(&header.properties_lock, header.properties_lock + 1)
         set_text(header.type, sizeof(header.type), type)
         set_text(header.codec, sizeof(header.codec), codec)
@@ -108,6 +120,11 @@ cdef class TrackWriter:
             self.pending_flags |= NEW_INIT
         add64(&self.table.header.track_set_generation, 1)
 
+    def has_init(self, str codec, bytes init_data not None):
+        """Return whether these are the codec and init data that the index holds."""
+        cdef const char* held = <const char*> self.segment.data + sizeof(TrackHeader)
+        return self.header.codec.decode() == codec and held[:self.header.init_size] == init_data
+
     def set_anchor(self, TrackWriter anchor):
         """Keep this track's keys until they are older than the first key of `anchor`."""
         self.anchor = anchor
@@ -117,8 +134,10 @@ cdef class TrackWriter:
         self.account = account
 
     def mark(self, uint32_t flags):
-        """Put flags on the next packet."""
+        """Put flags on the next packet; a DISCONTINUITY is a break at the next key."""
         self.pending_flags |= flags
+        if flags & DISCONTINUITY and self.header.head:
+            self.breaks_due |= KEY_BREAK
 
     @property
     def last_us(self):
@@ -156,7 +175,7 @@ cdef class TrackWriter:
             keyframe = (fixed.flags & KEYFRAME) != 0
         else:
             fixed.flags |= KEYFRAME
-            keyframe = header.key_head == header.key_tail or fixed.dts_us - self.keys_ring[
+            keyframe = self.breaks_due or header.key_head == header.key_tail or fixed.dts_us - self.keys_ring[
                 (header.key_head - 1) & (header.key_capacity - 1)].dts_us >= AUDIO_KEY_INTERVAL_US
         if sequence - header.tail == header.record_capacity:
             self.grow(header.record_capacity * 2, header.key_capacity, header.init_capacity)
@@ -291,18 +310,34 @@ cdef class TrackWriter:
     cdef int add_key(self, const PacketView* packet, uint64_t sequence, uint64_t arrival) except -1:
         cdef TrackHeader* header = self.header
         cdef KeyRecord* key
+        cdef int64_t length_us = packet.dts_us - header.fragment_start_us
+        cdef uint32_t breaks = self.count_breaks()
         if header.key_head == 0:
             header.fragment_start_us = packet.dts_us
-        elif packet.dts_us - header.fragment_start_us >= self.table.header.segment_us:
+        elif length_us >= self.table.header.segment_us or self.breaks_due:
             header.fragment += 1
             header.fragment_start_us = packet.dts_us
+            if length_us > header.longest_fragment_us:
+                header.longest_fragment_us = <uint32_t> min(length_us, 0xFFFFFFFF)
+        self.breaks_due = 0
         key = &self.keys_ring[header.key_head & (header.key_capacity - 1)]
         key.sequence, key.dts_us, key.arrival = sequence, packet.dts_us, arrival
         key.bytes = header.total_bytes
         key.fragment = header.fragment
-        key.flags = 0
+        key.breaks = breaks
         store64(&header.key_head, header.key_head + 1)
         return 0
+
+    cdef uint32_t count_breaks(self) noexcept:
+        """Return the counters of the next key."""
+        cdef uint32_t breaks = 0
+        if self.header.key_head:
+            breaks = self.keys_ring[(self.header.key_head - 1) & (self.header.key_capacity - 1)].breaks
+            if self.breaks_due:
+                breaks = (breaks & ~<uint32_t> KEY_BREAK_MASK) | ((breaks + KEY_BREAK) & KEY_BREAK_MASK)
+            if self.breaks_due & KEY_NEW_INIT:
+                breaks += KEY_NEW_INIT
+        return breaks
 
     cdef int trim_window(self) except -1:
         """Drop keys that have left the live window."""
@@ -319,6 +354,9 @@ cdef class TrackWriter:
             self.drop_oldest_key()
         return 0
 
+    cdef KeyRecord* oldest_key(self) noexcept:
+        return &self.keys_ring[self.header.key_tail & (self.header.key_capacity - 1)]
+
     cdef int drop_oldest_key(self) except -1:
         """Forget the oldest key and its packets."""
         cdef TrackHeader* header = self.header
@@ -326,7 +364,8 @@ cdef class TrackWriter:
         if header.key_head - header.key_tail < 2:
             raise SharedMemoryFull(f"track {self.index} of {self.table.prefix}: one GOP is over the bounds")
         second = &self.keys_ring[(header.key_tail + 1) & (header.key_capacity - 1)]
-        header.first_fragment = second.fragment
+        # A fragment that has lost its first key is not whole any more.
+        header.first_fragment = second.fragment + (second.fragment == self.oldest_key().fragment)
         store64(&header.tail, second.sequence)
         header.first_us = second.dts_us
         store64(&header.key_tail, header.key_tail + 1)

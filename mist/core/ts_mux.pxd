@@ -1,24 +1,9 @@
-from libc.stdint cimport int64_t, uint8_t, uint16_t
+from libc.stdint cimport int64_t, uint8_t
 
 from mist.core.buffer cimport ByteBuffer
 from mist.core.muxer cimport Muxer
 from mist.core.packet cimport PacketView
-
-# A run of bytes to be sent, borrowed.
-ctypedef struct Piece:
-    const uint8_t* data
-    size_t size
-
-# One elementary stream. setup: what goes before a keyframe that has no parameter sets of its own (borrowed).
-ctypedef struct Elementary:
-    uint16_t pid
-    uint8_t form
-    uint8_t video
-    uint8_t stream_id
-    uint8_t counter          # continuity counter of the next packet with payload
-    uint8_t[4] adts          # bytes 0 to 3 of the ADTS header, frame length 0
-    const uint8_t* setup
-    size_t setup_size
+from mist.core.ts_packets cimport Elementary, Piece
 
 cdef class TsMuxer(Muxer):
     cdef Elementary* elementary
@@ -52,10 +37,10 @@ cdef class TsMuxer(Muxer):
     cdef ByteBuffer scratch
 
     cdef int load(self, list tracks) except -1
+    cdef int spread(self, Elementary* es, size_t position) except -1
     cdef int build_tables(self) except -1
     cdef bint tables_are_old(self, int64_t dts_us) noexcept
     cdef int write_tables(self, int64_t dts_us) except -1
-    cdef int write_section(self, int pid, bytes content, int counter) except -1
     cdef int fill_pcr(self, int64_t end_us) except -1
     cdef int write_pes(self, Elementary* es, const PacketView* packet, uint8_t flags) except -1
     cdef int choose_pcr(self, int track, const PacketView* packet) except -1

@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, final
 
 from mist.core.muxer import Muxer
 from mist.formats.tracks import TrackInfo
@@ -8,6 +8,7 @@ TS_PACKET_BYTES: Final[int]
 TABLE_INTERVAL_US: Final[int]
 PCR_LEAD_US: Final[int]
 
+@final
 class TsMuxer(Muxer):
     def __init__(
         self,

@@ -12,13 +12,28 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from mist.core.buffer cimport ByteBuffer
 from mist.core.muxer cimport Muxer
 from mist.core.nal cimport NalUnit, next_length_prefixed
 from mist.core.packet cimport DISCONTINUITY, KEYFRAME, PacketView
 from mist.core.track_buffer cimport KEY_RECORD
+from mist.core.ts_packets cimport (
+    AF_DISCONTINUITY,
+    AF_PCR,
+    AF_RANDOM_ACCESS,
+    BODY,
+    PACKET,
+    Elementary,
+    Piece,
+    clock_90khz,
+    packetize,
+    put_pcr_packet,
+    put_stamp,
+    split_packet,
+    write_section,
+)
 from mist.core.ts_tables cimport ADTS, AV1, NAL_H264, NAL_HEVC, OPUS
 
 import struct
@@ -31,8 +46,6 @@ TABLE_INTERVAL_US = 400_000   # TR 101 290: at most 500 ms between two PATs or P
 PCR_LEAD_US = 200_000
 
 cdef enum:
-    PACKET = 188
-    BODY = 184
     PAT_PID = 0
     SDT_PID = 0x11
     PMT_PID = 4096
@@ -44,13 +57,9 @@ cdef enum:
     PAUSE_US = 2000000        # a gap of this size in the PCR's track is left as one
     PRIVATE_STREAM_1 = 0xBD
     BREAK_US = 1000000        # times that go back by this much start again
+    MIN_START_BYTES = 40      # of a PES packet stay together, its header and more
     MAX_ADTS_BYTES = 8191     # the frame length has 13 bits
     MAX_PES_BYTES = 65535     # what PES_packet_length can say; longer only for video, as 0
-
-cdef enum:                    # adaptation field flags
-    AF_DISCONTINUITY = 0x80
-    AF_RANDOM_ACCESS = 0x40
-    AF_PCR = 0x10
 
 cdef int64_t LONG_AGO_US = -(<int64_t> 1 << 62)
 cdef uint8_t[4] START_CODE = [0, 0, 0, 1]
@@ -139,106 +148,6 @@ cdef int escape_unit(ByteBuffer out, const uint8_t* data, size_t size) except -1
         zeros = zeros + 1 if data[position] == 0 else 0
     out.commit(count)
     return 0
-
-
-# -- bytes ------------------------------------------------------------------------------------------------------------
-
-
-cdef inline uint64_t clock_90khz(int64_t time_us) noexcept:
-    """Return microseconds as 90 kHz, rounded, modulo 2**33."""
-    cdef int64_t wide = time_us * 9 + 50
-    cdef int64_t ticks = wide // 100
-    if wide % 100 < 0:
-        ticks -= 1
-    return <uint64_t> ticks & <uint64_t> 0x1FFFFFFFF
-
-
-cdef inline uint8_t* put_stamp(uint8_t* target, int prefix, uint64_t ticks) noexcept:
-    """Write a PTS or DTS (13818-1 section 2.4.3.7); returns the place behind it."""
-    target[0] = <uint8_t> (prefix << 4 | (ticks >> 29 & 14) | 1)
-    target[1] = <uint8_t> (ticks >> 22)
-    target[2] = <uint8_t> ((ticks >> 14 & 254) | 1)
-    target[3] = <uint8_t> (ticks >> 7)
-    target[4] = <uint8_t> ((ticks << 1 & 254) | 1)
-    return target + 5
-
-
-cdef inline void put_pcr(uint8_t* target, int64_t dts_us) noexcept nogil:
-    """Write the PCR that belongs to a decode time, exact to 27 MHz (13818-1 section 2.4.3.5)."""
-    cdef int64_t ticks = (dts_us - LEAD_US) * 27
-    cdef int64_t base = ticks // 300
-    cdef int64_t rest = ticks % 300
-    cdef uint64_t wrapped
-    if rest < 0:
-        rest += 300
-        base -= 1
-    wrapped = <uint64_t> base & <uint64_t> 0x1FFFFFFFF
-    target[0] = <uint8_t> (wrapped >> 25)
-    target[1] = <uint8_t> (wrapped >> 17)
-    target[2] = <uint8_t> (wrapped >> 9)
-    target[3] = <uint8_t> (wrapped >> 1)
-    target[4] = <uint8_t> ((wrapped & 1) << 7 | 0x7E | rest >> 8)
-    target[5] = <uint8_t> rest
-
-
-cdef uint8_t* packetize(
-    uint8_t* target, const Piece* piece, size_t left, Elementary* es, uint8_t flags, int64_t dts_us
-) noexcept nogil:
-    """Write TS packets with `left` bytes taken from the pieces; returns the place behind the last one.
-
-    flags: of the first packet's adaptation field. Stuffing goes into the last packet's adaptation field.
-    """
-    cdef const uint8_t* source = piece.data
-    cdef size_t available = piece.size
-    cdef size_t room, field, count
-    cdef uint8_t* place
-    cdef uint8_t start = 0x40
-    while left:
-        target[0] = 0x47
-        target[1] = start | <uint8_t> (es.pid >> 8)
-        target[2] = <uint8_t> es.pid
-        if not start and left >= BODY and available >= BODY:
-            target[3] = 0x10 | es.counter
-            es.counter = (es.counter + 1) & 15
-            memcpy(target + 4, source, BODY)
-            source += BODY
-            available -= BODY
-            left -= BODY
-            target += PACKET
-            continue
-        field = 0
-        if start and flags:
-            field = 8 if flags & AF_PCR else 2
-        if left < BODY - field:
-            field = BODY - left
-        target[3] = (0x30 if field else 0x10) | es.counter
-        es.counter = (es.counter + 1) & 15
-        if field:
-            target[4] = <uint8_t> (field - 1)
-            if field > 1:
-                target[5] = flags if start else 0
-                place = target + 6
-                if start and flags & AF_PCR:
-                    put_pcr(place, dts_us)
-                    place += 6
-                memset(place, 0xFF, <size_t> (target + 4 + field - place))
-        place = target + 4 + field
-        room = BODY - field
-        left -= room
-        while room:
-            while not available:
-                piece += 1
-                source = piece.data
-                available = piece.size
-            count = room if room < available else available
-            memcpy(place, source, count)
-            place += count
-            source += count
-            available -= count
-            room -= count
-        start = 0
-        target += PACKET
-    return target
 
 
 # -- the muxer --------------------------------------------------------------------------------------------------------
@@ -368,22 +277,34 @@ cdef class TsMuxer(Muxer):
         self.build_tables()
 
     def pad_counters(self):
-        """Append empty PES packets until every elementary stream's continuity counter is 0 again.
+        """Spread payload over more packets until every elementary stream's next continuity counter is 0.
 
-        So a segment may start its counters at 0 and follow another one without a break, whatever was in that.
+        So a segment that begins with counter 0 follows another one without a break, whatever was in that. Works on the
+        output that was not taken yet. A stream of next to no bytes may keep its counter.
         """
         cdef int place
-        cdef Elementary* es
-        cdef Piece piece
-        cdef uint8_t[9] empty = [0, 0, 1, 0, 0, 3, 0x80, 0, 0]
-        piece.data = empty
-        piece.size = 9
+        cdef size_t position
         for place in range(self.count):
-            es = &self.elementary[place]
-            empty[3] = es.stream_id
-            while es.counter:
-                packetize(self.out.reserve(PACKET), &piece, 9, es, 0, 0)
-                self.out.commit(PACKET)
+            position = self.out.size
+            while self.elementary[place].counter and position >= PACKET:
+                position -= PACKET
+                self.spread(&self.elementary[place], position)
+
+    cdef int spread(self, Elementary* es, size_t position) except -1:
+        """Split the packet at a position of the output, if it is of this stream, into as many as bring its counter to 0."""
+        cdef const uint8_t* packet = self.out.data + position
+        cdef size_t field = packet[4] + 1 if packet[3] & 0x20 else 0
+        cdef size_t payload = BODY - field
+        cdef size_t kept = MIN_START_BYTES if packet[1] & 0x40 else 1
+        cdef size_t extra = 16 - es.counter
+        if (packet[1] & 0x1F) << 8 | packet[2] != es.pid or not packet[3] & 0x10 or payload <= kept:
+            return 0
+        extra = min(extra, payload - kept)
+        self.out.reserve(extra * PACKET)
+        split_packet(self.out.data + position, extra, self.out.size - position - PACKET)
+        self.out.commit(extra * PACKET)
+        es.counter = (es.counter + extra) & 15
+        return 0
 
     # -- one packet --------------------------------------------------------------------------------------------------
 
@@ -411,43 +332,12 @@ cdef class TsMuxer(Muxer):
         return dts_us - self.tables_us >= INTERVAL_US or self.tables_us - dts_us > BREAK_US
 
     cdef int write_tables(self, int64_t dts_us) except -1:
-        self.write_section(PAT_PID, self.pat, self.table_counter)
-        self.pmt_counter = self.write_section(PMT_PID, self.pmt, self.pmt_counter)
-        self.table_counter = self.write_section(SDT_PID, self.sdt, self.table_counter)
+        write_section(self.out, PAT_PID, self.pat, self.table_counter)
+        self.pmt_counter = write_section(self.out, PMT_PID, self.pmt, self.pmt_counter)
+        self.table_counter = write_section(self.out, SDT_PID, self.sdt, self.table_counter)
         self.tables_due = False
         self.tables_us = dts_us
         return 0
-
-    cdef int write_section(self, int pid, bytes content, int counter) except -1:
-        """Write a section into as many packets as it takes; returns the next continuity counter."""
-        cdef const uint8_t* source = <const uint8_t*> PyBytes_AS_STRING(content)
-        cdef size_t left = <size_t> PyBytes_GET_SIZE(content)
-        cdef size_t count
-        cdef uint8_t* target
-        cdef uint8_t* place
-        cdef uint8_t start = 0x40
-        while left:
-            target = self.out.reserve(PACKET)
-            target[0] = 0x47
-            target[1] = start | <uint8_t> (pid >> 8)
-            target[2] = <uint8_t> pid
-            target[3] = <uint8_t> (0x10 | counter)
-            place = target + 4
-            if start:
-                place[0] = 0  # pointer_field
-                place += 1
-            count = <size_t> (target + PACKET - place)
-            if count > left:
-                count = left
-            memcpy(place, source, count)
-            place += count
-            memset(place, 0xFF, <size_t> (target + PACKET - place))
-            self.out.commit(PACKET)
-            source += count
-            left -= count
-            counter = (counter + 1) & 15
-            start = 0
-        return counter
 
     cdef int choose_pcr(self, int track, const PacketView* packet) except -1:
         """Return the adaptation field flags for the PCR of this packet; writes a PCR of its own where one is missing.
@@ -483,19 +373,9 @@ cdef class TsMuxer(Muxer):
 
     cdef int fill_pcr(self, int64_t end_us) except -1:
         """Write packets without payload on the PCR's PID, EXTRA_PCR_US apart, up to the PCR of a decode time."""
-        cdef Elementary* es = &self.elementary[self.pcr_track]
-        cdef uint8_t* target
         while end_us - self.pcr_us >= EXTRA_PCR_US:
             self.pcr_us += EXTRA_PCR_US
-            target = self.out.reserve(PACKET)
-            target[0] = 0x47
-            target[1] = <uint8_t> (es.pid >> 8)
-            target[2] = <uint8_t> es.pid
-            target[3] = 0x20 | ((es.counter - 1) & 15)
-            target[4] = BODY - 1
-            target[5] = AF_PCR
-            put_pcr(target + 6, self.pcr_us)
-            memset(target + 12, 0xFF, PACKET - 12)
+            put_pcr_packet(self.out.reserve(PACKET), &self.elementary[self.pcr_track], self.pcr_us - LEAD_US)
             self.out.commit(PACKET)
         return 0
 
@@ -523,7 +403,7 @@ cdef class TsMuxer(Muxer):
         else:
             header[4], header[5] = <uint8_t> ((total - 6) >> 8), <uint8_t> (total - 6)
         target = self.out.reserve((total + 8 + BODY - 1) // BODY * PACKET)
-        place = packetize(target, self.pieces, total, es, flags, packet.dts_us)
+        place = packetize(target, self.pieces, total, es, flags, packet.dts_us - LEAD_US)
         self.out.commit(<size_t> (place - target))
         return 0
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +25,8 @@ from mist.stream.services import InputServices
 if TYPE_CHECKING:
     import numpy as np
 
+    Planes = tuple[np.ndarray, np.ndarray, np.ndarray]
+
 SAMPLE_RATE_HZ: Final = 48_000
 FRAME_SAMPLES: Final = 1024
 MAX_WIDTH: Final = 1920
@@ -31,23 +35,12 @@ MAX_FRAMES_PER_SECOND: Final = 60
 GOP_SECONDS: Final = 2
 SPS, PPS = 7, 8
 
-# Seven rows of five pixels for each character, most significant bit left.
-GLYPHS: Final = {
-    "0": (14, 17, 19, 21, 25, 17, 14),
-    "1": (4, 12, 4, 4, 4, 4, 14),
-    "2": (14, 17, 1, 2, 4, 8, 31),
-    "3": (31, 2, 4, 2, 1, 17, 14),
-    "4": (2, 6, 10, 18, 31, 2, 2),
-    "5": (31, 16, 30, 1, 1, 17, 14),
-    "6": (6, 8, 16, 30, 17, 17, 14),
-    "7": (31, 1, 2, 4, 8, 8, 8),
-    "8": (14, 17, 17, 14, 17, 17, 14),
-    "9": (14, 17, 17, 15, 1, 2, 12),
-    ":": (0, 4, 4, 0, 4, 4, 0),
-    ".": (0, 0, 0, 0, 0, 4, 4),
-}
-GLYPH_WIDTH, GLYPH_HEIGHT = 5, 7
-# Luma, blue and red difference of the bars.
+Point = tuple[float, float]
+WHITE: Final = (235, 128, 128)
+BALL: Final = (180, 150, 90)
+MARK: Final = (90, 150, 118)
+BEEP_SECONDS: Final = 0.08
+# Luma, blue and red difference of the colour bars at the bottom.
 BARS: Final = (
     (180, 128, 128),
     (162, 44, 142),
@@ -57,6 +50,31 @@ BARS: Final = (
     (65, 100, 212),
     (35, 212, 114),
 )
+
+
+def arc(x: float, y: float, across: float, down: float, first: int, last: int) -> list[Point]:
+    """Return points of an ellipse's arc; degrees go from the right by the bottom, as y grows downwards."""
+    angles = [math.radians(first + (last - first) * step / 24) for step in range(25)]
+    return [(x + across * math.cos(angle), y + down * math.sin(angle)) for angle in angles]
+
+
+_SIX: Final = (arc(0.3, 0.67, 0.23, 0.26, 0, 360), arc(0.56, 0.66, 0.49, 0.6, 258, 182))
+# The strokes of each character in a field 1 high; the clock's width is the same for all digits.
+STROKES: Final[dict[str, tuple[list[Point], ...]]] = {
+    "0": (arc(0.3, 0.5, 0.23, 0.43, 0, 360),),
+    "1": ([(0.14, 0.23), (0.34, 0.07), (0.34, 0.93)],),
+    "2": ([*arc(0.3, 0.3, 0.22, 0.23, 190, 395), (0.07, 0.93), (0.54, 0.93)],),
+    "3": (arc(0.29, 0.28, 0.2, 0.21, 200, 450), arc(0.29, 0.71, 0.24, 0.22, 270, 515)),
+    "4": ([(0.41, 0.93), (0.41, 0.07), (0.06, 0.68), (0.56, 0.68)],),
+    "5": ([(0.5, 0.07), (0.14, 0.07), (0.1, 0.45), *arc(0.28, 0.65, 0.25, 0.28, 225, 505)],),
+    "6": _SIX,
+    "7": ([(0.06, 0.07), (0.54, 0.07), (0.22, 0.93)],),
+    "8": (arc(0.3, 0.28, 0.19, 0.21, 0, 360), arc(0.3, 0.71, 0.23, 0.22, 0, 360)),
+    "9": tuple([(0.6 - x, 1 - y) for x, y in stroke] for stroke in _SIX),
+    ":": ([(0.15, 0.33), (0.15, 0.33)], [(0.15, 0.71), (0.15, 0.71)]),
+    ".": ([(0.15, 0.9), (0.15, 0.9)],),
+}
+DIGIT_WIDTH, POINT_WIDTH, STROKE_RADIUS = 0.72, 0.36, 0.072
 
 
 def options(source: str) -> tuple[int, int, int]:
@@ -76,54 +94,88 @@ def options(source: str) -> tuple[int, int, int]:
     return width & ~1, height & ~1, number("fps", 25, 1, MAX_FRAMES_PER_SECOND)
 
 
-class Picture:
-    """Draws the frames, as planes of YUV 4:2:0."""
+class Sprite:
+    """A shape with smooth edges: how much of each pixel it covers, for luma and for the halved colour planes."""
 
-    def __init__(self, width: int, height: int) -> None:
+    def __init__(
+        self, height: int, width: int, strokes: Sequence[Sequence[Point]], scale: float, radius: float
+    ) -> None:
+        """Draw strokes with round ends. scale: pixels for 1.0; radius: of the pen, pixels."""
         import numpy as np
 
+        rows, columns = np.mgrid[0 : height + height % 2, 0 : width + width % 2] + 0.5
+        distance = np.full(rows.shape, 1e9)
+        for stroke in strokes:
+            for (x0, y0), (x1, y1) in itertools.pairwise(stroke):
+                x, y, dx, dy = x0 * scale, y0 * scale, (x1 - x0) * scale, (y1 - y0) * scale
+                along = np.clip(((columns - x) * dx + (rows - y) * dy) / max(dx * dx + dy * dy, 1e-9), 0, 1)
+                distance = np.minimum(distance, np.hypot(columns - x - along * dx, rows - y - along * dy))
+        cover = np.clip(radius + 0.5 - distance, 0, 1)
+        self.luma = (cover * 256).astype(np.int16)
+        self.chroma = ((cover[::2, ::2] + cover[1::2, ::2] + cover[::2, 1::2] + cover[1::2, 1::2]) * 64).astype(
+            np.int16
+        )
+
+    def paint(self, planes: Planes, left: int, top: int, colour: tuple[int, int, int]) -> None:
+        """Lay the shape over a picture; the place is brought to even numbers, what sticks out is cut."""
+        left, top = max(left, 0) & ~1, max(top, 0) & ~1
+        for plane, cover, value, half in zip(
+            planes, (self.luma, self.chroma, self.chroma), colour, (0, 1, 1), strict=True
+        ):
+            field = plane[top >> half : (top >> half) + cover.shape[0], left >> half : (left >> half) + cover.shape[1]]
+            part = cover[: field.shape[0], : field.shape[1]]
+            field += ((value - field.astype(part.dtype)) * part >> 8).astype(field.dtype)
+
+
+class Picture:
+    """Draws the frames, as planes of YUV 4:2:0: a clock, and a pendulum that is in the middle at every full second."""
+
+    def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
-        self.scale = max(width // 96, 1)
-        columns = np.arange(width) * len(BARS) // width
-        shade = np.linspace(1.0, 0.75, height)[:, None]
-        colours = np.array(BARS)
-        self.luma = (colours[columns, 0][None, :] * shade).astype(np.uint8)
-        half = columns[::2]
-        self.blue = np.broadcast_to(colours[half, 1], (height // 2, width // 2)).astype(np.uint8)
-        self.red = np.broadcast_to(colours[half, 2], (height // 2, width // 2)).astype(np.uint8)
+        self.ground = self._ground()
+        size = min(height * 0.22, width * 0.9 / (9 * DIGIT_WIDTH + 3 * POINT_WIDTH))
+        self.advance = {text: int(size * (DIGIT_WIDTH if text.isdigit() else POINT_WIDTH)) for text in STROKES}
         self.glyphs = {
-            character: np.kron(
-                np.array([[row >> (GLYPH_WIDTH - 1 - column) & 1 for column in range(GLYPH_WIDTH)] for row in rows]),
-                np.ones((self.scale, self.scale), int),
-            ).astype(bool)
-            for character, rows in GLYPHS.items()
+            text: Sprite(int(size), int(size * 0.6), strokes, size, size * STROKE_RADIUS)
+            for text, strokes in STROKES.items()
         }
+        self.size = int(size)
+        side = max(height // 9, 6)
+        self.ball = Sprite(side, side, [[(0.5, 0.5), (0.5, 0.5)]], side, side / 2 - 0.5)
+        self.mark = Sprite(side * 2, side * 2, [arc(0.5, 0.5, 0.42, 0.42, 0, 360)], side * 2, max(side * 0.08, 0.6))
 
-    def draw(self, text: str, seconds: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the planes of one frame: bars, a ball that swings, and the text on a dark field."""
-        luma, blue, red = self.luma.copy(), self.blue.copy(), self.red.copy()
-        self._draw_ball(luma, blue, red, seconds)
-        step = (GLYPH_WIDTH + 1) * self.scale
-        wide, high = step * len(text) + self.scale, (GLYPH_HEIGHT + 2) * self.scale
-        left, top = (self.width - wide) // 2 & ~1, int(self.height * 0.72) & ~1
-        luma[top : top + high, left : left + wide] = 24
-        blue[top // 2 : (top + high) // 2, left // 2 : (left + wide) // 2] = 128
-        red[top // 2 : (top + high) // 2, left // 2 : (left + wide) // 2] = 128
-        for place, character in enumerate(text):
-            x, y = left + self.scale + place * step, top + self.scale
-            field = luma[y : y + GLYPH_HEIGHT * self.scale, x : x + GLYPH_WIDTH * self.scale]
-            field[self.glyphs[character][: field.shape[0], : field.shape[1]]] = 235
-        return luma, blue, red
+    def _ground(self) -> Planes:
+        """Return the picture behind everything: a dark gradient above colour bars."""
+        import numpy as np
 
-    def _draw_ball(self, luma: np.ndarray, blue: np.ndarray, red: np.ndarray, seconds: float) -> None:
-        import math
+        rows, columns = np.linspace(0, 1, self.height)[:, None], np.linspace(0, 1, self.width)[None, :]
+        shades = (
+            30 + 34 * (1 - rows) * (0.4 + 0.6 * columns),
+            (146 + 8 * columns - 6 * rows)[::2, ::2],
+            (120 + 10 * columns + 4 * rows)[::2, ::2],
+        )
+        planes = [np.broadcast_to(plane, plane.shape).astype(np.uint8) for plane in shades]
+        bars = np.array(BARS)[np.arange(self.width) * len(BARS) // self.width]
+        first = int(self.height * 0.92) & ~1
+        planes[0][first:] = bars[:, 0]
+        planes[1][first // 2 :] = bars[::2, 1]
+        planes[2][first // 2 :] = bars[::2, 2]
+        return planes[0], planes[1], planes[2]
 
-        side = max(self.height // 8, 8) & ~1
-        x = int((self.width - side) * (0.5 + 0.5 * math.sin(seconds * 1.3))) & ~1
-        y = int((self.height * 0.6 - side) * abs(math.cos(seconds * 2.1))) & ~1
-        luma[y : y + side, x : x + side] = 225
-        blue[y // 2 : (y + side) // 2, x // 2 : (x + side) // 2] = 118
-        red[y // 2 : (y + side) // 2, x // 2 : (x + side) // 2] = 138
+    def draw(self, text: str, seconds: float) -> Planes:
+        """Return the planes of one frame. seconds: of the tone, whose beep comes as the pendulum passes the mark."""
+        planes = self.ground[0].copy(), self.ground[1].copy(), self.ground[2].copy()
+        side = self.ball.luma.shape[0]
+        middle, top = self.width // 2, int(self.height * 0.22)
+        beeps = seconds % 1.0 < BEEP_SECONDS * 1.5
+        self.mark.paint(planes, middle - side, top - side // 2, WHITE if beeps else MARK)
+        swing = math.sin(math.pi * seconds)
+        self.ball.paint(planes, int(middle + self.width * 0.4 * swing) - side // 2, top, WHITE if beeps else BALL)
+        left = (self.width - sum(self.advance[character] for character in text)) // 2
+        for character in text:
+            self.glyphs[character].paint(planes, left, int(self.height * 0.56), WHITE)
+            left += self.advance[character]
+        return planes
 
 
 class VideoEncoder:
@@ -179,19 +231,24 @@ class AudioEncoder:
         self.context.bit_rate = 96_000
         self.context.open()
 
-    def encode(self, first_sample: int) -> list[bytes]:
-        """Return the packets that came out for the FRAME_SAMPLES samples from first_sample on."""
+    def encode(self, first_sample: int) -> list[tuple[int, bytes]]:
+        """Feed the FRAME_SAMPLES samples from first_sample on; return (first sample, packet) for each that came out.
+
+        The encoder is two frames behind its input, and begins with a frame of silence that lies before the first sample.
+        """
         import av
         import numpy as np
 
         times = (first_sample + np.arange(FRAME_SAMPLES)) / SAMPLE_RATE_HZ
         wave = 0.03 * np.sin(2 * np.pi * 220 * times)
         second = times % 1.0
-        wave += np.where(second < 0.08, 0.25 * np.sin(2 * np.pi * 880 * times) * np.sin(np.pi * second / 0.08), 0)
+        wave += np.where(
+            second < BEEP_SECONDS, 0.25 * np.sin(2 * np.pi * 880 * times) * np.sin(np.pi * second / BEEP_SECONDS), 0
+        )
         frame: Any = av.AudioFrame.from_ndarray(np.stack([wave, wave]).astype(np.float32), "fltp", "stereo")
         frame.sample_rate = SAMPLE_RATE_HZ
         frame.pts = first_sample
-        return [bytes(packet) for packet in self.context.encode(frame)]
+        return [(int(packet.pts or 0), bytes(packet)) for packet in self.context.encode(frame)]
 
 
 def schedule(frames_per_second: int) -> Iterator[tuple[int, bool, int]]:
@@ -253,7 +310,7 @@ class Demo:
             if is_video:
                 self.write_video(number, offset_us + media_us)
             else:
-                self.write_audio(number, offset_us + media_us)
+                self.write_audio(number, offset_us)
 
     def write_video(self, number: int, dts_us: int) -> None:
         """Encode and write one picture."""
@@ -268,12 +325,14 @@ class Demo:
             self.publisher.write(Packet(self.tracks[VIDEO], dts_us, 0, keyframe, annexb_to_length_prefixed(data)))
             self.services.record.set_position(dts_us)
 
-    def write_audio(self, number: int, dts_us: int) -> None:
-        """Encode and write one frame of sound."""
-        for data in self.audio.encode(number * FRAME_SAMPLES):
-            if AUDIO not in self.tracks or number == 1:
+    def write_audio(self, number: int, offset_us: int) -> None:
+        """Encode one frame of sound, and write what comes out. offset_us: media time of the first frame."""
+        for first_sample, data in self.audio.encode(number * FRAME_SAMPLES):
+            if AUDIO not in self.tracks or first_sample == 0:
                 self.track(TrackInfo(AUDIO, AAC, bytes(self.audio.context.extradata or b""), track_id=2))
-            self.publisher.write(Packet(self.tracks[AUDIO], dts_us, 0, True, data))
+            if first_sample >= 0:
+                dts_us = offset_us + first_sample * 1_000_000 // SAMPLE_RATE_HZ
+                self.publisher.write(Packet(self.tracks[AUDIO], dts_us, 0, True, data))
 
 
 class DemoInput:

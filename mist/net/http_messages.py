@@ -89,7 +89,7 @@ CORS_HEADERS: Final = (
 )
 NO_CACHE_HEADERS: Final = "Cache-Control: no-cache, no-store, must-revalidate\r\nPragma: no-cache\r\nExpires: 0\r\n"
 
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BAD_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _BAD_IN_PATH = re.compile(r"[\x00-\x1f\x7f]")
 _BASE_URL = re.compile(r"https?://[A-Za-z0-9._~:\[\]@%/+-]{1,1024}")
@@ -402,7 +402,7 @@ def header_lines(headers: Mapping[str, str]) -> str:
     """Return header lines, to be sent as UTF-8; raises LocalProtocolError for a name or value that would break out of its line."""
     lines = []
     for name, value in headers.items():
-        if _HEADER_NAME.fullmatch(name) is None or _BAD_IN_VALUE.search(value):
+        if HEADER_NAME.fullmatch(name) is None or _BAD_IN_VALUE.search(value):
             raise LocalProtocolError(f"illegal reply header {name!r}: {value!r}")
         lines.append(f"{name}: {value}\r\n")
     return "".join(lines)

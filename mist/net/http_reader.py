@@ -6,7 +6,7 @@ from typing import Any
 
 import httptools
 
-from mist.net.http_messages import HttpSettings, Request, RequestRefused
+from mist.net.http_messages import HEADER_NAME, HttpSettings, Request, RequestRefused
 
 
 class RequestReader:
@@ -122,6 +122,8 @@ class RequestReader:
         if self.phase != "head":
             return
         key = name.decode("latin-1").lower()
+        if HEADER_NAME.fullmatch(key) is None:  # older parsers let spaces pass
+            raise self._refuse(400, "a header's name is malformed", spec="RFC 9110 section 5.1")
         text = value.decode("latin-1").strip()
         known = self._headers.get(key)
         if known is not None:

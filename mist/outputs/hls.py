@@ -16,7 +16,7 @@ from mist.core.ts_mux import TsMuxer
 from mist.errors import MistError, NoSuitableTrack, NotFound, NotReady, RemoteProtocolError, StreamError
 from mist.formats.codecs import codec_string
 from mist.formats.m3u8 import CONTENT_TYPE, MediaPlaylist, Segment, Variant, write_error, write_master, write_media
-from mist.formats.tracks import AUDIO, VIDEO
+from mist.formats.tracks import AUDIO, VIDEO, TrackInfo
 from mist.outputs.base import UNPLAYABLE, wait_playable
 from mist.stream.capability import Capability
 from mist.stream.parameters import PlaybackParameters, parse_parameters
@@ -120,7 +120,10 @@ class Rendition:
         if now == self._seen and (self.fragments.complete or self.stream.time() < self._recheck_at):
             return
         main, others = self._tracks()
-        self.fragments = list_fragments(reader, main, others, reader.status() in UNPLAYABLE)
+        found = list_fragments(reader, main, others, reader.status() in UNPLAYABLE)
+        self.stream.note_init_data([main, *others])
+        whole = tuple(one for one in found.fragments if self.stream.knows_init_data(main.index, one.init_changes))
+        self.fragments = FragmentList(whole, found.complete, found.ended)
         self._target_s = target_duration_s(reader, main, self.fragments.fragments)
         self._parts = self._write(self._listed()).split(MARK)
         self._recheck_at = self.stream.time() + RECHECK_S
@@ -209,9 +212,8 @@ class Rendition:
         states = {state.index: state for state in reader.tracks()}
         if any(index not in states for index in self.indexes):
             raise NotFound("Fragment out of range")
-        muxer = TsMuxer(
-            [states[index].info for index in self.indexes], reader.name, fragment.number, repeat_tables=False
-        )
+        infos = [self.stream.info_at(states[index], fragment.from_us) for index in self.indexes]
+        muxer = TsMuxer(infos, reader.name, fragment.number, repeat_tables=False)
         ranges = segment_ranges(reader, fragment, self.indexes)
         reader.mux_range(muxer, ranges)
         muxer.pad_counters()
@@ -248,11 +250,34 @@ class LiveStream:
         self.list_limit = int(options.get("listlimit") or 0)
         self.chunk_path = str(options.get("chunkpath") or "").rstrip("/")
         self._renditions: dict[str, Rendition] = {}
+        self._infos: dict[int, dict[int, TrackInfo]] = {}
 
     def close(self) -> None:
         """Give the reader back and forget the segments."""
         self.cache.forget(lambda key: isinstance(key, tuple) and key[0] == self.serial)
         self.services.close_stream(self.reader)
+
+    def note_init_data(self, states: Sequence[TrackState]) -> None:
+        """Remember the tracks' properties for the fragments that go with them; shared memory has the newest only."""
+        for state in states:
+            keys = self.reader.keys(state.index)
+            if keys:
+                known = self._infos.setdefault(state.index, {})
+                known.setdefault(keys[-1].init_changes, state.info)
+                for old in [number for number in known if number < keys[0].init_changes]:
+                    del known[old]
+
+    def knows_init_data(self, index: int, init_changes: int) -> bool:
+        """Return whether a fragment of a track can be muxed: not if its init data were replaced before we looked."""
+        return init_changes in self._infos.get(index, ())
+
+    def info_at(self, state: TrackState, time_us: int) -> TrackInfo:
+        """Return the properties that a track had at a decode time."""
+        change = next(
+            (key.init_changes for key in reversed(self.reader.keys(state.index)) if key.dts_us <= time_us), None
+        )
+        known = self._infos.get(state.index, {})
+        return known.get(change, state.info) if change is not None else state.info
 
     def usable(self) -> list[TrackState]:
         """Return the tracks that HLS can carry."""

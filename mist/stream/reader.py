@@ -105,7 +105,7 @@ class StreamReader:
 
     def _state(self, index: int, mask: int) -> TrackState:
         reader = self.track_reader(index)
-        first, last, now, mean, peak, jitter, rate, bframes, tail, head, fragment = reader.measurements()
+        first, last, now, mean, peak, jitter, rate, bframes, tail, head, fragment, longest = reader.measurements()
         return TrackState(
             index=index,
             info=TrackInfo(*reader.properties()),
@@ -121,13 +121,14 @@ class StreamReader:
             first_sequence=tail,
             next_sequence=head,
             first_fragment=fragment,
+            longest_fragment_us=longest,
         )
 
     def keys(self, index: int) -> list[Key]:
         """Return the keys of a track that are in the buffer, oldest first."""
         return [
-            Key(sequence, dts, arrival, number)
-            for sequence, dts, arrival, number, _ in self.track_reader(index).key_records()
+            Key(sequence, dts, arrival, number, breaks, changes)
+            for sequence, dts, arrival, number, _, breaks, changes in self.track_reader(index).key_records()
         ]
 
     def sequence_at(self, index: int, dts_us: int) -> int:

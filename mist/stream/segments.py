@@ -20,6 +20,7 @@ STALLED_US: Final = 5_000_000  # a track this far behind the main one is not wai
 MIN_LISTED_TARGETS: Final = 4  # a playlist keeps this many target durations when it drops old segments
 UNLISTED: Final = 2  # of the oldest fragments, so that what was listed a moment ago can still be fetched
 ROUNDING_US: Final = 550_000  # rounds a duration to seconds as RFC 8216 does, with 50 ms to spare for jitter
+MAX_TAIL_US: Final = 1_000_000  # of other tracks, behind the main track's end
 DEFAULT_FRAME_US: Final = 40_000
 DEFAULT_CACHE_BYTES: Final = 8 << 20
 
@@ -39,13 +40,14 @@ class Reader(Protocol):
 class Fragment:
     """A whole fragment. from_us, to_us: decode times, to is where the next begins.
 
-    discontinuities: breaks of the stream up to its beginning, as `Key` counts them.
+    discontinuities, init_changes: of the main track up to its beginning, as `Key` counts them.
     """
 
     number: int
     from_us: int
     to_us: int
     discontinuities: int = 0
+    init_changes: int = 0
 
     @property
     def duration_us(self) -> int:
@@ -92,9 +94,11 @@ def list_fragments(reader: Reader, main: TrackState, others: Sequence[TrackState
             starts.append(key)
     ends = [key.dts_us for key in starts[1:]]
     if ended and starts:
-        ends.append(_end_us(reader, main))
+        end_us = _end_us(reader, main)
+        longest_us = max((_end_us(reader, track) for track in others if track.next_sequence), default=end_us)
+        ends.append(max(end_us, min(longest_us, end_us + MAX_TAIL_US)))
     fragments = [
-        Fragment(key.fragment, key.dts_us, end_us, key.discontinuities)
+        Fragment(key.fragment, key.dts_us, end_us, key.discontinuities, key.init_changes)
         for key, end_us in zip(starts, ends, strict=False)
         if end_us > key.dts_us
     ]

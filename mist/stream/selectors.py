@@ -378,21 +378,3 @@ def select_tracks(
 
 def _output_order(track: TrackState) -> tuple[int, int]:
     return _TYPE_ORDER.get(track.info.type, len(_TYPE_ORDER)), track.index
-
-
-def count_matches(
-    tracks: Sequence[TrackState], codecs: CodecMatrix, *, no_bframes: bool = False, always: Iterable[str] = ()
-) -> tuple[int, int]:
-    """Return how many slots of the best combination have a track, and how many matches all combinations have together.
-
-    tracks: those that `usable_tracks` left. always: track types that count as one more slot of every combination.
-    """
-    candidates = [track for track in tracks if not (no_bframes and track.has_bframes)]
-    extra = [f"@{kind}" for kind in always]
-    best = total = 0
-    for combination in codecs or _EVERYTHING:
-        slots = [*combination, extra] if extra else combination
-        matches = [sum(codec_matches(entry, track) for track in candidates for entry in slot) for slot in slots]
-        best = max(best, sum(1 for count in matches if count))
-        total += sum(matches)
-    return best, total

@@ -56,7 +56,8 @@ class Key:
     sequence: packet number of the keyframe. dts_us: its decode time. arrival: its place in the stream-wide order of
     arrival. fragment: number of the fragment it belongs to; a fragment is one or more GOPs that together last at least
     the stream's segment size, and is what an HLS segment holds. Numbers rise by one and are the same in every process.
-    discontinuities: keys of this track, up to and with this one, at which its parameters changed or its times broke.
+    discontinuities: how many keys of this track, up to and with this one, do not continue what was before: its times broke or
+    its init data changed. init_changes: at how many of those the init data (or the codec) changed.
     """
 
     sequence: int
@@ -64,6 +65,7 @@ class Key:
     arrival: int
     fragment: int
     discontinuities: int = 0
+    init_changes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

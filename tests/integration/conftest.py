@@ -8,12 +8,14 @@ from contextlib import ExitStack
 import pytest
 
 from tests.conftest import StartProgram
+from tests.support.live import Sender
 from tests.support.media import Sample
 from tests.support.server import MistServer
 from tests.support.tools import Running
 
 MakeServer = Callable[..., MistServer]
 Publish = Callable[..., Running]
+SendTo = Callable[..., Sender]
 
 
 @pytest.fixture
@@ -41,3 +43,16 @@ def publish(start_program: StartProgram) -> Publish:
         return start_program(sample.publish_command(server.publish_url(stream), loop=loop))
 
     return start
+
+
+@pytest.fixture
+def send_to(make_server: MakeServer) -> Iterator[SendTo]:
+    """Connect publishers of numbered packets; what is still open at the end is closed, before the servers are stopped."""
+    with ExitStack() as stack:
+
+        def start(server: MistServer, stream: str = "live") -> Sender:
+            sender = Sender(server, stream)
+            stack.callback(sender.close)
+            return sender
+
+        yield start

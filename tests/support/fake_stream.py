@@ -32,6 +32,8 @@ class _Track:
     fragment_start_us: int = 0
     longest_fragment_us: int = 0
     discontinuities: int = 0
+    init_changes: int = 0
+    breaks_due: bool = False
     valid: bool = True
     payload_bytes: int = 0
     first_fragment: int = 0
@@ -86,11 +88,19 @@ class FakeStream:
         self.track_set_generation += 1
         return len(self._tracks) - 1
 
-    def update_track(self, index: int, info: TrackInfo, *, discontinuity: bool = True) -> None:
-        """Replace a track's properties; the next key counts as a break unless told otherwise."""
-        self._tracks[index].info = info
-        self._tracks[index].discontinuities += discontinuity
+    def update_track(self, index: int, info: TrackInfo) -> None:
+        """Replace a track's properties; other init data begin a new fragment at the next key."""
+        track = self._tracks[index]
+        if track.packets and (info.init_data, info.codec) != (track.info.init_data, track.info.codec):
+            track.breaks_due = True
+            track.init_changes += 1
+        track.info = info
         self.track_set_generation += 1
+
+    def mark_discontinuity(self) -> None:
+        """Let a new fragment that does not continue the last one begin at the next key of each track."""
+        for track in self._tracks:
+            track.breaks_due = bool(track.packets)
 
     def remove_track(self, index: int) -> None:
         self._tracks[index].valid = False
@@ -146,17 +156,20 @@ class FakeStream:
         return [track for track in self._tracks if track.valid]
 
     def _is_key(self, track: _Track, packet: Packet) -> bool:
-        if track.info.type == VIDEO or not track.keys:
+        if track.info.type == VIDEO or not track.keys or track.breaks_due:
             return True
         return packet.dts_us - track.keys[-1].dts_us >= AUDIO_KEY_INTERVAL_US
 
     def _add_key(self, track: _Track, packet: Packet) -> None:
-        if track.fragment < 0 or packet.dts_us - track.fragment_start_us >= self.segment_us:
+        track.discontinuities += track.breaks_due
+        if track.fragment < 0 or track.breaks_due or packet.dts_us - track.fragment_start_us >= self.segment_us:
             if track.fragment >= 0:
                 track.longest_fragment_us = max(track.longest_fragment_us, packet.dts_us - track.fragment_start_us)
             track.fragment += 1
             track.fragment_start_us = packet.dts_us
-        track.keys.append(Key(track.next_sequence, packet.dts_us, self.arrival, track.fragment, track.discontinuities))
+        track.breaks_due = False
+        breaks = (track.discontinuities, track.init_changes)
+        track.keys.append(Key(track.next_sequence, packet.dts_us, self.arrival, track.fragment, *breaks))
         self.key_generation += 1
 
     def _notify(self) -> None:

@@ -28,7 +28,7 @@ START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 5.0  # what the server promises
 _numbers = itertools.count(1)
 # A stream ends soon after its publisher has gone, so that tests of whole recordings need not wait long.
-DEFAULT_STREAMS: Mapping[str, Any] = {"live": {"source": "push://127.0.0.1", "inputtimeout": 2}}
+DEFAULT_STREAMS: Mapping[str, Any] = {"live": {"source": "push://127.0.0.1", "inputtimeout": 4}}
 
 
 class ServerFailed(AssertionError):
@@ -174,6 +174,13 @@ class MistServer:
         if self._reader is not None:
             self._reader.join(5)
             self._reader = None
+
+    def restart(self) -> None:
+        """Start again, same instance and ports, after the main process was killed."""
+        assert self._process is not None
+        self._process.wait(10)
+        self._reader_done()
+        self.start()
 
     def stop(self, *, check: bool = True) -> None:
         """End it with SIGTERM; with check, it must end by itself in time, cleanly, and leave nothing behind."""

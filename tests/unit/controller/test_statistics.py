@@ -82,6 +82,18 @@ def test_connection_that_lived_between_two_seconds(tmp_path: Path) -> None:
     assert control.controller.statistics.streams["live"].total[Kind.VIEWER] == 1
 
 
+def test_lingering_record_ends_its_session_once(tmp_path: Path) -> None:
+    """The record of an ended connection stays readable for a while; that is no new session."""
+    control = make_controller(tmp_path)
+    record = control.services.connect("live", "INPUT:RTMP")
+    control.services.update(record, received=1000)
+    control.second(2)
+    control.services.update(record, active=False)
+    control.second(12)
+    assert len(control.services.lines.texts("ACCS")) == 1
+    assert control.controller.statistics.streams["live"].total[Kind.INPUT] == 1
+
+
 def test_two_streams_on_one_connection(tmp_path: Path) -> None:
     """Bytes go to the stream that the connection served while they were sent."""
     control = make_controller(tmp_path)

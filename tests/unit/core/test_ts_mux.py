@@ -435,3 +435,22 @@ def test_segments_follow_each_other() -> None:
         assert len([pes for pes in report.pes if pes.payload]) == len(part)
         counters = report.last_counters
     assert counters[256] == counters[257] == 15
+
+
+@pytest.mark.parametrize("count", range(1, 20))
+@pytest.mark.parametrize("size", [100, 150, 184, 400, 5000])
+def test_padding_brings_every_counter_to_zero(count: int, size: int) -> None:
+    packets = [video(number, size=size) for number in range(count)] + [
+        audio(number, size=size) for number in range(count)
+    ]
+    packets.sort(key=lambda packet: packet.dts_us)
+    muxer = TsMuxer([VIDEO_TRACK, AUDIO_TRACK], repeat_tables=False)
+    for packet in packets:
+        muxer.write(packet)
+    plain = check_ts(mux([VIDEO_TRACK, AUDIO_TRACK], packets, repeat_tables=False))
+    muxer.pad_counters()
+    report = check_ts(muxer.take_output())
+    assert report.errors == []
+    assert [report.last_counters[pid] for pid in (256, 257)] == [15, 15]
+    assert report.pes == plain.pes
+    assert report.pcrs == plain.pcrs

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from mist.formats.tracks import TrackInfo
 from mist.stream.selectors import (
-    count_matches,
     passes_exceptions,
     pick_by_selector,
     select_tracks,
@@ -186,14 +185,6 @@ def test_codec_exceptions_hide_codecs_from_a_user_agent() -> None:
 )
 def test_exception_rules(rules: Any, agent: str, passes: bool) -> None:
     assert passes_exceptions(rules, agent) is passes
-
-
-def test_count_matches() -> None:
-    assert count_matches(TRACKS, MP4) == (2, 6)
-    assert count_matches(TRACKS, MP4, no_bframes=True) == (2, 5)
-    assert count_matches(TRACKS, [[["VP8"]], [["AAC"], ["JSON"]]]) == (2, 3)
-    assert count_matches(TRACKS, [[["VP8"]]], always=["meta"]) == (1, 2)
-    assert count_matches([], MP4) == (0, 0)
 
 
 _kinds = st.sampled_from([("video", "H264"), ("video", "HEVC"), ("audio", "AAC"), ("audio", "opus"), ("meta", "JSON")])

@@ -1,0 +1,92 @@
+"""FLV between FFmpeg and us: its files read by our demuxer, our muxer's bytes judged by it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mist.core.flv import FlvMuxer
+from mist.core.packet import Packet
+from mist.formats.flv import FlvDemuxer
+from mist.formats.rtmp.media import TrackChanged, TrackFound
+from mist.formats.tracks import TrackInfo
+from tests.support.media import AC3, AV1, BFRAMES, EAC3, FLAC, HEVC, MP3, OPUS, VP9, Sample
+from tests.support.packets import SeenMedia, compare, read_media
+from tests.support.tools import find_tool, run
+
+SAMPLES = [
+    Sample("bframes", BFRAMES, seconds=4),
+    Sample("film", BFRAMES, rate="24000/1001", seconds=4, sample_rate=44100),
+    Sample("mp3", audio=MP3, seconds=4),
+    Sample("audio-only", video=(), seconds=4),
+    Sample("surround", channels=6, seconds=4),
+    Sample("hevc-opus", HEVC, OPUS, seconds=4, tool="ffmpeg-new"),
+    Sample("av1-flac", AV1, FLAC, seconds=4, tool="ffmpeg-new"),
+    Sample("vp9-ac3", VP9, AC3, seconds=4, tool="ffmpeg-new"),
+    Sample("eac3", audio=EAC3, seconds=4, tool="ffmpeg-new"),
+]
+pytestmark = pytest.mark.tools("ffmpeg", "ffprobe", "ffmpeg-new")
+
+
+def demux(data: bytes, step: int = 5000) -> tuple[list[TrackInfo], list[Packet]]:
+    """Return the tracks as they were last, and all packets."""
+    demuxer = FlvDemuxer()
+    events = [event for at in range(0, len(data), step) for event in demuxer.feed(data[at : at + step])]
+    events += demuxer.end_of_input()
+    tracks = {event.track: event.info for event in events if isinstance(event, TrackFound | TrackChanged)}
+    return [tracks[number] for number in sorted(tracks)], [event for event in events if isinstance(event, Packet)]
+
+
+def mux(tracks: list[TrackInfo], packets: list[Packet]) -> bytes:
+    muxer = FlvMuxer(tracks)
+    data = muxer.header(packets[0].dts_us)
+    for packet in packets:
+        muxer.write(packet)
+    return data + muxer.take_output()
+
+
+def _read(sample: Sample, path: Path) -> SeenMedia:
+    """Read a file with the FFmpeg that knows its codecs: PyAV's may be too old for enhanced FLV, so by way of Matroska."""
+    if sample.tool == "ffmpeg":
+        return read_media(path)
+    copy = path.with_suffix(".mkv")
+    run(
+        [find_tool(sample.tool), "-v", "error", "-xerror", "-y", "-i", str(path), "-map", "0", "-c", "copy", str(copy)],
+        60,
+    )
+    return read_media(copy)
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
+def test_what_ffmpeg_wrote_comes_out_of_our_muxer_unchanged(sample: Sample, tmp_path: Path) -> None:
+    original = tmp_path / "original.flv"
+    original.write_bytes(sample.flv().read_bytes())
+    tracks, packets = demux(original.read_bytes())
+    ours = tmp_path / "ours.flv"
+    ours.write_bytes(mux(tracks, packets))
+    source, output = _read(sample, original), _read(sample, ours)
+    assert output.codecs == source.codecs and len(output.packets) == len(source.packets)
+    compare(source, output, tolerance_us=0)
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
+def test_ffmpeg_decodes_without_a_warning(sample: Sample, tmp_path: Path) -> None:
+    ours = tmp_path / "ours.flv"
+    ours.write_bytes(mux(*demux(sample.flv().read_bytes())))
+    told = run([find_tool(sample.tool), "-v", "warning", "-xerror", "-i", str(ours), "-f", "null", "-"], 60)
+    assert not told.stderr.strip(), told.stderr
+
+
+def test_several_tracks_of_each_type(tmp_path: Path) -> None:
+    """The newer FFmpeg finds all tracks of a multitrack file, with their own packets."""
+    first, second = (demux(sample.flv().read_bytes()) for sample in (SAMPLES[0], SAMPLES[5]))
+    moved = [Packet(p.track + 2, p.dts_us, p.offset_us, p.keyframe, p.payload) for p in second[1]]
+    packets = sorted(first[1] + moved, key=lambda packet: packet.dts_us)
+    path = tmp_path / "multi.flv"
+    path.write_bytes(mux(first[0] + second[0], packets))
+    command = [find_tool("ffmpeg-new"), "-v", "error", "-xerror", "-i", str(path), "-map", "0", "-c", "copy"]
+    lines = run([*command, "-f", "framehash", "-"], 60).stdout.decode().splitlines()
+    codecs = [line.rpartition(" ")[2] for line in lines if line.startswith("#codec_id")]
+    assert sorted(codecs) == ["aac", "h264", "hevc", "opus"]
+    assert len([line for line in lines if not line.startswith("#")]) == len(packets)

@@ -1,0 +1,351 @@
+"""Publishers that come back, die, or jump in time; and every kind of process killed: the rest goes on, and so do the viewers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import pytest
+
+from tests.conftest import StartProgram
+from tests.integration.conftest import MakeServer, Publish, SendTo
+from tests.support.live import FRAME_MS, Sender, assert_rising, marks, viewer, wait_mark
+from tests.support.media import BFRAMES, Sample
+from tests.support.packets import SeenMedia, read_media
+from tests.support.players import play
+from tests.support.processes import look, wait_until
+from tests.support.rtmp_peer import AUDIO, VIDEO, Refused, RtmpPeer
+from tests.support.server import MistServer
+
+LOOP = Sample("loop", BFRAMES, seconds=25, rate="30")
+
+
+@pytest.mark.parametrize(
+    ("what", "second"),
+    [
+        ("jump ahead", [400_000_000 + n * FRAME_MS for n in range(50)]),
+        ("back to zero", [n * FRAME_MS for n in range(50)]),
+        ("back an hour", [7_200_000 - 3_600_000 + n * FRAME_MS for n in range(50)]),
+    ],
+)
+def test_times_that_jump_are_repaired(server: MistServer, what: str, second: list[int], send_to: SendTo) -> None:
+    start = 7_200_000
+    sender = send_to(server)
+    sender.send([start + n * FRAME_MS for n in range(50)], headers=True)
+    with viewer(server) as seen:
+        sender.send([start + (50 + n) * FRAME_MS for n in range(20)])
+        mark = len(server.log)
+        sender.send(second)
+        wait_mark(seen, sender.number - 1)
+        assert_rising(seen)
+        server.wait_log(lambda line: "jump" in line or "back" in line, start=mark)
+    sender.close()
+
+
+def test_32_bit_times_wrap(server: MistServer, send_to: SendTo) -> None:
+    """RTMP's clock starts again after 49.7 days: nothing is to be repaired, and nothing is logged."""
+    start = 2**32 - 60 * FRAME_MS
+    sender = send_to(server)
+    sender.send([start + n * FRAME_MS for n in range(40)], headers=True)
+    with viewer(server) as seen:
+        mark = len(server.log)
+        sender.send([(start + (40 + n) * FRAME_MS) & 0xFFFFFFFF for n in range(60)])
+        wait_mark(seen, sender.number - 1)
+        assert_rising(seen)
+        assert not [line for line in server.log[mark:] if "jump" in line]
+    sender.close()
+
+
+def test_equal_times_still_rise(server: MistServer, send_to: SendTo) -> None:
+    """A sender that gives two pictures one time (some phones do) must not make time stand still for the others."""
+    sender = send_to(server)
+    sender.send([n // 2 * 2 * FRAME_MS for n in range(60)], headers=True)
+    with viewer(server) as seen:
+        sender.send([n // 2 * 2 * FRAME_MS for n in range(60, 120)])
+        wait_mark(seen, sender.number - 1)
+        stamps = [stamp for _, stamp in marks(seen, VIDEO)]
+        assert all(b >= a for a, b in pairwise(stamps))
+    sender.close()
+
+
+@pytest.mark.parametrize("how", ["goodbye", "close", "kill"])
+def test_viewers_stay_while_a_publisher_restarts(make_server: MakeServer, how: str, send_to: SendTo) -> None:
+    """The second publisher starts its clock at zero again; the viewer's goes on."""
+    server = make_server(streams={"live": {"source": "push://", "inputtimeout": 20}})
+    first = send_to(server)
+    first.send([n * FRAME_MS for n in range(60)], headers=True)
+    with viewer(server) as seen:
+        first.send([n * FRAME_MS for n in range(60, 90)])
+        wait_mark(seen, first.number - 1)
+        if how == "goodbye":
+            first.peer.command("deleteStream", None, first.peer.stream_id)
+        elif how == "kill":
+            _reset(first)
+        first.close()
+        second = _publish_again(server, send_to)
+        second.number = 1000
+        second.send([n * FRAME_MS for n in range(60)], headers=True, pace_s=0.02)
+        wait_mark(seen, 1059)
+        stamps = [stamp for _, stamp in marks(seen, VIDEO)]
+        assert all(b > a for a, b in pairwise(stamps))
+        assert [n for n, _ in marks(seen, VIDEO) if n >= 1000] == list(range(1000, 1060))
+    second.close()
+
+
+def _reset(sender: Sender) -> None:
+    """Make the kernel answer with a reset instead of a polite end."""
+    sender.peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def _publish_again(server: MistServer, send_to: SendTo) -> Sender:
+    """Publish as soon as the server has noticed that the last publisher is gone."""
+
+    def attempt() -> Sender | None:
+        try:
+            return send_to(server)
+        except (Refused, OSError):
+            return None
+
+    sender = wait_until(attempt, 10, "a place for the next publisher")
+    assert sender is not None
+    return sender
+
+
+def test_second_publisher_is_refused(server: MistServer, send_to: SendTo) -> None:
+    """The first goes on undisturbed, and the second is told why."""
+    first = send_to(server)
+    first.send([n * FRAME_MS for n in range(50)], headers=True)
+    with viewer(server) as seen:
+        with RtmpPeer(server.rtmp_port) as second, pytest.raises(Refused, match=r"NetStream\.Publish"):
+            second.publish("live")
+        first.send([n * FRAME_MS for n in range(50, 80)])
+        wait_mark(seen, first.number - 1)
+        assert_rising(seen)
+    first.close()
+
+
+def test_second_publisher_takes_over(make_server: MakeServer, send_to: SendTo) -> None:
+    """With the stream's option, the newest wins: the first is cut off, and the viewers stay."""
+    server = make_server(streams={"live": {"source": "push://", "publisher": "takeover", "inputtimeout": 20}})
+    first = send_to(server)
+    first.send([n * FRAME_MS for n in range(50)], headers=True)
+    with viewer(server) as seen:
+        second = send_to(server)
+        second.number = 1000
+        second.send([n * FRAME_MS for n in range(50)], headers=True, pace_s=0.02)
+        wait_mark(seen, 1049)
+    with pytest.raises(OSError):
+        for n in range(200):
+            first.send([10_000 + n * FRAME_MS])
+    first.close()
+    second.close()
+
+
+def test_a_parameter_change_in_mid_stream_reaches_viewers(server: MistServer, tmp_path: Path) -> None:
+    """Another codec header after a while: every viewer gets it before the pictures that need it."""
+    small, large = Sample("small", seconds=4), Sample("large", size="640x360", seconds=4)
+    with RtmpPeer(server.rtmp_port) as peer, ThreadPoolExecutor(1) as pool:
+        peer.publish("live")
+        start = _send_file(peer, small, 0)
+        task = pool.submit(play, server, "flv", "live", tmp_path / "out.flv")
+        start = _send_file(peer, small, start)
+        _send_file(peer, large, start)
+        peer.command("deleteStream", None, peer.stream_id)
+        media = task.result(30)
+    sizes = _sizes(tmp_path / "out.flv")
+    assert sizes == [(320, 180), (640, 360)]
+    assert len(media.of("video")) >= 150
+
+
+def _send_file(peer: RtmpPeer, sample: Sample, start_ms: int) -> int:
+    """Send a sample's messages at four times its speed; returns the time at which the next one may begin."""
+    data, at, last = sample.flv().read_bytes(), 13, start_ms
+    while at + 11 < len(data):
+        size = int.from_bytes(data[at + 1 : at + 4], "big")
+        stamp = start_ms + int.from_bytes(data[at + 4 : at + 7], "big")
+        body = data[at + 11 : at + 11 + size]
+        if data[at] in (AUDIO, VIDEO) and not body.startswith(b"\x17\x02"):
+            if stamp > last:
+                time.sleep((stamp - last) / 4000)
+            peer.send(data[at], stamp, body)
+            last = max(last, stamp)
+        at += 11 + size + 4
+    return last + FRAME_MS
+
+
+def _sizes(path: Path) -> list[tuple[int, int]]:
+    """Return the picture sizes of a file in order, without repeats."""
+    sizes: list[tuple[int, int]] = []
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            if not sizes or sizes[-1] != (frame.width, frame.height):
+                sizes.append((frame.width, frame.height))
+    return sizes
+
+
+# -- killing processes ---------------------------------------------------------------------------------------------------
+
+
+def _kill(server: MistServer, title: str) -> int:
+    """Kill the one process whose title begins so; returns its number."""
+    found = wait_until(lambda: server.processes_titled(title), 5, f'a process "{title}…"')
+    assert len(found) == 1, [one.title for one in found]
+    os.kill(found[0].pid, signal.SIGKILL)
+    wait_until(lambda: (now := look(found[0].pid)) is None or now.state == "Z", 5, "its end")
+    return found[0].pid
+
+
+def _comes_back(server: MistServer, title: str, old: int) -> None:
+    wait_until(
+        lambda: [one for one in server.processes_titled(title) if one.pid != old], 10, f'a new process "{title}…"'
+    )
+
+
+def test_controller_killed(server: MistServer, send_to: SendTo) -> None:
+    """Viewers and publisher do not notice, and the API answers again."""
+    sender = send_to(server)
+    sender.send([n * FRAME_MS for n in range(50)], headers=True)
+    with viewer(server) as seen:
+        old = _kill(server, "mist: controller")
+        sender.send([n * FRAME_MS for n in range(50, 150)])
+        wait_mark(seen, sender.number - 1)
+        assert_rising(seen)
+        _comes_back(server, "mist: controller", old)
+
+        def answers() -> bool:
+            try:
+                return "authorize" in server.api({"active_streams": True})
+            except OSError:
+                return False
+
+        wait_until(answers, 10, "an answer of the new controller")
+    sender.close()
+
+
+def test_input_killed(make_server: MakeServer, send_to: SendTo) -> None:
+    """The stream stays for its viewers; its publisher is cut off and comes back."""
+    server = make_server(streams={"live": {"source": "push://", "inputtimeout": 20}})
+    sender = send_to(server)
+    sender.send([n * FRAME_MS for n in range(60)], headers=True)
+    with viewer(server) as seen:
+        _kill(server, "mist: input live")
+        sender.close()
+        again = _publish_again(server, send_to)
+        again.number = 1000
+        again.send([n * FRAME_MS for n in range(60)], headers=True, pace_s=0.02)
+        wait_mark(seen, 1059)
+        again.close()
+
+
+def _busy_workers(server: MistServer) -> list[int]:
+    return [one.pid for one in server.processes_titled("mist: output RTMP (") if "(0 " not in one.title]
+
+
+def test_output_worker_killed(server: MistServer, send_to: SendTo) -> None:
+    """Only that worker's viewers are cut off; new ones are served at once, and the stream goes on."""
+    sender = send_to(server)
+    sender.send([n * FRAME_MS for n in range(50)], headers=True)
+    with viewer(server) as seen, viewer(server) as other:
+        wait_until(lambda: len(_busy_workers(server)) >= 2, 10, "two workers with a connection each")
+        os.kill(_busy_workers(server)[0], signal.SIGKILL)
+        sender.send([n * FRAME_MS for n in range(50, 100)])
+        wait_until(
+            lambda: marks(seen, VIDEO)[-1][0] == 99 or marks(other, VIDEO)[-1][0] == 99, 10, "one viewer goes on"
+        )
+        with viewer(server) as new:
+            sender.send([n * FRAME_MS for n in range(100, 150)])
+            wait_mark(new, 149)
+    sender.close()
+
+
+@pytest.mark.parametrize("title", ["mist: guardian HTTP", "mist: guardian RTMP"])
+def test_listener_guardian_killed(server: MistServer, title: str, send_to: SendTo) -> None:
+    """The port is served again, and the other protocol never notices."""
+    sender = send_to(server)
+    sender.send([n * FRAME_MS for n in range(50)], headers=True)
+    found = [one for one in server.processes() if "guardian" in one.title and title.split()[-1] in one.title]
+    if not found:
+        pytest.skip(f"no process called like {title}: {[one.title for one in server.processes()]}")
+    os.kill(found[0].pid, signal.SIGKILL)
+
+    def plays() -> bool:
+        try:
+            with viewer(server):
+                return b"live" in server.get("/json_live.js") or True
+        except (OSError, Refused):
+            return False
+
+    wait_until(plays, 15, "both ports")
+    sender.close()
+
+
+def test_server_killed_and_started_again(make_server: MakeServer, send_to: SendTo) -> None:
+    """After SIGKILL of the main process, all others end by themselves, and the same instance starts again on the same ports."""
+    server = make_server()
+    sender = send_to(server)
+    sender.send([n * FRAME_MS for n in range(20)], headers=True)
+    os.kill(server.pid, signal.SIGKILL)
+    wait_until(lambda: not server.processes(), 10, "the end of every process")
+    sender.close()
+    server.restart()
+    again = _publish_again(server, send_to)
+    again.send([n * FRAME_MS for n in range(20)], headers=True)
+    again.close()
+
+
+def test_sigterm_with_viewers_and_publishers(
+    make_server: MakeServer, publish: Publish, start_program: StartProgram
+) -> None:
+    """SIGTERM with everything busy ends everything in 5 s; the fixture checks that nothing is left."""
+    server = make_server()
+    publish(server, LOOP, loop=True)
+    server.wait_tracks(2)
+    for output in ("flv", "ts", "mp4"):
+        start_program(["curl", "-sN", "-o", "/dev/null", server.play_url(output)])
+    with viewer(server) as seen:
+        wait_until(lambda: len(seen) > 20, 10, "media at the viewer")
+        server.stop()
+
+
+def test_ffmpeg_publisher_killed_and_back(make_server: MakeServer, publish: Publish, tmp_path: Path) -> None:
+    """An encoder that is killed without goodbye and started again: a viewer of each format sees rising times."""
+    server = make_server(streams={"live": {"source": "push://", "inputtimeout": 6}})
+    first = publish(server, LOOP, loop=True)
+    server.wait_tracks(2)
+    with ThreadPoolExecutor(3) as pool:
+        tasks = {one: pool.submit(play, server, one, "live", tmp_path / one) for one in ("flv", "ts", "mp4")}
+        wait_until(
+            lambda: all((tmp_path / one).exists() and (tmp_path / one).stat().st_size for one in tasks), 10, "viewers"
+        )
+        time.sleep(3)  # some media before the break
+        first.kill()
+        second = publish(server, LOOP, loop=True)
+        time.sleep(5)  # and some after
+        assert second.process.poll() is None, second.output
+        second.kill()
+        for output, task in tasks.items():
+            _assert_media_rises(output, task.result(30))
+
+
+def _assert_media_rises(output: str, media: SeenMedia) -> None:
+    for kind in ("video", "audio"):
+        times = [one.dts_us for one in media.of(kind)]
+        assert all(b > a for a, b in pairwise(times)), f"{output} {kind}: times go back"
+        assert times[-1] - times[0] > 5_000_000, f"{output} {kind}: only {(times[-1] - times[0]) / 1e6:.1f} s"
+
+
+def test_reading_stays_possible_after_a_restart(server: MistServer, publish: Publish) -> None:
+    """Two whole publishings one after the other, with the stream's end between them."""
+    for _ in range(2):
+        publisher = publish(server, Sample("short", seconds=3))
+        server.wait_tracks(2)
+        assert read_media(server.play_url("flv")).of("video")
+        publisher.wait(10)
+        server.wait_log("ends", 10)
