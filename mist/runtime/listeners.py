@@ -117,15 +117,26 @@ class Listeners:
         self._changed = changed
         self._listeners: dict[str, Listener] = {}
         self.draining: list[Child] = []
+        self._unknown: set[str] = set()
 
     # -- following the configuration -------------------------------------------------------------------------------
+
+    def _tell_unknown(self, connector: str) -> None:
+        """Say once that a configured connector is not there; one that is reached through another needs no listener."""
+        if connector not in self._server.program.outputs and connector not in self._unknown:
+            self._unknown.add(connector)
+            log.warning(
+                "config.protocols names %s, which this server does not have: it runs without", connector or "nothing"
+            )
 
     def configured(self, snapshot: Snapshot) -> dict[str, Listener]:
         """Return a listener for each protocol entry that has a port of its own."""
         found: dict[str, Listener] = {}
         for entry in snapshot["config"].get("protocols") or ():
-            role = self._server.program.listener(str(entry.get("connector", "")))
+            connector = str(entry.get("connector", ""))
+            role = self._server.program.listener(connector)
             if role is None:
+                self._tell_unknown(connector)
                 continue
             key = canonical(entry)
             port = int(entry.get("port") or role.capability.default_port or 0)
