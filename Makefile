@@ -71,7 +71,7 @@ test-lint: ready
 	@echo "== lint"
 	@ruff check .
 	@ruff format --check -q .
-	@cython-lint $(wildcard mist/core/*.pyx mist/core/*.pxd)
+	@cython-lint $(wildcard mist/core/*.pyx)
 
 test-types: ready
 	@echo "== types"
