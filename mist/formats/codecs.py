@@ -21,6 +21,7 @@ from mist.formats.tracks import (
     FLAC,
     H264,
     HEVC,
+    MP2,
     MP3,
     OPUS,
     VIDEO,
@@ -29,7 +30,6 @@ from mist.formats.tracks import (
     TrackInfo,
 )
 
-MP2: Final = "MP2"
 LOSSY_SAMPLE_BITS: Final = 16  # what decoders of lossy codecs give, and the reference server says
 
 _PARAMETER_SETS: Final = 1 << h264.SPS | 1 << h264.PPS | 1 << h264.SPS_EXTENSION

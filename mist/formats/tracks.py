@@ -20,6 +20,22 @@ AC3: Final = "AC3"
 EAC3: Final = "EAC-3"
 OPUS: Final = "opus"
 FLAC: Final = "FLAC"
+MPEG2: Final = "MPEG2"
+THEORA: Final = "theora"
+JPEG: Final = "JPEG"
+VORBIS: Final = "vorbis"
+MP2: Final = "MP2"
+DTS: Final = "DTS"
+PCM: Final = "PCM"
+FLOAT: Final = "FLOAT"
+ALAW: Final = "ALAW"
+ULAW: Final = "ULAW"
+SPEEX: Final = "Speex"
+SUBTITLE: Final = "subtitle"
+JSON: Final = "JSON"
+ID3: Final = "ID3"
+SCTE35: Final = "SCTE35"
+KLV: Final = "KLV"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +44,8 @@ class TrackInfo:
 
     type, codec: internal names, exact case; codecs not in this module (ALAW, Speex …) keep their reference names.
     init_data: codec set-up as the project stores it: avcC, hvcC, av1C, vpcC (whole record, without an MP4 box header), AudioSpecificConfig,
-        OpusHead (with its magic), FLAC stream-info block (34 bytes, no header); b"" for MP3, AC-3, E-AC-3.
+        OpusHead (with its magic), FLAC stream-info block (34 bytes, no header), the three header packets of Vorbis and Theora as Matroska
+        joins them (Xiph lacing), Speex's header packet; b"" for MP3, MP2, AC-3, E-AC-3, DTS, PCM, A-law, mu-law, VP8, MPEG-2, JPEG.
     track_id: the source's own number. language: ISO 639-2, "und" when unknown.
     width, height: pixels. frame_rate_mhz: nominal frames per 1000 seconds, 0 when unknown.
     sample_rate_hz, channels, sample_bits: of audio; 0 when unknown.

@@ -1,0 +1,26 @@
+from collections.abc import Callable
+from typing import Final, final
+
+from mist.core.muxer import Muxer
+from mist.core.packet import Packet
+from mist.formats.tracks import TrackInfo
+
+READ_BYTES: Final[int]
+MAX_HELD_BYTES: Final[int]
+
+class Demuxer:
+    tracks: list[TrackInfo]
+    on_tracks: Callable[[], None] | None
+    ready: bool
+    ended: bool
+    position: int
+    def want(self) -> tuple[int, int] | None: ...
+    def feed(self, data: bytes | memoryview) -> None: ...
+    def seek(self, dts_us: int, position: int) -> None: ...
+    def attach(self, sink: Muxer | None) -> None: ...
+
+@final
+class PacketList(Muxer):
+    def take(self) -> list[Packet]: ...
+
+def demux(demuxer: Demuxer, data: bytes | memoryview) -> list[Packet]: ...

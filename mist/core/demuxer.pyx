@@ -1,0 +1,122 @@
+"""What every demuxer of a file or byte stream is: the face that inputs, pipes and the indexer read from."""
+
+cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport int64_t
+
+from mist.core.muxer cimport Muxer
+from mist.core.packet cimport KEYFRAME, Packet, PacketView
+
+from mist.errors import LimitExceededError
+
+READ_BYTES = 1 << 18                # what a demuxer of a byte stream asks for at a time
+MAX_HELD_BYTES = 64 << 20           # packets kept until the tracks are known
+
+
+cdef class Demuxer:
+    """Bytes of one format in, packets into a muxer.
+
+    The driver loops: `want()` says which bytes come next, `feed()` takes them (fewer is fine, none means the input is over), and packets go
+    straight into the attached sink, which is any `Muxer`. A demuxer of a byte stream wants positions that only rise, so it can read from
+    a pipe; one of a file that must be looked up (MP4 with its index at the end) jumps.
+
+    `ready` becomes True when every announced track is known with what a muxer must know of it (init data, size), or waiting longer makes no sense. Until
+    then, and while no sink is attached, packets are held back; so a driver feeds until `ready`, makes its muxer for `tracks` and calls `attach`.
+
+    Subclasses implement `want`, `feed` and `seek`, and call `set_track`, `become_ready` and `emit`. A demuxer that raised RemoteProtocolError is dead.
+    """
+
+    def __cinit__(self, *args, **kwargs):
+        self.tracks = []
+        self.on_tracks = None
+        self.held = []
+
+    def want(self):
+        """Return (position, count) of the bytes to feed next, or None at the end.
+
+        position: byte in the input. count: at most this many; one more `feed` of fewer bytes is always fine.
+        """
+        raise NotImplementedError
+
+    def feed(self, data):
+        """Take the bytes at the position that `want()` named. Empty: the input ends there.
+
+        Raises RemoteProtocolError. Damage after which the format can be read on (a lost TS packet) is skipped instead.
+        """
+        raise NotImplementedError
+
+    def seek(self, int64_t dts_us, int64_t position):
+        """Go on reading elsewhere, in an input whose tracks are known; packets before that place may be written again.
+
+        dts_us: decode time wanted, microseconds. position: what `position` was for a keyframe at or before it. A format with an index of its
+        own uses the time, a byte stream the position.
+        """
+        raise NotImplementedError
+
+    def attach(self, Muxer sink):
+        """Write packets into this muxer from now on, those held back first. None: hold back."""
+        self.sink = sink
+        if sink is None:
+            return
+        held, self.held = self.held, []
+        self.held_bytes = 0
+        for packet, position in held:
+            self.position = position
+            sink.write(packet)
+
+    cdef int emit(self, int track, const PacketView* packet) except -1:
+        """Write a packet, whose input position is in `self.position`."""
+        if self.sink is not None and self.ready:
+            return self.sink.write_view(track, packet)
+        self.held_bytes += packet.size
+        if self.held_bytes > MAX_HELD_BYTES:
+            raise LimitExceededError(f"more than {MAX_HELD_BYTES} bytes of packets before the tracks were known")
+        payload = PyBytes_FromStringAndSize(<const char*> packet.data, <Py_ssize_t> packet.size)
+        self.held.append((Packet(track, packet.dts_us, packet.offset_us, packet.flags & KEYFRAME != 0, payload), self.position))
+        return 0
+
+    cdef int set_track(self, int track, object info, bint changed) except -1:
+        """Make known what a track is. changed: a known track differs from here on."""
+        if track == len(self.tracks):
+            self.tracks.append(info)
+        else:
+            self.tracks[track] = info
+        if self.ready and self.on_tracks is not None:
+            self.on_tracks()
+        return 0
+
+    cdef int become_ready(self) except -1:
+        """Say that the tracks are known, and let go of what was held back if somebody listens."""
+        self.ready = True
+        if self.sink is not None:
+            self.attach(self.sink)
+        return 0
+
+
+@cython.final
+cdef class PacketList(Muxer):
+    """A sink that keeps packets as Python objects."""
+
+    def __cinit__(self):
+        self.packets = []
+
+    cdef int write_view(self, int track, const PacketView* packet) except -1:
+        payload = PyBytes_FromStringAndSize(<const char*> packet.data, <Py_ssize_t> packet.size)
+        self.packets.append(Packet(track, packet.dts_us, packet.offset_us, packet.flags & KEYFRAME != 0, payload))
+        return 0
+
+    def take(self):
+        """Return the packets written since the last call, in their order."""
+        packets, self.packets = self.packets, []
+        return packets
+
+
+def demux(Demuxer demuxer, data):
+    """Return all packets of a whole input in memory, for tests and small files."""
+    packets = PacketList()
+    demuxer.attach(packets)
+    view = memoryview(data)
+    while (wanted := demuxer.want()) is not None:
+        position, count = wanted
+        demuxer.feed(view[position:position + count])
+    return packets.take()
