@@ -1,12 +1,12 @@
 """A span of an on-demand stream in shared memory: the sink that fills one, and the reader that muxes from it.
 
-A span is one memory segment without a name: header, packet records sorted by decode time, payload. It is written once, then handed to readers by
-descriptor; memory goes with the last process that maps it, whoever is killed.
+A span is one memory segment without a name: header, packet records sorted by decode time, payload. It is written once, then
+handed to readers by descriptor; memory goes with the last process that maps it, whoever is killed.
 """
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport qsort
 from libc.string cimport memcpy
 
@@ -20,10 +20,10 @@ from mist.errors import LimitExceededError, NotFound
 SPAN_MAGIC = 0x4D53504E
 SPAN_LAYOUT = 1
 MAX_TRACKS = 64
+MAX_SPAN_BYTES = 1 << 30         # payload of one span: one packet can be as large as its demuxer allows
 
 cdef enum:
     MAX_PLACES = 64
-MAX_SPAN_BYTES = 1 << 30         # payload of one span: one packet can be as large as its demuxer allows
 
 
 cdef int by_time(const void* one, const void* other) noexcept nogil:
@@ -153,8 +153,9 @@ cdef class Span:
             int64_t to_us=INT64_MAX, size_t limit=0, bint new_init=False):
         """Write packets to a muxer, by decode time; returns the number of the packet to go on with.
 
-        places: the muxer's track number for each of the stream's tracks, -1 for one that is left out. first: packet to begin with.
-        from_us, to_us: only decode times from the one to before the other. limit: stop once the muxer holds this many bytes, 0 for no limit.
+        places: the muxer's track number for each of the stream's tracks, -1 for one that is left out. first: packet to
+        begin with. from_us, to_us: only decode times from the one to before the other. limit: stop once the muxer holds
+        this many bytes, 0 for no limit.
         new_init: the muxer was given new init data; the first packet of every track says so.
         """
         cdef int[MAX_PLACES] place_of

@@ -81,8 +81,9 @@ cdef class SpanIndex:
 
     @property
     def bytes_used(self):
-        """Memory reserved (of the writer)."""
-        return self.segment.allocated
+        """Memory that it takes."""
+        cdef size_t used = sizeof(IndexHeader) + self.header.count * sizeof(SpanRecord)
+        return max(self.segment.allocated, (used + RESERVE_BYTES - 1) // RESERVE_BYTES * RESERVE_BYTES)
 
     @property
     def identity(self):
