@@ -133,12 +133,14 @@ cdef class TrackWriter:
         """Count memory in the instance's account as well (two words: used, limit)."""
         self.account = account
 
-    def set_figures(self, int64_t first_us, int64_t last_us, uint32_t mean, uint32_t highest, uint32_t frames, bint reorders):
+    def set_figures(self, uint64_t packets, int64_t first_us, int64_t last_us, uint32_t mean, uint32_t highest,
+                    uint32_t frames, bint reorders):
         """Set what is known of an on-demand track, whose packets are elsewhere.
 
         first_us, last_us: decode times of its first and last packet. mean, highest: bytes a second. frames: in 1000 s.
         """
         cdef TrackHeader* header = self.header
+        header.head = packets
         header.first_us, header.last_us, header.now_us = first_us, last_us, last_us
         header.bytes_per_second, header.max_bytes_per_second = mean, highest
         header.measured_frame_rate_mhz = frames if self.video else 0

@@ -196,7 +196,7 @@ class FileStream:
         for number in self.publisher.tracks:
             packets, _, first, last, mean, highest, frames, reorders = self._indexer.figures(number)
             if packets:
-                self.publisher.describe_track(number, first, last, mean, highest, frames, reorders)
+                self.publisher.describe_track(number, packets, first, last, mean, highest, frames, reorders)
         self._announce()
 
     def _announce(self) -> None:

@@ -242,12 +242,12 @@ class StreamPublisher:
         self.table.ring(self._ringer)
 
     def describe_track(
-        self, index: int, first_us: int, last_us: int, mean: int, highest: int, frames: int, reorders: bool
+        self, index: int, packets: int, first_us: int, last_us: int, mean: int, highest: int, frames: int, reorders: bool
     ) -> None:
         """Set what is known of an on-demand track: decode times, bytes a second, frames in 1000 s."""
         limit = 0xFFFFFFFF
         figures = (min(mean, limit), min(highest, limit), min(frames, limit))
-        self._writers[index].set_figures(first_us, last_us, *figures, reorders)
+        self._writers[index].set_figures(packets, first_us, last_us, *figures, reorders)
 
     def claim_memory(self, count: int) -> None:
         """Count memory that the stream takes besides its tracks, or gives back. Raises SharedMemoryFull."""
