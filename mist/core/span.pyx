@@ -191,6 +191,12 @@ cdef class Span:
         view.size = record.size
         return muxer.write_view(place, &view)
 
+    def time_of(self, uint32_t number):
+        """Return the decode time of a packet. Raises IndexError."""
+        if number >= self.header.packets:
+            raise IndexError(number)
+        return self.packets[number].dts_us
+
     def packet_list(self):
         """Return all packets with copies of their payload."""
         cdef uint32_t number

@@ -161,6 +161,7 @@ class FileStream:
         assert self._scan is not None and self._indexer is not None
         more = True
         reported = 0.0
+        failure: MistError | None = None
         try:
             self._scan.demuxer.attach(self._indexer)
             while more:
@@ -176,8 +177,6 @@ class FileStream:
         except RemoteProtocolError as error:
             self.services.log.warning("%s; the rest of the file is left out", error)
             failure = error
-        else:
-            failure = None
         self._indexer.finish()
         self._report()
         self._scan = None

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from mist.core.span import Span, open_span
 from mist.core.span_index import INDEX_SUFFIX, SpanIndex, open_index
-from mist.errors import NotFound, NotReady, TransportError
+from mist.errors import NotReady, TransportError
 from mist.formats.tracks import VIDEO, TrackInfo
 from mist.stream.publisher import stream_prefix
 from mist.stream.reader import StreamReader
@@ -62,7 +62,9 @@ def pack_tracks(tracks: list[TrackInfo]) -> str:
 @lru_cache(64)
 def unpack_tracks(text: str) -> tuple[TrackInfo, ...]:
     """Return the tracks of `pack_tracks`."""
-    return tuple(TrackInfo(**{**fields, "init_data": base64.b64decode(fields["init_data"])}) for fields in json.loads(text))
+    return tuple(
+        TrackInfo(**{**fields, "init_data": base64.b64decode(fields["init_data"])}) for fields in json.loads(text)
+    )
 
 
 def main_track(infos: list[TrackInfo]) -> int:
@@ -154,16 +156,32 @@ class OnDemandReader:
         """
         found = self._used.get(number)
         if found is None:
-            loading = self._loading.get(number)
-            if loading is None:
-                loading = self._loading[number] = asyncio.ensure_future(self._load(number))
-                loading.add_done_callback(lambda task: self._loading.pop(number, None) and task.exception())
-            found = await asyncio.shield(loading)
-        self._kept[number] = found
-        self._kept.move_to_end(number)
+            return await asyncio.shield(self._loading.get(number) or self._begin_loading(number))
+        self._keep(found)
+        return found
+
+    def prepare(self, number: int) -> None:
+        """Begin to load a span that is wanted soon, if the index has it."""
+        if number < len(self.index) and number not in self._used and number not in self._loading:
+            self._begin_loading(number)
+
+    def _begin_loading(self, number: int) -> asyncio.Future[LoadedSpan]:
+        loading = self._loading[number] = asyncio.ensure_future(self._load(number))
+
+        def loaded(task: asyncio.Future[LoadedSpan]) -> None:
+            del self._loading[number]
+            if not task.cancelled() and task.exception() is None:
+                self._keep(task.result())
+
+        loading.add_done_callback(loaded)
+        return loading
+
+    def _keep(self, loaded: LoadedSpan) -> None:
+        """Keep a span for the next who wants it, even if nobody uses it now."""
+        self._kept[loaded.number] = loaded
+        self._kept.move_to_end(loaded.number)
         if len(self._kept) > KEPT_SPANS:
             self._kept.popitem(last=False)
-        return found
 
     async def _load(self, number: int) -> LoadedSpan:
         place = self.place(number)

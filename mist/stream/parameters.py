@@ -30,7 +30,8 @@ class PlaybackParameters:
 
     selectors: the selectors that were given, by kind. start_us, stop_us: media times. start_unix_s, stop_unix_s: unix
     seconds; those up to 36000, negative ones too, count from now. duration_us: overrides the stop. None = not asked.
-    rate: speed of sending, 1 = as it happens, 0 = as fast as the peer reads. rate_given: the viewer asked for it. buffer_us: how far ahead may be sent.
+    rate: speed of sending, 1 = as it happens, 0 = as fast as the peer reads. rate_given: the viewer asked for it.
+    buffer_us: how far ahead may be sent.
     wait_key: start at a keyframe that is not there yet.
     wait_track_count, min_track_keys, min_track_us, max_track_us, max_wait_us: a live stream is playable once that many
     tracks have that many keys or that much media; waiting ends when a track has max_track_us, or after max_wait_us.

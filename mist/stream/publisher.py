@@ -242,7 +242,15 @@ class StreamPublisher:
         self.table.ring(self._ringer)
 
     def describe_track(
-        self, index: int, packets: int, first_us: int, last_us: int, mean: int, highest: int, frames: int, reorders: bool
+        self,
+        index: int,
+        packets: int,
+        first_us: int,
+        last_us: int,
+        mean: int,
+        highest: int,
+        frames: int,
+        reorders: bool,
     ) -> None:
         """Set what is known of an on-demand track: decode times, bytes a second, frames in 1000 s."""
         limit = 0xFFFFFFFF
