@@ -35,6 +35,7 @@ class Container:
     codecs: what the muxer carries, in the form of a capability matrix: combinations of slots of codec names; a slot takes one
     track, with "+" all that match; "*" matches everything.
     sniff: tells the format by the first bytes, up to SNIFF_BYTES of them. weak: other formats may look like it, so they come first.
+    negative_times: the muxer keeps decode times before zero; otherwise all times are moved up to zero.
     on_pipe: name of the format to write instead where the output cannot be written twice; "" for the same.
     """
 
@@ -46,6 +47,7 @@ class Container:
     codecs: CodecMatrix = ()
     sniff: Callable[[bytes], bool] = sniffing.never
     weak: bool = False
+    negative_times: bool = False
     on_pipe: str = ""
 
 
