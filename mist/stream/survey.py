@@ -14,6 +14,7 @@ from mist.formats.tracks import AUDIO, META, VIDEO, TrackInfo
 LONG_GOP_US: Final = 20_000_000  # players that join or seek wait for a keyframe
 LARGE_OFFSET_US: Final = 100_000  # of sound against picture, at the beginning
 LARGE_END_OFFSET_US: Final = 1_000_000
+SAME_RATE: Final = 500  # two rates that differ by less than this part are one, rounded
 
 _REMARKS: Final = {
     "gap": ("gap", "gaps", "of {:.3f} s"),
@@ -119,7 +120,7 @@ def _track(index: int, info: TrackInfo, figures: Mapping[str, int]) -> TrackRepo
         language=info.language or "und",
         width=info.width,
         height=info.height,
-        frame_rate_mhz=measured or (info.frame_rate_mhz if video else 0),
+        frame_rate_mhz=_frame_rate_mhz(info, measured) if video else 0,
         sample_rate_hz=info.sample_rate_hz,
         channels=info.channels,
         sample_bits=info.sample_bits,
@@ -140,6 +141,13 @@ def _track(index: int, info: TrackInfo, figures: Mapping[str, int]) -> TrackRepo
         init_changes=figures["init_changes"],
         init_bytes=len(info.init_data),
     )
+
+
+def _frame_rate_mhz(info: TrackInfo, measured: int) -> int:
+    """Return the measured rate, or the announced one where the two are the same but for rounding."""
+    if not measured or abs(measured - info.frame_rate_mhz) * SAME_RATE < measured:
+        return info.frame_rate_mhz
+    return measured
 
 
 def _gop_lengths(figures: Mapping[str, int]) -> GopLengths:
