@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from mist.formats import sniffing
 from mist.formats.sniffing import SNIFF_BYTES
@@ -35,6 +35,7 @@ class Container:
     codecs: what the muxer carries, in the form of a capability matrix: combinations of slots of codec names; a slot takes one
     track, with "+" all that match; "*" matches everything.
     sniff: tells the format by the first bytes, up to SNIFF_BYTES of them. weak: other formats may look like it, so they come first.
+    negative_times: the muxer keeps decode times before zero; otherwise all times are moved up to zero.
     on_pipe: name of the format to write instead where the output cannot be written twice; "" for the same.
     """
 
@@ -46,24 +47,29 @@ class Container:
     codecs: CodecMatrix = ()
     sniff: Callable[[bytes], bool] = sniffing.never
     weak: bool = False
+    negative_times: bool = False
     on_pipe: str = ""
 
 
+def _engine(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(f"mist.{module}" if "." in module else f"mist.core.{module}"), name)
+
+
 def demuxer(module: str, name: str) -> DemuxerFactory:
-    """Return what makes a demuxer of a class in `mist.core`, imported at its first use."""
+    """Return what makes a demuxer of a class, imported at its first use. module: in `mist.core`, or such as "formats.flv"."""
 
     def make() -> Demuxer:
-        made: Demuxer = getattr(importlib.import_module(f"mist.core.{module}"), name)()
+        made: Demuxer = _engine(module, name)()
         return made
 
     return make
 
 
 def muxer(module: str, name: str) -> MuxerFactory:
-    """Return what makes a muxer of a class in `mist.core`, imported at its first use."""
+    """Return what makes a muxer of a class, imported at its first use. module: in `mist.core`, or such as "formats.flv"."""
 
     def make(tracks: list[TrackInfo]) -> Muxer:
-        made: Muxer = getattr(importlib.import_module(f"mist.core.{module}"), name)(tracks)
+        made: Muxer = _engine(module, name)(tracks)
         return made
 
     return make
@@ -112,6 +118,7 @@ _ROWS: Final = (
         name="flv",
         suffixes=(".flv",),
         mime="video/x-flv",
+        make_demuxer=demuxer("formats.flv", "FlvDemuxer"),
         make_muxer=muxer("flv", "FlvMuxer"),
         codecs=(
             (
