@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from mist.core.demuxer import Demuxer
 from mist.core.span import SpanWriter
 from mist.core.span_index import SpanIndex, SpanIndexer, create_index, open_index
-from mist.errors import MistError, NotFound, RemoteProtocolError, TruncatedError
-from mist.formats.containers import CONTAINERS, Container
+from mist.errors import MistError, NotFound, RemoteProtocolError, TruncatedError, UnsupportedError
+from mist.formats.containers import CONTAINERS, Container, by_file_name, by_first_bytes
+from mist.formats.sniffing import SNIFF_BYTES
 from mist.net.local_file import LocalFile
 from mist.stream.capability import Capability
+from mist.stream.names import wildcard_part
 from mist.stream.on_demand import index_name, main_track, pack_tracks
 from mist.stream.services import InputServices
 from mist.stream.span_store import SpanStore
@@ -45,6 +47,8 @@ INPUTS: Final[Mapping[str, tuple[str, ...]]] = {
     "TS": ("ts",),
     "WAV": ("wav",),
 }
+READABLE: Final = tuple(container for container in CONTAINERS if container.make_demuxer is not None)
+START_FAILURE: Final = "READ_START_FAILURE"
 
 
 class FileDemuxer:
@@ -68,9 +72,9 @@ class FileDemuxer:
         if wanted is None:
             return False
         position, count = wanted
-        data = self.file.read(position, min(count, most) if most else count)
-        self.read_bytes += len(data)
         try:
+            data = self.file.read(position, min(count, most) if most else count)
+            self.read_bytes += len(data)
             self.demuxer.feed(data)
         except RemoteProtocolError as error:
             place = error.offset if error.offset is not None else position
@@ -83,11 +87,12 @@ class FileDemuxer:
 class FileStream:
     """One file that is played."""
 
-    def __init__(self, services: InputServices, container: Container) -> None:
+    def __init__(self, services: InputServices, file: LocalFile, container: Container) -> None:
+        """Take over an open file."""
         self.services = services
         self.publisher = services.publisher
         self.container = container
-        self.file = LocalFile(source_path(services.source))
+        self.file = file
         self.store = SpanStore(self._load, self.publisher.claim_memory)
         self.index: SpanIndex
         self._scan: FileDemuxer | None = None
@@ -168,7 +173,7 @@ class FileStream:
                 until = time.monotonic() + SLICE_SECONDS
                 while more and time.monotonic() < until:
                     more = self._scan.step()
-                if time.monotonic() - reported > REPORT_SECONDS or (self.index.count and not self._ready()):
+                if time.monotonic() - reported > REPORT_SECONDS or (self.index.count and not self.ready):
                     reported = time.monotonic()
                     self._report()
                 elif self.index.count != self._reported:
@@ -186,7 +191,9 @@ class FileStream:
             "%s: %d spans, %.1f s", self.file.path, self.index.count, (self.index.end_us - self.index[0][0]) / 1e6
         )
 
-    def _ready(self) -> bool:
+    @property
+    def ready(self) -> bool:
+        """Whether viewers can begin."""
         return self._reported >= 0
 
     def _report(self) -> None:
@@ -199,7 +206,7 @@ class FileStream:
         self._announce()
 
     def _announce(self) -> None:
-        if self.index.count and not self._ready():
+        if self.index.count and not self.ready:
             self.publisher.play_on_demand()
         if self.index.count:
             self._reported = self.index.count
@@ -260,6 +267,7 @@ class FileStream:
         server = self.services.serve_spans(self.answer)
         try:
             if self.adopt():
+                self._reported = self.index.count
                 self.publisher.play_on_demand()
             else:
                 self.open()
@@ -288,6 +296,27 @@ def source_path(source: str) -> str:
     return path.partition("?")[0] if "?" in path and not Path(path).exists() else path
 
 
+async def play_file(services: InputServices, path: str, containers: Sequence[Container]) -> None:
+    """Play a file until cancelled, or until it is another one. Raises MistError.
+
+    containers: those that it may be: the one of its suffix, else the one that its first bytes say.
+    """
+    file = LocalFile(path)
+    container = by_file_name(path)
+    if container not in containers:
+        container = by_first_bytes(file.read(0, SNIFF_BYTES))
+    if container is None or container.make_demuxer is None:
+        file.close()
+        raise UnsupportedError(f"{path} is of no format that mist reads", reason=START_FAILURE)
+    stream = FileStream(services, file, container)
+    try:
+        await stream.run()
+    except RemoteProtocolError as error:
+        if stream.ready:
+            raise
+        raise MistError(str(error), reason=START_FAILURE) from None
+
+
 class FileInput:
     """The input for files of some formats."""
 
@@ -303,16 +332,34 @@ class FileInput:
 
     async def run(self, services: InputServices) -> None:
         """Play the file. Raises MistError."""
-        path = source_path(services.source)
-        fitting = [one for one in self.containers if path.lower().endswith(one.suffixes)]
-        await FileStream(services, (fitting or list(self.containers))[0]).run()
+        await play_file(services, source_path(services.source), self.containers)
 
 
-def _inputs() -> tuple[FileInput, ...]:
+class FolderInput:
+    """The input for the files of a folder: the stream's name says which, behind its first "+"."""
+
+    capability = Capability(
+        name="Folder",
+        friendly="Folder of files",
+        desc="On-demand playback of the files in a folder: the stream NAME+FILE plays the file FILE in it",
+        source_match=("/*/",),
+    )
+
+    async def run(self, services: InputServices) -> None:
+        """Play the file. Raises MistError, NotFound for a name that is no file's in this folder."""
+        name = wildcard_part(services.stream)
+        if not name:
+            raise NotFound(f"{services.source} is a folder: ask for {services.stream}+FILE", reason=START_FAILURE)
+        if "/" in name or name in (".", ".."):
+            raise NotFound(f"{services.source} has no file {name!r}", reason=START_FAILURE)
+        await play_file(services, source_path(services.source) + name, READABLE)
+
+
+def _inputs() -> tuple[FileInput | FolderInput, ...]:
     """Return an input for each row of INPUTS of which at least one format can be read."""
-    readable = {container.name: container for container in CONTAINERS if container.make_demuxer is not None}
+    readable = {container.name: container for container in READABLE}
     rows = ((name, tuple(readable[one] for one in formats if one in readable)) for name, formats in INPUTS.items())
-    return tuple(FileInput(name, containers) for name, containers in rows if containers)
+    return (FolderInput(), *(FileInput(name, containers) for name, containers in rows if containers))
 
 
 INPUT = _inputs()

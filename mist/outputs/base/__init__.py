@@ -132,6 +132,7 @@ class RequestLike(Protocol):
     peer: str
     token: str
     stream: str
+    http10: bool
 
 
 class ProgressiveOutput:
@@ -193,6 +194,9 @@ class ProgressiveOutput:
             response.send(200, b"", self.content_type, headers)
             services.close_stream(reader)
             return
+        chunked = not request.http10
+        if chunked:
+            headers = {**headers, "Transfer-Encoding": "chunked"}
         record = self._take_record(request, response, reader)
         fd, head = response.take_socket(200, self.content_type, headers)
 
@@ -200,7 +204,7 @@ class ProgressiveOutput:
             record.close()
             services.close_stream(reader)
 
-        sender.start(services, fd, head, record, parameters, closed)
+        sender.start(services, fd, head, record, parameters, closed, chunked=chunked)
 
     def _take_record(self, request: Any, response: Any, reader: StreamReader) -> ConnectionRecord:
         """Return the connection's record, which now says what is played."""

@@ -21,6 +21,7 @@ from mist.stream.services import ConnectionRecord, OutputServices
 
 SEND_BYTES: Final = 256 << 10
 STALL_SECONDS: Final = 300.0  # a player that pauses stops reading; it may do so for this long
+LAST_CHUNK: Final = b"0\r\n\r\n"
 AHEAD_US: Final = 7_500_000  # sent ahead of the clock, for a viewer that asked for a rate
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ class OnDemandSender:
         self._rate = UNLIMITED_RATE
         self._ahead_us = AHEAD_US
         self._began_at = 0.0
+        self._chunked = False
 
     def _infos_of(self, loaded: LoadedSpan) -> list[TrackInfo]:
         if max(self._indexes) >= len(loaded.infos):
@@ -98,8 +100,14 @@ class OnDemandSender:
         record: ConnectionRecord,
         parameters: PlaybackParameters,
         on_close: Callable[[], None],
+        *,
+        chunked: bool,
     ) -> asyncio.Task[None]:
-        """Send in the background. fd is this object's from now on; on_close is called at the end, whatever it is."""
+        """Send in the background. fd is this object's from now on; on_close is called at the end, whatever it is.
+
+        head: bytes before the media. chunked: the media is sent in HTTP chunks, so that the viewer can tell an end from a break.
+        """
+        self._chunked = chunked
         self._loop = services.loop
         self._record = record
         if parameters.rate_given:
@@ -135,7 +143,8 @@ class OnDemandSender:
         beginning = self._beginning
         loaded = beginning.loaded
         self._began_at = self._loop.time()
-        await self._send(head + self._muxer.header(beginning.start_us))
+        await self._send_bytes(head)
+        await self._send(self._muxer.header(beginning.start_us))
         new_init = False
         while True:
             await self._send_span(loaded, new_init)
@@ -153,6 +162,8 @@ class OnDemandSender:
                     raise MistError("the tracks change, which the format cannot follow", reason="CLEAN_EOF")
         self._finish_muxer()
         await self._send(self._muxer.take_output())
+        if self._chunked:
+            await self._send_bytes(LAST_CHUNK)
 
     def _finish_muxer(self) -> None:
         finish: Callable[[], None] | None = getattr(self._muxer, "finish", None)
@@ -189,8 +200,11 @@ class OnDemandSender:
             await asyncio.sleep(early)
 
     async def _send(self, data: bytes) -> None:
-        if not data:
-            return
+        """Send media."""
+        if data:
+            await self._send_bytes(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    async def _send_bytes(self, data: bytes) -> None:
         try:
             async with asyncio.timeout(STALL_SECONDS):
                 await self._loop.sock_sendall(self._socket, data)
