@@ -8,6 +8,7 @@ import pytest
 
 from mist.core.demuxer import PacketList
 from mist.core.flv import FlvMuxer
+from mist.core.muxer import Muxer
 from mist.core.packet import Packet
 from mist.core.packet_filter import (
     KEEP_TIMES,
@@ -36,9 +37,14 @@ def stream(seconds: int = 4, first_us: int = 0) -> list[Packet]:
     return sorted(packets, key=lambda packet: packet.dts_us)
 
 
+def opened(sink: Muxer, places: list[int], **options: object) -> PacketFilter:
+    chosen = PacketFilter(lambda: chosen.open(sink, places, **options))  # type: ignore[arg-type]
+    return chosen
+
+
 def passed(packets: Iterable[Packet], places: list[int] | None = None, **options: object) -> list[Packet]:
     sink = PacketList()
-    chosen = PacketFilter(sink, [0, 1] if places is None else places, **options)  # type: ignore[arg-type]
+    chosen = opened(sink, [0, 1] if places is None else places, **options)
     for packet in packets:
         chosen.write(packet)
     chosen.release()
@@ -70,7 +76,7 @@ def test_the_earliest_track_counts_even_if_it_comes_second() -> None:
 
 def test_a_track_that_never_begins_is_not_waited_for() -> None:
     sink = PacketList()
-    chosen = PacketFilter(sink, [0, 1], times=NO_NEGATIVE_TIMES)
+    chosen = opened(sink, [0, 1], times=NO_NEGATIVE_TIMES)
     for number in range(100):
         chosen.write(video(number))
     assert len(sink.take()) == 100
@@ -81,7 +87,7 @@ def test_a_track_that_never_begins_is_not_waited_for() -> None:
 
 def test_a_sparse_track_is_not_waited_for() -> None:
     sink = PacketList()
-    chosen = PacketFilter(sink, [0, 1], sparse=[1])
+    chosen = opened(sink, [0, 1], sparse=[1])
     chosen.write(video(0))
     assert sink.take() == [video(0)]
 
@@ -127,7 +133,7 @@ def test_a_stream_without_keyframe_before_the_start_begins_at_the_first() -> Non
 
 def test_stop_ends_each_track_and_then_all() -> None:
     sink = PacketList()
-    chosen = PacketFilter(sink, [0, 1], main=0, stop_us=1_000_000)
+    chosen = opened(sink, [0, 1], main=0, stop_us=1_000_000)
     for packet in stream():
         chosen.write(packet)
         if chosen.done:
@@ -140,7 +146,7 @@ def test_stop_ends_each_track_and_then_all() -> None:
 def test_a_track_that_is_over_early_does_not_keep_it_going() -> None:
     source = [p for p in stream(20) if p.track == 0 or p.dts_us < 500_000]
     sink = PacketList()
-    chosen = PacketFilter(sink, [0, 1], stop_us=1_000_000)
+    chosen = opened(sink, [0, 1], stop_us=1_000_000)
     for packet in source:
         chosen.write(packet)
     assert chosen.done
@@ -150,14 +156,14 @@ def test_a_track_that_is_over_early_does_not_keep_it_going() -> None:
 def test_the_header_comes_first_and_knows_the_first_time() -> None:
     tracks = [TrackInfo("video", "VP9", width=64, height=64)]
     muxer = FlvMuxer(tracks)
-    chosen = PacketFilter(muxer, [0])
+    chosen = opened(muxer, [0])
     assert muxer.take_output() == b""
     chosen.write(video(0, first_us=7_000_000))
     assert muxer.take_output().startswith(muxer.header(7_000_000))
 
 
 def test_a_gop_without_end_is_bounded() -> None:
-    chosen = PacketFilter(PacketList(), [0], main=0, start_us=10**15)
+    chosen = opened(PacketList(), [0], main=0, start_us=10**15)
     block = bytes(16 << 20)
     chosen.write(video(0))
     with pytest.raises(LimitExceededError):
