@@ -56,6 +56,7 @@ DEFAULT_SCALE_NS: Final = 1_000_000
 _DOC_TYPES: Final = frozenset({"matroska", "webm"})
 _FIRST_BYTES_OF_START_CODE: Final = (b"\0\0\1", b"\0\0\0\1")
 _H264_SETS: Final = 1 << h264.SPS | 1 << h264.PPS | 1 << h264.SPS_EXTENSION
+_COUNTED_BITS: Final = frozenset({PCM, FLOAT, FLAC, ALAW, ULAW})  # the others' BitDepth is an encoder's guess
 _ZLIB, _HEADER_STRIPPING = 0, 3  # ContentCompAlgo
 
 
@@ -277,7 +278,8 @@ def _entry(source: _Source, kind: str, codec: str, **changes: object) -> Entry:
     """Return the track's entry with type and codec, and the properties that its init data tells."""
     init_data = changes.pop("init_data", b"")
     assert isinstance(init_data, bytes)
-    info = codecs.complete(source.info.changed(type=kind, codec=codec, init_data=init_data))
+    bits = source.info.sample_bits if codec in _COUNTED_BITS else 0
+    info = codecs.complete(source.info.changed(type=kind, codec=codec, init_data=init_data, sample_bits=bits))
     return replace(source.entry, info=info, **changes)  # type: ignore[arg-type]
 
 
