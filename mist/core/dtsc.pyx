@@ -24,6 +24,7 @@ from mist.core.dtsc_objects cimport (
     parse_at,
     put_be32,
     put_be64,
+    to_ms,
     value_end,
 )
 from mist.core.muxer cimport Muxer
@@ -54,12 +55,6 @@ cdef uint32_t MEDIA_MAGIC = 0x44545032      # DTP2
 cdef uint32_t OLD_MEDIA_MAGIC = 0x44545044  # DTPD
 cdef uint64_t TIME_LIMIT_MS = <uint64_t> 1 << 52
 cdef int64_t OFFSET_LIMIT_MS = <int64_t> 1 << 40
-
-
-cdef inline int64_t to_ms(int64_t us) noexcept:
-    """Round to milliseconds, halves up; C divides towards zero."""
-    cdef int64_t shifted = us + 500
-    return shifted // 1000 if shifted >= 0 else -((999 - shifted) // 1000)
 
 
 # -- reading

@@ -1,5 +1,8 @@
 from array import array
-from typing import Final
+from typing import Final, final
+
+from mist.core.demuxer import Demuxer
+from mist.core.muxer import Muxer
 
 FRAGMENT_BYTES: Final[int]
 KEY_BYTES: Final[int]
@@ -19,3 +22,18 @@ def parse_key_sizes(data: bytes) -> array[int]: ...
 def serialize_key_sizes(sizes: array[int]) -> bytes: ...
 def parse_parts(data: bytes) -> tuple[array[int], array[int], array[int]]: ...
 def serialize_parts(sizes: array[int], durations: array[int], offsets: array[int]) -> bytes: ...
+
+@final
+class TrackIndex:
+    first_ms: int
+    last_ms: int
+    part_count: int
+    max_bytes_per_second: int
+    @property
+    def bytes_per_second(self) -> int: ...
+    def records(self) -> tuple[bytes, bytes, bytes, bytes]: ...
+
+@final
+class IndexBuilder(Muxer):
+    tracks: list[TrackIndex]
+    def __init__(self, demuxer: Demuxer) -> None: ...

@@ -4,13 +4,17 @@ Columns are `array.array` of type "I" (32 bits), "Q" (64 bits) or "i" (signed 32
 What does not fit its field is written as the field's greatest value.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
-from mist.core.dtsc_objects cimport be16, be32, be64, put_be32, put_be64
+from mist.core.buffer cimport ByteBuffer
+from mist.core.demuxer cimport Demuxer
+from mist.core.dtsc_objects cimport be16, be32, be64, put_be32, put_be64, to_ms
+from mist.core.muxer cimport Muxer
+from mist.core.packet cimport KEYFRAME, PacketView
 
 from array import array
-
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 
 from mist.errors import LocalProtocolError, RemoteProtocolError
 
@@ -178,3 +182,157 @@ def serialize_parts(const uint32_t[::1] sizes, const uint32_t[::1] durations, co
         at = put_be24(at, durations[i])
         at = put_offset(at, offsets[i])
     return data
+
+
+# -- building
+
+cdef enum:
+    AUDIO_KEY_MS = 2047         # other tracks than video have a key at least this often
+    FRAGMENT_MS = 1900          # a key begins a new fragment when the last one is this long
+    MEDIA_BYTES = 24 + 11       # of a DTP2 packet with nothing but its payload
+    OFFSET_MEMBER_BYTES = 17
+    POSITION_MEMBER_BYTES = 15
+    KEYFRAME_MEMBER_BYTES = 19
+
+
+@cython.final
+cdef class TrackIndex:
+    """The records of one track while its packets come, in their written form."""
+
+    cdef bint video
+    cdef readonly int64_t first_ms
+    cdef readonly int64_t last_ms
+    cdef readonly uint64_t part_count
+    cdef readonly uint64_t max_bytes_per_second
+    cdef uint64_t closed_bytes          # payload of fragments that have ended
+    cdef uint64_t closed_ms
+    cdef uint32_t key_count
+    cdef uint32_t key_parts
+    cdef uint32_t key_bytes
+    cdef int64_t key_ms
+    cdef uint32_t fragment_keys
+    cdef uint32_t fragment_bytes
+    cdef int64_t fragment_ms
+    cdef ByteBuffer fragment_records
+    cdef ByteBuffer key_records
+    cdef ByteBuffer size_records
+    cdef ByteBuffer part_records
+
+    def __cinit__(self):
+        self.fragment_records, self.key_records = ByteBuffer(), ByteBuffer()
+        self.size_records, self.part_records = ByteBuffer(), ByteBuffer()
+
+    cdef int add(self, const PacketView* packet, int64_t position) except -1:
+        """Take note of a packet. position: byte in the input where reading must begin for it."""
+        cdef int64_t time_ms = max(to_ms(packet.dts_us), self.last_ms)
+        cdef int64_t offset_ms = to_ms(packet.dts_us + packet.offset_us) - time_ms
+        cdef int64_t passed = 0
+        cdef bint flagged = self.video and packet.flags & KEYFRAME
+        cdef uint8_t* at
+        if self.part_count:
+            passed = time_ms - self.last_ms
+            put_be24(self.part_records.data + self.part_records.size - 6, <uint32_t> min(passed, 0xFFFFFF))
+        else:
+            self.first_ms = time_ms
+        if flagged or not self.part_count or (not self.video and time_ms - self.key_ms >= AUDIO_KEY_MS):
+            self.add_key(time_ms, position)
+        at = self.part_records.reserve(9)
+        at = put_be24(at, <uint32_t> min(packet.size, 0xFFFFFF))
+        at = put_be24(at, <uint32_t> min(passed, 0xFFFFFF))
+        put_offset(at, <int32_t> max(-0x800000, min(offset_ms, 0x7FFFFF)))
+        self.part_records.commit(9)
+        self.part_count += 1
+        self.last_ms = time_ms
+        self.key_parts += 1
+        self.key_bytes += <uint32_t> packet.size + MEDIA_BYTES + (OFFSET_MEMBER_BYTES if offset_ms else 0)
+        self.key_bytes += (POSITION_MEMBER_BYTES if position else 0) + (KEYFRAME_MEMBER_BYTES if flagged else 0)
+        self.fragment_bytes += <uint32_t> packet.size
+        self.settle()
+        return 0
+
+    cdef int add_key(self, int64_t time_ms, int64_t position) except -1:
+        cdef uint8_t* at
+        if self.key_count:
+            put_be24(self.key_records.data + self.key_records.size - 17, <uint32_t> min(time_ms - self.key_ms, 0xFFFFFF))
+        if not self.key_count or time_ms - self.fragment_ms >= FRAGMENT_MS:
+            self.add_fragment(time_ms)
+        self.fragment_keys += 1
+        at = self.key_records.reserve(25)
+        at = put_be64(at, <uint64_t> position)
+        at = put_be24(at, 0)
+        at = put_be32(at, self.key_count)
+        put_be64(at + 2, <uint64_t> max(time_ms, 0))
+        self.key_records.commit(25)
+        self.size_records.reserve(4)
+        self.size_records.commit(4)
+        self.key_count += 1
+        self.key_parts = self.key_bytes = 0
+        self.key_ms = time_ms
+        return 0
+
+    cdef int add_fragment(self, int64_t time_ms) except -1:
+        cdef uint8_t* at
+        cdef int64_t passed = time_ms - self.fragment_ms
+        if self.key_count and passed > 0:
+            put_be32(self.fragment_records.data + self.fragment_records.size - 13, <uint32_t> min(passed, 0xFFFFFFFF))
+            self.closed_bytes += self.fragment_bytes
+            self.closed_ms += <uint64_t> passed
+            self.max_bytes_per_second = max(
+                self.max_bytes_per_second, <uint64_t> self.fragment_bytes * 1000 // <uint64_t> passed
+            )
+        at = put_be32(self.fragment_records.reserve(13), 0)
+        put_be32(at + 1, self.key_count + 1)
+        self.fragment_records.commit(13)
+        self.fragment_keys = self.fragment_bytes = 0
+        self.fragment_ms = time_ms
+        return 0
+
+    cdef int settle(self) noexcept:
+        """Write the counters of the open key and fragment into their records."""
+        cdef uint8_t* key = self.key_records.data + self.key_records.size - 10
+        cdef uint8_t* fragment = self.fragment_records.data + self.fragment_records.size - 9
+        cdef uint32_t parts = self.key_parts if self.key_parts < 0xFFFF else 0xFFFF
+        key[0] = parts >> 8
+        key[1] = parts & 0xFF
+        put_be32(self.size_records.data + self.size_records.size - 4, self.key_bytes)
+        fragment[0] = self.fragment_keys if self.fragment_keys < 255 else 255
+        put_be32(fragment + 5, self.fragment_bytes)
+        return 0
+
+    @property
+    def bytes_per_second(self):
+        """Mean of the fragments that have ended."""
+        return self.closed_bytes * 1000 // self.closed_ms if self.closed_ms else 0
+
+    def records(self):
+        """Return (fragments, keys, key sizes, parts) as they are written. A copy."""
+        return (
+            copied(self.fragment_records), copied(self.key_records), copied(self.size_records), copied(self.part_records)
+        )
+
+
+cdef bytes copied(ByteBuffer records):
+    return PyBytes_FromStringAndSize(<const char*> records.data, <Py_ssize_t> records.size)
+
+
+@cython.final
+cdef class IndexBuilder(Muxer):
+    """A sink that makes the index of an input while a demuxer reads it.
+
+    demuxer: its tracks are those of the index, its `position` is what a key refers to.
+    """
+
+    cdef readonly list tracks       # of TrackIndex, by number
+    cdef Demuxer demuxer
+
+    def __init__(self, Demuxer demuxer not None):
+        self.demuxer = demuxer
+        self.tracks = []
+
+    cdef int write_view(self, int track, const PacketView* packet) except -1:
+        cdef TrackIndex index
+        while len(self.tracks) <= track:
+            index = TrackIndex()
+            index.video = self.demuxer.tracks[len(self.tracks)].type == "video"
+            self.tracks.append(index)
+        return (<TrackIndex> self.tracks[track]).add(packet, self.demuxer.position)

@@ -29,5 +29,10 @@ cdef inline uint8_t* put_be64(uint8_t* at, uint64_t value) noexcept:
     put_be32(at, <uint32_t> (value >> 32))
     return put_be32(at + 4, <uint32_t> (value & 0xFFFFFFFF))
 
+cdef inline int64_t to_ms(int64_t us) noexcept:
+    """Round microseconds to milliseconds, halves up; C divides towards zero."""
+    cdef int64_t shifted = us + 500
+    return shifted // 1000 if shifted >= 0 else -((999 - shifted) // 1000)
+
 cdef size_t value_end(const uint8_t* data, size_t at, size_t size, int depth) except 0
 cdef dict parse_at(const uint8_t* data, size_t at, size_t size)

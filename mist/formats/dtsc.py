@@ -34,8 +34,8 @@ def number(members: Mapping[str, Any], name: str, high: int = MAX_NUMBER) -> int
     return max(0, min(value, high)) if isinstance(value, int) else 0
 
 
-def track_info(members: Mapping[str, Any]) -> TrackInfo:
-    """Return the track that members of a header describe.
+def track_info(members: Mapping[str, Any], *, completed: bool = True) -> TrackInfo:
+    """Return the track that members of a header describe. completed: with what its init data says.
 
     The rates in a header are measured ones and differ in each, so they are left out. What is wrong with a number makes it 0; init data that does
     not parse is kept. Raises LimitExceededError for init data that no stream could keep.
@@ -58,7 +58,7 @@ def track_info(members: Mapping[str, Any]) -> TrackInfo:
         sample_bits=number(members, "size"),
     )
     try:
-        return complete(info)
+        return complete(info) if completed else info
     except RemoteProtocolError:
         return info
 
