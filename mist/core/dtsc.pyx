@@ -273,6 +273,11 @@ cdef class DtscReader(Demuxer):
         what = "which no header announced" if self.ready else "before any header"
         raise RemoteProtocolError(f"a packet of track {wire}, {what}", offset=8)
 
+    @property
+    def announced(self):
+        """Numbers of the tracks that packets may name now."""
+        return [number for number in range(self.count) if self.known[number]]
+
     # -- headers and commands
 
     def command(self, members):

@@ -37,8 +37,8 @@ def number(members: Mapping[str, Any], name: str, high: int = MAX_NUMBER) -> int
 def track_info(members: Mapping[str, Any], *, completed: bool = True) -> TrackInfo:
     """Return the track that members of a header describe. completed: with what its init data says.
 
-    The rates in a header are measured ones and differ in each, so they are left out. What is wrong with a number makes it 0; init data that does
-    not parse is kept. Raises LimitExceededError for init data that no stream could keep.
+    The rates in a header are measured ones and differ in each, so they are left out. What is wrong with a number makes it 0; init
+    data that does not parse is kept. Raises LimitExceededError for init data that no stream could keep.
     """
     init = members.get("init")
     init = init if isinstance(init, bytes) else b""

@@ -143,11 +143,19 @@ def _parse_track(name: str, members: Any) -> IndexTrack:
     records = [members.get(key) for key in _RECORDS]
     if not all(isinstance(one, bytes) for one in records):
         records = [b""] * len(_RECORDS)
+    fragments, keys, key_sizes, parts = (one or b"" for one in records)
     track = IndexTrack(
         track_info(members, completed=False),
-        *(number(members, key, MAX_TIME_MS) for key in ("firstms", "lastms")),
-        *(number(members, key) for key in ("bps", "maxbps", "efpks", "missed_frags")),
-        *(one or b"" for one in records),
+        first_ms=number(members, "firstms", MAX_TIME_MS),
+        last_ms=number(members, "lastms", MAX_TIME_MS),
+        bytes_per_second=number(members, "bps"),
+        max_bytes_per_second=number(members, "maxbps"),
+        measured_frame_rate_mhz=number(members, "efpks"),
+        missed_fragments=number(members, "missed_frags"),
+        fragment_records=fragments,
+        key_records=keys,
+        key_size_records=key_sizes,
+        part_records=parts,
         name=name,
     )
     _check(track)
@@ -165,7 +173,9 @@ def _check(track: IndexTrack) -> None:
         raise RemoteProtocolError(f"the keys have {sum(keys.part_counts)} parts, the track {parts}", spec="DTSC")
     fragments = track.fragments()
     if sum(fragments.key_counts) > len(keys.numbers):
-        raise RemoteProtocolError(f"the fragments have more keys than the {len(keys.numbers)} of the track", spec="DTSC")
+        raise RemoteProtocolError(
+            f"the fragments have more keys than the {len(keys.numbers)} of the track", spec="DTSC"
+        )
 
 
 def serialize_dtsh(index: Index) -> bytes:
