@@ -140,27 +140,28 @@ def run_convert(options: argparse.Namespace) -> int:
             f"the name {options.target} does not say in which format to write; --to FORMAT does.\n{_formats()}"
         )
     _check_different(options.source, options.target)
+    wishes = wishes_of(options)
     with open_input(options.source, options.from_format) as source:
         target = standard_output() if to_standard_output else open_target(options.target)
-        return _run(source, target, container, options)
+        return _run(source, target, container, wishes)
 
 
 def run_in(options: argparse.Namespace) -> int:
     """Read a source and write DTSC."""
     from mist.commands.sources import open_input, writable
 
-    container = writable("dtsc")
+    container, wishes = writable("dtsc"), wishes_of(options)
     with open_input(options.source, options.from_format) as source:
-        return _run(source, standard_output(), container, options)
+        return _run(source, standard_output(), container, wishes)
 
 
 def run_out(options: argparse.Namespace) -> int:
     """Read DTSC and write a format."""
     from mist.commands.sources import open_input, writable
 
-    container = writable(options.to_format)
+    container, wishes = writable(options.to_format), wishes_of(options)
     with open_input("-", "dtsc") as source:
-        return _run(source, standard_output(), container, options)
+        return _run(source, standard_output(), container, wishes)
 
 
 def standard_output() -> Target:
@@ -195,7 +196,7 @@ def wishes_of(options: argparse.Namespace) -> Wishes:
     )
 
 
-def _run(source: OpenInput, target: Target, container: Container, options: argparse.Namespace) -> int:
+def _run(source: OpenInput, target: Target, container: Container, wishes: Wishes) -> int:
     """Pump, and see to what is left of the target when that fails."""
     from mist.commands.progress import Progress
     from mist.formats.containers import by_name
@@ -209,7 +210,7 @@ def _run(source: OpenInput, target: Target, container: Container, options: argpa
         progress.clear()
         print(f"mist: {source.reader.name}: {text}", file=sys.stderr)
 
-    conversion = Conversion(source.demuxer, container, wishes_of(options), tell=tell)
+    conversion = Conversion(source.demuxer, container, wishes, tell=tell)
     try:
         target.complete(pump(source, target, conversion, progress))
     except RemoteProtocolError as error:

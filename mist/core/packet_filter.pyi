@@ -1,4 +1,4 @@
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, final
 
 from mist.core.muxer import Muxer
@@ -15,7 +15,8 @@ class PacketFilter(Muxer):
     position_us: int
     packets: int
     done: bool
-    def __init__(
+    def __init__(self, on_first: Callable[[], None]) -> None: ...
+    def open(
         self,
         sink: Muxer,
         places: Sequence[int],

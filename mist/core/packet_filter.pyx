@@ -41,6 +41,7 @@ cdef class PacketFilter(Muxer):
     before the stop; `done` says that nothing more can come. The muxer's header goes into its output before the first packet.
     """
 
+    cdef object on_first
     cdef Muxer sink_muxer
     cdef int* places            # of each input track: its number in the muxer, or -1
     cdef bint* begun
@@ -70,8 +71,13 @@ cdef class PacketFilter(Muxer):
         free(self.begun)
         free(self.over)
 
-    def __init__(self, Muxer sink not None, places, *, int main=-1, start_us=None, stop_us=None, int times=KEEP, sparse=()):
-        """Pass packets on to a muxer.
+    def __init__(self, on_first):
+        """on_first: called before the first packet of all, when the input's tracks are known; it calls `open`."""
+        self.on_first = on_first
+        self.held = []
+
+    def open(self, Muxer sink not None, places, *, int main=-1, start_us=None, stop_us=None, int times=KEEP, sparse=()):
+        """Say where packets go.
 
         places: for each input track its number in the muxer, -1 to leave it out; tracks that appear later are left out.
         main: input track whose keyframes decide the start, -1 if every packet of every track will do. start_us, stop_us:
@@ -79,7 +85,6 @@ cdef class PacketFilter(Muxer):
         negative, TIMES_FROM_ZERO so that the first is zero. sparse: input tracks that may begin late, such as subtitles.
         """
         cdef int track
-        self.sink_muxer = sink
         self.main = main
         self.policy = times
         self.start_us = 0 if start_us is None else start_us
@@ -87,7 +92,6 @@ cdef class PacketFilter(Muxer):
         self.phase = FIRST_LOOK
         self.cut_us = -NEVER_US
         self.latest_us = -NEVER_US
-        self.held = []
         self.count = <int> len(places)
         self.places = <int*> calloc(self.count + 1, sizeof(int))
         self.begun = <bint*> calloc(self.count + 1, sizeof(bint))
@@ -100,8 +104,11 @@ cdef class PacketFilter(Muxer):
             self.begun[track] = self.over[track]
             self.running += not self.over[track]
         self.waiting = self.running
+        self.sink_muxer = sink
 
     cdef int write_view(self, int track, const PacketView* packet) except -1:
+        if self.sink_muxer is None:
+            self.on_first()
         if track < 0 or track >= self.count or self.places[track] < 0:
             return 0
         if self.phase == PASS:

@@ -137,23 +137,24 @@ class Conversion:
         self._infos: list[TrackInfo] = []
         self._seen_tracks = 0
         self._muxer: Muxer | None = None
-        self._filter: PacketFilter | None = None
+        self._filter = PacketFilter(self._begin)
         self.left_out: list[LeftOut] = []
         self.reading: tuple[int, int] | None = None  # what was wanted last
+        demuxer.attach(self._filter)
 
     @property
     def packets(self) -> int:
         """How many packets went into the output."""
-        return self._filter.packets if self._filter is not None else 0
+        return self._filter.packets
 
     @property
     def position_us(self) -> int:
         """How far the input has come, in media time from its beginning."""
-        return self._filter.position_us if self._filter is not None else 0
+        return self._filter.position_us
 
     def want(self) -> tuple[int, int] | None:
         """Return (position, count) of the input's bytes to feed next; None when the output has all it is to have."""
-        if self._filter is not None and self._filter.done:
+        if self._filter.done:
             return None
         wanted = self._demuxer.want()
         if wanted is not None:
@@ -163,12 +164,7 @@ class Conversion:
     def feed(self, data: bytes | memoryview) -> bytes:
         """Take bytes of the input and return those of the output that they make."""
         self._demuxer.feed(data)
-        if self._muxer is None:
-            if not self._demuxer.ready:
-                return b""
-            self._begin()
-        assert self._muxer is not None
-        return self._muxer.take_output()
+        return self._muxer.take_output() if self._muxer is not None else b""
 
     def finish(self) -> tuple[bytes, list[tuple[int, bytes]]]:
         """Return the last bytes, and what is to be written over earlier ones where the output allows: (position, bytes).
@@ -177,7 +173,7 @@ class Conversion:
         """
         if self._muxer is None:
             self._begin()
-        assert self._muxer is not None and self._filter is not None
+        assert self._muxer is not None
         self._filter.release()
         if not self._filter.packets:
             raise NoSuitableTrack("there is no packet in it" + (" after the start" if self._wishes.start_us else ""))
@@ -199,7 +195,7 @@ class Conversion:
         places = [self._indexes.index(index) if index in self._indexes else -1 for index in range(len(tracks))]
         videos = [index for index in self._indexes if tracks[index].type == VIDEO]
         self._muxer = self._container.make_muxer(list(self._infos))
-        self._filter = PacketFilter(
+        self._filter.open(
             self._muxer,
             places,
             main=videos[0] if videos else -1,
@@ -209,7 +205,6 @@ class Conversion:
             sparse=[index for index in self._indexes if tracks[index].type == META],
         )
         self._demuxer.on_tracks = self._change
-        self._demuxer.attach(self._filter)
 
     def _times(self) -> int:
         if self._wishes.from_zero:
@@ -218,7 +213,6 @@ class Conversion:
 
     def _change(self) -> None:
         """Follow a change of the input's tracks."""
-        assert self._filter is not None
         tracks = self._demuxer.tracks
         for index in range(self._seen_tracks, len(tracks)):
             self._tell(str(LeftOut(index, tracks[index], f"it begins only after {self.position_us / 1e6:.1f} s")))
