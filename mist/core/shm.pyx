@@ -23,7 +23,9 @@ cdef extern from "<fcntl.h>" nogil:
 
 cdef extern from "<sys/mman.h>" nogil:
     int memfd_create(const char* name, unsigned int flags)
+    void* mremap(void* data, size_t old_size, size_t new_size, int flags, ...)
     enum: MFD_CLOEXEC
+    enum: MREMAP_MAYMOVE
 
 SEGMENT_MODE = 0o600
 
@@ -80,6 +82,18 @@ cdef class Segment:
             )
         self.allocated = upto
         return 0
+
+    cdef int extend(self, size_t size) except -1:
+        """Make a segment of `create_memory` larger, with all its memory reserved; its data may move."""
+        cdef void* data
+        if ftruncate(self.fd, <long> size) < 0:
+            raise_os_error(self.name)
+        data = mremap(self.data, self.size, size, MREMAP_MAYMOVE)
+        if data is MAP_FAILED:
+            raise_os_error(self.name)
+        self.data = <uint8_t*> data
+        self.size = size
+        return self.allocate(size)
 
     def fileno(self):
         """Return the descriptor of a segment that still has it, else -1."""

@@ -30,11 +30,13 @@ cdef class SpanWriter(Muxer):
     cdef SpanPacket* packets
     cdef uint8_t* payload
     cdef uint32_t packets_wanted
-    cdef uint64_t bytes_wanted
+    cdef uint64_t room
     cdef uint64_t beyond         # bit for each track that has got past the span's end
     cdef uint64_t tracks
     cdef readonly uint32_t refused
     cdef bint sorted
+    cdef int place(self) noexcept
+    cdef int grow(self, size_t size) except -1
 
 cdef class Span:
     cdef Segment segment

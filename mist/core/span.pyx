@@ -24,6 +24,7 @@ MAX_SPAN_BYTES = 1 << 30         # payload of one span: one packet can be as lar
 
 cdef enum:
     MAX_PLACES = 64
+    GROWTH_BYTES = 64 << 10
 
 
 cdef int by_time(const void* one, const void* other) noexcept nogil:
@@ -39,7 +40,8 @@ cdef class SpanWriter(Muxer):
     """A sink that keeps the packets of one span, in a segment of exactly the size that the index announced.
 
     Packets of other times are passed over. When more packets belong to the span's time than the index announced, the first ones in the
-    file's order are kept: those are what the index counted.
+    file's order are kept: those are what the index counted. Packets may be larger than announced, for formats whose payload takes
+    another form when it is read; then the segment grows.
     """
 
     def __cinit__(self, int64_t from_us, int64_t to_us, uint32_t packets, uint64_t bytes_, int tracks):
@@ -51,15 +53,29 @@ cdef class SpanWriter(Muxer):
         if tracks > MAX_TRACKS or bytes_ > MAX_SPAN_BYTES:
             raise LimitExceededError(f"a span of {tracks} tracks and {bytes_} bytes; limits are {MAX_TRACKS}, {MAX_SPAN_BYTES}")
         self.segment = create_memory("mist span", head + bytes_)
-        self.header = <SpanHeader*> self.segment.data
-        self.packets = <SpanPacket*> (self.segment.data + sizeof(SpanHeader))
-        self.payload = self.segment.data + head
+        (<SpanHeader*> self.segment.data).payload = head
+        self.place()
         self.header.magic, self.header.version = SPAN_MAGIC, SPAN_LAYOUT
         self.header.tracks = tracks
         self.header.from_us, self.header.to_us = from_us, to_us
-        self.header.payload = head
-        self.packets_wanted, self.bytes_wanted = packets, bytes_
+        self.packets_wanted = packets
         self.tracks = (<uint64_t> 1 << tracks) - 1 if tracks < 64 else ~<uint64_t> 0
+
+    cdef int place(self) noexcept:
+        """Find header, records and payload in the segment."""
+        self.header = <SpanHeader*> self.segment.data
+        self.packets = <SpanPacket*> (self.segment.data + sizeof(SpanHeader))
+        self.payload = self.segment.data + self.header.payload
+        self.room = self.segment.size - self.header.payload
+        return 0
+
+    cdef int grow(self, size_t size) except -1:
+        """Have room for a packet that is larger than announced. Raises LimitExceededError, SharedMemoryFull."""
+        cdef size_t wanted = self.header.bytes + size
+        if wanted > MAX_SPAN_BYTES:
+            raise LimitExceededError(f"a span of over {MAX_SPAN_BYTES} bytes")
+        self.segment.extend(self.header.payload + wanted + wanted // 4 + GROWTH_BYTES)
+        return self.place()
 
     cdef int write_view(self, int track, const PacketView* packet) except -1:
         cdef SpanHeader* header = self.header
@@ -69,9 +85,12 @@ cdef class SpanWriter(Muxer):
             return 0
         if packet.dts_us < header.from_us or <uint32_t> track >= header.tracks:
             return 0
-        if header.packets == self.packets_wanted or header.bytes + packet.size > self.bytes_wanted:
+        if header.packets == self.packets_wanted:
             self.refused += 1
             return 0
+        if header.bytes + packet.size > self.room:
+            self.grow(packet.size)
+            header = self.header
         record = &self.packets[header.packets]
         record.dts_us, record.offset_us = packet.dts_us, packet.offset_us
         record.position = header.bytes

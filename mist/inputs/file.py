@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from mist.core.demuxer import Demuxer
+from mist.core.muxer import Muxer
 from mist.core.span import SpanWriter
 from mist.core.span_index import SpanIndex, SpanIndexer, create_index, open_index
 from mist.errors import MistError, NotFound, RemoteProtocolError, TruncatedError, UnsupportedError
@@ -54,17 +55,25 @@ START_FAILURE: Final = "READ_START_FAILURE"
 class FileDemuxer:
     """A demuxer that is driven through a file; its errors name file and byte."""
 
-    def __init__(self, file: LocalFile, container: Container) -> None:
-        """Read until the tracks are known. Raises RemoteProtocolError, MistError."""
+    def __init__(self, file: LocalFile, container: Container, model: FileDemuxer | None = None) -> None:
+        """Read until the tracks are known. Raises RemoteProtocolError, MistError.
+
+        model: another one of the same file, whose tables are shared if its format has any.
+        """
         assert container.make_demuxer is not None
         self.file = file
-        self.demuxer: Demuxer = container.make_demuxer()
         self.read_bytes = 0
-        self._limit = 0
+        share: Callable[[], Demuxer] | None = getattr(model and model.demuxer, "share", None)
+        self.demuxer: Demuxer = share() if share is not None else container.make_demuxer()
         while not self.demuxer.ready and self.read_bytes < MAX_START_BYTES and self.step():
             pass
         if not self.demuxer.ready or not self.demuxer.tracks:
             raise RemoteProtocolError(f"{file.path} has no tracks that mist can read", offset=self.read_bytes)
+
+    def index_into(self, sink: Muxer) -> None:
+        """Write the packets into an index: without payload, which is not read then, in formats that have tables of their own."""
+        index_into: Callable[[Muxer], None] = getattr(self.demuxer, "index_into", self.demuxer.attach)
+        index_into(sink)
 
     def step(self, most: int = 0) -> bool:
         """Feed one piece, of at most so many bytes (0 for any); False when nothing more is wanted."""
@@ -168,7 +177,7 @@ class FileStream:
         reported = 0.0
         failure: MistError | None = None
         try:
-            self._scan.demuxer.attach(self._indexer)
+            self._scan.index_into(self._indexer)
             while more:
                 until = time.monotonic() + SLICE_SECONDS
                 while more and time.monotonic() < until:
@@ -184,12 +193,17 @@ class FileStream:
             failure = error
         self._indexer.finish()
         self._report()
-        self._scan = None
+        self._release_scan()
         if not self.index.count:
             raise failure or RemoteProtocolError(f"{self.file.path} has no media")
         self.services.log.info(
             "%s: %d spans, %.1f s", self.file.path, self.index.count, (self.index.end_us - self.index[0][0]) / 1e6
         )
+
+    def _release_scan(self) -> None:
+        """Let go of what was only needed for the index; tables that spans are loaded with stay."""
+        if self._scan is not None and not hasattr(self._scan.demuxer, "share"):
+            self._scan = None
 
     @property
     def ready(self) -> bool:
@@ -236,7 +250,7 @@ class FileStream:
         from_us, to_us, position, size, packets, _, _ = self.index[number]
         loader = self._loader
         if loader is None:
-            loader = FileDemuxer(self.file, self.container)
+            loader = FileDemuxer(self.file, self.container, self._scan)
         self._loader = None  # a demuxer that raises is of no more use
         tracks = max(len(loader.demuxer.tracks), len(self.publisher.tracks))
         loader.demuxer.attach(SpanWriter(0, 0, 0, 0, 1))  # drops what is held back

@@ -51,6 +51,15 @@ def test_more_packets_than_announced_are_left_out() -> None:
     assert len(open_span(writer.fileno())) == 2
 
 
+def test_packets_larger_than_announced_make_the_span_grow() -> None:
+    packets = [Packet(0, number, 0, True, bytes([number]) * 50_000) for number in range(20)]
+    writer = SpanWriter(0, 100, len(packets), 10, 1)
+    for packet in packets:
+        writer.write(packet)
+    writer.finish()
+    assert writer.whole and open_span(writer.fileno()).packet_list() == packets
+
+
 def test_fewer_packets_than_announced_are_a_smaller_span() -> None:
     assert len(written(PACKETS, room=100)) == len(PACKETS)
 
