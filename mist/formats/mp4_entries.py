@@ -235,9 +235,7 @@ def _video(entry: _Entry, codec: str, init_data: bytes = b"") -> TrackInfo:
     return TrackInfo(VIDEO, codec, init_data, width=entry.width, height=entry.height)
 
 
-def _audio(
-    entry: _Entry, codec: str, init_data: bytes = b"", sample_bits: int = 0, bandwidth_bps: int = 0
-) -> TrackInfo:
+def _audio(entry: _Entry, codec: str, init_data: bytes = b"", sample_bits: int = 0, bandwidth_bps: int = 0) -> TrackInfo:
     return TrackInfo(
         AUDIO,
         codec,

@@ -35,9 +35,7 @@ class Identification:
 def parse_identification(data: bytes) -> Identification:
     """Parse an identification header; raise RemoteProtocolError.   Spec: Vorbis I section 4.2.2."""
     if len(data) < IDENTIFICATION_BYTES:
-        raise TruncatedError(
-            "a Vorbis identification header of under 30 bytes", offset=len(data), spec="Vorbis I 4.2.2"
-        )
+        raise TruncatedError("a Vorbis identification header of under 30 bytes", offset=len(data), spec="Vorbis I 4.2.2")
     channels, rate = data[11], int.from_bytes(data[12:16], "little")
     bit_rate = int.from_bytes(data[20:24], "little", signed=True)
     short, long = data[28] & 15, data[28] >> 4
@@ -112,9 +110,7 @@ class _Bits:
         """Move on by count bits."""
         self.position += count
         if self.position > len(self.data) * 8:
-            raise TruncatedError(
-                "a Vorbis setup header ends early", offset=len(self.data), spec="Vorbis I section 4.2.4"
-            )
+            raise TruncatedError("a Vorbis setup header ends early", offset=len(self.data), spec="Vorbis I section 4.2.4")
 
 
 def _broken(bits: _Bits, part: str, spec: str) -> RemoteProtocolError:

@@ -284,9 +284,7 @@ def _entry(source: _Source, kind: str, codec: str, **changes: object) -> Entry:
 
 
 def _audio(source: _Source, codec: str, rule: str, value: int = 0, **changes: object) -> Entry:
-    return _entry(
-        source, AUDIO, codec, rule=RULES[rule], rule_value=value, rate_hz=source.info.sample_rate_hz, **changes
-    )
+    return _entry(source, AUDIO, codec, rule=RULES[rule], rule_value=value, rate_hz=source.info.sample_rate_hz, **changes)
 
 
 def _h264(source: _Source) -> Entry:

@@ -142,9 +142,7 @@ class Schema:
         if indexed:
             data += void_element(SEEK_HEAD_BYTES)
         info_at = len(data)
-        info = (
-            unsigned_element(0x2AD7B1, SCALE_NS) + text_element(0x4D80, APPLICATION) + text_element(0x5741, APPLICATION)
-        )
+        info = unsigned_element(0x2AD7B1, SCALE_NS) + text_element(0x4D80, APPLICATION) + text_element(0x5741, APPLICATION)
         if indexed:
             info += void_element(DURATION_BYTES)
         data += element(_INFO, info)
