@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from mist.commands.progress import Progress
     from mist.commands.sources import OpenInput
     from mist.commands.targets import Target
+    from mist.core.muxer import Muxer
     from mist.formats.containers import Container
+    from mist.formats.tracks import TrackInfo
     from mist.stream.conversion import Conversion, Wishes
 
 _CONVERT = """\
@@ -150,9 +153,16 @@ def run_in(options: argparse.Namespace) -> int:
     """Read a source and write DTSC."""
     from mist.commands.sources import open_input, writable
 
-    container, wishes = writable("dtsc"), wishes_of(options)
+    container, wishes = replace(writable("dtsc"), make_muxer=_exact_dtsc), wishes_of(options)
     with open_input(options.source, options.from_format) as source:
         return _run(source, standard_output(), container, wishes)
+
+
+def _exact_dtsc(tracks: list[TrackInfo]) -> Muxer:
+    """Return a muxer that keeps the microseconds, which readers who do not know of them pass over."""
+    from mist.core.dtsc import DtscMuxer
+
+    return DtscMuxer(tracks, live=False, exact=True)
 
 
 def run_out(options: argparse.Namespace) -> int:
