@@ -108,11 +108,9 @@ def spent(before: Mapping[int, float], after: Mapping[int, float]) -> float:
 
 
 @contextmanager
-def server(
-    streams: Sequence[str] = ("live",), *, sources: Mapping[str, str] | None = None, **protocol: Any
-) -> Iterator[Server]:
+def server(streams: Sequence[str] = ("live",), *, sources: Mapping[str, str] = {}, **protocol: Any) -> Iterator[Server]:
     """Run a server with these streams, published to by anyone, and those of other sources; `protocol` goes into both listeners' options."""
-    wanted = {**dict.fromkeys(streams, "push://"), **(sources or {})}
+    wanted = {**dict.fromkeys(streams, "push://"), **sources}
     folder = Path(tempfile.mkdtemp(prefix="mist-bench-"))
     ports = {name: free_port() for name in ("http", "rtmp", "api")}
     config = {

@@ -12,7 +12,6 @@ from libc.string cimport memcpy
 
 from mist.core.muxer cimport Muxer
 from mist.core.packet cimport DISCONTINUITY, KEYFRAME, NEW_INIT, Packet, PacketView
-from mist.core.shm cimport Segment
 
 from mist.core.shm import create_memory, map_memory
 from mist.errors import LimitExceededError, NotFound

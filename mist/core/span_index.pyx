@@ -15,7 +15,7 @@ from libc.string cimport memset
 from mist.core.demuxer cimport Demuxer
 from mist.core.muxer cimport Muxer
 from mist.core.packet cimport KEYFRAME, PacketView
-from mist.core.shm cimport Segment, fence, load32, load64, store32, store64
+from mist.core.shm cimport fence, load32, load64, store32, store64
 
 from mist.core.shm import create_segment, open_segment
 from mist.errors import LimitExceededError, NotFound

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import weakref
@@ -15,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from mist.core.span import Span, open_span
 from mist.core.span_index import INDEX_SUFFIX, SpanIndex, open_index
-from mist.errors import NotReady, TransportError
+from mist.errors import NotFound, NotReady, TransportError
 from mist.formats.tracks import VIDEO, TrackInfo
 from mist.stream.publisher import stream_prefix
 from mist.stream.reader import StreamReader
@@ -103,7 +104,8 @@ class OnDemandReader:
     def index(self) -> SpanIndex:
         """The index; made anew, it may be shorter for a moment than it was."""
         if self._index.stale:
-            self._index = open_index(index_name(self.reader.instance, self.reader.name))
+            with contextlib.suppress(NotFound):  # between two: the old one will do
+                self._index = open_index(index_name(self.reader.instance, self.reader.name))
         return self._index
 
     @property
@@ -152,7 +154,7 @@ class OnDemandReader:
     async def span(self, number: int) -> LoadedSpan:
         """Return a span, loaded by the stream's input if nobody here has it. A killed input's successor is waited for.
 
-        Raises IndexError, NotReady, and what went wrong with the file.
+        Raises NotFound, NotReady, and what went wrong with the file.
         """
         found = self._used.get(number)
         if found is None:
@@ -184,8 +186,9 @@ class OnDemandReader:
             self._kept.popitem(last=False)
 
     async def _load(self, number: int) -> LoadedSpan:
-        place = self.place(number)
         while True:
+            if not await self.reaches(number):  # a killed input's successor may have to read the file again
+                raise NotFound(f"The stream {self.name} has no span {number}")
             feeder = self.reader.table.pids[1]
             try:
                 fd, note = await self._fetch(number)
@@ -199,7 +202,7 @@ class OnDemandReader:
             span = open_span(fd)
         finally:
             os.close(fd)
-        loaded = LoadedSpan(number, place, span, unpack_tracks(note["tracks"]))
+        loaded = LoadedSpan(number, self.place(number), span, unpack_tracks(note["tracks"]))
         self._used[number] = loaded
         return loaded
 

@@ -66,7 +66,9 @@ def play_all(server: MistServer, output: str, stream: str, target: Path) -> Seen
     return play(server, output, stream, target)
 
 
-@pytest.mark.parametrize("sample", [FILM, PLAIN, Sample("sound", video=()), Sample("silent", audio=())], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "sample", [FILM, PLAIN, Sample("sound", video=()), Sample("silent", audio=())], ids=lambda s: s.name
+)
 def test_all_outputs_equal_the_file(make_server: MakeServer, tmp_path: Path, sample: Sample) -> None:
     source = read_media(sample.flv())
     server = make_server(streams={"film": {"source": str(sample.flv())}})
@@ -326,7 +328,9 @@ def test_a_removed_file_ends_the_stream(make_server: MakeServer, film: Path) -> 
 
 def test_viewers_that_leave_early_leave_nothing(vod: MistServer) -> None:
     def look_in(number: int) -> None:
-        with urllib.request.urlopen(f"{vod.http_url}/film.{('flv', 'ts', 'mp4')[number % 3]}?rate=1", timeout=20) as reply:
+        with urllib.request.urlopen(
+            f"{vod.http_url}/film.{('flv', 'ts', 'mp4')[number % 3]}?rate=1", timeout=20
+        ) as reply:
             reply.read(1000)
 
     with ThreadPoolExecutor(8) as pool:

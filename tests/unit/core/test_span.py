@@ -97,7 +97,13 @@ def test_mux_goes_on_where_it_stopped() -> None:
 
 def test_the_keyframe_before_a_time() -> None:
     span = written(PACKETS)
-    assert [span.key_before(0, time) for time in (-1, 0, 999_999, 1_000_000, 9_000_000)] == [0, 0, 0, 1_000_000, 1_000_000]
+    assert [span.key_before(0, time) for time in (-1, 0, 999_999, 1_000_000, 9_000_000)] == [
+        0,
+        0,
+        0,
+        1_000_000,
+        1_000_000,
+    ]
     assert span.key_before(5, 0) is None
 
 
