@@ -293,6 +293,7 @@ cdef class Mp4Demuxer(Demuxer):
             self.fragments = FragmentReader([(one.track_id, one.defaults) for one in movie.tracks])
             for index in range(self.count):
                 self.fragments.tracks[index].next_ticks = (<TrackReader> self.readers[index]).table.duration_ticks
+                self.fragments.tracks[index].timed = self.fragments.tracks[index].next_ticks > 0
         self.stage = PROBING if self.has_tables() or self.fragments is None else FRAGMENTS
         return 0
 
@@ -523,5 +524,6 @@ cdef class Mp4Demuxer(Demuxer):
         for index in range(self.count):
             track = self.readers[index]
             track.silent = False
+            self.fragments.tracks[index].timed = False
             self.fragments.tracks[index].next_ticks = max(0, track.ticks_until(dts_us) - track.fragment_shift_ticks)
         return 0
