@@ -47,7 +47,7 @@ cdef bint can_follow(object movie, list tables, object tracks) except -1:
     if len(tables) != len(tracks):
         return False
     for table, info in zip(tables, tracks, strict=True):
-        old = table.infos[-1]
+        old = table.info
         if old.type != info.type or old.codec != info.codec or movie.timing(old) != movie.timing(info):
             return False
     return True
@@ -151,7 +151,7 @@ cdef class Mp4FileMuxer(Muxer):
             return False
         self.write_group()
         for table, info in zip(self.tables, tracks, strict=True):
-            if table.infos[-1] != info:
+            if table.info != info:
                 table.infos.append(info)
         return True
 
@@ -272,7 +272,7 @@ cdef class Mp4FileLayout(Muxer):
             return False
         self.end_chunk()
         for table, info in zip(self.tables, tracks, strict=True):
-            if table.infos[-1] != info:
+            if table.info != info:
                 table.infos.append(info)
         return True
 

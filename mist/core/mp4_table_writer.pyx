@@ -114,14 +114,15 @@ cdef class TrackTables:
         cdef size_t size = self.stored_size(packet)
         if size > MAX_SAMPLE_BYTES:
             raise UnsupportedError(f"a packet of {size} bytes is too large for MP4")
+        if self.text:
+            ticks = to_ticks(max(-MAX_TIME_US, min(MAX_TIME_US, packet.dts_us)), self.timescale)
+            return self.add_text(ticks, <uint32_t> size, packet.size)
         ticks = self.decode_ticks(packet.dts_us)
         if self.video and packet.offset_us:
             offset = to_ticks(
                 max(-MAX_TIME_US, min(MAX_TIME_US, packet.dts_us + packet.offset_us)), self.timescale
             ) - ticks
             offset = max(-0x7FFFFFFF, min(0x7FFFFFFF, offset))
-        if self.text:
-            return self.add_text(ticks, <uint32_t> size, packet.size)
         return self.add_sample(ticks, offset, <uint32_t> size, packet.flags & KEYFRAME != 0)
 
     cdef int add_text(self, int64_t ticks, uint32_t size, size_t letters) except -1:
@@ -232,6 +233,11 @@ cdef class TrackTables:
             last = 1
         self.end_ticks += last
         return self.push_duration(1, last)
+
+    @property
+    def info(self):
+        """The track as its newest sample entry says."""
+        return self.infos[len(self.infos) - 1]
 
     # -- What the movie's boxes are made from
 
