@@ -55,6 +55,7 @@ ctypedef struct TrackFigures:
 
 cdef class SpanIndexer(Muxer):
     cdef SpanIndex index
+    cdef Muxer log               # of the packets that are in the index
     cdef Demuxer source
     cdef int main
     cdef int64_t segment_us

@@ -183,9 +183,10 @@ cdef class SpanIndexer(Muxer):
     Attach it to the demuxer that reads the file from its beginning, in its order. Costs no copy of payload.
     """
 
-    def __cinit__(self, SpanIndex index not None, Demuxer source not None, int64_t segment_us):
-        """segment_us: shortest span, microseconds."""
+    def __cinit__(self, SpanIndex index not None, Demuxer source not None, int64_t segment_us, Muxer log=None):
+        """segment_us: shortest span, microseconds. log: gets every packet that the index counts, in the file's order."""
         self.index = index
+        self.log = log
         self.source = source
         self.main = <int> index.header.main
         self.segment_us = segment_us
@@ -289,6 +290,8 @@ cdef class SpanIndexer(Muxer):
                 self.late += 1  # its span is published: nobody will miss what nobody was promised
                 return 0
             span.from_us = packet.dts_us
+        if self.log is not None:
+            self.log.write_view(track, packet)
         span.packets += 1
         span.bytes += packet.size
         span.position = min(span.position, self.source.position)

@@ -6,22 +6,27 @@ The input reads the file once from its beginning into an index in shared memory,
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from mist.core.demuxer import Demuxer
 from mist.core.muxer import Muxer
-from mist.core.span import SpanWriter
+from mist.core.packet_log import PacketLog
+from mist.core.span import SpanWriter, open_span
 from mist.core.span_index import SpanIndex, SpanIndexer, create_index, open_index
 from mist.errors import MistError, NotFound, RemoteProtocolError, TruncatedError, UnsupportedError
 from mist.formats.containers import CONTAINERS, Container, by_file_name, by_first_bytes
 from mist.formats.sniffing import SNIFF_BYTES
 from mist.net.local_file import LocalFile
 from mist.stream.capability import Capability
+from mist.stream.layouts import make_layout
 from mist.stream.names import wildcard_part
-from mist.stream.on_demand import index_name, main_track, pack_tracks
+from mist.stream.on_demand import index_name, main_track, pack_tracks, unpack_tracks
 from mist.stream.services import InputServices
 from mist.stream.span_store import SpanStore
 
@@ -29,6 +34,7 @@ SLICE_SECONDS: Final = 0.004  # of reading ahead for the index, between two look
 REPORT_SECONDS: Final = 0.25  # how often the figures of the tracks are brought up to date meanwhile
 CHECK_SECONDS: Final = 2.0  # how often the file is looked at
 READ_AHEAD_SPANS: Final = 1
+KEPT_LAYOUTS: Final = 4
 MAX_START_BYTES: Final = 64 << 20  # read until the tracks are known
 SPAN_SLACK_BYTES: Final = 64 << 20  # read behind a span's own bytes before it counts as damaged
 MIN_READ_BYTES: Final = 64 << 10
@@ -110,6 +116,10 @@ class FileStream:
         self._versions: list[str] = []
         self._reported = -1
         self._changed = asyncio.Event()
+        self._log = PacketLog()
+        self._sizes_known = False
+        self._logged = asyncio.Event()
+        self._layouts: OrderedDict[str, tuple[int, Mapping[str, Any]]] = OrderedDict()
 
     # -- the index -------------------------------------------------------------------------------------------------
 
@@ -142,7 +152,7 @@ class FileStream:
         scan.demuxer.on_tracks = self._tracks_changed
         self._publish_tracks()
         self._versions = [pack_tracks(scan.demuxer.tracks)]
-        self._indexer = SpanIndexer(self.index, scan.demuxer, self.publisher.limits.segment_us)
+        self._indexer = SpanIndexer(self.index, scan.demuxer, self.publisher.limits.segment_us, self._log)
 
     def _publish_tracks(self) -> None:
         """Make the demuxer's tracks known; their numbers are the same there and in the stream."""
@@ -193,12 +203,29 @@ class FileStream:
             failure = error
         self._indexer.finish()
         self._report()
-        self._release_scan()
+        self._all_logged(self._scan)
         if not self.index.count:
             raise failure or RemoteProtocolError(f"{self.file.path} has no media")
         self.services.log.info(
             "%s: %d spans, %.1f s", self.file.path, self.index.count, (self.index.end_us - self.index[0][0]) / 1e6
         )
+
+    async def log_again(self) -> None:
+        """Read the file once more for the sizes of its packets, which a killed predecessor knew."""
+        scan = self._scan = FileDemuxer(self.file, self.container)
+        scan.index_into(self._log)
+        more = True
+        while more:
+            until = time.monotonic() + SLICE_SECONDS
+            while more and time.monotonic() < until:
+                more = scan.step()
+            await asyncio.sleep(0)
+        self._all_logged(scan)
+
+    def _all_logged(self, scan: FileDemuxer) -> None:
+        self._sizes_known = bool(getattr(scan.demuxer, "sizes_are_exact", True)) and not self.index.versions
+        self._logged.set()
+        self._release_scan()
 
     def _release_scan(self) -> None:
         """Let go of what was only needed for the index; tables that spans are loaded with stay."""
@@ -237,6 +264,26 @@ class FileStream:
         if in_order:
             self.services.loop.call_soon(self._read_ahead, number + 1)
         return span.fileno(), {"tracks": self._versions[self.index[number][6]]}
+
+    async def answer_layout(self, description: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
+        """Return the layout of a file made from the stream, once the whole source was read. Raises UnsupportedError."""
+        await self._logged.wait()
+        if not self._sizes_known:
+            raise UnsupportedError(f"the packets of {self.file.path} are not as long as its index says")
+        key = json.dumps(description, sort_keys=True)
+        found = self._layouts.pop(key, None)
+        if found is None:
+            infos = unpack_tracks(self._versions[0])
+            found = make_layout(description, self._log, self.index, infos, self._first_payload)
+            while len(self._layouts) >= KEPT_LAYOUTS:
+                os.close(self._layouts.popitem(last=False)[1][0])
+        self._layouts[key] = found
+        return found
+
+    def _first_payload(self, track: int) -> bytes:
+        """Return the payload of a track's first packet, b"" if it has none at the beginning."""
+        first = open_span(self.store.get(0).fileno())
+        return next((packet.payload for packet in first.packet_list() if packet.track == track), b"")
 
     def _read_ahead(self, number: int) -> None:
         for ahead in range(number, min(number + READ_AHEAD_SPANS, self.index.count)):
@@ -278,11 +325,12 @@ class FileStream:
 
     async def run(self) -> None:
         """Serve the file until cancelled, or until it is another one."""
-        server = self.services.serve_spans(self.answer)
+        server = self.services.serve_spans(self.answer, self.answer_layout)
         try:
             if self.adopt():
                 self._reported = self.index.count
                 self.publisher.play_on_demand()
+                await self.log_again()
             else:
                 self.open()
                 await self.build()
@@ -290,6 +338,8 @@ class FileStream:
         finally:
             server.close()
             self.store.clear()
+            for fd, _ in self._layouts.values():
+                os.close(fd)
             self.file.close()
 
     async def _watch_file(self) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from mist.errors import MistError, TransportError
@@ -20,8 +20,10 @@ log = logging.getLogger(__name__)
 BACKLOG = 128
 REQUEST_SECONDS = 30.0
 
-# Answers for a span's number: a descriptor that stays the answerer's, and what goes with it. Raises MistError.
+# Both answer with a descriptor that stays the answerer's and what goes with it, and raise MistError: for a span's number at once, for
+# a layout's description (`mist.stream.layouts`) when it is made.
 Answer = Callable[[int], tuple[int, Mapping[str, Any]]]
+AnswerLayout = Callable[[Mapping[str, Any]], Awaitable[tuple[int, Mapping[str, Any]]]]
 
 
 def socket_path(instance: Instance, pid: int) -> str:
@@ -32,10 +34,18 @@ def socket_path(instance: Instance, pid: int) -> str:
 class SpanServer:
     """The input's end: takes connections of workers and answers them, one request after the other."""
 
-    def __init__(self, instance: Instance, loop: asyncio.AbstractEventLoop, answer: Answer) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        loop: asyncio.AbstractEventLoop,
+        answer: Answer,
+        answer_layout: AnswerLayout | None = None,
+    ) -> None:
         """Listen. Raises OSError."""
         self._loop = loop
         self._answer = answer
+        self._answer_layout = answer_layout
+        self._tasks: set[asyncio.Task[None]] = set()
         self._path = socket_path(instance, os.getpid())
         self._channels: set[Channel] = set()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -61,16 +71,30 @@ class SpanServer:
     def _asked(self, channel: Channel, message: Message, fds: list[int]) -> None:
         close_all(fds)
         number = message.get("id")
+        if "layout" in message and self._answer_layout is not None:
+            task = self._loop.create_task(self._lay_out(channel, number, self._answer_layout(message["layout"])))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return
         try:
             fd, note = self._answer(int(message["span"]))
         except MistError as error:
             log.warning("Span %s: %s", message.get("span"), error)
-            channel.send({"id": number, "error": type(error).__name__, "text": str(error)})
+            _refuse(channel, number, error)
             return
-        copy = os.dup(fd)
-        channel.send({"id": number, **note}, (copy,), close=(copy,))
+        _send(channel, number, fd, note)
+
+    async def _lay_out(self, channel: Channel, number: Any, answer: Awaitable[tuple[int, Mapping[str, Any]]]) -> None:
+        try:
+            fd, note = await answer
+        except MistError as error:
+            _refuse(channel, number, error)
+            return
+        _send(channel, number, fd, note)
 
     def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
         for channel in self._channels:
@@ -78,6 +102,15 @@ class SpanServer:
         self._channels.clear()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
+
+
+def _send(channel: Channel, number: Any, fd: int, note: Mapping[str, Any]) -> None:
+    copy = os.dup(fd)
+    channel.send({"id": number, **note}, (copy,), close=(copy,))
+
+
+def _refuse(channel: Channel, number: Any, error: MistError) -> None:
+    channel.send({"id": number, "error": type(error).__name__, "text": str(error)})
 
 
 class SpanClient:
@@ -91,8 +124,10 @@ class SpanClient:
         self._last_id = 0
         self._pending: dict[int, asyncio.Future[tuple[int, Message]]] = {}
 
-    async def fetch(self, number: int) -> tuple[int, Mapping[str, Any]]:
-        """Return the descriptor of a span, which the caller owns, and what came with it.
+    async def fetch(self, wanted: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
+        """Return the descriptor of what is wanted, {"span": number} or {"layout": description}, and what came with it.
+
+        The descriptor is the caller's.
 
         Raises TransportError when the input is gone, or what it answered.
         """
@@ -102,11 +137,11 @@ class SpanClient:
         future: asyncio.Future[tuple[int, Message]] = self._loop.create_future()
         self._pending[request] = future
         try:
-            channel.send({"id": request, "span": number})
+            channel.send({**wanted, "id": request})
             async with asyncio.timeout(REQUEST_SECONDS):
                 return await future
         except TimeoutError:
-            raise MistError(f"The input did not load a span in {REQUEST_SECONDS:.0f} s") from None
+            raise MistError(f"The input did not answer in {REQUEST_SECONDS:.0f} s") from None
         finally:
             self._pending.pop(request, None)
 

@@ -16,18 +16,22 @@ from typing import Any, Final, NamedTuple
 
 from mist.core.span import Span, open_span
 from mist.core.span_index import INDEX_SUFFIX, SpanIndex, open_index
-from mist.errors import NotFound, NotReady, TransportError
+from mist.errors import NotFound, NotReady, TransportError, UnsupportedError
 from mist.formats.tracks import VIDEO, TrackInfo
+from mist.stream.layouts import Layout, open_layout
 from mist.stream.publisher import stream_prefix
 from mist.stream.reader import StreamReader
 from mist.stream.state import StreamStatus, TrackState
 
 KEPT_SPANS: Final = 4  # that nobody uses any more, for the next who wants them
+KEPT_LAYOUTS: Final = 2
+WHOLE_WAIT_S: Final = 2.0  # for the whole index, when a length is wanted
 INPUT_WAIT_S: Final = 20.0  # for a new input, after one was killed, or for the first one's index to grow
 ENDED: Final = frozenset({StreamStatus.OFF, StreamStatus.SHUTDOWN, StreamStatus.INVALID})
 
-# fetch(number): asks the stream's input; returns a descriptor, which the caller owns, and what came with it.
-Fetch = Callable[[int], Awaitable[tuple[int, Mapping[str, Any]]]]
+# fetch({"span": number} or {"layout": description}): asks the stream's input; returns a descriptor, which the caller owns, and what
+# came with it.
+Fetch = Callable[[Mapping[str, Any]], Awaitable[tuple[int, Mapping[str, Any]]]]
 # wait(condition, seconds): returns when the condition is true, which is looked at whenever the stream has something new.
 Wait = Callable[[Callable[[], bool], float], Awaitable[bool]]
 
@@ -88,6 +92,7 @@ class OnDemandReader:
         self._fetch = fetch
         self._wait = wait
         self._index = open_index(index_name(reader.instance, reader.name))
+        self._layouts: dict[tuple[object, ...], Layout] = {}
         self._loading: dict[int, asyncio.Future[LoadedSpan]] = {}
         self._used: weakref.WeakValueDictionary[int, LoadedSpan] = weakref.WeakValueDictionary()
         self._kept: OrderedDict[int, LoadedSpan] = OrderedDict()
@@ -186,18 +191,7 @@ class OnDemandReader:
             self._kept.popitem(last=False)
 
     async def _load(self, number: int) -> LoadedSpan:
-        while True:
-            if not await self.reaches(number):  # a killed input's successor may have to read the file again
-                raise NotFound(f"The stream {self.name} has no span {number}")
-            feeder = self.reader.table.pids[1]
-            try:
-                fd, note = await self._fetch(number)
-                break
-            except TransportError:
-                if not await self._wait(lambda gone=feeder: self._has_input(gone), INPUT_WAIT_S):  # type: ignore[misc]
-                    raise NotReady(f"The input of the stream {self.name} is gone") from None
-                if self.reader.status() in ENDED:
-                    raise NotReady(f"The stream {self.name} has ended") from None
+        fd, note = await self._ask({"span": number}, number)
         try:
             span = open_span(fd)
         finally:
@@ -205,6 +199,43 @@ class OnDemandReader:
         loaded = LoadedSpan(number, self.place(number), span, unpack_tracks(note["tracks"]))
         self._used[number] = loaded
         return loaded
+
+    async def _ask(self, wanted: Mapping[str, Any], number: int) -> tuple[int, Mapping[str, Any]]:
+        """Ask the input, or its successor, once its index has a span."""
+        while True:
+            if not await self.reaches(number):  # a killed input's successor may have to read the file again
+                raise NotFound(f"The stream {self.name} has no span {number}")
+            feeder = self.reader.table.pids[1]
+            try:
+                return await self._fetch(wanted)
+            except TransportError:
+                if not await self._wait(lambda gone=feeder: self._has_input(gone), INPUT_WAIT_S):  # type: ignore[misc]
+                    raise NotReady(f"The input of the stream {self.name} is gone") from None
+                if self.reader.status() in ENDED:
+                    raise NotReady(f"The stream {self.name} has ended") from None
+
+    async def layout(self, kind: str, indexes: list[int], from_us: int | None, to_us: int | None) -> Layout | None:
+        """Return how a whole file of some tracks is laid out, or None where its length cannot be known.
+
+        kind: of `mist.stream.layouts`. from_us, to_us: decode times between which packets are in it, None for no bound.
+        Waits a moment for the whole index; while that grows there is no length.
+        """
+        if not self.complete:
+            await self._wait(lambda: self.complete or self.reader.status() in ENDED, WHOLE_WAIT_S)
+        if not self.complete or not len(self):
+            return None
+        wanted = (kind, tuple(indexes), from_us, to_us)
+        found = self._layouts.get(wanted)
+        if found is None:
+            description = {"kind": kind, "indexes": indexes, "from_us": from_us, "to_us": to_us}
+            try:
+                fd, note = await self._ask({"layout": description}, 0)
+            except UnsupportedError:
+                return None
+            found = self._layouts[wanted] = open_layout(fd, note)
+            while len(self._layouts) > KEPT_LAYOUTS:
+                del self._layouts[next(iter(self._layouts))]
+        return found
 
     def _has_input(self, gone: int) -> bool:
         """Tell whether another input than the one that is gone serves the stream, or it has ended."""

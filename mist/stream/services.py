@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -98,11 +98,15 @@ class InputServices(Protocol):
     request: Mapping[str, Any]  # what came with it
     state: bytes
 
-    def serve_spans(self, answer: Callable[[int], tuple[int, Mapping[str, Any]]]) -> Closable:
-        """Let workers ask for spans of the stream.
+    def serve_spans(
+        self,
+        answer: Callable[[int], tuple[int, Mapping[str, Any]]],
+        answer_layout: Callable[[Mapping[str, Any]], Awaitable[tuple[int, Mapping[str, Any]]]],
+    ) -> Closable:
+        """Let workers ask for spans of the stream, and for the layout of whole files made from them.
 
         answer: returns for a span's number the descriptor of its memory, which stays the input's, and {"tracks": its tracks as
-        text}; raises MistError, whose text the viewer is told.
+        text}. answer_layout: the same for a description (`mist.stream.layouts`). Both raise MistError, whose text the viewer is told.
         """
         ...
 

@@ -365,3 +365,37 @@ def test_segments_come_from_the_cache_the_second_time(vod: MistServer) -> None:
     part = vod.get("/hls/film/0_1/index.m3u8?start=10000&stop=20000").decode()
     assert part.count("#EXTINF") == 5 and "ENDLIST" in part
     assert json.loads(vod.get("/json_film.js"))["type"] == "vod"
+
+
+def test_mp4_is_a_file_of_known_length_in_ranges(vod: MistServer, film: Path, tmp_path: Path) -> None:
+    whole = vod.get("/film.mp4")
+    url = f"{vod.http_url}/film.mp4"
+    with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=20) as reply:
+        assert int(reply.headers["Content-Length"]) == len(whole) and reply.headers["Accept-Ranges"] == "bytes"
+    for begin, end in ((0, 0), (0, 40), (30_000, 700_000), (5, len(whole) - 1), (len(whole) - 100, len(whole) - 1)):
+        request = urllib.request.Request(url, headers={"Range": f"bytes={begin}-{end}"})
+        with urllib.request.urlopen(request, timeout=20) as reply:
+            assert reply.status == 206 and reply.headers["Content-Range"] == f"bytes {begin}-{end}/{len(whole)}"
+            assert reply.read() == whole[begin : end + 1]
+    request = urllib.request.Request(url, headers={"Range": f"bytes={len(whole)}-"})
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=20)
+    with caught.value as error:
+        assert error.code == 416 and error.headers["Content-Range"] == f"bytes */{len(whole)}"
+    assert vod.get("/film.3gp")[8:12] == b"3gp6"
+    assert b"moof" in vod.get("/film.fmp4")[:4000] and b"moof" not in whole[:4000]
+
+
+def test_ranges_go_on_after_the_input_was_killed(vod: MistServer) -> None:
+    whole = vod.get("/film.mp4")
+    os.kill(vod.processes_titled("mist: input film")[0].pid, signal.SIGKILL)
+    assert vod.get("/film.mp4") == whole
+
+
+def test_a_browser_like_client_seeks_in_an_mp4(vod: MistServer) -> None:
+    """FFmpeg jumps to the end of a file over HTTP by ranges."""
+    seek = ("-v", "error", "-read_intervals", "28%+#1", "-show_packets", "-of", "json")
+    done = run([find_tool("ffprobe"), *seek, f"{vod.http_url}/film.mp4"], 30)
+    assert not done.stderr
+    packets = json.loads(done.stdout)["packets"]
+    assert packets and float(packets[0]["pts_time"]) >= 25.0

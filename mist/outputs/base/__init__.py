@@ -6,14 +6,18 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from mist.core.muxer import Muxer
 from mist.errors import NoSuitableTrack, NotFound, NotReady
 from mist.formats.tracks import TrackInfo
-from mist.outputs.base.on_demand import OnDemandSender, begin
+from mist.net.http_messages import parse_range
+from mist.outputs.base.on_demand import OnDemandSender, Sender, begin, time_window
+from mist.outputs.base.whole_file import SMALL_BYTES, FileSender
 from mist.stream.capability import Capability, discover, listener_options
-from mist.stream.parameters import PlaybackParameters
+from mist.stream.on_demand import OnDemandReader
+from mist.stream.parameters import UNLIMITED_RATE, PlaybackParameters
 from mist.stream.reader import StreamReader
 from mist.stream.selectors import select_tracks
 from mist.stream.services import ConnectionRecord, OutputServices
@@ -139,9 +143,18 @@ class ProgressiveOutput:
     """An endless HTTP reply in one format: FLV, TS, MP4 and their like are each a capability and a muxer."""
 
     def __init__(
-        self, capability: Capability, content_type: str, make_muxer: Callable[[str, list[TrackInfo]], Muxer]
+        self,
+        capability: Capability,
+        content_type: str,
+        make_muxer: Callable[[str, list[TrackInfo]], Muxer],
+        layouts: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Make_muxer: called with the stream's name and the tracks, raises UnsupportedError."""
+        """Make an output.
+
+        make_muxer: called with the stream's name and the tracks, raises UnsupportedError. layouts: for suffixes of the URL the kind of
+        file (`mist.stream.layouts`) as which an on-demand stream is sent, with a length and in ranges.
+        """
+        self.layouts = layouts
         self.capability = capability
         self.content_type = content_type
         self.make_muxer = make_muxer
@@ -188,8 +201,13 @@ class ProgressiveOutput:
         """Answer with an on-demand stream; whatever is wrong is told before the reply begins."""
         reader = choice.reader
         media = services.on_demand(reader)
+        kind = self.layouts.get(request.path[request.path.rfind(".") :], "")
+        if kind and await self.deliver_file(services, request, response, parameters, choice, headers, media, kind):
+            return
         beginning = await begin(media, choice.indexes, parameters, time.time_ns() // 1000)
-        sender = OnDemandSender(media, choice.indexes, lambda tracks: self.make_muxer(reader.name, tracks), beginning)
+        sender = OnDemandSender(
+            media, choice.indexes, lambda tracks: self.make_muxer(reader.name, tracks), beginning, parameters
+        )
         if request.method == "HEAD":
             response.send(200, b"", self.content_type, headers)
             services.close_stream(reader)
@@ -197,22 +215,74 @@ class ProgressiveOutput:
         chunked = not request.http10
         if chunked:
             headers = {**headers, "Transfer-Encoding": "chunked"}
-        record = self._take_record(request, response, reader)
-        fd, head = response.take_socket(200, self.content_type, headers)
+        self._hand_over(services, request, response, reader, sender, 200, headers, chunked=chunked)
+
+    async def deliver_file(
+        self,
+        services: OutputServices,
+        request: Any,
+        response: Any,
+        parameters: PlaybackParameters,
+        choice: Choice,
+        headers: Mapping[str, str],
+        media: OnDemandReader,
+        kind: str,
+    ) -> bool:
+        """Answer with a file of known length, or the range of it that is asked for; False where the length is not known.
+
+        Raises RangeNotSatisfiable.
+        """
+        if parameters.rate_given and parameters.rate != UNLIMITED_RATE:
+            return False
+        window = await time_window(media, choice.indexes, parameters, time.time_ns() // 1000)
+        layout = await media.layout(kind, choice.indexes, window.get("from_us"), window.get("to_us"))
+        if layout is None:
+            return False
+        headers = {**headers, "Accept-Ranges": "bytes"}
+        wanted = parse_range(request.headers.get("range", ""), layout.size)
+        begin_at, end = wanted or (0, layout.size)
+        if wanted is not None:
+            headers["Content-Range"] = f"bytes {begin_at}-{end - 1}/{layout.size}"
+        status = 206 if wanted is not None else 200
+        sender = FileSender(media, choice.indexes, layout, begin_at, end, window)
+        if end - begin_at > SMALL_BYTES:
+            headers["Content-Length"] = str(end - begin_at)
+            self._hand_over(services, request, response, choice.reader, sender, status, headers, chunked=False)
+            return True
+        if response.record is not None:
+            self._describe(response.record, request, choice.reader)
+        response.send(status, await sender.whole(), self.content_type, headers)
+        services.close_stream(choice.reader)
+        return True
+
+    def _hand_over(
+        self,
+        services: OutputServices,
+        request: Any,
+        response: Any,
+        reader: StreamReader,
+        sender: Sender,
+        status: int,
+        headers: Mapping[str, str],
+        *,
+        chunked: bool,
+    ) -> None:
+        """Let a sender have the connection's socket."""
+        record: ConnectionRecord = response.take_record()
+        fd, head = response.take_socket(status, self.content_type, headers)
+        self._describe(record, request, reader)
 
         def closed() -> None:
             record.close()
             services.close_stream(reader)
 
-        sender.start(services, fd, head, record, parameters, closed, chunked=chunked)
+        sender.start(services, fd, head, record, closed, chunked=chunked)
 
-    def _take_record(self, request: Any, response: Any, reader: StreamReader) -> ConnectionRecord:
-        """Return the connection's record, which now says what is played."""
-        record: ConnectionRecord = response.take_record()
+    def _describe(self, record: ConnectionRecord, request: Any, reader: StreamReader) -> None:
+        """Let a connection's record say what is played."""
         record.set_connector(self.capability.name)
         record.set_stream(reader.name)
         record.set_token(request.token)
-        return record
 
     def deliver(
         self,
@@ -226,8 +296,9 @@ class ProgressiveOutput:
         """Hand the connection's socket to the fan-out."""
         reader = choice.reader
         pace = own_pace(parameters, choice)
-        record = self._take_record(request, response, reader)
+        record = response.take_record()
         fd, head = response.take_socket(200, self.content_type, headers)
+        self._describe(record, request, reader)
 
         def closed(reason: str) -> None:
             record.close()

@@ -63,34 +63,38 @@ async def begin(
     return Beginning(loaded, loaded.place.from_us if key_us is None else key_us, stop_us)
 
 
-class OnDemandSender:
-    """Sends one viewer what it asked for."""
+async def time_window(
+    media: OnDemandReader, indexes: list[int], parameters: PlaybackParameters, now_unix_us: int
+) -> dict[str, int]:
+    """Return the decode times that a viewer asked for as "from_us" and "to_us", as far as it did. Errors as `begin`."""
+    asked = (
+        parameters.start_us,
+        parameters.stop_us,
+        parameters.start_unix_s,
+        parameters.stop_unix_s,
+        parameters.duration_us,
+    )
+    if not any(one is not None for one in asked):
+        return {}
+    found = await begin(media, indexes, parameters, now_unix_us)
+    window = {"from_us": found.from_us, "to_us": found.to_us}
+    return {name: time_us for name, time_us in window.items() if time_us is not None}
 
-    def __init__(
-        self,
-        media: OnDemandReader,
-        indexes: list[int],
-        make_muxer: Callable[[list[TrackInfo]], Muxer],
-        beginning: Beginning,
-    ) -> None:
-        """Make the muxer. Raises UnsupportedError, NoSuitableTrack."""
-        self._media = media
-        self._indexes = indexes
-        self._beginning = beginning
-        self._infos = self._infos_of(beginning.loaded)
-        self._muxer = make_muxer(self._infos)
+
+class Sender:
+    """Sends one viewer media over a socket that was taken from its response, waiting for it as it takes them."""
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+        self.position_us = 0
         self._socket: socket.socket
         self._loop: asyncio.AbstractEventLoop
         self._record: ConnectionRecord
-        self._rate = UNLIMITED_RATE
-        self._ahead_us = AHEAD_US
-        self._began_at = 0.0
         self._chunked = False
 
-    def _infos_of(self, loaded: LoadedSpan) -> list[TrackInfo]:
-        if max(self._indexes) >= len(loaded.infos):
-            raise NoSuitableTrack(f"The stream {self._media.name} has lost a track")
-        return [loaded.infos[index] for index in self._indexes]
+    async def send_media(self) -> None:
+        """Send everything, with `send`."""
+        raise NotImplementedError
 
     def start(
         self,
@@ -98,7 +102,6 @@ class OnDemandSender:
         fd: int,
         head: bytes,
         record: ConnectionRecord,
-        parameters: PlaybackParameters,
         on_close: Callable[[], None],
         *,
         chunked: bool,
@@ -110,10 +113,6 @@ class OnDemandSender:
         self._chunked = chunked
         self._loop = services.loop
         self._record = record
-        if parameters.rate_given:
-            self._rate = parameters.rate
-        if parameters.buffer_us is not None:
-            self._ahead_us = parameters.buffer_us
         sock = self._socket = socket.socket(fileno=fd)
         sock.setblocking(False)
         task = services.loop.create_task(self._run(head))
@@ -135,16 +134,65 @@ class OnDemandSender:
 
     def _log_end(self, error: BaseException) -> None:
         if isinstance(error, (MistError, OSError)):
-            log.info("A viewer of %s ends: %s", self._media.name, error)
+            log.info("A viewer of %s ends: %s", self.stream, error)
         else:
-            log.error("A viewer of %s failed", self._media.name, exc_info=error)
+            log.error("A viewer of %s failed", self.stream, exc_info=error)
 
     async def _run(self, head: bytes) -> None:
+        await self._send_bytes(head)
+        await self.send_media()
+        if self._chunked:
+            await self._send_bytes(LAST_CHUNK)
+
+    async def send(self, data: bytes) -> None:
+        """Send media. Raises WriteStalled, OSError."""
+        if data:
+            await self._send_bytes(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+            self._record.set_position(self.position_us)
+
+    async def _send_bytes(self, data: bytes) -> None:
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                await self._loop.sock_sendall(self._socket, data)
+        except TimeoutError:
+            raise WriteStalled(f"the viewer took nothing for {STALL_SECONDS:.0f} s") from None
+        self._record.add_bytes(len(data), 0)
+
+
+class OnDemandSender(Sender):
+    """Sends one viewer what it asked for, in the format of a muxer of its own."""
+
+    def __init__(
+        self,
+        media: OnDemandReader,
+        indexes: list[int],
+        make_muxer: Callable[[list[TrackInfo]], Muxer],
+        beginning: Beginning,
+        parameters: PlaybackParameters,
+    ) -> None:
+        """Make the muxer. Raises UnsupportedError, NoSuitableTrack."""
+        super().__init__(media.name)
+        self._media = media
+        self._indexes = indexes
+        self._beginning = beginning
+        self._infos = self._infos_of(beginning.loaded)
+        self._muxer = make_muxer(self._infos)
+        self._rate = parameters.rate if parameters.rate_given else UNLIMITED_RATE
+        self._ahead_us = AHEAD_US if parameters.buffer_us is None else parameters.buffer_us
+        self._began_at = 0.0
+
+    def _infos_of(self, loaded: LoadedSpan) -> list[TrackInfo]:
+        if max(self._indexes) >= len(loaded.infos):
+            raise NoSuitableTrack(f"The stream {self._media.name} has lost a track")
+        return [loaded.infos[index] for index in self._indexes]
+
+    async def send_media(self) -> None:
+        """Send from the beginning to the end that was asked for."""
         beginning = self._beginning
         loaded = beginning.loaded
         self._began_at = self._loop.time()
-        await self._send_bytes(head)
-        await self._send(self._muxer.header(beginning.start_us))
+        self.position_us = beginning.start_us
+        await self.send(self._muxer.header(beginning.start_us))
         new_init = False
         while True:
             await self._send_span(loaded, new_init)
@@ -161,9 +209,7 @@ class OnDemandSender:
                 if not self._muxer.set_tracks(infos):
                     raise MistError("the tracks change, which the format cannot follow", reason="CLEAN_EOF")
         self._finish_muxer()
-        await self._send(self._muxer.take_output())
-        if self._chunked:
-            await self._send_bytes(LAST_CHUNK)
+        await self.send(self._muxer.take_output())
 
     def _finish_muxer(self) -> None:
         finish: Callable[[], None] | None = getattr(self._muxer, "finish", None)
@@ -186,10 +232,9 @@ class OnDemandSender:
             )
             if number == len(span):
                 self._media.prepare(loaded.number + 1)
-            position_us = span.time_of(number - 1)
-            await self._send(self._muxer.take_output())
-            self._record.set_position(position_us)
-            await self._pace(position_us)
+            self.position_us = span.time_of(number - 1)
+            await self.send(self._muxer.take_output())
+            await self._pace(self.position_us)
 
     async def _pace(self, position_us: int) -> None:
         if self._rate == UNLIMITED_RATE:
@@ -198,16 +243,3 @@ class OnDemandSender:
         early = self._began_at + media_us / 1e6 / self._rate - self._loop.time()
         if early > 0:
             await asyncio.sleep(early)
-
-    async def _send(self, data: bytes) -> None:
-        """Send media."""
-        if data:
-            await self._send_bytes(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
-
-    async def _send_bytes(self, data: bytes) -> None:
-        try:
-            async with asyncio.timeout(STALL_SECONDS):
-                await self._loop.sock_sendall(self._socket, data)
-        except TimeoutError:
-            raise WriteStalled(f"the viewer took nothing for {STALL_SECONDS:.0f} s") from None
-        self._record.add_bytes(len(data), 0)

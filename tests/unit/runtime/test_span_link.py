@@ -50,11 +50,11 @@ def test_spans_travel_as_descriptors(instance: Instance) -> None:
         server = SpanServer(instance, loop, answer)
         client = SpanClient(instance, loop, os.getpid)
         kept.update({number: memory(b"span %d" % number) for number in range(3)})
-        found = await asyncio.gather(*(client.fetch(number) for number in (2, 0, 1, 2)))
+        found = await asyncio.gather(*(client.fetch({"span": number}) for number in (2, 0, 1, 2)))
         assert [os.pread(fd, 100, 0) for fd, _ in found] == [b"span 2", b"span 0", b"span 1", b"span 2"]
         assert [note["tracks"] for _, note in found] == ["of 2", "of 0", "of 1", "of 2"]
         with pytest.raises(NotFound, match="no span -1"):
-            await client.fetch(-1)
+            await client.fetch({"span": -1})
         for fd, _ in found:
             os.close(fd)
         for fd in kept.values():
@@ -71,7 +71,7 @@ def test_without_an_input_there_is_a_transport_error(instance: Instance) -> None
         loop = asyncio.get_running_loop()
         client = SpanClient(instance, loop, lambda: 1)
         with pytest.raises(TransportError, match="not there"):
-            await client.fetch(0)
+            await client.fetch({"span": 0})
         client.close()
 
     run(work())
@@ -83,13 +83,13 @@ def test_an_input_that_goes_away_fails_what_waits_and_its_successor_is_found(ins
         server = SpanServer(instance, loop, answer)
         client = SpanClient(instance, loop, os.getpid)
         kept[0] = memory(b"x")
-        os.close((await client.fetch(0))[0])
-        waiting = asyncio.ensure_future(client.fetch(0))
+        os.close((await client.fetch({"span": 0}))[0])
+        waiting = asyncio.ensure_future(client.fetch({"span": 0}))
         server.close()
         with pytest.raises(TransportError):
             await waiting
         server = SpanServer(instance, loop, answer)
-        fd, _ = await client.fetch(0)
+        fd, _ = await client.fetch({"span": 0})
         assert os.pread(fd, 10, 0) == b"x"
         os.close(fd)
         os.close(kept.pop(0))
@@ -109,7 +109,7 @@ def test_an_unknown_error_is_still_a_mist_error(instance: Instance) -> None:
         server = SpanServer(instance, loop, refuse)
         client = SpanClient(instance, loop, os.getpid)
         with pytest.raises(MistError, match="broken"):
-            await client.fetch(0)
+            await client.fetch({"span": 0})
         client.close()
         server.close()
 

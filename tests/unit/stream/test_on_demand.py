@@ -56,7 +56,8 @@ class Film:
             self.indexer.write(audio(number * 2))
             self.frames = number + 1
 
-    async def fetch(self, number: int) -> tuple[int, Mapping[str, Any]]:
+    async def fetch(self, wanted: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
+        number = int(wanted["span"])
         self.fetched.append(number)
         if self.hold is not None:
             await self.hold.wait()
