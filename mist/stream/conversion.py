@@ -226,9 +226,12 @@ class Conversion:
             followed = self._filter.set_tracks(list(infos))
         except (UnsupportedError, LimitExceededError):
             followed = False
-        if not followed:
-            place = next(place for place, info in enumerate(infos) if info != before[place])
-            raise UnsupportedError(
-                f"{describe(self._indexes[place], before[place])} changes after {self.position_us / 1e6:.3f} s in a way "
-                f"that {self._container.name} cannot follow; stop there, and start anew from there into another file"
-            )
+        if followed:
+            return
+        for place, index in enumerate(self._indexes):  # files may end with new init data that nothing follows
+            if infos[place] != before[place]:
+                self._filter.refuse(
+                    index,
+                    f"{describe(index, before[place])} changes after {self.position_us / 1e6:.3f} s in a way that "
+                    f"{self._container.name} cannot follow; stop there, and start anew from there into another file",
+                )
