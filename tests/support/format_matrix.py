@@ -173,11 +173,10 @@ def convert_file(source: Path, read: str, target: Path, written: str) -> Convers
     assert origin is not None and origin.make_demuxer is not None and row is not None
     conversion = Conversion(origin.make_demuxer(), row, Wishes())
     data = memoryview(source.read_bytes())
-    made = bytearray()
     while (wanted := conversion.want()) is not None:
-        made += conversion.feed(data[wanted[0] : wanted[0] + wanted[1]])
-    rest, patches = conversion.finish()
-    made += rest
+        conversion.feed(data[wanted[0] : wanted[0] + wanted[1]])
+    patches = conversion.finish()
+    made = bytearray(conversion.output.take())
     for position, patch in patches:
         made[position : position + len(patch)] = patch
     target.write_bytes(made)
