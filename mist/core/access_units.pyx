@@ -1,0 +1,330 @@
+"""Access units out of elementary streams that come in pieces: the face of all readers, audio frames, AV1, and what needs no splitting.
+
+A reader takes the payloads of a stream's PES packets and gives its access units, each with the mark of the PES packet in which it begins.
+Readers of H.264, HEVC and MPEG-2 video are in `picture_readers`.
+Specs: ISO/IEC 13818-1 section 2.4.3.7 (to which access unit a time belongs); AOM "Carriage of AV1 in MPEG-2 TS" section 3.2.
+"""
+
+cimport cython
+from libc.stdint cimport uint8_t
+from libc.string cimport memmove
+
+from mist.core.audio_frames cimport (
+    FRAME_BROKEN,
+    FRAME_FOUND,
+    FRAME_MORE,
+    AudioFrame,
+    FrameFunction,
+    ac3_frame,
+    adts_frame,
+    dts_frame,
+    loas_frame,
+    mpeg_audio_frame,
+    opus_frame,
+    sized_frame,
+)
+from mist.core.buffer cimport ByteBuffer
+from mist.core.latm cimport LatmReader
+from mist.core.nal cimport NalUnit, next_annexb
+
+from mist.errors import LocalProtocolError
+
+cdef enum:
+    OBU_SEQUENCE_HEADER = 1
+    OBU_TEMPORAL_DELIMITER = 2
+    OBU_FRAME_HEADER = 3
+    OBU_FRAME = 6
+    OBU_TILE_LIST = 8
+    OBU_PADDING = 15
+
+
+cdef class UnitReader:
+    """Bytes of one elementary stream in, access units out. `at` and marks count in `raw`, which loses its start as it is read."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.raw = ByteBuffer()
+        self.at = 0
+        self.mark_count = 0
+
+    cdef int add_mark(self, const Mark* mark) except -1:
+        """Remember that a PES packet begins at the end of what is there. Its place is set here."""
+        cdef Mark* kept
+        if self.mark_count == MAX_MARKS:
+            self.mark_count -= 1
+            memmove(&self.marks[0], &self.marks[1], self.mark_count * sizeof(Mark))
+        kept = &self.marks[self.mark_count]
+        kept[0] = mark[0]
+        kept.place = self.raw.size
+        kept.used = False
+        self.mark_count += 1
+        return 0
+
+    cdef int append(self, const uint8_t* data, size_t size) except -1:
+        """Take bytes; units given before are gone."""
+        cdef int number
+        cdef size_t left
+        if self.at:
+            left = self.raw.size - self.at
+            if left:
+                memmove(self.raw.data, self.raw.data + self.at, left)
+            self.raw.size = left
+            for number in range(self.mark_count):
+                self.marks[number].place -= min(self.at, self.marks[number].place)
+            self.at = 0
+        return self.raw.append(data, size)
+
+    cdef int take_mark(self, size_t place, Mark* mark) noexcept:
+        """Set mark to that of the PES packet in which a place is; it is stamped only the first time."""
+        cdef int number = self.mark_count - 1
+        while number >= 0 and self.marks[number].place > place:
+            number -= 1
+        if number < 0:
+            mark.stamped = False
+            mark.position = -1
+            return 0
+        mark[0] = self.marks[number]
+        mark.stamped = mark.stamped and not mark.used
+        self.marks[number].used = True
+        if number:
+            self.mark_count -= number
+            memmove(&self.marks[0], &self.marks[number], self.mark_count * sizeof(Mark))
+        return 0
+
+    cdef void reset(self) noexcept:
+        """Forget everything: bytes are missing, or come from elsewhere."""
+        self.raw.clear()
+        self.at = 0
+        self.mark_count = 0
+
+    cdef bint begins(self, const uint8_t* data, size_t size) noexcept:
+        """Tell whether a PES packet's payload begins with an access unit, as far as can be seen."""
+        return True
+
+    cdef bint next(self, int state, Unit* unit) except -1:
+        """Set unit to the next access unit that is complete; False: there is none."""
+        raise NotImplementedError
+
+
+cdef inline void plain_unit(Unit* unit, const uint8_t* data, size_t size) noexcept:
+    unit.data = unit.whole = data
+    unit.size = unit.whole_size = size
+    unit.keyframe = True
+    unit.setup = False
+    unit.samples = unit.rate_hz = unit.channels = 0
+
+
+@cython.final
+cdef class WholeReader(UnitReader):
+    """Streams in which each PES packet is one unit."""
+
+    cdef bint next(self, int state, Unit* unit) except -1:
+        if state == OPEN or self.at >= self.raw.size:
+            return False
+        plain_unit(unit, self.raw.data + self.at, self.raw.size - self.at)
+        self.take_mark(self.at, &unit.mark)
+        self.at = self.raw.size
+        return True
+
+
+# -- AV1 ----------------------------------------------------------------------------------------------------------------
+
+
+@cython.final
+cdef class Av1Reader(UnitReader):
+    """AV1: each PES packet is one temporal unit, its OBUs with start codes, or in the low-overhead form."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.plain = ByteBuffer()
+        self.unit = ByteBuffer()
+
+    cdef bint next(self, int state, Unit* unit) except -1:
+        cdef size_t begin = self.at
+        if state == OPEN or begin >= self.raw.size:
+            return False
+        self.at = self.raw.size
+        self.take_mark(begin, &unit.mark)
+        self.unit.clear()
+        self.key = self.has_frame = self.has_sequence_header = False
+        self.convert(self.raw.data + begin, self.raw.size - begin)
+        if not self.unit.size or not self.has_frame:
+            return False
+        plain_unit(unit, self.unit.data, self.unit.size)
+        unit.keyframe = self.key
+        unit.setup = self.has_sequence_header
+        return True
+
+    cdef int convert(self, const uint8_t* data, size_t size) except -1:
+        """Append the OBUs of a temporal unit to `unit`; what follows a broken one is left out."""
+        cdef NalUnit nal
+        cdef size_t offset = 0
+        cdef size_t used = 1
+        if size >= 3 and data[0] == 0 and data[1] == 0 and (data[2] == 1 or (size > 3 and data[2] == 0 and data[3] == 1)):
+            while next_annexb(data, size, &offset, &nal):
+                self.plain.clear()
+                unescape(self.plain, nal.data, nal.size)
+                self.obu(self.plain.data, self.plain.size)
+            return 0
+        while offset < size and used:
+            used = self.obu(data + offset, size - offset)
+            offset += used
+        return 0
+
+    cdef size_t obu(self, const uint8_t* data, size_t size) except? 0:
+        """Append one OBU, with its size, and note what it is; return its length, 0 if it is broken.   Spec: AV1 section 5.3."""
+        cdef int kind = data[0] >> 3 & 15
+        cdef size_t head = 2 if data[0] & 4 else 1
+        cdef size_t at = head
+        cdef size_t body = 0
+        cdef int shift = 0
+        cdef uint8_t first
+        if data[0] & 0x80 or head > size:
+            return 0
+        if data[0] & 2:
+            while True:
+                if at >= size or shift > 28:
+                    return 0
+                body |= <size_t> (data[at] & 127) << shift
+                shift += 7
+                at += 1
+                if not data[at - 1] & 128:
+                    break
+            if body > size - at:
+                return 0
+        else:
+            body = size - at
+        if kind == OBU_TEMPORAL_DELIMITER or kind == OBU_TILE_LIST or kind == OBU_PADDING:
+            return at + body
+        if kind == OBU_SEQUENCE_HEADER:
+            self.has_sequence_header = True
+        elif (kind == OBU_FRAME or kind == OBU_FRAME_HEADER) and body and not self.has_frame:
+            # show_existing_frame 0, frame_type KEY_FRAME, show_frame 1
+            self.has_frame = True
+            self.key = data[at] >> 4 == 1
+        first = data[0] | 2
+        self.unit.append(&first, 1)
+        self.unit.append(data + 1, head - 1)
+        put_leb128(self.unit, body)
+        self.unit.append(data + at, body)
+        return at + body
+
+
+cdef int put_leb128(ByteBuffer out, size_t value) except -1:
+    cdef uint8_t byte
+    while True:
+        byte = value & 127
+        value >>= 7
+        if value:
+            byte |= 128
+        out.append(&byte, 1)
+        if not value:
+            return 0
+
+
+cdef int unescape(ByteBuffer out, const uint8_t* data, size_t size) except -1:
+    """Append data without the 03 of each 00 00 03."""
+    cdef uint8_t* target = out.reserve(size)
+    cdef size_t place, count = 0
+    cdef int zeros = 0
+    for place in range(size):
+        if zeros >= 2 and data[place] == 3:
+            zeros = 0
+            continue
+        zeros = zeros + 1 if data[place] == 0 else 0
+        target[count] = data[place]
+        count += 1
+    out.commit(count)
+    return 0
+
+
+# -- audio --------------------------------------------------------------------------------------------------------------
+
+
+cdef class AudioReader(UnitReader):
+    """Streams of frames that tell their length. form: "adts", "mpeg", "ac3", "dts", "opus", "loas" or "sized"."""
+
+    def __init__(self, form):
+        self.joining = form in ("ac3", "dts")
+        self.fragile = form in ("opus", "sized")
+        if form == "adts":
+            self.frame_at = adts_frame
+        elif form == "mpeg":
+            self.frame_at = mpeg_audio_frame
+        elif form == "ac3":
+            self.frame_at = ac3_frame
+        elif form == "dts":
+            self.frame_at = dts_frame
+        elif form == "opus":
+            self.frame_at = opus_frame
+        elif form == "loas":
+            self.frame_at = loas_frame
+        elif form == "sized":
+            self.frame_at = sized_frame
+        else:
+            raise LocalProtocolError(f"no audio frames of the form {form}")
+
+    cdef void reset(self) noexcept:
+        UnitReader.reset(self)
+        self.synchronised = False
+
+    cdef bint next(self, int state, Unit* unit) except -1:
+        return self.find(state, unit) == FRAME_FOUND
+
+    cdef int find(self, int state, Unit* unit) except -1:
+        """Set unit to the next frame; pass over what is none. FRAME_MORE: none is complete."""
+        cdef AudioFrame frame, part
+        cdef const uint8_t* data
+        cdef size_t left, size
+        cdef int found
+        while self.at < self.raw.size:
+            data = self.raw.data + self.at
+            left = self.raw.size - self.at
+            found = self.frame_at(data, left, &frame)
+            if found == FRAME_MORE or (found == FRAME_FOUND and frame.frame_bytes > left):
+                return FRAME_MORE
+            if found == FRAME_FOUND and frame.joins:
+                self.at += frame.frame_bytes
+                continue
+            if found == FRAME_FOUND and not self.synchronised and not self.fragile and left > frame.frame_bytes:
+                found = self.frame_at(data + frame.frame_bytes, left - frame.frame_bytes, &part)
+            if found == FRAME_BROKEN:
+                self.synchronised = False
+                self.at += 1
+                continue
+            size = frame.frame_bytes
+            while self.joining and size < left:
+                found = self.frame_at(data + size, left - size, &part)
+                if found == FRAME_BROKEN or (found == FRAME_FOUND and not part.joins) or (found == FRAME_MORE and state):
+                    break
+                if found == FRAME_MORE or part.frame_bytes > left - size:
+                    return FRAME_MORE
+                size += part.frame_bytes
+            self.synchronised = True
+            plain_unit(unit, data + frame.head_bytes, size - frame.head_bytes)
+            unit.whole = data
+            unit.whole_size = size
+            unit.samples, unit.rate_hz, unit.channels = frame.samples, frame.rate_hz, frame.channels
+            unit.setup = frame.setup != self.setup
+            self.setup = frame.setup
+            self.take_mark(self.at, &unit.mark)
+            self.at += size
+            return FRAME_FOUND
+        return FRAME_MORE
+
+
+@cython.final
+cdef class LatmStreamReader(AudioReader):
+    """AAC in LATM; the set-up of a unit is in `latm.config`."""
+
+    def __init__(self):
+        AudioReader.__init__(self, "loas")
+        self.latm = LatmReader()
+
+    cdef bint next(self, int state, Unit* unit) except -1:
+        while self.find(state, unit) == FRAME_FOUND:
+            if self.latm.read(unit.data, unit.size):
+                unit.data = self.latm.out.data
+                unit.size = self.latm.out.size
+                unit.samples, unit.rate_hz = self.latm.samples, self.latm.rate_hz
+                unit.setup = self.latm.changed
+                return True
+        return False
