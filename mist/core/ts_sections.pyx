@@ -30,6 +30,7 @@ EXTENSION_TAG = 0x7F
 PRIVATE_DATA = 0x06
 METADATA = 0x15
 SCTE35 = 0x86
+DTS_OR_SUBTITLES = 0x82     # of SCTE 27, where a registration says so
 DISC_REGISTRATION = b"HDMV"
 
 
@@ -193,9 +194,8 @@ def describe(stream_type, pid, bytes descriptors, bint disc):
         return StreamDescription(pid, "video", VIDEO_CODECS[stream_type], language)
     if stream_type in AUDIO_CODECS:
         return StreamDescription(pid, "audio", AUDIO_CODECS[stream_type], language)
-    if stream_type == 0x82:
-        codec = REGISTERED_AUDIO.get(registration)
-        return StreamDescription(pid, "audio", "DTS", language) if codec == "DTS" else None
+    if stream_type == DTS_OR_SUBTITLES and REGISTERED_AUDIO.get(registration or b"DTS1") == "DTS":
+        return StreamDescription(pid, "audio", "DTS", language)
     if stream_type == SCTE35:
         return StreamDescription(pid, "meta", "SCTE35", language, sections=True)
     if stream_type == METADATA:
