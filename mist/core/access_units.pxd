@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
-from mist.core.audio_frames cimport FrameFunction
+from mist.core.audio_headers cimport FrameHead, HeadReader
 from mist.core.buffer cimport ByteBuffer
 from mist.core.latm cimport LatmReader
 
@@ -33,7 +33,6 @@ ctypedef struct Unit:
     bint setup
     uint32_t samples
     uint32_t rate_hz
-    uint32_t channels
 
 cdef class UnitReader:
     cdef readonly ByteBuffer raw
@@ -60,12 +59,13 @@ cdef class Av1Reader(UnitReader):
     cdef size_t obu(self, const uint8_t* data, size_t size) except? 0
 
 cdef class AudioReader(UnitReader):
-    cdef FrameFunction frame_at
+    cdef HeadReader read
     cdef bint synchronised
-    cdef bint joining               # frames have parts of their own: substreams, extensions
+    cdef bint joining               # packets may be of several frames: substreams, extensions
     cdef bint fragile               # no second header proves the first
-    cdef uint32_t setup
-    cdef int find(self, int state, Unit* unit) except -1
+    cdef uint32_t key
+    cdef int head_at(self, size_t place, FrameHead* head, int state) noexcept
+    cdef bint find(self, int state, Unit* unit) except -1
 
 cdef class LatmStreamReader(AudioReader):
     cdef LatmReader latm

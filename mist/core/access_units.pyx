@@ -9,23 +9,20 @@ cimport cython
 from libc.stdint cimport uint8_t
 from libc.string cimport memmove
 
-from mist.core.audio_frames cimport (
-    FRAME_BROKEN,
-    FRAME_FOUND,
-    FRAME_MORE,
-    AudioFrame,
-    FrameFunction,
-    ac3_frame,
-    adts_frame,
-    dts_frame,
-    loas_frame,
-    mpeg_audio_frame,
-    opus_frame,
-    sized_frame,
+from mist.core.audio_headers cimport (
+    FRAME,
+    LOOK_BYTES,
+    NO_FRAME,
+    FrameHead,
+    read_ac3,
+    read_adts,
+    read_dts,
+    read_mpeg,
 )
 from mist.core.buffer cimport ByteBuffer
 from mist.core.latm cimport LatmReader
 from mist.core.nal cimport NalUnit, next_annexb
+from mist.core.ts_frames cimport read_loas, read_opus, read_sized
 
 from mist.errors import LocalProtocolError
 
@@ -110,7 +107,7 @@ cdef inline void plain_unit(Unit* unit, const uint8_t* data, size_t size) noexce
     unit.size = unit.whole_size = size
     unit.keyframe = True
     unit.setup = False
-    unit.samples = unit.rate_hz = unit.channels = 0
+    unit.samples = unit.rate_hz = 0
 
 
 @cython.final
@@ -239,6 +236,10 @@ cdef int unescape(ByteBuffer out, const uint8_t* data, size_t size) except -1:
 # -- audio --------------------------------------------------------------------------------------------------------------
 
 
+cdef enum:
+    INCOMPLETE = -1         # besides what a HeadReader finds: more bytes tell
+
+
 cdef class AudioReader(UnitReader):
     """Streams of frames that tell their length. form: "adts", "mpeg", "ac3", "dts", "opus", "loas" or "sized"."""
 
@@ -246,19 +247,19 @@ cdef class AudioReader(UnitReader):
         self.joining = form in ("ac3", "dts")
         self.fragile = form in ("opus", "sized")
         if form == "adts":
-            self.frame_at = adts_frame
+            self.read = read_adts
         elif form == "mpeg":
-            self.frame_at = mpeg_audio_frame
+            self.read = read_mpeg
         elif form == "ac3":
-            self.frame_at = ac3_frame
+            self.read = read_ac3
         elif form == "dts":
-            self.frame_at = dts_frame
+            self.read = read_dts
         elif form == "opus":
-            self.frame_at = opus_frame
+            self.read = read_opus
         elif form == "loas":
-            self.frame_at = loas_frame
+            self.read = read_loas
         elif form == "sized":
-            self.frame_at = sized_frame
+            self.read = read_sized
         else:
             raise LocalProtocolError(f"no audio frames of the form {form}")
 
@@ -266,49 +267,55 @@ cdef class AudioReader(UnitReader):
         UnitReader.reset(self)
         self.synchronised = False
 
-    cdef bint next(self, int state, Unit* unit) except -1:
-        return self.find(state, unit) == FRAME_FOUND
+    cdef int head_at(self, size_t place, FrameHead* head, int state) noexcept:
+        """Read the frame header at a place of raw: FRAME, NO_FRAME, or INCOMPLETE for one that ends later."""
+        cdef size_t left = self.raw.size - place
+        cdef int found = self.read(self.raw.data + place, left, head)
+        if found == FRAME and head.blocks == 1:
+            return FRAME if head.size <= left else INCOMPLETE
+        return INCOMPLETE if found == NO_FRAME and left < LOOK_BYTES and state != FINAL else NO_FRAME
 
-    cdef int find(self, int state, Unit* unit) except -1:
-        """Set unit to the next frame; pass over what is none. FRAME_MORE: none is complete."""
-        cdef AudioFrame frame, part
-        cdef const uint8_t* data
-        cdef size_t left, size
+    cdef bint next(self, int state, Unit* unit) except -1:
+        return self.find(state, unit)
+
+    cdef bint find(self, int state, Unit* unit) except -1:
+        """Set unit to the next frame that is complete; pass over what is none."""
+        cdef FrameHead head, part
+        cdef size_t end
         cdef int found
         while self.at < self.raw.size:
-            data = self.raw.data + self.at
-            left = self.raw.size - self.at
-            found = self.frame_at(data, left, &frame)
-            if found == FRAME_MORE or (found == FRAME_FOUND and frame.frame_bytes > left):
-                return FRAME_MORE
-            if found == FRAME_FOUND and frame.joins:
-                self.at += frame.frame_bytes
+            found = self.head_at(self.at, &head, state)
+            if found == INCOMPLETE:
+                return False
+            if found == FRAME and head.joined:
+                self.at += head.size
                 continue
-            if found == FRAME_FOUND and not self.synchronised and not self.fragile and left > frame.frame_bytes:
-                found = self.frame_at(data + frame.frame_bytes, left - frame.frame_bytes, &part)
-            if found == FRAME_BROKEN:
+            end = self.at + head.size
+            if found == FRAME and not self.synchronised and not self.fragile and end < self.raw.size:
+                found = FRAME if self.head_at(end, &part, state) != NO_FRAME else NO_FRAME
+            if found == NO_FRAME:
                 self.synchronised = False
                 self.at += 1
                 continue
-            size = frame.frame_bytes
-            while self.joining and size < left:
-                found = self.frame_at(data + size, left - size, &part)
-                if found == FRAME_BROKEN or (found == FRAME_FOUND and not part.joins) or (found == FRAME_MORE and state):
+            while self.joining and end < self.raw.size:
+                found = self.head_at(end, &part, state)
+                if found == FRAME and part.joined:
+                    end += part.size
+                elif found == INCOMPLETE and state == OPEN:
+                    return False
+                else:
                     break
-                if found == FRAME_MORE or part.frame_bytes > left - size:
-                    return FRAME_MORE
-                size += part.frame_bytes
             self.synchronised = True
-            plain_unit(unit, data + frame.head_bytes, size - frame.head_bytes)
-            unit.whole = data
-            unit.whole_size = size
-            unit.samples, unit.rate_hz, unit.channels = frame.samples, frame.rate_hz, frame.channels
-            unit.setup = frame.setup != self.setup
-            self.setup = frame.setup
+            plain_unit(unit, self.raw.data + self.at + head.header, end - self.at - head.header)
+            unit.whole = self.raw.data + self.at
+            unit.whole_size = end - self.at
+            unit.samples, unit.rate_hz = head.samples, head.rate_hz
+            unit.setup = head.key != self.key
+            self.key = head.key
             self.take_mark(self.at, &unit.mark)
-            self.at += size
-            return FRAME_FOUND
-        return FRAME_MORE
+            self.at = end
+            return True
+        return False
 
 
 @cython.final
@@ -320,7 +327,7 @@ cdef class LatmStreamReader(AudioReader):
         self.latm = LatmReader()
 
     cdef bint next(self, int state, Unit* unit) except -1:
-        while self.find(state, unit) == FRAME_FOUND:
+        while self.find(state, unit):
             if self.latm.read(unit.data, unit.size):
                 unit.data = self.latm.out.data
                 unit.size = self.latm.out.size

@@ -49,4 +49,4 @@ cdef class Mpeg2Reader(UnitReader):
     cdef bint give(self, size_t end, Unit* unit) noexcept
     cdef void forget(self) noexcept
 
-cdef bint h264_random_access(const uint8_t* data, size_t size, uint64_t types) noexcept nogil
+cdef bint h264_random_access(const uint8_t* data, size_t size, uint64_t types) noexcept

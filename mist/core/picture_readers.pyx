@@ -12,11 +12,11 @@ from libc.string cimport memcpy, memmove
 from mist.core.access_units cimport CLOSED, FINAL, OPEN, Mark, Unit, UnitReader
 from mist.core.buffer cimport ByteBuffer
 from mist.core.nal cimport NalUnit, find_start_code, next_length_prefixed, type_mask
+from mist.core.slice_headers cimport has_recovery_point
 
 cdef enum:
     MAX_UNIT_BYTES = 64 << 20
     MAX_HEADER_BYTES = 32           # of a slice header, as far as it is read
-    MAX_SEI_BYTES = 4096
 
     # H.264 NAL unit types
     SLICE = 1
@@ -85,42 +85,7 @@ cdef uint32_t take_golomb(Bits* bits) noexcept nogil:
     return (<uint32_t> 1 << zeros) - 1 + take_bits(bits, zeros)
 
 
-cdef bint has_recovery_point(const NalUnit* nal) noexcept nogil:
-    """Tell whether an SEI NAL unit has a recovery point message (H.264 clauses 7.3.2.3.1 and D.1.8)."""
-    cdef size_t place = 1
-    cdef size_t left = 0            # of the message that is passed over
-    cdef uint32_t kind = 0, size = 0
-    cdef int part = 0               # 0: in the type, 1: in the size, 2: in the message
-    cdef int zeros = 0
-    cdef uint8_t byte
-    while place < nal.size and place < MAX_SEI_BYTES:
-        byte = nal.data[place]
-        place += 1
-        if zeros >= 2 and byte == 3:
-            zeros = 0
-            continue
-        zeros = zeros + 1 if byte == 0 else 0
-        if part == 0:
-            kind += byte
-            part = 0 if byte == 255 else 1
-        elif part == 1:
-            size += byte
-            if byte == 255:
-                continue
-            if kind == 0x80 and size == 0:
-                return False
-            if kind == 6:
-                return size > 0 and place < nal.size
-            left = size
-            kind = size = 0
-            part = 2 if left else 0
-        else:
-            left -= 1
-            part = 2 if left else 0
-    return False
-
-
-cdef bint h264_random_access(const uint8_t* data, size_t size, uint64_t types) noexcept nogil:
+cdef bint h264_random_access(const uint8_t* data, size_t size, uint64_t types) noexcept:
     """Decide as `mist.formats.h264.is_keyframe` does. types: of all NAL units, as bits."""
     cdef NalUnit nal
     cdef Bits bits
@@ -132,7 +97,7 @@ cdef bint h264_random_access(const uint8_t* data, size_t size, uint64_t types) n
         return False
     while next_length_prefixed(data, size, &offset, 4, &nal) == 1:
         kind = nal.data[0] & 31
-        if kind == SEI and has_recovery_point(&nal):
+        if kind == SEI and has_recovery_point(nal.data, nal.size):
             return True
         if kind == SLICE or kind == PARTITION_A:
             open_header(&bits, &nal)
@@ -302,7 +267,7 @@ cdef class NalReader(UnitReader):
         unit.data = unit.whole = self.unit.data
         unit.size = unit.whole_size = self.split if self.split else self.unit.size
         unit.mark = self.mark
-        unit.samples = unit.rate_hz = unit.channels = 0
+        unit.samples = unit.rate_hz = 0
         if self.split:
             self.types = type_mask(unit.data, unit.size, 4, self.hevc)
         if self.hevc:
@@ -402,7 +367,7 @@ cdef class Mpeg2Reader(UnitReader):
         unit.data = unit.whole = self.raw.data + self.at
         unit.size = unit.whole_size = end - self.at
         unit.mark = self.mark
-        unit.samples = unit.rate_hz = unit.channels = 0
+        unit.samples = unit.rate_hz = 0
         unit.keyframe = self.intra and (self.has_sequence or self.has_group)
         unit.setup = self.has_sequence
         self.at = end

@@ -84,11 +84,10 @@ cdef class TsDemuxer(Demuxer):
 
     # -- what the formats say --------------------------------------------------------------------------------------------
 
-    def describe(self, description, bytes sample, int rate_hz, int channels):
+    def describe(self, description, bytes sample):
         """Return the TrackInfo of a stream from its first unit; None while it does not tell enough.
 
         sample: H.264 and HEVC with lengths, AAC with its header, of LATM the AudioSpecificConfig, of data nothing.
-        rate_hz, channels: as the frame header says, 0 unknown.
         """
         raise NotImplementedError
 
@@ -370,7 +369,7 @@ cdef class TsDemuxer(Demuxer):
         if known is not None:
             stream.track, stream.info = known
         elif description.type == "meta":
-            info = self.describe(description, b"", 0, 0)
+            info = self.describe(description, b"")
             if info is not None:
                 self.add_track(stream, info)
 
@@ -486,7 +485,7 @@ cdef class TsDemuxer(Demuxer):
 
     cdef bint find_track(self, TsStream stream, const Unit* unit) except -1:
         """Make a track of a stream's first unit, if that tells enough."""
-        info = self.describe(stream.description, sample_of(stream, unit), unit.rate_hz, unit.channels)
+        info = self.describe(stream.description, sample_of(stream, unit))
         if info is None:
             return False
         self.add_track(stream, info)

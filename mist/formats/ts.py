@@ -9,7 +9,7 @@ from mist.core import ts_demux
 from mist.core.ts_sections import StreamDescription
 from mist.errors import RemoteProtocolError
 from mist.formats import aac, ac3, codecs, h264, mpeg_audio, opus
-from mist.formats.tracks import AAC, AC3, AV1, DTS, EAC3, H264, HEVC, MP2, MP3, OPUS, RAW, VIDEO, TrackInfo
+from mist.formats.tracks import AAC, AC3, AV1, EAC3, H264, HEVC, MP2, MP3, OPUS, RAW, VIDEO, TrackInfo
 
 EVERY_PROGRAM: Final = ts_demux.EVERY_PROGRAM
 
@@ -30,13 +30,11 @@ _NEEDS_INIT: Final = frozenset({H264, HEVC, AV1})
 class TsDemuxer(ts_demux.TsDemuxer):
     """Bytes of a transport stream in, packets out. program: its number, 0 for the first, EVERY_PROGRAM for all."""
 
-    def describe(self, description: StreamDescription, sample: bytes, rate_hz: int, channels: int) -> TrackInfo | None:
+    def describe(self, description: StreamDescription, sample: bytes) -> TrackInfo | None:
         """Return what a stream is by its first unit, None while that does not tell enough."""
         info = TrackInfo(description.type, description.codec, track_id=description.pid, language=description.language)
         try:
-            return _DESCRIBED.get(description.codec, _describe_plain)(
-                info.changed(sample_rate_hz=rate_hz, channels=channels), description, sample
-            )
+            return _DESCRIBED.get(description.codec, _describe_plain)(info, description, sample)
         except RemoteProtocolError:
             return None
 
@@ -45,7 +43,7 @@ class TsDemuxer(ts_demux.TsDemuxer):
         try:
             if info.type == VIDEO:
                 return codecs.refreshed(info, sample)
-            return self.describe(description, sample, info.sample_rate_hz, info.channels)
+            return self.describe(description, sample)
         except RemoteProtocolError:
             return None
 
@@ -101,5 +99,4 @@ _DESCRIBED: Final[Mapping[str, Callable[[TrackInfo, StreamDescription, bytes], T
     AC3: _describe_ac3,
     EAC3: _describe_ac3,
     OPUS: _describe_opus,
-    DTS: lambda info, _description, _sample: info.changed(sample_bits=codecs.LOSSY_SAMPLE_BITS),
 }
