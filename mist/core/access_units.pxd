@@ -47,7 +47,7 @@ cdef class UnitReader:
     cdef bint next(self, int state, Unit* unit) except -1
 
 cdef class WholeReader(UnitReader):
-    pass
+    cdef bint cells                 # units may stand in metadata access unit cells
 
 cdef class Av1Reader(UnitReader):
     cdef ByteBuffer plain           # a temporal unit without start codes

@@ -6,7 +6,8 @@ class UnitReader:
     raw: ByteBuffer
 
 @final
-class WholeReader(UnitReader): ...
+class WholeReader(UnitReader):
+    def __init__(self, klv: bool = False) -> None: ...
 
 @final
 class Av1Reader(UnitReader): ...

@@ -7,7 +7,7 @@ Specs: ISO/IEC 13818-1 section 2.4.3.7 (to which access unit a time belongs); AO
 
 cimport cython
 from libc.stdint cimport uint8_t
-from libc.string cimport memmove
+from libc.string cimport memcmp, memmove
 
 from mist.core.audio_headers cimport (
     FRAME,
@@ -33,6 +33,9 @@ cdef enum:
     OBU_FRAME = 6
     OBU_TILE_LIST = 8
     OBU_PADDING = 15
+    CELL_BYTES = 5              # header of a metadata access unit cell
+
+cdef uint8_t[4] KLV_KEY = [0x06, 0x0E, 0x2B, 0x34]
 
 
 cdef class UnitReader:
@@ -112,12 +115,23 @@ cdef inline void plain_unit(Unit* unit, const uint8_t* data, size_t size) noexce
 
 @cython.final
 cdef class WholeReader(UnitReader):
-    """Streams in which each PES packet is one unit."""
+    """Streams in which each PES packet is one unit. klv: one that stands in a metadata cell loses the cell's header.
+
+    Spec: ISO/IEC 13818-1 section 2.12.4.2; SMPTE ST 336 (keys).
+    """
+
+    def __init__(self, bint klv=False):
+        self.cells = klv
 
     cdef bint next(self, int state, Unit* unit) except -1:
-        if state == OPEN or self.at >= self.raw.size:
+        cdef const uint8_t* data = self.raw.data + self.at
+        cdef size_t size = self.raw.size - self.at
+        if state == OPEN or not size:
             return False
-        plain_unit(unit, self.raw.data + self.at, self.raw.size - self.at)
+        if self.cells and size > CELL_BYTES + 4 and memcmp(data + CELL_BYTES, KLV_KEY, 4) == 0:
+            data += CELL_BYTES
+            size -= CELL_BYTES
+        plain_unit(unit, data, size)
         self.take_mark(self.at, &unit.mark)
         self.at = self.raw.size
         return True

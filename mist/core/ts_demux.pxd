@@ -33,7 +33,9 @@ cdef class TsDemuxer(Demuxer):
     cdef int64_t newest_us              # last decode time written
     cdef bint has_newest
     cdef int64_t taken                  # bytes of packets before ready
+    cdef int newest_place               # of `entries`: the last packet's
 
+    cdef int lose(self) except -1
     cdef int find_packets(self, bint final) except -1
     cdef int64_t search(self, const uint8_t* data, size_t size, bint final) noexcept
     cdef int packet(self, const uint8_t* data, int64_t position) except -1

@@ -133,7 +133,7 @@ cdef class TsDemuxer(Demuxer):
                 place += count
                 if self.rest.size == PACKET:
                     if self.rest.data[0] != SYNC:
-                        self.lost = True
+                        self.lose()
                         break
                     self.packet(self.rest.data, self.base)
                     self.rest.clear()
@@ -143,7 +143,7 @@ cdef class TsDemuxer(Demuxer):
                 place += PACKET
                 self.gap = self.stride - PACKET
             else:
-                self.lost = True
+                self.lose()
         if self.lost and place < size:
             if not self.rest.size:
                 self.base = self.at + <int64_t> place
@@ -151,6 +151,17 @@ cdef class TsDemuxer(Demuxer):
         self.at += <int64_t> size
         if self.lost:
             self.find_packets(False)
+
+    cdef int lose(self) except -1:
+        """Note that a packet does not begin where it should: the one before it is not to be trusted either."""
+        cdef TsStream stream
+        self.lost = True
+        if self.entries[self.newest_place] is not None:
+            stream = <TsStream> self.entries[self.newest_place]
+            if stream.role == MEDIA and stream.left:
+                self.damaged(stream)
+        self.newest_place = 0
+        return 0
 
     cdef int find_packets(self, bint final) except -1:
         """Read on in `rest`, where packets must be found first. final: nothing follows."""
@@ -170,6 +181,7 @@ cdef class TsDemuxer(Demuxer):
             if place + PACKET > size:
                 self.lost = False
                 break
+            self.lose()
         if not self.stride:
             self.garbage += <int64_t> min(place, size)
             if self.garbage > GARBAGE_LIMIT:
@@ -216,6 +228,7 @@ cdef class TsDemuxer(Demuxer):
         cdef int counter = data[3] & 15
         if not self.ready:
             self.count_packet()
+        self.newest_place = place
         if not place or data[1] & 0x80 or data[3] & 0xC0:
             return 0
         stream = <TsStream> self.entries[place]

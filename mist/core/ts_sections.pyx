@@ -199,7 +199,7 @@ def describe(stream_type, pid, bytes descriptors, bint disc):
     if stream_type == SCTE35:
         return StreamDescription(pid, "meta", "SCTE35", language, sections=True)
     if stream_type == METADATA:
-        codec = "KLV" if b"KLVA" in (registration, tags.get(METADATA_TAG, b"")[2:6]) else "ID3"
+        codec = "KLV" if registration == b"KLVA" or b"KLVA" in tags.get(METADATA_TAG, b"") else "ID3"
         return StreamDescription(pid, "meta", codec, language)
     if stream_type == PRIVATE_DATA and tags:
         return describe_private(pid, registration, language, descriptors, tags)

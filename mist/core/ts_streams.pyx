@@ -190,4 +190,4 @@ cdef object make_reader(str codec):
         return LatmStreamReader()
     if codec in AUDIO_FORMS:
         return AudioReader(AUDIO_FORMS[codec])
-    return WholeReader()
+    return WholeReader(codec == "KLV")

@@ -63,7 +63,11 @@ FILES = [
     Made("interlaced", (picture(),), f"{X264} -flags +ilme+ildct -bf 2"),
     Made("intra-refresh", (picture(),), f"{X264} -bf 0 -intra-refresh 1"),
     Made("open-gop", (picture(),), f"{X264} -bf 3 -x264-params open-gop=1:bframes=3"),
-    Made("hevc", (picture(), tone()), "-c:v libx265 -preset ultrafast -x265-params log-level=none:bframes=3 -g 25 -c:a ac3"),
+    Made(
+        "hevc",
+        (picture(), tone()),
+        "-c:v libx265 -preset ultrafast -x265-params log-level=none:bframes=3 -g 25 -c:a ac3",
+    ),
     Made("hevc-open", (picture(),), "-c:v libx265 -preset ultrafast -x265-params log-level=none:open-gop=1:keyint=20"),
     Made("mpeg2", (picture(), tone()), "-c:v mpeg2video -bf 2 -g 12 -c:a mp2"),
     Made("mpeg2-interlaced", (picture(), tone()), "-c:v mpeg2video -flags +ilme+ildct -bf 2 -g 12 -c:a eac3"),
@@ -106,7 +110,9 @@ def theirs(path: Path) -> dict[int, tuple[str, list[Seen]]]:
             stream: Any = packet.stream
             name = stream.codec_context.name if stream.codec_context else "data"
             base = packet.time_base * 1_000_000
-            one = Seen(round(packet.dts * base), round(packet.pts * base), packet.is_keyframe, digest(name, bytes(packet), b""))
+            one = Seen(
+                round(packet.dts * base), round(packet.pts * base), packet.is_keyframe, digest(name, bytes(packet), b"")
+            )
             found.setdefault(stream.id, (name, []))[1].append(one)
     return found
 
@@ -125,7 +131,9 @@ def ours(tracks: list[TrackInfo], packets: list[Packet]) -> dict[int, tuple[str,
 def check_same(path: Path, tracks: list[TrackInfo], packets: list[Packet]) -> None:
     """Check that we read what libavformat reads: same packets, same key flags, same times to a millisecond."""
     wanted, got = theirs(path), ours(tracks, packets)
-    assert {pid: CODEC_NAMES[name] for pid, (name, _) in wanted.items()} == {pid: name for pid, (name, _) in got.items()}
+    assert {pid: CODEC_NAMES[name] for pid, (name, _) in wanted.items()} == {
+        pid: name for pid, (name, _) in got.items()
+    }
     for pid, (codec, packets_wanted) in wanted.items():
         found = got[pid][1]
         assert [one.digest for one in found] == [one.digest for one in packets_wanted], codec
