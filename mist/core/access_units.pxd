@@ -6,6 +6,7 @@ from mist.core.latm cimport LatmReader
 
 cdef enum:
     MAX_MARKS = 16
+    SPARE_BYTES = 8 << 20       # a buffer that grew beyond this is given back when it is empty
 
     # What `next` is told of the bytes it has.
     OPEN = 0            # more of the same unit may follow
@@ -43,6 +44,8 @@ cdef class UnitReader:
     cdef int append(self, const uint8_t* data, size_t size) except -1
     cdef int take_mark(self, size_t place, Mark* mark) noexcept
     cdef void reset(self) noexcept
+    cdef size_t held(self) noexcept
+    cdef int shrink(self) except -1
     cdef bint begins(self, const uint8_t* data, size_t size) noexcept
     cdef bint next(self, int state, Unit* unit) except -1
 

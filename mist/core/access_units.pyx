@@ -96,6 +96,18 @@ cdef class UnitReader:
         self.at = 0
         self.mark_count = 0
 
+    cdef size_t held(self) noexcept:
+        """Return how many bytes of memory are in use."""
+        return self.raw.capacity
+
+    cdef int shrink(self) except -1:
+        """Give back memory that one huge access unit took."""
+        if self.at == self.raw.size and self.raw.capacity > SPARE_BYTES:
+            self.raw = ByteBuffer()
+            self.at = 0
+            self.mark_count = 0
+        return 0
+
     cdef bint begins(self, const uint8_t* data, size_t size) noexcept:
         """Tell whether a PES packet's payload begins with an access unit, as far as can be seen."""
         return True

@@ -7,6 +7,7 @@ from mist.core.nal cimport NalUnit
 cdef class NalReader(UnitReader):
     cdef bint hevc
     cdef ByteBuffer unit            # the access unit that is being collected, with lengths
+    cdef bint fresh                 # nothing was read yet, or something is missing
     cdef bint opened                # it has begun: `mark` is its
     cdef bint taken                 # it was given out
     cdef Mark mark

@@ -9,13 +9,13 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
-from mist.core.access_units cimport CLOSED, FINAL, OPEN, Mark, Unit, UnitReader
+from mist.core.access_units cimport FINAL, OPEN, SPARE_BYTES, Unit, UnitReader
 from mist.core.buffer cimport ByteBuffer
 from mist.core.nal cimport NalUnit, find_start_code, next_length_prefixed, type_mask
 from mist.core.slice_headers cimport has_recovery_point
 
 cdef enum:
-    MAX_UNIT_BYTES = 64 << 20
+    MAX_UNIT_BYTES = 32 << 20
     MAX_HEADER_BYTES = 32           # of a slice header, as far as it is read
 
     # H.264 NAL unit types
@@ -117,6 +117,7 @@ cdef class NalReader(UnitReader):
     def __init__(self, bint hevc):
         self.hevc = hevc
         self.unit = ByteBuffer()
+        self.fresh = True
 
     cdef int look_at_sps(self, const NalUnit* nal) except -1:
         """Ask what an SPS of H.264 says of field pictures, if it is not the one before."""
@@ -132,6 +133,16 @@ cdef class NalReader(UnitReader):
         self.opened = self.taken = self.inside = self.has_picture = self.lone_field = False
         self.types = 0
         self.scanned = self.split = 0
+        self.fresh = True
+
+    cdef size_t held(self) noexcept:
+        return self.raw.capacity + self.unit.capacity
+
+    cdef int shrink(self) except -1:
+        UnitReader.shrink(self)
+        if not self.unit.size and self.unit.capacity > SPARE_BYTES:
+            self.unit = ByteBuffer()
+        return 0
 
     cdef inline int kind_of(self, const NalUnit* nal) noexcept:
         return nal.data[0] >> 1 & 63 if self.hevc else nal.data[0] & 31
@@ -200,6 +211,11 @@ cdef class NalReader(UnitReader):
     cdef bint add(self, size_t code, const NalUnit* nal) except -1:
         """Add a NAL unit to the access unit; False: it begins the next one. code: where its start code is."""
         cdef int kind = self.kind_of(nal)
+        if self.fresh:
+            # The end of an access unit whose start is missing must not take the time stamp of the one behind it.
+            if not self.starts(kind, nal):
+                return True
+            self.fresh = False
         if self.has_picture:
             if self.lone_field:
                 return self.add_to_field(kind, code, nal)

@@ -26,7 +26,7 @@ cdef class TsDemuxer(Demuxer):
     cdef set chosen                     # numbers of the programs that are read
     cdef dict known                     # key of a stream: (track, info), of those that were there before
     cdef dict orders                    # track: its stream's order
-    cdef int stream_count
+    cdef dict numbers                   # key of a stream: its number
     cdef bint settled                   # which programs are read does not change any more
     cdef bint has_first
     cdef int64_t first_us               # first time of all
@@ -51,6 +51,7 @@ cdef class TsDemuxer(Demuxer):
     cdef int body(self, TsStream stream, const uint8_t* data, size_t size) except -1
     cdef int drain(self, TsStream stream, int state) except -1
     cdef int deliver(self, TsStream stream, const Unit* unit) except -1
+    cdef bint holds_too_much(self, TsStream stream) except -1
     cdef int damaged(self, TsStream stream) except -1
     cdef bint find_track(self, TsStream stream, const Unit* unit) except -1
     cdef bint renew_track(self, TsStream stream, const Unit* unit) except -1

@@ -5,6 +5,7 @@ from mist.core.ts_sections import StreamDescription
 from mist.formats.tracks import TrackInfo
 
 MAX_PES_BYTES: Final[int]
+MAX_HELD_BYTES: Final[int]
 MAX_STREAMS: Final[int]
 MAX_GARBAGE_BYTES: Final[int]
 EVERY_PROGRAM: Final[int]

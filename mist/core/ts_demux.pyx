@@ -33,6 +33,7 @@ from mist.core.ts_sections import parse_programs, parse_streams
 from mist.errors import RemoteProtocolError
 
 MAX_PES_BYTES = PES_LIMIT
+MAX_HELD_BYTES = HELD_LIMIT
 MAX_STREAMS = STREAM_LIMIT
 MAX_GARBAGE_BYTES = GARBAGE_LIMIT
 EVERY_PROGRAM = ALL_PROGRAMS
@@ -45,6 +46,7 @@ cdef enum:
     SURE_PACKETS = 5            # sync bytes in their places that make a transport stream
     AGAIN_PACKETS = 3           # that are enough where the distance is known
     PES_LIMIT = 32 << 20
+    HELD_LIMIT = 192 << 20      # of all streams together
     STREAM_LIMIT = 64
     MAX_PROGRAMS = 256
     GARBAGE_LIMIT = 1 << 20     # before the first packet
@@ -64,7 +66,7 @@ cdef class TsDemuxer(Demuxer):
     Tracks have their PIDs as track ids and stand in the order of the PMT. Decode times are increasing and without jumps; an audio frame's
     time is counted in samples from a time stamp, as long as later ones agree.
     Raises RemoteProtocolError where the first MAX_GARBAGE_BYTES hold no transport stream.
-    Bound: MAX_PES_BYTES for each of at most MAX_STREAMS streams, and what `Demuxer` holds back.
+    Bound: MAX_PES_BYTES for each of at most MAX_STREAMS streams, MAX_HELD_BYTES for all, and what `Demuxer` holds back.
     """
 
     def __init__(self, int program=0):
@@ -78,6 +80,7 @@ cdef class TsDemuxer(Demuxer):
         self.clocks = {}
         self.chosen = set()
         self.known = {}
+        self.numbers = {}
         self.orders = {}
         memset(self.places, 0, sizeof(self.places))
         self.listen(TsStream(PAT_PID, PROGRAMS))
@@ -299,6 +302,7 @@ cdef class TsDemuxer(Demuxer):
                 merged.update(self.pat[part])
         merged = dict(list(merged.items())[:MAX_PROGRAMS])
         self.programs = merged
+        self.maps = {number: found for number, found in self.maps.items() if number in merged}
         pids = set(merged.values())
         for stream in [entry for entry in self.entries if entry is not None and entry.role == PROGRAM]:
             if stream.pid not in pids:
@@ -311,7 +315,9 @@ cdef class TsDemuxer(Demuxer):
                 if not self.places[pid]:
                     self.listen(TsStream(pid, PROGRAM))
         for program in [program for program in self.chosen if program not in merged]:
-            self.on_streams(program, b"", [])
+            self.maps[program] = (b"", [])
+            self.load(program)
+            del self.maps[program], self.clocks[program]
             self.chosen.discard(program)
             self.settled = False
         return self.choose(False)
@@ -372,9 +378,13 @@ cdef class TsDemuxer(Demuxer):
     def open_stream(self, description, ProgramClock clock, order):
         """Begin with a stream that a PMT names."""
         cdef TsStream stream = TsStream(
-            description.pid, SECTIONS if description.sections else MEDIA, clock, description, self.stream_count, order
+            description.pid,
+            SECTIONS if description.sections else MEDIA,
+            clock,
+            description,
+            self.numbers.setdefault(description.key(), len(self.numbers)),
+            order,
         )
-        self.stream_count += 1
         if description.codec == "H264":
             (<NalReader> stream.reader).field_coding = self.field_coding
         self.listen(stream)
@@ -439,12 +449,21 @@ cdef class TsDemuxer(Demuxer):
                 return 0
             stream.left -= <int64_t> size
         stream.reader.append(data, size)
-        if stream.reader.raw.size > PES_LIMIT:
+        if stream.reader.raw.size >> 20 != (stream.reader.raw.size - size) >> 20 and self.holds_too_much(stream):
             stream.reader.reset()
+            stream.reader.shrink()
             stream.listening = False
         elif not stream.left:
             self.drain(stream, CLOSED if stream.prompt else OPEN)
         return 0
+
+    cdef bint holds_too_much(self, TsStream stream) except -1:
+        """Tell whether a stream must not grow; asked once for each MiB."""
+        cdef size_t held = 0
+        for entry in self.entries:
+            if entry is not None and entry.role == MEDIA:
+                held += (<TsStream> entry).reader.held()
+        return stream.reader.raw.size > PES_LIMIT or held > HELD_LIMIT
 
     cdef int damaged(self, TsStream stream) except -1:
         """Leave out the access unit of which something is missing, and go on with the next PES packet."""
@@ -459,7 +478,7 @@ cdef class TsDemuxer(Demuxer):
         cdef Unit unit
         while stream.reader.next(state, &unit):
             self.deliver(stream, &unit)
-        return 0
+        return stream.reader.shrink()
 
     # -- access units --------------------------------------------------------------------------------------------------------
 

@@ -252,6 +252,39 @@ def test_streams_that_come_change_and_return() -> None:
     assert changes == [["MP3", "AAC"], ["MP3", "AAC", "MP3"]]
 
 
+def test_a_stream_that_comes_and_goes_often() -> None:
+    build = StreamBuilder().tables([(3, AUDIO_PID, b"")])
+    for version in range(1500):
+        streams = [(3, AUDIO_PID, b"")] + ([(3, 0x102, b"")] if version % 2 else [])
+        build.add_section(PMT_PID, pmt(streams, version=version & 31))
+        build.add(0x102, pes(MPEG_FRAME, version * 2351, stream_id=0xC0, bounded=True))
+        build.add(AUDIO_PID, pes(MPEG_FRAME, version * 2351, stream_id=0xC0, bounded=True))
+    demuxer, packets = read(build.data)
+    assert len(demuxer.tracks) == 2 and len(packets) == 1500 + 750
+
+
+def test_a_program_that_takes_the_place_of_another() -> None:
+    build = StreamBuilder().tables([(3, AUDIO_PID, b"")])
+    build.add(AUDIO_PID, pes(MPEG_FRAME, 9000, stream_id=0xC0, bounded=True))
+    build.add_section(0, pat({2: 0x40}, version=1)).add_section(0x40, pmt([(3, 0x41, b"")], number=2))
+    build.add(0x41, pes(MPEG_FRAME, 90_000_000, stream_id=0xC0, bounded=True))
+    demuxer, packets = read(build.data)
+    assert [info.track_id for info in demuxer.tracks] == [AUDIO_PID, 0x41]
+    assert 0 <= packets[1].dts_us - packets[0].dts_us < 1_000_000
+
+
+def test_a_stream_that_was_announced_and_does_not_come() -> None:
+    build = StreamBuilder().tables([(0x1B, H264_PID, b""), (3, AUDIO_PID, b"")])
+    for number in range(250):
+        build.add(AUDIO_PID, pes(MPEG_FRAME, number * 2351, stream_id=0xC0, bounded=True))
+    demuxer, sink = TsDemuxer(), PacketList()
+    demuxer.attach(sink)
+    demuxer.feed(build.data[: 188 * 300])
+    assert not demuxer.ready and sink.take() == []
+    demuxer.feed(build.data[188 * 300 :])
+    assert demuxer.ready and len(sink.take()) == 250
+
+
 def test_damaged_tables_do_not_count() -> None:
     build = StreamBuilder().tables([(3, AUDIO_PID, b"")])
     broken = bytearray(pmt([(0x0F, AUDIO_PID, b"")], version=1))
@@ -306,6 +339,34 @@ def test_access_units_straddle_pes_packets(size: int, bounded: bool) -> None:
     found = video(pieces, bounded=bounded, aligned=False)
     assert [packet.payload for packet in found] == [join_length_prefixed(picture(number)) for number in range(12)]
     assert [packet.dts_us for packet in found] == [1_000_000 + number * 40_000 for number in range(12)]
+
+
+def test_seeking_where_access_units_straddle_pes_packets() -> None:
+    """A position is where the PES packet begins that holds the keyframe's start, behind the end of another picture."""
+    later = b"\x41\x21" + b"\x77" * 100
+    units = [annexb([b"\x09\xf0", *picture(number), later]) for number in range(20)]
+    starts = [sum(map(len, units[:number])) for number in range(20)]
+    stream = b"".join(units)
+    build = StreamBuilder().tables([(0x1B, H264_PID, b"")])
+    for at in range(0, len(stream), 350):
+        first = next((number for number, start in enumerate(starts) if at <= start < at + 350), None)
+        ticks = None if first is None else 90_000 + first * 3600
+        build.add(H264_PID, pes(stream[at : at + 350], ticks, aligned=False))
+    demuxer, sink = TsDemuxer(), PacketList()
+    demuxer.attach(sink)
+    places = []
+    for at in range(0, len(build.data), 188):
+        demuxer.feed(build.data[at : at + 188])
+        found = sink.take()
+        if len(found) == 1:
+            places.append((demuxer.position, found[0]))
+    every = read(build.data)[1]
+    assert len(every) == 20 and len(places) > 10
+    for position, packet in places:
+        demuxer.seek(packet.dts_us, position)
+        demuxer.feed(build.data[position:])
+        demuxer.feed(b"")
+        assert sink.take() == every[every.index(packet) :]
 
 
 def test_several_access_units_in_a_pes_packet() -> None:
