@@ -32,6 +32,8 @@ cdef class TsDemuxer(Demuxer):
     cdef int64_t first_us               # first time of all
     cdef int64_t newest_us              # last decode time written
     cdef bint has_newest
+    cdef int64_t sought                 # where a seek went to, until its access unit was read; -1 none
+    cdef int passed                     # access units left out since
     cdef int64_t taken                  # bytes of packets before ready
     cdef int newest_place               # of `entries`: the last packet's
 

@@ -54,6 +54,7 @@ cdef enum:
     WAIT_BYTES = 24 << 20
     CHOOSE_BYTES = 4 << 20      # how much may pass before a program whose table does not come is given up
     SPLICE_TABLE = 0xFC
+    MAX_PASSED = 100            # access units of other streams, after a seek behind a jump
     ALL_PROGRAMS = -1
 
 cdef int[3] STRIDES = [188, 192, 204]
@@ -73,6 +74,7 @@ cdef class TsDemuxer(Demuxer):
         self.wanted = program
         self.rest = ByteBuffer()
         self.lost = True
+        self.sought = -1
         self.entries = [None]
         self.pat = {}
         self.programs = {}
@@ -496,6 +498,11 @@ cdef class TsDemuxer(Demuxer):
         elif unit.setup and self.renew_track(stream, unit):
             view.flags |= NEW_INIT
         clock = stream.clock
+        if self.sought >= 0:
+            if unit.mark.position != self.sought and clock.timeline.is_far(dts_us) and self.passed < MAX_PASSED:
+                self.passed += 1    # only the access unit at the place itself tells the time base there
+                return 0
+            self.sought = -1
         if not clock.begun and self.has_newest:
             clock.timeline.resume(self.newest_us)
         clock.begun = True
@@ -623,6 +630,8 @@ cdef class TsDemuxer(Demuxer):
         for clock in self.clocks.values():
             clock.resume(dts_us)
         self.newest_us = dts_us
+        self.sought = position
+        self.passed = 0
 
 
 cdef bytes sample_of(TsStream stream, const Unit* unit):

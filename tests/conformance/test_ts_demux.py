@@ -16,8 +16,8 @@ from mist.core.flv import FlvMuxer
 from mist.core.packet import Packet
 from mist.core.ts_mux import TsMuxer
 from mist.formats.flv import FlvDemuxer
-from mist.formats.ts import EVERY_PROGRAM, TsDemuxer
 from mist.formats.tracks import TrackInfo
+from mist.formats.ts import EVERY_PROGRAM, TsDemuxer
 from tests.support.packets import media_of
 from tests.support.samples import picture as moving_picture
 from tests.support.samples import picture_and_tone, sample
