@@ -34,6 +34,8 @@ ctypedef struct Unit:
     bint setup
     uint32_t samples
     uint32_t rate_hz
+    bint ordered            # `lead` is known
+    int lead                # places that a picture is presented later than decoded, less what is the same for all
 
 cdef class UnitReader:
     cdef readonly ByteBuffer raw

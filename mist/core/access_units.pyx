@@ -123,6 +123,7 @@ cdef inline void plain_unit(Unit* unit, const uint8_t* data, size_t size) noexce
     unit.keyframe = True
     unit.setup = False
     unit.samples = unit.rate_hz = 0
+    unit.ordered = False
 
 
 @cython.final

@@ -4,6 +4,13 @@ from mist.core.access_units cimport Mark, Unit, UnitReader
 from mist.core.buffer cimport ByteBuffer
 from mist.core.nal cimport NalUnit
 
+# What the start of a slice header of H.264 says (clause 7.3.3).
+ctypedef struct SliceHead:
+    uint32_t frame_number
+    bint field
+    bint bottom
+    int order               # pic_order_cnt_lsb, -1 not there
+
 cdef class NalReader(UnitReader):
     cdef bint hevc
     cdef ByteBuffer unit            # the access unit that is being collected, with lengths
@@ -16,11 +23,19 @@ cdef class NalReader(UnitReader):
     cdef bint has_picture
     cdef uint64_t types
     # Field pictures of H.264.
-    cdef object field_coding        # told each new SPS, returns (there may be fields, log2_max_frame_num, separate colour planes)
+    cdef object slice_coding        # told each new SPS of H.264, returns the next four
     cdef bytes sps
-    cdef bint interlaced
+    cdef bint interlaced            # there may be field pictures
     cdef int frame_number_bits
     cdef bint separate_planes
+    cdef int order_bits             # of pic_order_cnt_lsb; 0 where the order is told in another way
+    # The order of presentation, of H.264 with picture order count type 0.
+    cdef int order                  # of the picture at hand
+    cdef int order_step             # from one frame to the next
+    cdef int decoded                # pictures since the last IDR picture
+    cdef bint ordered
+    cdef bint anchored              # `decoded` counts from an IDR picture
+    cdef bint comparable            # this picture's order can be compared with that of the one before
     cdef bint lone_field            # the unit's only picture is a field that waits for its other one
     cdef bint field_bottom
     cdef uint32_t field_number
@@ -31,6 +46,8 @@ cdef class NalReader(UnitReader):
     cdef bint starts(self, int kind, const NalUnit* nal) noexcept
     cdef bint is_picture(self, int kind) noexcept
     cdef bint add(self, size_t code, const NalUnit* nal) except -1
+    cdef int read_slice(self, int kind, const NalUnit* nal, SliceHead* head) noexcept
+    cdef int note_order(self, int kind, const SliceHead* head) noexcept
     cdef bint add_to_field(self, int kind, size_t code, const NalUnit* nal) except -1
     cdef int collect(self, int kind, size_t code, const NalUnit* nal) except -1
     cdef int drop_taken(self) except -1
@@ -41,6 +58,8 @@ cdef class Mpeg2Reader(UnitReader):
     cdef bint begun                 # an access unit begins at `at`
     cdef bint has_slices
     cdef int pictures
+    cdef int temporal_reference
+    cdef int decoded                # pictures since the last group header
     cdef bint lone_field
     cdef bint intra
     cdef bint has_sequence

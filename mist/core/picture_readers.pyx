@@ -120,17 +120,18 @@ cdef class NalReader(UnitReader):
         self.fresh = True
 
     cdef int look_at_sps(self, const NalUnit* nal) except -1:
-        """Ask what an SPS of H.264 says of field pictures, if it is not the one before."""
+        """Ask what an SPS of H.264 says of slice headers, if it is not the one before."""
         cdef bytes sps = PyBytes_FromStringAndSize(<const char*> nal.data, <Py_ssize_t> nal.size)
-        if self.field_coding is not None and sps != self.sps:
+        if self.slice_coding is not None and sps != self.sps:
             self.sps = sps
-            self.interlaced, self.frame_number_bits, self.separate_planes = self.field_coding(sps)
+            self.interlaced, self.frame_number_bits, self.separate_planes, self.order_bits = self.slice_coding(sps)
+            self.ordered = False
         return 0
 
     cdef void reset(self) noexcept:
         UnitReader.reset(self)
         self.unit.clear()
-        self.opened = self.taken = self.inside = self.has_picture = self.lone_field = False
+        self.opened = self.taken = self.inside = self.has_picture = self.lone_field = self.ordered = False
         self.types = 0
         self.scanned = self.split = 0
         self.fresh = True
@@ -224,19 +225,53 @@ cdef class NalReader(UnitReader):
         self.collect(kind, code, nal)
         return True
 
+    cdef int read_slice(self, int kind, const NalUnit* nal, SliceHead* head) noexcept:
+        """Read a slice header of H.264 as far as the order of presentation (clause 7.3.3)."""
+        cdef Bits bits
+        open_header(&bits, nal)
+        take_golomb(&bits)
+        take_golomb(&bits)
+        take_golomb(&bits)
+        take_bits(&bits, 2 if self.separate_planes else 0)
+        head.frame_number = take_bits(&bits, self.frame_number_bits)
+        head.field = self.interlaced and take_bits(&bits, 1)
+        head.bottom = head.field and take_bits(&bits, 1)
+        if kind == IDR:
+            take_golomb(&bits)
+        head.order = <int> take_bits(&bits, self.order_bits) if self.order_bits else -1
+        return 0
+
+    cdef int note_order(self, int kind, const SliceHead* head) noexcept:
+        """Go on counting pictures in both orders (H.264 clause 8.2.1.1; by the last picture, not the last reference)."""
+        cdef int span = 1 << self.order_bits
+        cdef int change
+        self.comparable = True
+        if head.order < 0:
+            self.ordered = False
+        elif kind == IDR or not self.ordered:
+            self.comparable = self.ordered and self.anchored
+            self.anchored = kind == IDR
+            self.ordered = True
+            self.order = head.order
+            self.decoded = 0
+            self.order_step = 2
+        else:
+            change = (head.order - self.order) & (span - 1)
+            if change >= span >> 1:
+                change -= span
+            self.order += change
+            self.decoded += 1
+            if change & 1 and not head.field:
+                self.order_step = 1
+        return 0
+
     cdef bint add_to_field(self, int kind, size_t code, const NalUnit* nal) except -1:
         """Do `add` where the unit is a field whose other one may follow (H.264 clause 3.30, complementary field pairs)."""
-        cdef Bits bits
+        cdef SliceHead head
         cdef bint starts = self.starts(kind, nal)
         if self.is_picture(kind) and (starts or self.split):
-            open_header(&bits, nal)
-            take_golomb(&bits)
-            take_golomb(&bits)
-            take_golomb(&bits)
-            take_bits(&bits, 2 if self.separate_planes else 0)
-            if kind == IDR or take_bits(&bits, self.frame_number_bits) != self.field_number:
-                return False
-            if not take_bits(&bits, 1) or take_bits(&bits, 1) == self.field_bottom:
+            self.read_slice(kind, nal, &head)
+            if kind == IDR or head.frame_number != self.field_number or not head.field or head.bottom == self.field_bottom:
                 return False
             self.lone_field = False
             self.split = 0
@@ -248,7 +283,7 @@ cdef class NalReader(UnitReader):
 
     cdef int collect(self, int kind, size_t code, const NalUnit* nal) except -1:
         """Append a NAL unit, with its length, to the access unit."""
-        cdef Bits bits
+        cdef SliceHead head
         cdef uint8_t* target
         if not self.opened:
             self.opened = True
@@ -263,15 +298,12 @@ cdef class NalReader(UnitReader):
             self.look_at_sps(nal)
         if not self.has_picture and self.is_picture(kind):
             self.has_picture = True
-            if self.interlaced:
-                open_header(&bits, nal)
-                take_golomb(&bits)
-                take_golomb(&bits)
-                take_golomb(&bits)
-                take_bits(&bits, 2 if self.separate_planes else 0)
-                self.field_number = take_bits(&bits, self.frame_number_bits)
-                self.lone_field = take_bits(&bits, 1)
-                self.field_bottom = take_bits(&bits, 1)
+            if self.frame_number_bits:
+                self.read_slice(kind, nal, &head)
+                self.field_number = head.frame_number
+                self.lone_field = head.field
+                self.field_bottom = head.bottom
+                self.note_order(kind, &head)
         target = self.unit.reserve(nal.size + 4)
         target[0], target[1] = <uint8_t> (nal.size >> 24), <uint8_t> (nal.size >> 16)
         target[2], target[3] = <uint8_t> (nal.size >> 8), <uint8_t> nal.size
@@ -284,6 +316,8 @@ cdef class NalReader(UnitReader):
         unit.size = unit.whole_size = self.split if self.split else self.unit.size
         unit.mark = self.mark
         unit.samples = unit.rate_hz = 0
+        unit.ordered = self.ordered and self.comparable
+        unit.lead = self.order // self.order_step - self.decoded if self.ordered else 0
         if self.split:
             self.types = type_mask(unit.data, unit.size, 4, self.hevc)
         if self.hevc:
@@ -365,6 +399,8 @@ cdef class Mpeg2Reader(UnitReader):
         if kind == PICTURE:
             if not self.pictures:
                 self.intra = data[1] >> 3 & 7 == 1
+                self.temporal_reference = data[0] << 2 | data[1] >> 6
+                self.decoded = 0 if self.has_group else self.decoded + 1
             self.pictures += 1
             self.has_slices = False
             self.lone_field = False
@@ -384,6 +420,8 @@ cdef class Mpeg2Reader(UnitReader):
         unit.size = unit.whole_size = end - self.at
         unit.mark = self.mark
         unit.samples = unit.rate_hz = 0
+        unit.ordered = True
+        unit.lead = (self.temporal_reference - self.decoded + 512 & 1023) - 512
         unit.keyframe = self.intra and (self.has_sequence or self.has_group)
         unit.setup = self.has_sequence
         self.at = end

@@ -1,7 +1,7 @@
 """The MPEG transport stream demuxer: bytes of a file or stream in, packets out.
 
 Transport packets of 188, 192 (discs, cameras) or 204 bytes, found again after damage. What is damaged is left out, the rest is read.
-What the first packet and the parameter sets of a stream mean is told by `describe`, `refresh` and `field_coding`, in Python.
+What the first packet and the parameter sets of a stream mean is told by `describe`, `refresh` and `slice_coding`, in Python.
 Spec: ISO/IEC 13818-1 section 2.4.
 """
 
@@ -100,8 +100,12 @@ cdef class TsDemuxer(Demuxer):
         """Return the TrackInfo as a unit with set-up changes it; None where nothing changes."""
         raise NotImplementedError
 
-    def field_coding(self, bytes sps):
-        """Return what an SPS of H.264 says of fields: (may be, log2_max_frame_num, separate colour planes)."""
+    def slice_coding(self, bytes sps):
+        """Return what slice headers need of an SPS of H.264.
+
+        That is: there may be fields, log2_max_frame_num, separate colour planes, and log2_max_pic_order_cnt_lsb, which is 0 where the
+        picture order count type is not 0.
+        """
         raise NotImplementedError
 
     # -- bytes into packets ----------------------------------------------------------------------------------------------
@@ -388,7 +392,7 @@ cdef class TsDemuxer(Demuxer):
             order,
         )
         if description.codec == "H264":
-            (<NalReader> stream.reader).field_coding = self.field_coding
+            (<NalReader> stream.reader).slice_coding = self.slice_coding
         self.listen(stream)
         known = self.known.get(description.key())
         if known is not None:
@@ -536,6 +540,7 @@ cdef class TsDemuxer(Demuxer):
         if info is None or info == stream.info:
             return False
         stream.info = info
+        stream.set_rate(info.frame_rate_mhz)
         self.known[stream.description.key()] = (stream.track, info)
         self.set_track(stream.track, info, True)
         return True
@@ -543,6 +548,7 @@ cdef class TsDemuxer(Demuxer):
     cdef int add_track(self, TsStream stream, object info) except -1:
         stream.info = info
         stream.track = <int> len(self.tracks)
+        stream.set_rate(info.frame_rate_mhz)
         self.known[stream.description.key()] = (stream.track, info)
         self.orders[stream.track] = stream.order
         return self.set_track(stream.track, info, False)

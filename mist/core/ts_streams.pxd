@@ -63,7 +63,10 @@ cdef class TsStream:
     cdef bint has_time
     cdef int64_t dts_us
     cdef int64_t offset_us
-    cdef int64_t step_us
+    cdef int64_t step_us                    # from one picture to the next
+    cdef int64_t stamp_us                   # the last time stamp
+    cdef int units                          # access units since then, with the one that had it
+    cdef int lead                           # of the last unit
     cdef bint has_anchor
     cdef int64_t anchor_us
     cdef int64_t samples                    # since the anchor
@@ -71,5 +74,6 @@ cdef class TsStream:
 
     cdef void reset(self) noexcept
     cdef bint continues(self, int counter, bint broken) noexcept
+    cdef int set_rate(self, int rate_mhz) except -1
     cdef bint time_unit(self, const Unit* unit, int64_t* dts_us, int64_t* offset_us) noexcept
     cdef int64_t sample_time(self, const Unit* unit, bint stamped, int64_t stamp_us) noexcept

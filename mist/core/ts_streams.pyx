@@ -131,6 +131,12 @@ cdef class TsStream:
         self.reader.reset()
         self.listening = self.in_header = self.has_time = self.has_anchor = False
 
+    cdef int set_rate(self, int rate_mhz) except -1:
+        """Take the distance of pictures from a frame rate, frames per 1000 s; 0 unknown."""
+        if rate_mhz > 0:
+            self.step_us = (1000000000 + rate_mhz // 2) // rate_mhz
+        return 0
+
     cdef bint continues(self, int counter, bint broken) noexcept:
         """Tell whether nothing is missing before a packet with this counter."""
         cdef bint follows = self.counter < 0 or broken or counter == (self.counter + 1) & 15
@@ -151,11 +157,17 @@ cdef class TsStream:
         elif stamped:
             dts_us[0] = stamp_us
             offset_us[0] = microseconds(self.clock.ticks + signed_ticks(unit.mark.pts - unit.mark.dts)) - stamp_us
-            if self.has_time and 0 < stamp_us - self.dts_us <= MAX_STEP_US:
-                self.step_us = stamp_us - self.dts_us
+            if self.has_time and 0 < stamp_us - self.stamp_us <= MAX_STEP_US * self.units:
+                self.step_us = (stamp_us - self.stamp_us) // self.units
+            self.stamp_us = stamp_us
+            self.units = 0
         else:
             dts_us[0] = self.dts_us + (self.step_us if self.video else 0)
             offset_us[0] = self.offset_us
+            if unit.ordered:
+                offset_us[0] = max(<int64_t> 0, self.offset_us + (unit.lead - self.lead) * self.step_us)
+        self.units += 1
+        self.lead = unit.lead
         self.has_time = True
         self.dts_us = dts_us[0]
         self.offset_us = offset_us[0]

@@ -47,13 +47,15 @@ class TsDemuxer(ts_demux.TsDemuxer):
         except RemoteProtocolError:
             return None
 
-    def field_coding(self, sps: bytes) -> tuple[bool, int, bool]:
-        """Return what an SPS of H.264 says of field pictures."""
+    def slice_coding(self, sps: bytes) -> tuple[bool, int, bool, int]:
+        """Return what slice headers need of an SPS of H.264; zeros for one that does not parse."""
         try:
             parsed = h264.parse_sps(sps)
         except RemoteProtocolError:
-            return False, 0, False
-        return not parsed.frame_mbs_only, parsed.log2_max_frame_num, parsed.separate_colour_planes
+            return False, 0, False, 0
+        order = parsed.picture_order
+        order_bits = order.log2_max_lsb if order.type == 0 else 0
+        return not parsed.frame_mbs_only, parsed.log2_max_frame_num, parsed.separate_colour_planes, order_bits
 
 
 def _describe_plain(info: TrackInfo, description: StreamDescription, sample: bytes) -> TrackInfo | None:

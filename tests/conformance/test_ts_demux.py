@@ -13,6 +13,7 @@ import pytest
 
 from mist.core.demuxer import Demuxer, PacketList, demux
 from mist.core.flv import FlvMuxer
+from mist.core.nal import length_prefixed_to_annexb
 from mist.core.packet import Packet
 from mist.core.ts_mux import TsMuxer
 from mist.formats.flv import FlvDemuxer
@@ -22,6 +23,7 @@ from tests.support.packets import media_of
 from tests.support.samples import picture as moving_picture
 from tests.support.samples import picture_and_tone, sample
 from tests.support.tools import find_tool, run
+from tests.support.ts_build import StreamBuilder, pes
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.tools("ffmpeg", "ffmpeg-new")]
 
@@ -299,3 +301,23 @@ def test_flv_to_ts_and_back(tmp_path: Path) -> None:
             kind = "h264" if track == 0 else ""
             assert media_of(kind, one.payload, b"\1") == media_of(kind, other.payload, b"\1")
             assert abs(one.dts_us - other.dts_us) <= 1000 and one.keyframe == other.keyframe
+
+
+@pytest.mark.parametrize("name", ["bframes", "open-gop", "interlaced", "intra-refresh", "mpeg2", "mpeg2-interlaced"])
+def test_several_pictures_with_one_time_stamp(name: str, tmp_path: Path) -> None:
+    """Put three pictures into each PES packet: the times of the other two follow from the order that the pictures tell."""
+    data = next(made for made in FILES if made.name == name).make(tmp_path).read_bytes()
+    every = TsDemuxer()
+    plain = [packet for packet in demux(every, data) if every.tracks[packet.track].type == "video"]
+    h264 = every.tracks[0].codec == "H264"
+    build = StreamBuilder().tables([(0x1B if h264 else 2, 0x100, b"")])
+    for number in range(0, len(plain), 3):
+        first = plain[number]
+        ticks = (first.dts_us * 9 + 50) // 100
+        payloads = [packet.payload for packet in plain[number : number + 3]]
+        stream = b"".join(length_prefixed_to_annexb(payload) if h264 else payload for payload in payloads)
+        build.add(0x100, pes(stream, ticks + (first.offset_us * 9 + 50) // 100, ticks))
+    found = demux(TsDemuxer(), build.data)
+    assert [packet.payload for packet in found] == [packet.payload for packet in plain]
+    for one, other in zip(plain, found, strict=True):
+        assert abs(one.dts_us - other.dts_us) <= 50 and abs(one.offset_us - other.offset_us) <= 50

@@ -16,7 +16,7 @@ from tests.support.codec_samples import golden
 from tests.support.ts_build import PMT_PID, WRAP, StreamBuilder, descriptor, pat, pes, pmt
 
 START = b"\0\0\0\1"
-AVCC = golden("h264", "main").init_data
+AVCC = golden("h264", "colour").init_data  # order of presentation is order of decoding
 SETS = [*h264.parse_avcc(AVCC).sps, *h264.parse_avcc(AVCC).pps]
 MPEG_FRAME = bytes.fromhex("fffb9064") + bytes(413)  # layer III, 44.1 kHz, 128 kbit/s
 FRAME_US = 1152 * 1_000_000 / 44100
@@ -384,14 +384,17 @@ def test_seeking_where_access_units_straddle_pes_packets() -> None:
             places.append((demuxer.position, found[0]))
     every = read(build.data)[1]
     assert len(every) == 20 and len(places) > 10
+    ambiguous = 0
     for position, packet in places:
-        if position == 376 * 14:
-            continue  # cut behind a delimiter: nothing tells that the picture behind it began before
         demuxer.seek(packet.dts_us, position)
         demuxer.feed(build.data[position:])
         demuxer.feed(b"")
         found = sink.take()  # may begin with the other picture that begins in this PES packet
+        if packet not in found:
+            ambiguous += 1  # cut behind a delimiter: nothing tells that the picture behind it began before
+            continue
         assert found.index(packet) <= 1 and found[found.index(packet) :] == every[every.index(packet) :]
+    assert ambiguous <= 1
 
 
 def test_several_access_units_in_a_pes_packet() -> None:
