@@ -67,7 +67,7 @@ cdef class Mp4Demuxer(Demuxer):
     cdef bint indexing
     cdef bint scanned               # all fragments are known
     cdef int64_t scan_position      # of the next box
-    cdef int64_t first_fragment
+    cdef int64_t first_fragment     # byte behind moov
     cdef int64_t newest_us          # of the packets of fragments seen so far
 
     def __init__(self, reader):
@@ -75,7 +75,6 @@ cdef class Mp4Demuxer(Demuxer):
         self.readers = []
         self.windows = Windows()
         self.changed = ByteBuffer()
-        self.first_fragment = -1
         self.newest_us = -INT64_MAX
 
     # -- The driver's face
@@ -129,7 +128,7 @@ cdef class Mp4Demuxer(Demuxer):
         for track in self.readers:
             track.has_head = False
             track.rewind()
-        if self.fragments is not None and (position >= self.first_fragment >= 0 or not self.has_tables()):
+        if self.fragments is not None and not self.in_tables(dts_us):
             return self.seek_fragment(dts_us, position)
         self.stage = TABLES
         main = self.main_track()
@@ -203,7 +202,7 @@ cdef class Mp4Demuxer(Demuxer):
         other.start(self.movie)
         for track in other.readers:
             (<TrackReader> track).pending = False
-        other.scan_position = self.first_fragment if self.first_fragment >= 0 else self.scan_position
+        other.scan_position = self.first_fragment
         other.first_fragment = self.first_fragment
         other.stage = TABLES if self.has_tables() else FRAGMENTS
         other.become_ready()
@@ -275,6 +274,7 @@ cdef class Mp4Demuxer(Demuxer):
         self.start(self.reader.movie((<const char*> data)[header:size], self.scan_position + header))
         self.windows.joined = ByteBuffer()
         self.scan_position += size
+        self.first_fragment = self.scan_position
         return DONE
 
     cdef int start(self, object movie) except -1:
@@ -293,6 +293,7 @@ cdef class Mp4Demuxer(Demuxer):
             self.fragments = FragmentReader([(one.track_id, one.defaults) for one in movie.tracks])
             for index in range(self.count):
                 self.fragments.tracks[index].next_ticks = (<TrackReader> self.readers[index]).table.duration_ticks
+                self.fragments.tracks[index].timed = self.fragments.tracks[index].next_ticks > 0
         self.stage = PROBING if self.has_tables() or self.fragments is None else FRAGMENTS
         return 0
 
@@ -301,6 +302,14 @@ cdef class Mp4Demuxer(Demuxer):
         cdef TrackReader track
         for track in self.readers:
             if track.table.count:
+                return True
+        return False
+
+    cdef bint in_tables(self, int64_t dts_us) except -1:
+        """Tell whether what is at a time is in moov, not in fragments."""
+        cdef TrackReader track
+        for track in self.readers:
+            if track.table.count and dts_us < track.us_of(track.table.duration_ticks + track.fragment_shift_ticks):
                 return True
         return False
 
@@ -431,8 +440,6 @@ cdef class Mp4Demuxer(Demuxer):
         data = self.windows.gather(self.scan_position, <size_t> size, through)
         if data is NULL:
             return AT_END if self.windows.beyond else NEEDS_BYTES
-        if self.first_fragment < 0:
-            self.first_fragment = self.scan_position
         self.fragments.read(data, <size_t> size, self.scan_position)
         for index in range(self.count):
             if self.fragments.tracks[index].first < self.fragments.tracks[index].end:
@@ -516,12 +523,10 @@ cdef class Mp4Demuxer(Demuxer):
         cdef int index
         self.stage = FRAGMENTS
         self.scanned = False
-        if position <= 0 and self.first_fragment >= 0:
-            position = self.first_fragment
-        if position > 0:
-            self.scan_position = position
+        self.scan_position = position if position > 0 else self.first_fragment
         for index in range(self.count):
             track = self.readers[index]
             track.silent = False
+            self.fragments.tracks[index].timed = False
             self.fragments.tracks[index].next_ticks = max(0, track.ticks_until(dts_us) - track.fragment_shift_ticks)
         return 0

@@ -24,6 +24,7 @@ ctypedef struct FragmentTrack:
     uint32_t track_id
     Defaults defaults
     int64_t next_ticks              # decode time where the last fragment ended
+    bint timed                      # next_ticks is known: not before the first fragment and after a jump
     int64_t negative_ticks          # how far composition went before decoding
     FragmentSample* samples         # a queue: from first to end
     size_t first
@@ -40,6 +41,7 @@ cdef class FragmentReader:
     cdef void clear(self) noexcept
     cdef int read(self, const uint8_t* moof, size_t size, int64_t position) except -1
     cdef int read_track(self, const uint8_t* body, size_t size, int64_t position, int64_t fragment, int64_t* data_end) except -1
+    cdef int read_time(self, FragmentTrack* track, const uint8_t* box, size_t size, int64_t position) except -1
     cdef FragmentTrack* read_header(self, const uint8_t* body, size_t size, int64_t position, int64_t fragment,
                                     Defaults* defaults, int64_t* base) except? NULL
     cdef int read_run(self, FragmentTrack* track, const uint8_t* body, size_t size, int64_t position, int64_t fragment,

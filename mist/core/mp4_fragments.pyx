@@ -130,36 +130,49 @@ cdef class FragmentReader:
         return 0
 
     cdef int read_track(self, const uint8_t* body, size_t size, int64_t position, int64_t fragment, int64_t* data_end) except -1:
+        """Queue the samples of a traf box. Smooth Streaming has its time behind the samples, so times are looked for first."""
         cdef FragmentTrack* track = NULL
         cdef Defaults defaults
         cdef int64_t base = data_end[0]
         cdef size_t at = 0
         cdef size_t box
-        cdef const uint8_t* inner
         memset(&defaults, 0, sizeof(defaults))
         while at + 8 <= size:
             box = be32(body + at)
-            inner = body + at + 8
             if box < 8 or box > size - at:
                 raise wrong(f"a box of {box} bytes in a traf of {size}", position + <int64_t> at, "8.8.6")
             if memcmp(body + at + 4, b"tfhd", 4) == 0:
-                track = self.read_header(inner, box - 8, position + <int64_t> at, fragment, &defaults, &base)
+                track = self.read_header(body + at + 8, box - 8, position + <int64_t> at, fragment, &defaults, &base)
                 if track is NULL:
-                    # Data of a later track may be counted from the end of this one's.
                     return 0
                 data_end[0] = base
-            elif track is not NULL and memcmp(body + at + 4, b"tfdt", 4) == 0 and box >= 16:
-                if inner[0] and box < 20:
-                    raise wrong("a tfdt box that is cut off", position + <int64_t> at, "8.8.12")
-                track.next_ticks = be64(inner + 4) if inner[0] else be32(inner + 4)
-            elif track is not NULL and memcmp(body + at + 4, b"uuid", 4) == 0 and box >= 36:
-                if memcmp(inner, SMOOTH_TIME, 16) == 0 and (box >= 44 or not inner[16]):
-                    track.next_ticks = be64(inner + 20) if inner[16] else be32(inner + 20)
-            elif track is not NULL and memcmp(body + at + 4, b"trun", 4) == 0:
-                if track.next_ticks < 0 or track.next_ticks > MAX_TICKS:
-                    raise wrong(f"a decode time of {track.next_ticks}", position, "8.8.12")
-                self.read_run(track, inner, box - 8, position + <int64_t> at, fragment, &defaults, base, data_end)
+            elif track is not NULL:
+                self.read_time(track, body + at, box, position + <int64_t> at)
             at += box
+        if track is NULL:
+            return 0
+        if track.next_ticks < 0 or track.next_ticks > MAX_TICKS:
+            raise wrong(f"a decode time of {track.next_ticks}", position, "8.8.12")
+        track.timed = True
+        at = 0
+        while at + 8 <= size:
+            box = be32(body + at)
+            if memcmp(body + at + 4, b"trun", 4) == 0:
+                self.read_run(track, body + at + 8, box - 8, position + <int64_t> at, fragment, &defaults, base, data_end)
+            at += box
+        return 0
+
+    cdef int read_time(self, FragmentTrack* track, const uint8_t* box, size_t size, int64_t position) except -1:
+        """Read tfdt, or the time of a Smooth Streaming fragment if nothing else is known."""
+        cdef const uint8_t* inner = box + 8
+        if memcmp(box + 4, b"tfdt", 4) == 0 and size >= 16:
+            if inner[0] and size < 20:
+                raise wrong("a tfdt box that is cut off", position, "8.8.12")
+            track.next_ticks = be64(inner + 4) if inner[0] else be32(inner + 4)
+            track.timed = True
+        elif memcmp(box + 4, b"uuid", 4) == 0 and size >= 36 and not track.timed and memcmp(inner, SMOOTH_TIME, 16) == 0:
+            if size >= 44 or not inner[16]:
+                track.next_ticks = be64(inner + 20) if inner[16] else be32(inner + 20)
         return 0
 
     cdef FragmentTrack* read_header(

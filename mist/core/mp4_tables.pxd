@@ -50,6 +50,7 @@ cdef class SampleTable:
     cdef uint32_t frame_bytes       # of uncompressed audio stored frame by frame, else 0
     cdef readonly uint32_t count    # samples
     cdef readonly int64_t negative_ticks    # how far composition goes before decoding
+    cdef int64_t base               # of moov in the file
     cdef Cursor* marks              # one every MARK_STRIDE packets
     cdef size_t mark_count
     cdef int rows(self, Rows* found, dict tables, str name, int64_t base) except -1

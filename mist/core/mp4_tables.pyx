@@ -35,6 +35,7 @@ cdef class SampleTable:
     def __cinit__(self, bytes moov not None, dict tables not None, int64_t base=0, uint32_t frame_bytes=0):
         self.marks = NULL
         self.moov = moov
+        self.base = base
         self.rows(&self.stts, tables, "stts", base)
         self.rows(&self.ctts, tables, "ctts", base)
         self.rows(&self.stsc, tables, "stsc", base)
@@ -221,7 +222,9 @@ cdef class SampleTable:
 
     cdef object broken(self):
         """Return the error to raise where `next` returned -1."""
-        return RemoteProtocolError("a sample table with times or places past 2^60", spec="ISO/IEC 14496-12 clause 8.7.5")
+        return RemoteProtocolError(
+            "an stts or co64 box with times or places past 2^60", offset=self.base, spec="ISO/IEC 14496-12 clause 8.7.5"
+        )
 
     # -- Seeking
 

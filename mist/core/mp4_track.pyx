@@ -64,7 +64,7 @@ cdef class TrackReader:
         for duration, media_time, rate in self.source.edits:
             ticks = (duration * self.timescale + movie_timescale // 2) // movie_timescale
             if abs(at) + ticks + abs(media_time) > FOREVER:
-                raise RemoteProtocolError("an edit past 2^61 ticks", spec="ISO/IEC 14496-12 clause 8.6.6")
+                raise RemoteProtocolError("an elst box with an edit past 2^61 ticks", offset=self.table.base, spec="ISO/IEC 14496-12 clause 8.6.6")
             if media_time < 0 or not rate:
                 at += ticks
                 continue
@@ -226,6 +226,10 @@ cdef class TrackReader:
         number = self.cursor.sample
         if key and self.video:
             number = self.table.key_before(number)
+        if number >= self.spans[span].end:
+            number = self.spans[span].end - 1 if self.spans[span].end else 0
+            if key and self.video:
+                number = self.table.key_before(number)
         if number < self.spans[span].first:
             number = self.spans[span].first
         if number != self.cursor.sample:

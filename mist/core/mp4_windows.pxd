@@ -21,7 +21,8 @@ cdef class Windows:
     cdef bint needs                 # bytes are wanted
     cdef bint beyond                # what was asked for last lies behind the end of the input
     cdef int64_t need_position
-    cdef int64_t need_bytes
+    cdef int64_t need_bytes         # asked for
+    cdef int64_t least_bytes        # without which nothing can go on
     cdef int64_t input_end          # no byte of the input is at or behind this
     cdef ByteBuffer partial         # of a window that came in pieces
     cdef ByteBuffer joined          # what lies in more than one window
@@ -29,6 +30,7 @@ cdef class Windows:
     cdef void ask(self, int64_t position, int64_t size, int64_t through) noexcept
     cdef int find(self, int64_t position) noexcept
     cdef int take(self, object data) except -1
+    cdef bint continued(self) except -1
     cdef int add(self, int64_t begin, object owner, const uint8_t* data, size_t size) except -1
     cdef int remove(self, int place) except -1
     cdef int trim(self, const int64_t* positions, int count) except -1

@@ -59,9 +59,11 @@ cdef class Windows:
         self.needs = True
         self.need_position = position
         self.need_bytes = max(size, <int64_t> WINDOW_BYTES)
+        self.least_bytes = size
         if 0 <= newest_end < position and position - newest_end <= through and self.find(newest_end) < 0:
             self.need_position = newest_end
             self.need_bytes = min(self.need_bytes + position - newest_end, <int64_t> WINDOW_BYTES)
+            self.least_bytes = 1
 
     cdef int find(self, int64_t position) noexcept:
         """Return the number of the window that holds a byte, -1 for none."""
@@ -90,12 +92,28 @@ cdef class Windows:
         self.partial.append(<const uint8_t*> PyBytes_AS_STRING(owner), size)
         if size == 0:
             self.input_end = min(self.input_end, self.need_position + <int64_t> self.partial.size)
-        if size == 0 or <int64_t> self.partial.size >= self.need_bytes:
+        if size == 0 or <int64_t> self.partial.size >= self.least_bytes:
             self.needs = False
-            if self.partial.size:
+            if self.partial.size and not self.continued():
                 self.add(self.need_position, self.partial, self.partial.data, self.partial.size)
                 self.partial = ByteBuffer()
         return 0
+
+    cdef bint continued(self) except -1:
+        """Put bytes that came in small pieces behind those before them."""
+        cdef Window* window
+        cdef ByteBuffer owner
+        if self.newest < 0 or self.windows[self.newest].end != self.need_position:
+            return False
+        window = &self.windows[self.newest]
+        if type(self.owners[self.newest]) is not ByteBuffer or window.end - window.begin >= WINDOW_BYTES:
+            return False
+        owner = self.owners[self.newest]
+        owner.append(self.partial.data, self.partial.size)
+        self.partial.clear()
+        window.data = owner.data
+        window.end = window.begin + <int64_t> owner.size
+        return True
 
     cdef int add(self, int64_t begin, object owner, const uint8_t* data, size_t size) except -1:
         if self.count == MAX_WINDOWS:

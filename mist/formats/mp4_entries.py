@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from mist.core.mp4_payloads import (
@@ -45,6 +45,7 @@ from mist.formats.tracks import (
     SUBTITLE,
     ULAW,
     VIDEO,
+    VORBIS,
     VP8,
     VP9,
     TrackInfo,
@@ -66,7 +67,7 @@ class Description:
 
     info: what it says of the track, None for a codec that is not carried. form, width: how a sample becomes a packet, and of
     what size its lengths or words are (see `mist.core.mp4_payloads`). frame_bytes: of uncompressed audio, else 0. pending:
-    the track's first packet has something to add.
+    the track's first packet has something to add. offset: byte of the file where the entry begins.
     """
 
     info: TrackInfo | None = None
@@ -74,6 +75,7 @@ class Description:
     width: int = 0
     frame_bytes: int = 0
     pending: bool = False
+    offset: int = 0
 
 
 @dataclass(slots=True)
@@ -142,7 +144,7 @@ def describe(kind: str, media: str, data: bytes, begin: int, end: int, base: int
     else:
         return make(entry)
     _read_boxes(entry, data, inner, end, base)
-    return make(entry)
+    return replace(make(entry), offset=entry.offset)
 
 
 def _read_video(entry: _Entry, data: bytes, begin: int, end: int) -> int:
@@ -307,6 +309,8 @@ def _mp4a(entry: _Entry) -> Description:
     codec = {0xA5: AC3, 0xA6: EAC3, 0xA9: DTS}.get(object_type, "")
     if codec:
         return Description(_audio(entry, codec, bandwidth_bps=rate_bps), FORM_AS_IT_IS, pending=codec != DTS)
+    if object_type == 0xDD:
+        return Description(_audio(entry, VORBIS, setup, bandwidth_bps=rate_bps), FORM_AS_IT_IS)
     if object_type not in (0x40, 0x66, 0x67, 0x68):
         return Description()
     if setup and setup[0] >> 3 == 31 and 32 + (int.from_bytes(setup[:2], "big") >> 5 & 63) == _MPEG_LAYER_3_OBJECT:

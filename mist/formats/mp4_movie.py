@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from mist.core.mp4_demux import Mp4Demuxer
@@ -15,7 +15,7 @@ from mist.core.mp4_tables import SampleTable
 from mist.errors import RemoteProtocolError, UnsupportedError
 from mist.formats import codecs, languages, mpeg_audio
 from mist.formats.mp4_entries import Description, children, describe
-from mist.formats.tracks import MP2, MP3, VIDEO, TrackInfo
+from mist.formats.tracks import AUDIO, MP2, MP3, VIDEO, TrackInfo
 
 MAX_TRACKS: Final = 64
 MAX_DESCRIPTIONS: Final = 64
@@ -252,9 +252,14 @@ class _Reader:
         if info.type == VIDEO and ticks:
             rate_mhz = (found.timescale * 1000 + ticks // 2) // ticks
             info = info.changed(frame_rate_mhz=rate_mhz if rate_mhz <= _MAX_RATE_MHZ else 0)
-        if info.type != VIDEO and "audio" in info.type and not info.sample_rate_hz:
+        if info.type == AUDIO and not info.sample_rate_hz:
             info = info.changed(sample_rate_hz=found.timescale)
-        return Description(codecs.complete(info), one.form, one.width, one.frame_bytes, one.pending)
+        try:
+            info = codecs.complete(info)
+        except RemoteProtocolError as error:
+            what = f"set-up of {info.codec} in track {found.track_id}: {error}"
+            raise RemoteProtocolError(what, offset=one.offset, spec=error.spec) from error
+        return replace(one, info=info)
 
 
 def unpack_language(code: int) -> str:
