@@ -31,11 +31,10 @@ cdef class DecodeTimes:
         self.reset()
 
     cdef void reset(self) noexcept:
-        """Begin again, after a jump in the input; the depth stays as it was learnt."""
+        """Begin again, after a jump in the input; what was learnt stays. Times go on rising unless `has_last` is taken away."""
         self.running = self.depth == 0
         self.waiting = 0
         self.filled = 0
-        self.has_last = False
 
     cdef bint add(self, int64_t pts_us) noexcept:
         """Take the presentation time of a packet that waits; returns whether `settle` can tell the times."""

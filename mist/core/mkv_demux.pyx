@@ -141,6 +141,7 @@ cdef class MatroskaDemuxer(Demuxer):
     def seek(self, int64_t dts_us, int64_t position):
         """Go on at a Cluster. The keyframe that is sought keeps the decode time it had, if it is the first of its track there."""
         cdef int place
+        cdef DecodeTimes times
         self.pending.clear()
         self.skip = 0
         self.lost = False
@@ -157,7 +158,9 @@ cdef class MatroskaDemuxer(Demuxer):
             self.plans[place].previous_block = 0
             self.waiting[place] = []
             if self.times[place] is not None:
-                (<DecodeTimes> self.times[place]).reset()
+                times = <DecodeTimes> self.times[place]
+                times.reset()
+                times.has_last = False
 
     # -- bytes to elements -------------------------------------------------------------------------------------------
 
@@ -306,7 +309,7 @@ cdef class MatroskaDemuxer(Demuxer):
         elif element == INFO:
             self.scale_ns, self.duration_us, self.unix_us = self.schema.info(content)
         else:
-            self.load(self.schema.tracks(content))
+            self.load(list(self.schema.tracks(content)))
         return <size_t> (head + body)
 
     # -- tracks ------------------------------------------------------------------------------------------------------
@@ -344,8 +347,10 @@ cdef class MatroskaDemuxer(Demuxer):
         return self.plan_count
 
     cdef int plan(self, int place, object entry) except -1:
-        """Note what every packet of a track needs."""
+        """Note what every packet of a track needs. Times of a track that is planned anew go on behind its last one."""
         cdef TrackPlan* plan = &self.plans[place]
+        cdef TrackPlan before = plan[0]
+        cdef DecodeTimes times = <DecodeTimes> self.times[place]
         cdef bytes stripped = entry.stripped
         cdef int mode
         memset(plan, 0, sizeof(TrackPlan))
@@ -373,7 +378,14 @@ cdef class MatroskaDemuxer(Demuxer):
         frame_us = entry.default_ns // 1000
         if not frame_us and entry.info.frame_rate_mhz:
             frame_us = 1000000000 // entry.info.frame_rate_mhz
-        self.times[place] = DecodeTimes(entry.depth, frame_us) if entry.depth else None
+        plan.last_us, plan.has_last = before.last_us, before.has_last
+        if times is not None:
+            plan.last_us, plan.has_last = times.last_us, times.has_last
+        self.times[place] = None
+        if entry.depth:
+            times = DecodeTimes(entry.depth, frame_us)
+            times.last_us, times.has_last = plan.last_us, plan.has_last
+            self.times[place] = times
         return 0
 
     cdef int check_ready(self, bint anyway) except -1:

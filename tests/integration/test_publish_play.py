@@ -39,7 +39,13 @@ MILLISECOND_US = 1_000
 TICK_90_KHZ_US = 12
 # Sources are in milliseconds here (RTMP), so finer formats must give them back as they are; MP4 counts audio in samples.
 # Matroska has no decode times: they are what FFmpeg makes of the presentation times.
-TOLERANCE_US = {"ts": TICK_90_KHZ_US, "hls": TICK_90_KHZ_US, "mp4": MILLISECOND_US, "mkv": MILLISECOND_US, "webm": MILLISECOND_US}
+TOLERANCE_US = {
+    "ts": TICK_90_KHZ_US,
+    "hls": TICK_90_KHZ_US,
+    "mp4": MILLISECOND_US,
+    "mkv": MILLISECOND_US,
+    "webm": MILLISECOND_US,
+}
 # Short segments, and an end soon after the publisher has gone, so that a test need not wait long.
 STREAM = {"live": {"source": "push://127.0.0.1", "segmentsize": 1000, "inputtimeout": 2}}
 

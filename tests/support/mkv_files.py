@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mist.core.ebml import UNKNOWN_SIZE, element, element_id, element_size, float_element, text_element, unsigned_element
+from mist.core.ebml import (
+    UNKNOWN_SIZE,
+    element,
+    element_id,
+    element_size,
+    float_element,
+    text_element,
+    unsigned_element,
+)
 from mist.core.muxer import Muxer
 from mist.core.packet import Packet
 from mist.formats.tracks import AUDIO, VIDEO, TrackInfo
@@ -46,7 +54,9 @@ def tracks(*entries: bytes) -> bytes:
 
 def block(number: int, relative: int, payload: bytes, *, key: bool = True, lacing: int = 0) -> bytes:
     """Return a block's content. lacing: 0, 1 Xiph, 2 fixed, 3 EBML; payload is then count, sizes and frames."""
-    return bytes((0x80 | number,)) + relative.to_bytes(2, "big", signed=True) + bytes((key << 7 | lacing << 1,)) + payload
+    return (
+        bytes((0x80 | number,)) + relative.to_bytes(2, "big", signed=True) + bytes((key << 7 | lacing << 1,)) + payload
+    )
 
 
 def simple(number: int, relative: int, payload: bytes, *, key: bool = True, lacing: int = 0) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,9 +45,9 @@ def test_a_depth_that_is_too_large_only_makes_times_earlier() -> None:
 def test_a_depth_that_is_too_small_is_learnt() -> None:
     times = shown("0 1 2 3 7 5 4 6 11 9 8 10 15 13 12 14 19 17 16 18")
     found = decode_times(times, 0, FRAME_US)
-    assert all(a < b for a, b in zip(found, found[1:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(found))
     found = decode_times(times, 1, FRAME_US)
-    assert all(a < b for a, b in zip(found, found[1:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(found))
     assert all(dts <= pts for dts, pts in list(zip(found, times, strict=True))[8:])
 
 
@@ -81,6 +83,6 @@ def test_any_order_of_any_rate(groups: list[list[int]], first: int, steps: list[
     times = [moments[5 * number + place] for number, group in enumerate(groups) for place in group]
     depth = max(sum(earlier > time for earlier in times[:place]) for place, time in enumerate(times))
     for found in (decode_times(times, depth, 40_000), decode_times(times, depth)):
-        assert all(a < b for a, b in zip(found, found[1:], strict=False))
+        assert all(a < b for a, b in itertools.pairwise(found))
         assert all(dts <= pts for dts, pts in zip(found, times, strict=True))
         assert found[depth:] == sorted(times)[: len(times) - depth]

@@ -54,7 +54,9 @@ def packets_of(data: bytes) -> list[Packet]:
     return demux(demuxer(), data)
 
 
-def one_track(entry: bytes, *blocks: bytes, scale_ns: int = 1_000_000, time: int = 0) -> tuple[list[TrackInfo], list[Packet]]:
+def one_track(
+    entry: bytes, *blocks: bytes, scale_ns: int = 1_000_000, time: int = 0
+) -> tuple[list[TrackInfo], list[Packet]]:
     """Return tracks and packets of a file with one track and one Cluster."""
     engine = demuxer()
     found = demux(engine, ebml_header() + segment(info(scale_ns), tracks(entry), cluster(time, *blocks)))
@@ -80,7 +82,10 @@ def test_golden_file() -> None:
 
 @pytest.mark.parametrize("known", [True, False])
 def test_sizes_known_and_not(known: bool) -> None:
-    clusters = (cluster(0, *[simple(1, 0, VP8_KEY)], known=known), cluster(40, simple(1, 0, VP8_FRAME, key=False), known=known))
+    clusters = (
+        cluster(0, *[simple(1, 0, VP8_KEY)], known=known),
+        cluster(40, simple(1, 0, VP8_FRAME, key=False), known=known),
+    )
     engine = demuxer()
     found = demux(engine, plain_file(*clusters, known=known))
     assert engine.tracks == [VP8_TRACK, MP3_TRACK]
@@ -181,7 +186,9 @@ def test_groups() -> None:
 )
 def test_lacing(lacing: int, head: str, sizes: tuple[int, ...]) -> None:
     """Frames of one block follow each other by their own durations: 24 ms for 1152 samples."""
-    frames = [MP3_FRAME[:4] + bytes([number]) * (size - 4) if size > 4 else bytes(size) for number, size in enumerate(sizes)]
+    frames = [
+        MP3_FRAME[:4] + bytes([number]) * (size - 4) if size > 4 else bytes(size) for number, size in enumerate(sizes)
+    ]
     payload = bytes.fromhex(head) + b"".join(frames)
     found = packets_of(plain_file(cluster(0, simple(2, 0, payload, lacing=lacing), simple(2, 500, MP3_FRAME))))
     assert [packet.payload for packet in found] == [*frames, MP3_FRAME]
@@ -189,7 +196,9 @@ def test_lacing(lacing: int, head: str, sizes: tuple[int, ...]) -> None:
         assert [packet.dts_us for packet in found] == [24_000 * n for n in range(len(sizes))] + [500_000]
 
 
-@pytest.mark.parametrize("payload", [b"", b"\x05", b"\x01\xff\xff", b"\x01\x20abc", b"\x02\x82\x00abcdef", b"\xff" * 30])
+@pytest.mark.parametrize(
+    "payload", [b"", b"\x05", b"\x01\xff\xff", b"\x01\x20abc", b"\x02\x82\x00abcdef", b"\xff" * 30]
+)
 @pytest.mark.parametrize("lacing", [1, 2, 3])
 def test_broken_lacing_loses_the_block(payload: bytes, lacing: int) -> None:
     found = packets_of(plain_file(cluster(0, simple(2, 0, payload, lacing=lacing), simple(2, 40, MP3_FRAME))))
@@ -203,7 +212,9 @@ def test_lacing_takes_its_times_from_the_track() -> None:
     entry = track(1, "A_DTS", 2, audio())
     _, found = one_track(entry, group(block(1, 0, b"\x03abcd", lacing=2), duration=80))
     assert [packet.dts_us for packet in found] == [0, 20_000, 40_000, 60_000]
-    _, found = one_track(track(1, "A_PCM/INT/BIG", 2, audio(8000, 1, 16)), simple(1, 0, b"\x01" + bytes(1600), lacing=2))
+    _, found = one_track(
+        track(1, "A_PCM/INT/BIG", 2, audio(8000, 1, 16)), simple(1, 0, b"\x01" + bytes(1600), lacing=2)
+    )
     assert [packet.dts_us for packet in found] == [0, 50_000]
 
 
@@ -217,7 +228,9 @@ def test_times_before_zero_and_codec_delay() -> None:
     assert [packet.dts_us for packet in found] == [-6_500, 14_500, 14_501]
 
 
-@pytest.mark.parametrize(("scale_ns", "dts_us"), [(1_000_000, 1_010_000), (1_000, 1_010), (20_833, 21_041), (10**9, 1_010_000_000)])
+@pytest.mark.parametrize(
+    ("scale_ns", "dts_us"), [(1_000_000, 1_010_000), (1_000, 1_010), (20_833, 21_041), (10**9, 1_010_000_000)]
+)
 def test_scales(scale_ns: int, dts_us: int) -> None:
     entry = track(1, "A_MPEG/L3", 2, audio())
     _, found = one_track(entry, simple(1, 10, MP3_FRAME), scale_ns=scale_ns, time=1000)
@@ -236,7 +249,13 @@ def test_a_second_recording_goes_on_behind_the_first() -> None:
     """Files one behind the other, and live streams whose encoder began anew."""
     late = cluster(60_000, simple(1, 0, VP8_KEY), simple(2, 10, MP3_FRAME))
     found = packets_of(plain_file(late, known=False) + plain_file(*PLAIN))
-    assert [packet.dts_us for packet in found if packet.track == 0] == [60_000_000, 60_010_000, 60_050_000, 60_090_000, 60_130_000]
+    assert [packet.dts_us for packet in found if packet.track == 0] == [
+        60_000_000,
+        60_010_000,
+        60_050_000,
+        60_090_000,
+        60_130_000,
+    ]
     assert [packet.dts_us for packet in found if packet.track == 1] == [60_010_000, 60_015_000, 60_039_000]
 
 
@@ -288,14 +307,18 @@ def test_header_stripping() -> None:
 
 def test_zlib() -> None:
     entry = track(1, "S_TEXT/UTF8", 17, encoding(b""))
-    found = one_track(entry, simple(1, 0, zlib.compress(b"a" * 5000)), simple(1, 1, b"no zlib"), simple(1, 2, zlib.compress(b"c")))[1]
+    found = one_track(
+        entry, simple(1, 0, zlib.compress(b"a" * 5000)), simple(1, 1, b"no zlib"), simple(1, 2, zlib.compress(b"c"))
+    )[1]
     assert [packet.payload for packet in found] == [b"a" * 5000, b"c"]
 
 
 def test_zlib_is_bounded() -> None:
     bomb = zlib.compress(bytes(65 << 20), 9)
     entry = track(1, "S_TEXT/UTF8", 17, encoding(b""))
-    assert one_track(entry, simple(1, 0, bomb), simple(1, 1, zlib.compress(b"c")))[1] == [Packet(0, 1000, 0, True, b"c")]
+    assert one_track(entry, simple(1, 0, bomb), simple(1, 1, zlib.compress(b"c")))[1] == [
+        Packet(0, 1000, 0, True, b"c")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -307,8 +330,12 @@ def test_zlib_is_bounded() -> None:
     ],
 )
 def test_tracks_that_cannot_be_read_are_passed_over(more: bytes) -> None:
-    entries = tracks(track(1, "A_MPEG/L3", 2, audio() + more), track(2, "A_REAL/COOK", 2), track(3, "A_MPEG/L3", 2, audio()))
-    data = ebml_header() + segment(info(), entries, cluster(0, simple(1, 0, b"a"), simple(2, 0, b"b"), simple(3, 0, MP3_FRAME)))
+    entries = tracks(
+        track(1, "A_MPEG/L3", 2, audio() + more), track(2, "A_REAL/COOK", 2), track(3, "A_MPEG/L3", 2, audio())
+    )
+    data = ebml_header() + segment(
+        info(), entries, cluster(0, simple(1, 0, b"a"), simple(2, 0, b"b"), simple(3, 0, MP3_FRAME))
+    )
     assert packets_of(data) == [Packet(0, 0, 0, True, MP3_FRAME)]
     with pytest.raises(UnsupportedError):
         packets_of(ebml_header() + segment(info(), tracks(track(1, "A_MPEG/L3", 2, audio() + more))))
@@ -326,7 +353,9 @@ def test_tracks_that_cannot_be_read_are_passed_over(more: bytes) -> None:
     ],
 )
 def test_subtitles(codec: str, payload: str, text: str) -> None:
-    found_tracks, found = one_track(track(1, codec, 17, language="ger"), group(block(1, 0, payload.encode()), duration=9))
+    found_tracks, found = one_track(
+        track(1, codec, 17, language="ger"), group(block(1, 0, payload.encode()), duration=9)
+    )
     assert found_tracks == [TrackInfo(META, "subtitle", language="deu", track_id=1)]
     assert [packet.payload.decode() for packet in found] == [text] * bool(text)
 
@@ -350,14 +379,18 @@ def test_samples_are_big_endian(codec: str, bits: int, payload: str, stored: str
 def test_obus_get_their_sizes() -> None:
     """The last unit of a Block may lack its size; delimiters should not be there, and go."""
     private = bytes.fromhex("81000c00")
-    _, found = one_track(track(1, "V_AV1", 1, video(), private), simple(1, 0, bytes.fromhex("1200 2a02aabb 30ccdd"), key=False))
+    _, found = one_track(
+        track(1, "V_AV1", 1, video(), private), simple(1, 0, bytes.fromhex("1200 2a02aabb 30ccdd"), key=False)
+    )
     assert found[0].payload.hex() == "2a02aabb3202ccdd"
 
 
 def test_nal_units_get_lengths_of_four_bytes() -> None:
     avcc = bytes.fromhex("0142c00afde10017") + SPS + b"\x01\x00\x05" + PPS
     payload = b"\x00\x02\x65\x88" + b"\x00\x03\x41\x9a\x00"
-    found_tracks, found = one_track(track(1, "V_MPEG4/ISO/AVC", 1, video(), avcc), simple(1, 0, payload + b"\x00\x09\x01"))
+    found_tracks, found = one_track(
+        track(1, "V_MPEG4/ISO/AVC", 1, video(), avcc), simple(1, 0, payload + b"\x00\x09\x01")
+    )
     assert found[0].payload.hex() == "000000026588" + "00000003419a00"
     assert found_tracks[0].init_data == avcc[:4] + b"\xff" + avcc[5:]
     assert (found_tracks[0].width, found_tracks[0].height) == (64, 64)
@@ -422,7 +455,10 @@ def test_forced_ready_where_a_track_never_comes() -> None:
         (ebml_header() + segment(info(), cluster(0)), RemoteProtocolError),
         (ebml_header() + segment(tracks()), UnsupportedError),
         (ebml_header() + element_id(0x1654AE6B) + element_size(MAX_HEADER_BYTES + 1), LimitExceededError),
-        (ebml_header() + segment(tracks(*[track(n + 1, "V_VP8", 1) for n in range(MAX_TRACKS + 1)])), LimitExceededError),
+        (
+            ebml_header() + segment(tracks(*[track(n + 1, "V_VP8", 1) for n in range(MAX_TRACKS + 1)])),
+            LimitExceededError,
+        ),
         (ebml_header() + segment(info(), b"\x00\x00\x00"), RemoteProtocolError),
     ],
 )
@@ -431,7 +467,9 @@ def test_what_is_no_matroska(data: bytes, error: type[RemoteProtocolError]) -> N
         packets_of(data)
 
 
-@pytest.mark.parametrize("damage", [b"\x00" * 50, b"\xff" * 50, b"\xa3\x1f\xff\xff\xff", element_id(0xA3) + UNKNOWN_SIZE])
+@pytest.mark.parametrize(
+    "damage", [b"\x00" * 50, b"\xff" * 50, b"\xa3\x1f\xff\xff\xff", element_id(0xA3) + UNKNOWN_SIZE]
+)
 def test_reading_goes_on_at_the_next_cluster(damage: bytes) -> None:
     data = plain_file(known=False) + PLAIN[0][:-5] + damage + PLAIN[1]
     found = packets_of(data)
