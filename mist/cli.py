@@ -14,9 +14,6 @@ import mist
 from mist.commands import BadUsage, convert, info
 from mist.errors import MistError
 from mist.runtime.instance import DEFAULT_NAME, Instance
-from mist.runtime.log import parse_level
-from mist.runtime.process import is_alive
-from mist.runtime.spawner_link import ask_blocking
 
 DEFAULT_CONFIG = Path("/etc/mist/config.json")
 
@@ -123,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_serve(options: argparse.Namespace) -> int:
     """Serve."""
     from mist.app import make_program
+    from mist.runtime.log import parse_level
     from mist.runtime.spawner import Spawner
 
     try:
@@ -142,6 +140,9 @@ def run_serve(options: argparse.Namespace) -> int:
 
 def run_stop(options: argparse.Namespace) -> int:
     """Stop a server and wait until it is gone."""
+    from mist.runtime.process import is_alive
+    from mist.runtime.spawner_link import ask_blocking
+
     instance = Instance(options.instance)
     pid = int(ask_blocking(instance, {"do": "shutdown", "reason": "mist stop"})["pid"])
     until = time.monotonic() + 6
@@ -154,12 +155,15 @@ def run_stop(options: argparse.Namespace) -> int:
 
 def run_reload(options: argparse.Namespace) -> int:
     """Let a server read its configuration again."""
+    from mist.runtime.spawner_link import ask_blocking
+
     ask_blocking(Instance(options.instance), {"do": "reload"})
     return 0
 
 
 def run_status(options: argparse.Namespace) -> int:
     """Show a server's state."""
+    from mist.runtime.spawner_link import ask_blocking
     from mist.runtime.status import collect, show
 
     instance = Instance(options.instance)

@@ -241,12 +241,11 @@ def pump(source: OpenInput, target: Target, conversion: Conversion, progress: Pr
     """Read and write until the conversion is over. Returns what is to be written over earlier bytes."""
     while (wanted := conversion.want()) is not None:
         data = source.reader.read(*wanted)
-        made = conversion.feed(data)
-        if made:
-            target.write(made)
+        conversion.feed(data)
+        target.write(conversion.output)
         progress.update(wanted[0] + len(data), conversion.position_us)
-    rest, patches = conversion.finish()
-    target.write(rest)
+    patches = conversion.finish()
+    target.write(conversion.output, last=True)
     return patches
 
 
@@ -256,8 +255,8 @@ def _after_damage(error: RemoteProtocolError, source: OpenInput, target: Target,
 
     located_error = located(error, source.reader.name, conversion.reading)
     try:
-        rest, patches = conversion.finish()
-        target.write(rest)
+        patches = conversion.finish()
+        target.write(conversion.output, last=True)
         left = target.keep(patches)
     except MistError:  # there is nothing before the damage
         target.discard()

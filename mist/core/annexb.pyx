@@ -5,7 +5,7 @@ Spec: ITU-T H.264 clauses 7.4.1.2.3, 7.4.1.2.4, 8.2.1 and annex B; ITU-T H.265 c
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from mist.core.buffer cimport ByteBuffer

@@ -25,3 +25,5 @@ cdef class DecodeTimes:
     cdef int64_t rising(self, int64_t dts_us) noexcept
     cdef void insert(self, int64_t pts_us) noexcept
     cdef int64_t take(self) noexcept
+    cdef int64_t usual_us(self) noexcept
+    cdef bint known(self) noexcept

@@ -10,6 +10,8 @@ cimport cython
 from libc.stdint cimport int64_t
 
 cdef int64_t GUESS_US = 40000       # distance of pictures where nothing tells
+cdef enum:
+    SAMPLE = 8                      # more pictures that wait to tell their distance, where the container does not
 
 
 @cython.final
@@ -29,17 +31,18 @@ cdef class DecodeTimes:
         self.reset()
 
     cdef void reset(self) noexcept:
-        """Begin again, after a jump in the input; the depth stays as it was learnt."""
+        """Begin again, after a jump in the input; what was learnt stays. Times go on rising unless `has_last` is taken away."""
         self.running = self.depth == 0
         self.waiting = 0
         self.filled = 0
-        self.has_last = False
 
     cdef bint add(self, int64_t pts_us) noexcept:
         """Take the presentation time of a packet that waits; returns whether `settle` can tell the times."""
         self.presented[self.waiting] = pts_us
         self.waiting += 1
-        return self.waiting > (self.depth if self.depth >= 0 else MAX_WAITING - 2)
+        if self.depth < 0:
+            return self.waiting > MAX_WAITING - 2
+        return self.waiting > self.depth + (0 if self.frame_us else SAMPLE)
 
     cdef void settle(self) noexcept:
         """Tell the decode times of the packets that wait, and run from then on."""
@@ -52,6 +55,8 @@ cdef class DecodeTimes:
             self.insert(self.presented[place])
         if self.waiting > self.depth:
             self.insert(self.presented[self.depth])
+        if not self.frame_us:
+            self.frame_us = self.usual_us()
         step = self.step_us()
         for place in range(self.waiting):
             if place < self.depth:
@@ -115,12 +120,34 @@ cdef class DecodeTimes:
         return smallest
 
     cdef int64_t step_us(self) noexcept:
-        """Return the distance of pictures: what is known of it, else as in the window."""
-        if self.frame_us:
-            return self.frame_us
-        if self.filled > 1 and self.window[self.filled - 1] > self.window[0]:
-            return (self.window[self.filled - 1] - self.window[0]) // (self.filled - 1)
-        return GUESS_US
+        return self.frame_us if self.frame_us else GUESS_US
+
+    cdef int64_t usual_us(self) noexcept:
+        """Return the distance of the pictures that wait: the mean of those that are like the smallest one; 0 where there is none."""
+        cdef int64_t[33] rising
+        cdef int64_t gap, total = 0
+        cdef int64_t smallest = 0
+        cdef int place, at, count = 0
+        for place in range(self.waiting):
+            at = place
+            while at and rising[at - 1] > self.presented[place]:
+                rising[at] = rising[at - 1]
+                at -= 1
+            rising[at] = self.presented[place]
+        for place in range(1, self.waiting):
+            gap = rising[place] - rising[place - 1]
+            if gap > 0 and (not smallest or gap < smallest):
+                smallest = gap
+        for place in range(1, self.waiting):
+            gap = rising[place] - rising[place - 1]
+            if gap > 0 and gap <= smallest + smallest // 2:
+                total += gap
+                count += 1
+        return total // count if count else 0
+
+    cdef bint known(self) noexcept:
+        """Whether a jump in the input makes no difference to the times that follow."""
+        return self.depth == 0 or (self.depth > 0 and self.frame_us != 0)
 
     cdef int observed(self) noexcept:
         """Return the depth of reordering of the packets that wait."""

@@ -34,6 +34,7 @@ cdef class FlvDemuxer(Demuxer):
     cdef CodedFrame frame           # the body at hand, if `framed`
     cdef bint framed
     cdef bint frame_video
+    cdef bint matched               # its codec is known
     cdef set changed                # tracks whose set-up changed since their last packet
 
     cdef size_t needed(self, const uint8_t* data, size_t have) except 0
@@ -42,6 +43,7 @@ cdef class FlvDemuxer(Demuxer):
     cdef int tag(self, const uint8_t* data, size_t size, int64_t position) except -1
     cdef int unwrap(self, uint32_t time_ms) noexcept
     cdef bint quick(self) except -1
+    cdef int forget(self) except -1
     cdef int learn(self, Packet packet) except -1
     cdef int place(self, int track, PacketView* view) except -1
     cdef int check_ready(self) except -1

@@ -144,8 +144,7 @@ cdef class FlvDemuxer(Demuxer):
                 self.check_ready()
         if self.framed and self.quick():
             return 0
-        if not self.framed:
-            self.known_count = 0
+        self.forget()
         self.take_media(kind, self.time_ms, PyBytes_FromStringAndSize(<const char*> body, <Py_ssize_t> size))
         self.framed = False
         return 0
@@ -167,12 +166,14 @@ cdef class FlvDemuxer(Demuxer):
         cdef const KnownCodec* known
         cdef uint64_t types
         cdef int place
+        self.matched = False
         for place in range(self.known_count):
             known = &self.known[place]
             if known.codec == self.frame.codec and known.video == self.frame_video:
                 break
         else:
             return False
+        self.matched = True
         if known.framing == H264_UNITS or known.framing == HEVC_UNITS:
             types = type_mask(self.frame.data, self.frame.size, 4, known.framing == HEVC_UNITS)
             if not types or types & (H264_SETS if known.framing == H264_UNITS else HEVC_SETS):
@@ -189,6 +190,18 @@ cdef class FlvDemuxer(Demuxer):
         self.place(known.track, &view)
         self.emit(known.track, &view)
         return True
+
+    cdef int forget(self) except -1:
+        """Trust no more what the body at hand may change: all, or for a frame in another codec the tracks of its type."""
+        cdef int place, kept = 0
+        if self.framed and self.matched:
+            return 0
+        for place in range(self.known_count):
+            if self.framed and self.known[place].video != self.frame_video:
+                self.known[kept] = self.known[place]
+                kept += 1
+        self.known_count = kept
+        return 0
 
     cdef int place(self, int track, PacketView* view) except -1:
         """Put the packet's time on the timeline; a packet that is moved alone keeps its presentation time, if it can."""

@@ -13,29 +13,30 @@ from mist.core.buffer cimport ByteBuffer
 from mist.core.decode_times cimport DecodeTimes
 from mist.core.demuxer cimport Demuxer
 from mist.core.ebml cimport (
-    BLOCK,
-    BLOCK_DURATION,
+    ATTACHMENTS,
     BLOCK_GROUP,
     BROKEN,
+    CHAPTERS,
     CLUSTER,
+    CUES,
     EBML_HEADER,
     INFO,
     MORE,
-    REFERENCE_BLOCK,
     SEGMENT,
     SIMPLE_BLOCK,
+    TAGS,
     TIMESTAMP,
     TRACKS,
+    VOID,
     is_unknown,
     read_header,
     read_size,
     read_unsigned,
 )
-from mist.core.mkv_frames cimport MAX_MODES, TrackPlan, frame_ns, is_formed, put_frame
+from mist.core.mkv_blocks cimport LACING, MAX_LACES, Group, lace_sizes, read_group
+from mist.core.mkv_frames cimport MAX_MODES, TrackPlan, frame_ns, inflate, is_formed, put_frame
 from mist.core.nal cimport type_mask
 from mist.core.packet cimport DISCONTINUITY, KEYFRAME, NEW_INIT, Packet, PacketView
-
-import zlib
 
 from mist.core.demuxer import READ_BYTES
 from mist.errors import LimitExceededError, RemoteProtocolError, TruncatedError, UnsupportedError
@@ -49,16 +50,12 @@ cdef enum:
     PLANS = 64
     BLOCK_LIMIT = 64 << 20              # a raw 4K picture has 50 MB
     HEADER_LIMIT = 16 << 20             # of EBML header, Info and Tracks
-    MAX_LACES = 256                     # their number is one byte, and one less than there are
-    MAX_HEAD_BYTES = 12                 # of an element
     READY_BYTES = 32 << 20              # packets that are held until tracks are ready, whatever is missing then
-    LACING = 0x06
-    XIPH_LACING = 0x02
-    FIXED_LACING = 0x04
     SIMPLE_KEYFRAME = 0x80
     WHEN_SETS = 1
     WHEN_KEYFRAME = 2
 
+cdef int64_t LONG_LIMIT = <int64_t> 1 << 56     # of what may be skipped
 cdef int64_t READY_NS = 10000000000     # … the same as time
 cdef int64_t BACK_US = 5000000          # a Cluster that is earlier than the last packets by this much begins a new time line
 cdef int64_t MAX_TIME_NS = <int64_t> 1 << 62
@@ -95,6 +92,7 @@ cdef class MatroskaDemuxer(Demuxer):
     cdef int64_t cluster_end        # -1 where not known
     cdef int64_t cluster_ns
     cdef bint has_cluster_time
+    cdef int64_t length_ns          # how long a laced frame lasts; -1 where nobody asks
     cdef int64_t first_ns
     cdef bint has_first
     cdef int64_t shift_us           # added to all times since the time line began anew
@@ -143,6 +141,7 @@ cdef class MatroskaDemuxer(Demuxer):
     def seek(self, int64_t dts_us, int64_t position):
         """Go on at a Cluster. The keyframe that is sought keeps the decode time it had, if it is the first of its track there."""
         cdef int place
+        cdef DecodeTimes times
         self.pending.clear()
         self.skip = 0
         self.lost = False
@@ -159,7 +158,9 @@ cdef class MatroskaDemuxer(Demuxer):
             self.plans[place].previous_block = 0
             self.waiting[place] = []
             if self.times[place] is not None:
-                (<DecodeTimes> self.times[place]).reset()
+                times = <DecodeTimes> self.times[place]
+                times.reset()
+                times.has_last = False
 
     # -- bytes to elements -------------------------------------------------------------------------------------------
 
@@ -223,9 +224,7 @@ cdef class MatroskaDemuxer(Demuxer):
             return head
         if element == EBML_HEADER or element == INFO or element == TRACKS:
             return self.header_element(element, data, size, head, body)
-        if self.cluster_end >= 0 and (
-            element == TIMESTAMP or element == SIMPLE_BLOCK or element == BLOCK_GROUP
-        ) and (is_unknown(body) or self.parsed + head + <int64_t> body > self.cluster_end):
+        if self.parsed < self.cluster_end and body > <uint64_t> (self.cluster_end - self.parsed):
             return self.leave_cluster(size)
         if element == SIMPLE_BLOCK or element == BLOCK_GROUP:
             if body > BLOCK_LIMIT:
@@ -239,10 +238,9 @@ cdef class MatroskaDemuxer(Demuxer):
                 return 0
             self.begin_cluster(read_unsigned(data + head, <size_t> body))
             return <size_t> (head + body)
-        if not is_unknown(body):
-            if body > <uint64_t> MAX_TIME_NS:
-                return self.damage(size)
-            self.skip = body
+        if is_unknown(body) or body > <uint64_t> (LONG_LIMIT if may_be_long(element) else HEADER_LIMIT):
+            return self.damage(size)
+        self.skip = body
         return head
 
     cdef size_t damage(self, size_t size) except? 0xFFFFFFFF:
@@ -311,7 +309,7 @@ cdef class MatroskaDemuxer(Demuxer):
         elif element == INFO:
             self.scale_ns, self.duration_us, self.unix_us = self.schema.info(content)
         else:
-            self.load(self.schema.tracks(content))
+            self.load(list(self.schema.tracks(content)))
         return <size_t> (head + body)
 
     # -- tracks ------------------------------------------------------------------------------------------------------
@@ -349,8 +347,10 @@ cdef class MatroskaDemuxer(Demuxer):
         return self.plan_count
 
     cdef int plan(self, int place, object entry) except -1:
-        """Note what every packet of a track needs."""
+        """Note what every packet of a track needs. Times of a track that is planned anew go on behind its last one."""
         cdef TrackPlan* plan = &self.plans[place]
+        cdef TrackPlan before = plan[0]
+        cdef DecodeTimes times = <DecodeTimes> self.times[place]
         cdef bytes stripped = entry.stripped
         cdef int mode
         memset(plan, 0, sizeof(TrackPlan))
@@ -375,7 +375,17 @@ cdef class MatroskaDemuxer(Demuxer):
         plan.modes = min(<int> len(entry.blocks), MAX_MODES)
         for mode in range(plan.modes):
             plan.blocks[mode] = entry.blocks[mode]
-        self.times[place] = DecodeTimes(entry.depth, entry.default_ns // 1000) if entry.depth else None
+        frame_us = entry.default_ns // 1000
+        if not frame_us and entry.info.frame_rate_mhz:
+            frame_us = 1000000000 // entry.info.frame_rate_mhz
+        plan.last_us, plan.has_last = before.last_us, before.has_last
+        if times is not None:
+            plan.last_us, plan.has_last = times.last_us, times.has_last
+        self.times[place] = None
+        if entry.depth:
+            times = DecodeTimes(entry.depth, frame_us)
+            times.last_us, times.has_last = plan.last_us, plan.has_last
+            self.times[place] = times
         return 0
 
     cdef int check_ready(self, bint anyway) except -1:
@@ -386,11 +396,11 @@ cdef class MatroskaDemuxer(Demuxer):
             return 0
         for place in range(self.plan_count):
             times = <DecodeTimes> self.times[place]
-            if not anyway and (self.plans[place].probe or (times is not None and times.depth < 0)):
+            if not anyway and (self.plans[place].probe or (times is not None and not times.known())):
                 return 0
         for place in range(self.plan_count):
             times = <DecodeTimes> self.times[place]
-            if times is not None and times.depth < 0 and self.waiting[place]:
+            if times is not None and not times.known():
                 self.flush_track(place)
         return self.become_ready()
 
@@ -439,33 +449,15 @@ cdef class MatroskaDemuxer(Demuxer):
         return <size_t> (head + body)
 
     cdef int group(self, const uint8_t* data, size_t size) except -1:
-        """Read a BlockGroup: a frame with what belongs to it; a keyframe if it refers to no other."""
-        cdef size_t at = 0
-        cdef uint32_t element = 0
-        cdef uint64_t body = 0
-        cdef int head
-        cdef const uint8_t* block = NULL
-        cdef size_t block_size = 0
-        cdef bint keyframe = True
-        cdef int64_t ticks = -1
-        while at < size:
-            head = read_header(data + at, size - at, &element, &body)
-            if head <= 0 or body > size - at - head:
-                break
-            at += head
-            if element == BLOCK:
-                block = data + at
-                block_size = <size_t> body
-            elif element == REFERENCE_BLOCK:
-                keyframe = False
-            elif element == BLOCK_DURATION and body <= 7:
-                ticks = <int64_t> read_unsigned(data + at, <size_t> body)
-            at += body
-        if block is not NULL:
-            if ticks > MAX_TIME_NS // self.scale_ns:
-                ticks = -1
-            self.block(block, block_size, False, keyframe, ticks * self.scale_ns if ticks >= 0 else -1)
-        return 0
+        cdef Group group
+        read_group(data, size, &group)
+        if group.block is NULL:
+            return 0
+        if group.ticks > MAX_TIME_NS // self.scale_ns:
+            group.ticks = -1
+        return self.block(
+            group.block, group.size, False, group.keyframe, group.ticks * self.scale_ns if group.ticks >= 0 else -1
+        )
 
     cdef int block(self, const uint8_t* data, size_t size, bint simple, bint keyframe, int64_t duration_ns) except -1:
         """Read a block and write its frames. What is broken in it ends it.   Spec: RFC 9559 section 10."""
@@ -473,7 +465,7 @@ cdef class MatroskaDemuxer(Demuxer):
         cdef int head = read_size(data, size, &number)
         cdef TrackPlan* plan
         cdef size_t[MAX_LACES] sizes
-        cdef int64_t time_ns, length_ns
+        cdef int64_t time_ns
         cdef int count, place
         cdef size_t at
         if head <= 0 or size < <size_t> head + 3:
@@ -485,15 +477,14 @@ cdef class MatroskaDemuxer(Demuxer):
         if simple:
             keyframe = data[head + 2] & SIMPLE_KEYFRAME != 0
         if not data[head + 2] & LACING:
+            self.length_ns = -1
             return self.frame(plan, data + head + 3, size - head - 3, time_ns, keyframe)
         at = <size_t> head + 3
         count = lace_sizes(data, size, data[head + 2] & LACING, &at, sizes)
         for place in range(count):
+            self.length_ns = duration_ns // count if duration_ns > 0 else 0
             self.frame(plan, data + at, sizes[place], time_ns, keyframe)
-            length_ns = frame_ns(plan, data + at, sizes[place])
-            if not length_ns and duration_ns > 0:
-                length_ns = duration_ns // count
-            time_ns += length_ns
+            time_ns += self.length_ns
             at += sizes[place]
         return 0
 
@@ -511,7 +502,7 @@ cdef class MatroskaDemuxer(Demuxer):
         cdef PacketView view
         cdef bytes inflated
         if plan.inflate:
-            inflated = inflate(data, size)
+            inflated = inflate(data, size, BLOCK_LIMIT)
             data = <const uint8_t*> PyBytes_AS_STRING(inflated)
             size = <size_t> PyBytes_GET_SIZE(inflated)
         elif plan.stripped_size:
@@ -519,6 +510,8 @@ cdef class MatroskaDemuxer(Demuxer):
             self.joined.append(plan.stripped, plan.stripped_size)
             self.joined.append(data, size)
             data, size = self.joined.data, self.joined.size
+        if self.length_ns >= 0:
+            self.length_ns = frame_ns(plan, data, size) or self.length_ns
         if not is_formed(plan, data, size):
             self.formed.clear()
             put_frame(plan, data, size, self.formed)
@@ -630,64 +623,12 @@ cdef class MatroskaDemuxer(Demuxer):
         return self.check_ready(True)
 
 
+cdef inline bint may_be_long(uint32_t element) noexcept:
+    """Tell whether an element is known to be skipped at any length: attachments, pictures in tags, indexes. Others are damage then."""
+    return element == ATTACHMENTS or element == TAGS or element == CUES or element == CHAPTERS or element == VOID
+
+
 cdef inline int64_t round_us(int64_t time_ns) noexcept:
     """Return microseconds, rounded to the nearest, halves up."""
     time_ns += 500
     return time_ns // 1000 if time_ns >= 0 else -((999 - time_ns) // 1000)
-
-
-cdef bytes inflate(const uint8_t* data, size_t size):
-    """Return what zlib made this of; b"" where it is broken, or larger than a block may be."""
-    engine = zlib.decompressobj()
-    try:
-        found = engine.decompress(PyBytes_FromStringAndSize(<const char*> data, <Py_ssize_t> size), BLOCK_LIMIT)
-    except zlib.error:
-        return b""
-    return b"" if engine.unconsumed_tail else found
-
-
-cdef int lace_sizes(const uint8_t* data, size_t size, int lacing, size_t* start, size_t* sizes) noexcept:
-    """Read the sizes of a block's frames, and move start to the first of them; returns how many, 0 where they are broken.
-
-    Spec: RFC 9559 sections 10.3.2 to 10.3.4.
-    """
-    cdef size_t at = start[0]
-    cdef size_t total = 0
-    cdef int count, place
-    cdef int64_t value = 0
-    cdef uint64_t coded = 0
-    cdef int length
-    if at >= size:
-        return 0
-    count = data[at] + 1
-    at += 1
-    for place in range(count - 1):
-        if lacing == FIXED_LACING:
-            value = <int64_t> ((size - at) // count)
-        elif lacing == XIPH_LACING:
-            value = 0
-            while at < size and data[at] == 255:
-                value += 255
-                at += 1
-            if at >= size:
-                return 0
-            value += data[at]
-            at += 1
-        else:
-            length = read_size(data + at, size - at, &coded)
-            if length <= 0 or coded > BLOCK_LIMIT:
-                return 0
-            # The first size is plain, the others are signed differences.
-            value = value + <int64_t> coded - (((<int64_t> 1) << (7 * length - 1)) - 1) if place else <int64_t> coded
-            at += length
-        if value < 0 or value > BLOCK_LIMIT:
-            return 0
-        sizes[place] = <size_t> value
-        total += sizes[place]
-    if at > size or total > size - at:
-        return 0
-    sizes[count - 1] = size - at - total
-    if lacing == FIXED_LACING and count > 1 and sizes[count - 1] != <size_t> value:
-        return 0
-    start[0] = at
-    return count

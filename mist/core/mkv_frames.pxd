@@ -63,3 +63,6 @@ cdef bint is_formed(const TrackPlan* plan, const uint8_t* data, size_t size) noe
 
 # How long a frame lasts, in nanoseconds; 0 where nothing tells.
 cdef int64_t frame_ns(TrackPlan* plan, const uint8_t* data, size_t size) noexcept
+
+# What zlib made this of; b"" where it is broken, or more than limit bytes.
+cdef bytes inflate(const uint8_t* data, size_t size, size_t limit)

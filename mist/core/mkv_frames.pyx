@@ -3,6 +3,7 @@
 Spec: RFC 9559 section 10 (lacing) and the Matroska codec mappings.
 """
 
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
@@ -10,6 +11,8 @@ from mist.core.buffer cimport ByteBuffer
 from mist.core.frame_samples cimport eac3_samples, flac_samples, mpeg_audio_samples, opus_samples
 from mist.core.nal cimport NalUnit, next_annexb, next_length_prefixed
 from mist.core.packet cimport PacketView
+
+import zlib
 
 # The same for those that describe tracks.
 FORMS = {
@@ -243,3 +246,13 @@ cdef int64_t vorbis_samples(TrackPlan* plan, const uint8_t* data, size_t size) n
         return 0
     plan.previous_block = plan.blocks[mode]
     return (plan.previous_block + previous) // 4 if previous else 0
+
+
+cdef bytes inflate(const uint8_t* data, size_t size, size_t limit):
+    """Return what zlib made this of; b"" where it is broken, or larger than limit."""
+    engine = zlib.decompressobj()
+    try:
+        found = engine.decompress(PyBytes_FromStringAndSize(<const char*> data, <Py_ssize_t> size), limit)
+    except zlib.error:
+        return b""
+    return b"" if engine.unconsumed_tail else found

@@ -298,7 +298,6 @@ cdef class MatroskaMuxer(Muxer):
 
     cdef int note(self, Plan* plan, int track, const PacketView* packet, int64_t time_ms) except -1:
         """Keep a packet's time for the duration, and its place if it is one to seek to."""
-        cdef int64_t block = <int64_t> self.out.size
         if plan.has_last and time_ms > plan.last_ms:
             plan.step_ms = min(time_ms - plan.last_ms, <int64_t> LONGEST_MS)
         plan.last_ms = time_ms

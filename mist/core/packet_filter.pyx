@@ -7,7 +7,7 @@ from libc.stdlib cimport calloc, free
 from mist.core.muxer cimport Muxer
 from mist.core.packet cimport KEYFRAME, Packet, PacketView
 
-from mist.errors import LimitExceededError
+from mist.errors import LimitExceededError, UnsupportedError
 
 KEEP_TIMES = KEEP
 NO_NEGATIVE_TIMES = NO_NEGATIVE
@@ -18,6 +18,9 @@ cdef enum:
     KEEP = 0
     NO_NEGATIVE = 1
     FROM_ZERO = 2
+
+    LEFT_OUT = -1
+    REFUSED = -2
 
     FIRST_LOOK = 0              # until every track has begun, which tells the earliest time
     SEARCH = 1                  # for the keyframe to start at
@@ -43,7 +46,7 @@ cdef class PacketFilter(Muxer):
 
     cdef object on_first
     cdef Muxer sink_muxer
-    cdef int* places            # of each input track: its number in the muxer, or -1
+    cdef int* places            # of each input track: its number in the muxer, LEFT_OUT or REFUSED
     cdef bint* begun
     cdef bint* over
     cdef int count
@@ -55,6 +58,7 @@ cdef class PacketFilter(Muxer):
     cdef int64_t start_us, stop_us, cut_us, latest_us
     cdef list held
     cdef size_t held_bytes
+    cdef dict refusals          # of each refused track: why
     cdef readonly int64_t origin_us     # decode time of the earliest packet, in the input's times
     cdef readonly int64_t shift_us      # added to all times
     cdef readonly int64_t position_us   # decode time of the newest packet, counted from the origin
@@ -75,6 +79,7 @@ cdef class PacketFilter(Muxer):
         """on_first: called before the first packet of all, when the input's tracks are known; it calls `open`."""
         self.on_first = on_first
         self.held = []
+        self.refusals = {}
 
     def open(self, Muxer sink not None, places, *, int main=-1, start_us=None, stop_us=None, int times=KEEP, sparse=()):
         """Say where packets go.
@@ -110,6 +115,8 @@ cdef class PacketFilter(Muxer):
         if self.sink_muxer is None:
             self.on_first()
         if track < 0 or track >= self.count or self.places[track] < 0:
+            if 0 <= track < self.count and self.places[track] == REFUSED:
+                raise UnsupportedError(self.refusals[track])
             return 0
         if self.phase == PASS:
             return self.pass_on(track, packet)
@@ -235,6 +242,12 @@ cdef class PacketFilter(Muxer):
             self.end_look()
         if self.phase == SEARCH and self.cut_us > -NEVER_US and self.main >= 0:
             self.let_go()       # the start is within the last GOP
+
+    def refuse(self, int track, str reason not None):
+        """Raise UnsupportedError at the next packet of an input track that goes along, if there is one."""
+        if self.places[track] >= 0:
+            self.places[track] = REFUSED
+            self.refusals[track] = reason
 
     def set_tracks(self, tracks):
         """Pass changed tracks on to the muxer. tracks: of the muxer. Returns False if it cannot go on with them."""

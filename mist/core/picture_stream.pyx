@@ -1,7 +1,7 @@
 """Video elementary streams that say the order of pictures and no times: times from their rate, offsets from their order."""
 
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t
 
 from mist.core.buffer cimport ByteBuffer
 from mist.core.byte_stream cimport ByteStreamDemuxer

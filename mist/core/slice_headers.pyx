@@ -3,7 +3,7 @@
 Spec: ITU-T H.264 clauses 7.3.3, 7.4.1.2.4, 8.2.1; ITU-T H.265 clauses 7.3.6.1, 8.3.1.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 cdef enum:
     HEAD_BYTES = 64             # of a slice: far more than what is read has
@@ -46,8 +46,8 @@ cdef void begin(Bits* bits, const uint8_t* unit, size_t size, size_t header) noe
 cdef uint32_t take(Bits* bits, int count) noexcept:
     """Return so many bits, zeros behind the end (which `ended` tells)."""
     cdef uint32_t value = 0
-    cdef int number
-    for number in range(count):
+    cdef int _number
+    for _number in range(count):
         value <<= 1
         if bits.at < bits.size:
             value |= bits.data[bits.at >> 3] >> (7 - (bits.at & 7)) & 1

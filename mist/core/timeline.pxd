@@ -23,3 +23,4 @@ cdef class Timeline:
     cdef int64_t choose(self, TrackTime* known, int64_t dts_us) noexcept
     cdef int grow(self, int track) except -1
     cdef void resume(self, int64_t dts_us) noexcept
+    cdef bint is_far(self, int64_t dts_us) noexcept

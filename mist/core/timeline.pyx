@@ -85,7 +85,7 @@ cdef class Timeline:
             return placed
         if self.resuming:
             self.resuming = False
-            if not -USUAL_US <= placed - reference <= USUAL_US:
+            if abs_of(placed - reference) > USUAL_US:
                 self.shift_us = reference - dts_us
                 self.has_previous = False
             return dts_us + self.shift_us
@@ -112,6 +112,10 @@ cdef class Timeline:
         self.newest_us = dts_us
         self.begun = True
         self.resuming = True
+
+    cdef bint is_far(self, int64_t dts_us) noexcept:
+        """Tell whether the next packet, the first one elsewhere, would change the shift."""
+        return self.resuming and abs_of(dts_us + self.shift_us - self.newest_us) > USUAL_US
 
     def placed(self, int track, int64_t dts_us):
         """Return the time of a packet of a track, microseconds; raise LimitExceededError for more than MAX_TIMELINE_TRACKS."""

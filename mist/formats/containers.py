@@ -275,7 +275,7 @@ _ROWS: Final = (
         mime="video/webm",
         make_demuxer=demuxer("formats.matroska.reading", "demuxer"),
         make_muxer=muxer("formats.matroska.writing", "muxer", webm=True, indexed=True),
-        codecs=((("+VP8", "+VP9", "+AV1"), ("+opus", "+vorbis"), ("+subtitle",)),),
+        codecs=((("+VP8", "+VP9", "+AV1"), ("+opus", "+vorbis")),),
         sniff=sniffing.is_webm,
     ),
 )

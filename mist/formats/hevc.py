@@ -381,7 +381,10 @@ def _skip_hrd(bits: BitReader, max_sub_layers: int) -> None:
 def parse_pps(unit: bytes) -> PictureParameterSet:
     """Parse the start of a picture parameter set NAL unit; raise RemoteProtocolError.   Spec: H.265 clause 7.3.2.3."""
     bits = _begin(unit[:16], PPS, "picture")
-    number, sps = _bounded(bits.ue(), MAX_PPS_ID, "pps_pic_parameter_set_id"), _bounded(bits.ue(), MAX_SPS_ID, "SPS number")
+    number, sps = (
+        _bounded(bits.ue(), MAX_PPS_ID, "pps_pic_parameter_set_id"),
+        _bounded(bits.ue(), MAX_SPS_ID, "SPS number"),
+    )
     return PictureParameterSet(number, sps, bits.flag(), bits.flag(), bits.u(3))
 
 

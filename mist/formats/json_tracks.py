@@ -6,7 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from mist.core.text_tracks import TextMuxer
 from mist.errors import UnsupportedError
@@ -14,6 +14,11 @@ from mist.formats.tracks import JSON, META, SCTE35, SUBTITLE, TrackInfo
 
 CALLBACK_NAME: Final = re.compile(r"[A-Za-z_$][\w$]{0,63}(\.[A-Za-z_$][\w$]{0,63}){0,4}", re.ASCII)
 _TEXT_CODECS: Final = frozenset({SUBTITLE, JSON, SCTE35})
+
+
+def _refuse(constant: str) -> NoReturn:
+    """Refuse NaN and Infinity, which are no JSON."""
+    raise ValueError(constant)
 
 
 class JsonMuxer(TextMuxer):
@@ -54,7 +59,7 @@ class JsonMuxer(TextMuxer):
         if not payload.strip():
             return b""
         item = {"data": self._data(track, payload), "time": (time_us + 500) // 1000, "track": track}
-        text = json.dumps(item, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(item, separators=(",", ":"))
         if self._callback:
             return f"{self._callback}({text});\n".encode()
         if self._open_end:
@@ -73,7 +78,7 @@ class JsonMuxer(TextMuxer):
         if codec == SUBTITLE:
             return text
         try:
-            return json.loads(text)
+            return json.loads(text, parse_constant=_refuse)
         except (ValueError, RecursionError):
             return text
 

@@ -1,12 +1,14 @@
-"""Byte streams of H.264 and HEVC as files: the engine of `mist.core.annexb` with the parameter sets read."""
+"""Files of one video track: byte streams of H.264, HEVC and MPEG video, and IVF. The engines of `mist.core` with the headers read."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from mist.core.annexb import H264StreamDemuxer, HevcStreamDemuxer
-from mist.formats import codecs, h264, hevc
-from mist.formats.tracks import H264, HEVC, VIDEO, TrackInfo
+from mist.core.ivf import IvfStreamDemuxer
+from mist.core.mpeg_video import MpegVideoStreamDemuxer
+from mist.formats import av1, codecs, h264, hevc, mpeg2
+from mist.formats.tracks import AV1, H264, HEVC, MPEG2, VIDEO, TrackInfo
 
 DEFAULT_RATE: Final = (25, 1)  # where the stream says none: what ffmpeg takes, too
 MAX_RATE: Final = 10_000
@@ -79,3 +81,31 @@ class HevcDemuxer(HevcStreamDemuxer):
     def describe(self, sets: list[bytes], info: TrackInfo | None) -> TrackInfo | None:
         """Return the track with the parameter sets in its init data."""
         return _described(HEVC, hevc.updated_hvcc(info.init_data if info else b"", sets), info)
+
+
+class MpegVideoDemuxer(MpegVideoStreamDemuxer):
+    """An MPEG-1 or MPEG-2 video stream."""
+
+    def describe(self, sequence: bytes, info: TrackInfo | None) -> tuple[TrackInfo, int, int, bool]:
+        """Return the track that a sequence header tells, its rate, and whether no picture is reordered."""
+        header = mpeg2.parse_sequence(sequence)
+        known = info or TrackInfo(VIDEO, MPEG2, track_id=1)
+        over, under = header.frame_rate if header.frame_rate[0] else DEFAULT_RATE
+        rate_mhz = header.frame_rate_mhz or DEFAULT_RATE_MHZ
+        changed = known.changed(width=header.width, height=header.height, frame_rate_mhz=rate_mhz)
+        return changed, over, under, header.low_delay
+
+
+class IvfDemuxer(IvfStreamDemuxer):
+    """An IVF file."""
+
+    def describe(
+        self, codec: str, width: int, height: int, frame: bytes, info: TrackInfo | None
+    ) -> tuple[TrackInfo, bool, bytes]:
+        """Return the track after a frame, whether it is a keyframe, and the packet."""
+        payload = av1.strip_temporal_delimiters(frame) if codec == AV1 else frame
+        known = info or TrackInfo(VIDEO, codec, track_id=1, width=width, height=height)
+        key = codecs.is_keyframe(known, payload)
+        if info is None:
+            return codecs.complete(known, payload), key, payload
+        return (codecs.refreshed(known, payload) or known) if key else known, key, payload

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from mist.core.buffer import ByteBuffer
 from mist.core.demuxer import Demuxer
 from mist.core.muxer import Muxer
 from mist.core.packet_filter import KEEP_TIMES, NO_NEGATIVE_TIMES, TIMES_FROM_ZERO, PacketFilter
@@ -17,6 +18,7 @@ from mist.formats.tracks import AUDIO, META, VIDEO, TrackInfo
 from mist.stream.selectors import SUBTITLE, codec_matches, pick_by_selector, select_tracks
 from mist.stream.state import TrackState
 
+_NOTHING: Final = ByteBuffer()
 SELECTABLE: Final = (VIDEO, AUDIO, SUBTITLE, META)
 
 
@@ -161,13 +163,17 @@ class Conversion:
             self.reading = wanted
         return wanted
 
-    def feed(self, data: bytes | memoryview) -> bytes:
-        """Take bytes of the input and return those of the output that they make."""
+    def feed(self, data: bytes | memoryview) -> None:
+        """Take bytes of the input; `output` holds what they make."""
         self._demuxer.feed(data)
-        return self._muxer.take_output() if self._muxer is not None else b""
 
-    def finish(self) -> tuple[bytes, list[tuple[int, bytes]]]:
-        """Return the last bytes, and what is to be written over earlier ones where the output allows: (position, bytes).
+    @property
+    def output(self) -> ByteBuffer:
+        """The bytes of the output that nobody has taken yet."""
+        return self._muxer.out if self._muxer is not None else _NOTHING
+
+    def finish(self) -> list[tuple[int, bytes]]:
+        """Queue the last bytes. Returns what is to be written over earlier ones where the output allows: (position, bytes).
 
         Call it also after an error, for an output that is whole as far as it goes.
         """
@@ -181,7 +187,7 @@ class Conversion:
         if end is not None:
             end()
         patches = getattr(self._muxer, "patches", None)
-        return self._muxer.take_output(), list(patches()) if patches is not None else []
+        return list(patches()) if patches is not None else []
 
     def _begin(self) -> None:
         """Choose tracks, make the muxer for them, and let packets flow."""
@@ -226,9 +232,12 @@ class Conversion:
             followed = self._filter.set_tracks(list(infos))
         except (UnsupportedError, LimitExceededError):
             followed = False
-        if not followed:
-            place = next(place for place, info in enumerate(infos) if info != before[place])
-            raise UnsupportedError(
-                f"{describe(self._indexes[place], before[place])} changes after {self.position_us / 1e6:.3f} s in a way "
-                f"that {self._container.name} cannot follow; stop there, and start anew from there into another file"
-            )
+        if followed:
+            return
+        for place, index in enumerate(self._indexes):  # files may end with new init data that nothing follows
+            if infos[place] != before[place]:
+                self._filter.refuse(
+                    index,
+                    f"{describe(index, before[place])} changes after {self.position_us / 1e6:.3f} s in a way that "
+                    f"{self._container.name} cannot follow; stop there, and start anew from there into another file",
+                )

@@ -284,7 +284,9 @@ def _entry(source: _Source, kind: str, codec: str, **changes: object) -> Entry:
 
 
 def _audio(source: _Source, codec: str, rule: str, value: int = 0, **changes: object) -> Entry:
-    return _entry(source, AUDIO, codec, rule=RULES[rule], rule_value=value, rate_hz=source.info.sample_rate_hz, **changes)
+    return _entry(
+        source, AUDIO, codec, rule=RULES[rule], rule_value=value, rate_hz=source.info.sample_rate_hz, **changes
+    )
 
 
 def _h264(source: _Source) -> Entry:
@@ -367,9 +369,9 @@ def _aac_config(source: _Source) -> bytes:
     core = source.info.sample_rate_hz
     plain = aac.simple_config(core, source.info.channels, object_type)
     if "SBR" not in words:
-        return plain
+        return aac.build_config(plain)
     output = source.output_rate_hz if source.output_rate_hz > core else 2 * core
-    return aac.build_config(replace(aac.parse_config(plain), sbr=True, sample_rate_hz=output))
+    return aac.build_config(replace(plain, sbr=True, sample_rate_hz=output))
 
 
 def _opus(source: _Source) -> Entry:

@@ -142,7 +142,9 @@ class Schema:
         if indexed:
             data += void_element(SEEK_HEAD_BYTES)
         info_at = len(data)
-        info = unsigned_element(0x2AD7B1, SCALE_NS) + text_element(0x4D80, APPLICATION) + text_element(0x5741, APPLICATION)
+        info = (
+            unsigned_element(0x2AD7B1, SCALE_NS) + text_element(0x4D80, APPLICATION) + text_element(0x5741, APPLICATION)
+        )
         if indexed:
             info += void_element(DURATION_BYTES)
         data += element(_INFO, info)
@@ -289,7 +291,7 @@ def _aac_private(track: TrackInfo) -> bytes:
         return track.init_data
     if not track.sample_rate_hz or not track.channels:
         raise UnsupportedError("a track of AAC without init data")
-    return aac.simple_config(track.sample_rate_hz, track.channels)
+    return aac.build_config(aac.simple_config(track.sample_rate_hz, track.channels))
 
 
 def _init_data(track: TrackInfo) -> bytes:

@@ -155,6 +155,7 @@ class ProgressiveOutput:
         file (`mist.stream.layouts`) as which an on-demand stream is sent, with a length and in ranges.
         """
         self.layouts = layouts
+        self.suffix = capability.name.lower()
         self.capability = capability
         self.content_type = content_type
         self.make_muxer = make_muxer
@@ -166,15 +167,13 @@ class ProgressiveOutput:
         parameters = parse_parameters(request.query, rate_header=request.headers.get("x-mist-rate", ""))
         reader = await services.open_stream(request.stream)
         try:
-            choice = await choose_tracks(
-                services, reader, parameters, self.capability, request.headers.get("user-agent", "")
-            )
+            choice = await self.choose(services, reader, parameters, request.headers.get("user-agent", ""))
             headers = self.headers(parameters, reader.name)
             if not reader.live:
                 await self.deliver_on_demand(services, request, response, parameters, choice, headers)
                 return
             if request.method == "HEAD":
-                response.send(200, b"", self.content_type, headers)
+                response.send(200, b"", self.media_type(choice), headers)
                 services.close_stream(reader)
                 return
             self.deliver(services, request, response, parameters, choice, headers)
@@ -182,11 +181,21 @@ class ProgressiveOutput:
             services.close_stream(reader)
             raise
 
+    async def choose(
+        self, services: OutputServices, reader: StreamReader, parameters: PlaybackParameters, user_agent: str
+    ) -> Choice:
+        """Wait until the stream is playable and choose a viewer's tracks. Raises as `choose_tracks`."""
+        return await choose_tracks(services, reader, parameters, self.capability, user_agent)
+
+    def media_type(self, choice: Choice) -> str:
+        """Return the content type of the chosen tracks."""
+        return self.content_type
+
     def headers(self, parameters: PlaybackParameters, name: str) -> dict[str, str]:
         """Return the reply's own headers."""
         if parameters.download is None:
             return {}
-        file_name = parameters.download or f"{name}.{self.capability.name.lower()}"
+        file_name = parameters.download or f"{name}.{self.suffix}"
         return {"Content-Disposition": f'attachment; filename="{file_name}"'}
 
     async def deliver_on_demand(
@@ -209,13 +218,13 @@ class ProgressiveOutput:
             media, choice.indexes, lambda tracks: self.make_muxer(reader.name, tracks), beginning, parameters
         )
         if request.method == "HEAD":
-            response.send(200, b"", self.content_type, headers)
+            response.send(200, b"", self.media_type(choice), headers)
             services.close_stream(reader)
             return
         chunked = not request.http10
         if chunked:
             headers = {**headers, "Transfer-Encoding": "chunked"}
-        self._hand_over(services, request, response, reader, sender, 200, headers, chunked=chunked)
+        self._hand_over(services, request, response, choice, sender, 200, headers, chunked=chunked)
 
     async def deliver_file(
         self,
@@ -247,11 +256,11 @@ class ProgressiveOutput:
         sender = FileSender(media, choice.indexes, layout, begin_at, end, window)
         if end - begin_at > SMALL_BYTES:
             headers["Content-Length"] = str(end - begin_at)
-            self._hand_over(services, request, response, choice.reader, sender, status, headers, chunked=False)
+            self._hand_over(services, request, response, choice, sender, status, headers, chunked=False)
             return True
         if response.record is not None:
             self._describe(response.record, request, choice.reader)
-        response.send(status, await sender.whole(), self.content_type, headers)
+        response.send(status, await sender.whole(), self.media_type(choice), headers)
         services.close_stream(choice.reader)
         return True
 
@@ -260,7 +269,7 @@ class ProgressiveOutput:
         services: OutputServices,
         request: Any,
         response: Any,
-        reader: StreamReader,
+        choice: Choice,
         sender: Sender,
         status: int,
         headers: Mapping[str, str],
@@ -268,8 +277,9 @@ class ProgressiveOutput:
         chunked: bool,
     ) -> None:
         """Let a sender have the connection's socket."""
+        reader = choice.reader
         record: ConnectionRecord = response.take_record()
-        fd, head = response.take_socket(status, self.content_type, headers)
+        fd, head = response.take_socket(status, self.media_type(choice), headers)
         self._describe(record, request, reader)
 
         def closed() -> None:
@@ -297,8 +307,15 @@ class ProgressiveOutput:
         reader = choice.reader
         pace = own_pace(parameters, choice)
         record = response.take_record()
+<<<<<<< HEAD:mist/outputs/base/__init__.py
         fd, head = response.take_socket(200, self.content_type, headers)
         self._describe(record, request, reader)
+=======
+        fd, head = response.take_socket(200, self.media_type(choice), headers)
+        record.set_connector(self.capability.name)
+        record.set_stream(reader.name)
+        record.set_token(request.token)
+>>>>>>> pipes:mist/outputs/base.py
 
         def closed(reason: str) -> None:
             record.close()
@@ -308,7 +325,7 @@ class ProgressiveOutput:
         services.fanout.join(
             reader,
             choice.indexes,
-            f"{self.capability.name}?{selectors}",
+            f"{self.capability.name}.{self.suffix}?{selectors}",
             lambda tracks: self.make_muxer(reader.name, tracks),
             fd,
             head,

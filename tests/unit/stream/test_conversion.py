@@ -63,9 +63,10 @@ def convert(data: bytes, name: str = "flv", wishes: Wishes | None = None, *, ste
     made = b""
     while (wanted := conversion.want()) is not None:
         position, count = wanted
-        made += conversion.feed(data[position : position + min(count, step)])
-    rest, _patches = conversion.finish()
-    return made + rest
+        conversion.feed(data[position : position + min(count, step)])
+        made += conversion.output.take()
+    conversion.finish()
+    return made + conversion.output.take()
 
 
 def read(data: bytes, name: str = "flv") -> list[Packet]:
