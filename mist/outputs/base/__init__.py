@@ -307,15 +307,8 @@ class ProgressiveOutput:
         reader = choice.reader
         pace = own_pace(parameters, choice)
         record = response.take_record()
-<<<<<<< HEAD:mist/outputs/base/__init__.py
-        fd, head = response.take_socket(200, self.content_type, headers)
-        self._describe(record, request, reader)
-=======
         fd, head = response.take_socket(200, self.media_type(choice), headers)
-        record.set_connector(self.capability.name)
-        record.set_stream(reader.name)
-        record.set_token(request.token)
->>>>>>> pipes:mist/outputs/base.py
+        self._describe(record, request, reader)
 
         def closed(reason: str) -> None:
             record.close()
