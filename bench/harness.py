@@ -108,8 +108,9 @@ def spent(before: Mapping[int, float], after: Mapping[int, float]) -> float:
 
 
 @contextmanager
-def server(streams: Sequence[str] = ("live",), **protocol: Any) -> Iterator[Server]:
-    """Run a server with these streams, published to by anyone; `protocol` goes into both listeners' options."""
+def server(streams: Sequence[str] = ("live",), *, sources: Mapping[str, str] = {}, **protocol: Any) -> Iterator[Server]:
+    """Run a server with these streams, published to by anyone, and those of other sources; `protocol` goes into both listeners' options."""
+    wanted = {**dict.fromkeys(streams, "push://"), **sources}
     folder = Path(tempfile.mkdtemp(prefix="mist-bench-"))
     ports = {name: free_port() for name in ("http", "rtmp", "api")}
     config = {
@@ -120,7 +121,7 @@ def server(streams: Sequence[str] = ("live",), **protocol: Any) -> Iterator[Serv
                 {"connector": "RTMP", "port": ports["rtmp"], "interface": "127.0.0.1", **protocol},
             ],
         },
-        "streams": {name: {"source": "push://"} for name in streams},
+        "streams": {name: {"source": source} for name, source in wanted.items()},
     }
     (folder / "config.json").write_text(json.dumps(config))
     instance = f"bench{os.getpid()}"

@@ -11,19 +11,27 @@ from typing import Final
 
 from mist.core.nal import nal_types, select_units
 from mist.errors import RemoteProtocolError
-from mist.formats import aac, ac3, av1, flac, h264, hevc, mpeg_audio, opus, vp8, vp9
+from mist.formats import aac, ac3, av1, dts, flac, h264, hevc, jpeg, mpeg2, mpeg_audio, opus, vp8, vp9
 from mist.formats.tracks import (
     AAC,
     AC3,
     AUDIO,
     AV1,
+    DTS,
     EAC3,
     FLAC,
     H264,
     HEVC,
+    ID3,
+    JPEG,
+    JSON,
+    KLV,
     MP2,
     MP3,
+    MPEG2,
     OPUS,
+    SCTE35,
+    SUBTITLE,
     VIDEO,
     VP8,
     VP9,
@@ -52,6 +60,10 @@ def _always(_track: TrackInfo, _payload: bytes) -> bool:
 
 def _never(_record: bytes) -> bool | None:
     return False
+
+
+def _unknown(_record: bytes) -> bool | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +142,17 @@ def _probe_vp9(payload: bytes) -> Fields:
     return {"width": header.width, "height": header.height} if header.keyframe else {}
 
 
+def _probe_mpeg2(payload: bytes) -> Fields:
+    header = mpeg2.parse_sequence(payload)
+    said = {"width": header.width, "height": header.height, "frame_rate_mhz": header.frame_rate_mhz}
+    return {name: value for name, value in said.items() if value}
+
+
+def _probe_jpeg(payload: bytes) -> Fields:
+    header = jpeg.parse_frame_header(payload)
+    return {"width": header.width, "height": header.height}
+
+
 def _probe_mpeg_audio(payload: bytes) -> Fields:
     header = mpeg_audio.parse_header(payload)
     return _audio(header.sample_rate_hz, header.channels, LOSSY_SAMPLE_BITS)
@@ -139,6 +162,11 @@ def _probe_ac3(payload: bytes) -> Fields:
     frame = ac3.parse_sync_frame(payload)
     channels = ac3.channels_of(payload) if frame.extended else frame.channels
     return _audio(frame.sample_rate_hz, channels, LOSSY_SAMPLE_BITS)
+
+
+def _probe_dts(payload: bytes) -> Fields:
+    header = dts.parse_header(payload)
+    return _audio(header.sample_rate_hz, header.channels, header.sample_bits or LOSSY_SAMPLE_BITS)
 
 
 def _update_h264(track: TrackInfo, payload: bytes) -> bytes | None:
@@ -208,6 +236,13 @@ _CODECS: Final[Mapping[str, _Codec]] = {
         probe=_probe_vp8,
         keyframe=lambda _track, payload: vp8.is_keyframe(payload),
     ),
+    MPEG2: _Codec(
+        "",
+        probe=_probe_mpeg2,
+        keyframe=lambda _track, payload: mpeg2.is_keyframe(payload),
+        reorders=_unknown,
+    ),
+    JPEG: _Codec("", probe=_probe_jpeg),
     AAC: _Codec(
         "mp4a.40.2",
         describe=_describe_aac,
@@ -219,6 +254,12 @@ _CODECS: Final[Mapping[str, _Codec]] = {
     FLAC: _Codec(flac.codec_string(), describe=_describe_flac, update=_update_flac),
     AC3: _Codec(ac3.codec_string(False), probe=_probe_ac3),
     EAC3: _Codec(ac3.codec_string(True), probe=_probe_ac3),
+    DTS: _Codec("", probe=_probe_dts),
+    SUBTITLE: _Codec(""),
+    JSON: _Codec(""),
+    ID3: _Codec(""),
+    SCTE35: _Codec(""),
+    KLV: _Codec(""),
 }
 
 # Where the source's word stands: its frame rate is the real one, the parameter sets' often a constant of the encoder.

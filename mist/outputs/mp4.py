@@ -1,4 +1,4 @@
-"""Fragmented MP4 over HTTP: `/STREAM.mp4`."""
+"""MP4 over HTTP: `/STREAM.mp4`, fragmented for live streams, a plain file with a length for on-demand ones."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from mist.core.muxer import Muxer
 from mist.formats.mp4_boxes import LiveMovie
 from mist.formats.tracks import TrackInfo
 from mist.outputs.base import Capability, ProgressiveOutput
+from mist.stream.layouts import MP4, MP4_3GP
 
 
 def make_muxer(_stream: str, tracks: list[TrackInfo]) -> Muxer:
@@ -33,4 +34,5 @@ OUTPUT = ProgressiveOutput(
     ),
     "video/mp4",
     make_muxer,
+    {".mp4": MP4, ".3gp": MP4_3GP},
 )

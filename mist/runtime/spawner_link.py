@@ -9,7 +9,17 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mist.errors import AccessDenied, Busy, MistError, NotFound, NotReady, SharedMemoryFull, StreamError, TransportError
+from mist.errors import (
+    AccessDenied,
+    Busy,
+    MistError,
+    NotFound,
+    NotReady,
+    SharedMemoryFull,
+    StreamError,
+    TransportError,
+    UnsupportedError,
+)
 from mist.runtime.channel import Channel, Message, close_all, read_message, write_message
 from mist.runtime.instance import Instance
 
@@ -19,7 +29,7 @@ REQUEST_SECONDS = 30.0
 # Errors that travel between processes by name.
 ERRORS: Mapping[str, type[MistError]] = {
     error.__name__: error
-    for error in (AccessDenied, Busy, MistError, NotFound, NotReady, SharedMemoryFull, StreamError)
+    for error in (AccessDenied, Busy, MistError, NotFound, NotReady, SharedMemoryFull, StreamError, UnsupportedError)
 }
 
 

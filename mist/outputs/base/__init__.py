@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from mist.core.muxer import Muxer
 from mist.errors import NoSuitableTrack, NotFound, NotReady
 from mist.formats.tracks import TrackInfo
+from mist.net.http_messages import parse_range
+from mist.outputs.base.on_demand import OnDemandSender, Sender, begin, time_window
+from mist.outputs.base.whole_file import SMALL_BYTES, FileSender
 from mist.stream.capability import Capability, discover, listener_options
-from mist.stream.parameters import PlaybackParameters
+from mist.stream.on_demand import OnDemandReader
+from mist.stream.parameters import UNLIMITED_RATE, PlaybackParameters
 from mist.stream.reader import StreamReader
 from mist.stream.selectors import select_tracks
-from mist.stream.services import OutputServices
+from mist.stream.services import ConnectionRecord, OutputServices
 from mist.stream.state import StreamStatus, TrackState
 
 MuxerFactory = Callable[[list[TrackInfo]], Muxer]
@@ -55,10 +61,16 @@ async def choose_tracks(
 
     def select(states: list[TrackState]) -> list[int]:
         return select_tracks(
-            states, parameters.selectors, capability.codecs, exceptions=capability.exceptions, user_agent=user_agent
+            states,
+            parameters.selectors,
+            capability.codecs,
+            live=reader.live,
+            exceptions=capability.exceptions,
+            user_agent=user_agent,
         )
 
-    await wait_playable(services, reader, parameters, select)
+    if reader.live:
+        await wait_playable(services, reader, parameters, select)
     indexes = select(reader.tracks())
     if not indexes:
         raise NoSuitableTrack(
@@ -124,15 +136,26 @@ class RequestLike(Protocol):
     peer: str
     token: str
     stream: str
+    http10: bool
 
 
 class ProgressiveOutput:
     """An endless HTTP reply in one format: FLV, TS, MP4 and their like are each a capability and a muxer."""
 
     def __init__(
-        self, capability: Capability, content_type: str, make_muxer: Callable[[str, list[TrackInfo]], Muxer]
+        self,
+        capability: Capability,
+        content_type: str,
+        make_muxer: Callable[[str, list[TrackInfo]], Muxer],
+        layouts: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Make_muxer: called with the stream's name and the tracks, raises UnsupportedError."""
+        """Make an output.
+
+        make_muxer: called with the stream's name and the tracks, raises UnsupportedError. layouts: for suffixes of the URL the kind of
+        file (`mist.stream.layouts`) as which an on-demand stream is sent, with a length and in ranges.
+        """
+        self.layouts = layouts
+        self.suffix = capability.name.lower()
         self.capability = capability
         self.content_type = content_type
         self.make_muxer = make_muxer
@@ -144,12 +167,13 @@ class ProgressiveOutput:
         parameters = parse_parameters(request.query, rate_header=request.headers.get("x-mist-rate", ""))
         reader = await services.open_stream(request.stream)
         try:
-            choice = await choose_tracks(
-                services, reader, parameters, self.capability, request.headers.get("user-agent", "")
-            )
+            choice = await self.choose(services, reader, parameters, request.headers.get("user-agent", ""))
             headers = self.headers(parameters, reader.name)
+            if not reader.live:
+                await self.deliver_on_demand(services, request, response, parameters, choice, headers)
+                return
             if request.method == "HEAD":
-                response.send(200, b"", self.content_type, headers)
+                response.send(200, b"", self.media_type(choice), headers)
                 services.close_stream(reader)
                 return
             self.deliver(services, request, response, parameters, choice, headers)
@@ -157,12 +181,118 @@ class ProgressiveOutput:
             services.close_stream(reader)
             raise
 
+    async def choose(
+        self, services: OutputServices, reader: StreamReader, parameters: PlaybackParameters, user_agent: str
+    ) -> Choice:
+        """Wait until the stream is playable and choose a viewer's tracks. Raises as `choose_tracks`."""
+        return await choose_tracks(services, reader, parameters, self.capability, user_agent)
+
+    def media_type(self, choice: Choice) -> str:
+        """Return the content type of the chosen tracks."""
+        return self.content_type
+
     def headers(self, parameters: PlaybackParameters, name: str) -> dict[str, str]:
         """Return the reply's own headers."""
         if parameters.download is None:
             return {}
-        file_name = parameters.download or f"{name}.{self.capability.name.lower()}"
+        file_name = parameters.download or f"{name}.{self.suffix}"
         return {"Content-Disposition": f'attachment; filename="{file_name}"'}
+
+    async def deliver_on_demand(
+        self,
+        services: OutputServices,
+        request: Any,
+        response: Any,
+        parameters: PlaybackParameters,
+        choice: Choice,
+        headers: Mapping[str, str],
+    ) -> None:
+        """Answer with an on-demand stream; whatever is wrong is told before the reply begins."""
+        reader = choice.reader
+        media = services.on_demand(reader)
+        kind = self.layouts.get(request.path[request.path.rfind(".") :], "")
+        if kind and await self.deliver_file(services, request, response, parameters, choice, headers, media, kind):
+            return
+        beginning = await begin(media, choice.indexes, parameters, time.time_ns() // 1000)
+        sender = OnDemandSender(
+            media, choice.indexes, lambda tracks: self.make_muxer(reader.name, tracks), beginning, parameters
+        )
+        if request.method == "HEAD":
+            response.send(200, b"", self.media_type(choice), headers)
+            services.close_stream(reader)
+            return
+        chunked = not request.http10
+        if chunked:
+            headers = {**headers, "Transfer-Encoding": "chunked"}
+        self._hand_over(services, request, response, choice, sender, 200, headers, chunked=chunked)
+
+    async def deliver_file(
+        self,
+        services: OutputServices,
+        request: Any,
+        response: Any,
+        parameters: PlaybackParameters,
+        choice: Choice,
+        headers: Mapping[str, str],
+        media: OnDemandReader,
+        kind: str,
+    ) -> bool:
+        """Answer with a file of known length, or the range of it that is asked for; False where the length is not known.
+
+        Raises RangeNotSatisfiable.
+        """
+        if parameters.rate_given and parameters.rate != UNLIMITED_RATE:
+            return False
+        window = await time_window(media, choice.indexes, parameters, time.time_ns() // 1000)
+        layout = await media.layout(kind, choice.indexes, window.get("from_us"), window.get("to_us"))
+        if layout is None:
+            return False
+        headers = {**headers, "Accept-Ranges": "bytes"}
+        wanted = parse_range(request.headers.get("range", ""), layout.size)
+        begin_at, end = wanted or (0, layout.size)
+        if wanted is not None:
+            headers["Content-Range"] = f"bytes {begin_at}-{end - 1}/{layout.size}"
+        status = 206 if wanted is not None else 200
+        sender = FileSender(media, choice.indexes, layout, begin_at, end, window)
+        if end - begin_at > SMALL_BYTES:
+            headers["Content-Length"] = str(end - begin_at)
+            self._hand_over(services, request, response, choice, sender, status, headers, chunked=False)
+            return True
+        if response.record is not None:
+            self._describe(response.record, request, choice.reader)
+        response.send(status, await sender.whole(), self.media_type(choice), headers)
+        services.close_stream(choice.reader)
+        return True
+
+    def _hand_over(
+        self,
+        services: OutputServices,
+        request: Any,
+        response: Any,
+        choice: Choice,
+        sender: Sender,
+        status: int,
+        headers: Mapping[str, str],
+        *,
+        chunked: bool,
+    ) -> None:
+        """Let a sender have the connection's socket."""
+        reader = choice.reader
+        record: ConnectionRecord = response.take_record()
+        fd, head = response.take_socket(status, self.media_type(choice), headers)
+        self._describe(record, request, reader)
+
+        def closed() -> None:
+            record.close()
+            services.close_stream(reader)
+
+        sender.start(services, fd, head, record, closed, chunked=chunked)
+
+    def _describe(self, record: ConnectionRecord, request: Any, reader: StreamReader) -> None:
+        """Let a connection's record say what is played."""
+        record.set_connector(self.capability.name)
+        record.set_stream(reader.name)
+        record.set_token(request.token)
 
     def deliver(
         self,
@@ -177,10 +307,8 @@ class ProgressiveOutput:
         reader = choice.reader
         pace = own_pace(parameters, choice)
         record = response.take_record()
-        fd, head = response.take_socket(200, self.content_type, headers)
-        record.set_connector(self.capability.name)
-        record.set_stream(reader.name)
-        record.set_token(request.token)
+        fd, head = response.take_socket(200, self.media_type(choice), headers)
+        self._describe(record, request, reader)
 
         def closed(reason: str) -> None:
             record.close()
@@ -190,7 +318,7 @@ class ProgressiveOutput:
         services.fanout.join(
             reader,
             choice.indexes,
-            f"{self.capability.name}?{selectors}",
+            f"{self.capability.name}.{self.suffix}?{selectors}",
             lambda tracks: self.make_muxer(reader.name, tracks),
             fd,
             head,
@@ -203,8 +331,6 @@ class ProgressiveOutput:
 
 def own_pace(parameters: PlaybackParameters, choice: Choice) -> dict[str, Any]:
     """Return what `Fanout.join` needs for a viewer with a start, an end or a speed of its own; {} for the live edge."""
-    import time
-
     main = choice.reader.track(choice.indexes[0])
     zero_us = choice.reader.wall_clock_offset_us or None
     start_us, stop_us = parameters.window(time.time_ns() // 1000, zero_us, main.last_us)

@@ -1,0 +1,21 @@
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
+
+from mist.core.muxer cimport Muxer
+from mist.core.packet cimport PacketView
+
+ctypedef struct Logged:
+    int64_t dts_us
+    int32_t offset_us
+    uint32_t size
+    uint32_t order
+    uint8_t track
+    uint8_t flags
+    uint16_t padding
+
+cdef class PacketLog(Muxer):
+    cdef Logged* packets
+    cdef readonly size_t count
+    cdef size_t capacity
+    cdef readonly bint whole         # nothing had to be left out
+    cdef bint in_order
+    cdef int sort(self) noexcept

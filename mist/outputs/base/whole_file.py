@@ -1,0 +1,82 @@
+"""A file of known length made from an on-demand stream, sent whole or in the range that a client asks for.
+
+Its bytes are put together span by span as they are sent.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from mist.core.packet_log import PayloadSink
+from mist.errors import MistError
+from mist.outputs.base.on_demand import SEND_BYTES, Sender
+from mist.stream.layouts import Layout
+from mist.stream.on_demand import OnDemandReader, places
+
+SMALL_BYTES: Final = 1 << 20  # ranges up to this are answered on a connection that goes on
+
+
+class FileSender(Sender):
+    """Sends a range of a file."""
+
+    def __init__(
+        self,
+        media: OnDemandReader,
+        indexes: list[int],
+        layout: Layout,
+        begin: int,
+        end: int,
+        window: dict[str, int],
+    ) -> None:
+        """begin, end: bytes of the file. window: from_us and to_us of the layout, where it has them."""
+        super().__init__(media.name)
+        self._media = media
+        self._indexes = indexes
+        self._layout = layout
+        self._at = begin
+        self._end = end
+        self._window: dict[str, Any] = dict(window)
+
+    async def whole(self) -> bytes:
+        """Return the range, for a small one."""
+        parts = []
+        while data := await self._next():
+            parts.append(data)
+        return b"".join(parts)
+
+    async def send_media(self) -> None:
+        """Send the range."""
+        while data := await self._next():
+            await self.send(data)
+
+    async def _next(self) -> bytes:
+        """Return the next bytes of the range, b"" at its end."""
+        if self._at >= self._end:
+            return b""
+        header = self._layout.header
+        if self._at < len(header):
+            data = bytes(header[self._at : min(self._end, self._at + SEND_BYTES)])
+        else:
+            data = await self._media_bytes()
+        self._at += len(data)
+        return data
+
+    async def _media_bytes(self) -> bytes:
+        """Return what is left of the span in which the position lies, or of the range.
+
+        Raises MistError when the span is not what it was when the file was laid out: its bytes would be another file's.
+        """
+        positions = self._layout.positions
+        number = self._layout.span_at(self._at)
+        loaded = await self._media.span(number)
+        sink = PayloadSink()
+        loaded.span.mux(sink, places(self._indexes, len(loaded.infos)), **self._window)
+        data = sink.take_output()
+        if len(data) != positions[number + 1] - positions[number]:
+            raise MistError(
+                f"span {number} of {self._media.name} has {len(data)} bytes, and not those that were announced"
+            )
+        if self._end > positions[number + 1]:
+            self._media.prepare(number + 1)
+        self.position_us = loaded.place.from_us
+        return data[self._at - positions[number] : self._end - positions[number]]

@@ -1,0 +1,85 @@
+"""Whole files from on-demand streams: what the layout says is what the spans give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from mist.core.demuxer import demux
+from mist.core.packet_log import PacketLog, PayloadSink
+from mist.core.span import Span, SpanWriter, open_span
+from mist.core.span_index import SpanIndex, SpanIndexer, create_index
+from mist.errors import UnsupportedError
+from mist.formats.flv import FlvDemuxer
+from mist.formats.mp4_movie import make_demuxer
+from mist.formats.tracks import META, SUBTITLE, TrackInfo
+from mist.stream.layouts import Layout, make_layout, open_layout
+from mist.stream.on_demand import places
+from tests.support.flv_files import AUDIO_TRACK, VIDEO_TRACK, by_track, flv_file, interleaved
+from tests.support.shared_memory import shared_instance
+
+TRACKS = [VIDEO_TRACK, AUDIO_TRACK]
+Made = tuple[SpanIndex, PacketLog, list[Span]]
+
+
+@pytest.fixture(params=[0, 700, -700], ids=lambda lead: f"lead{lead}")
+def made(request: pytest.FixtureRequest) -> Iterator[Made]:
+    """An indexed file, its log and its spans. The parameter: how much earlier in the file sound comes than pictures."""
+    data = flv_file(interleaved(11, audio_lead_ms=request.param))
+    packets = demux(FlvDemuxer(), data)
+    with shared_instance() as instance:
+        index, log, demuxer = create_index(f"mist.{instance}.x", (1, 2, 3), 0), PacketLog(), FlvDemuxer()
+        demuxer.tracks = TRACKS
+        indexer = SpanIndexer(index, demuxer, 1_900_000, log)
+        for packet in packets:
+            indexer.write(packet)
+        indexer.finish()
+        spans = []
+        for from_us, to_us, _, size, count, _, _ in index:
+            writer = SpanWriter(from_us, to_us, count, size, 2)
+            for packet in packets:
+                writer.write(packet)
+            writer.finish()
+            spans.append(open_span(writer.fileno()))
+        yield index, log, spans
+
+
+def laid_out(made: Made, indexes: list[int], **window: int) -> Layout:
+    index, log, _ = made
+    description = {"kind": "mp4", "indexes": indexes, "from_us": None, "to_us": None, **window}
+    return open_layout(*make_layout(description, log, index, TRACKS, lambda track: b""))
+
+
+@pytest.mark.parametrize("indexes", [[0, 1], [1, 0], [1], [0]])
+@pytest.mark.parametrize("window", [{}, {"from_us": 3_000_000}, {"from_us": 1_000_000, "to_us": 7_500_000}])
+def test_spans_fill_the_layout_exactly(made: Made, indexes: list[int], window: dict[str, int]) -> None:
+    layout = laid_out(made, indexes, **window)
+    data = bytes(layout.header)
+    for number, span in enumerate(made[2]):
+        assert layout.positions[number] == len(data)
+        sink = PayloadSink()
+        span.mux(sink, places(indexes, 2), **window)
+        data += sink.take_output()
+    assert len(data) == layout.size
+    found = by_track(demux(make_demuxer(), data))
+    low, high = window.get("from_us", -1), window.get("to_us", 1 << 60)
+    packets = [packet for span in made[2] for packet in span.packet_list() if low <= packet.dts_us < high]
+    for place, index in enumerate(indexes):
+        assert [packet.payload for packet in found[place]] == [one.payload for one in packets if one.track == index]
+
+
+def test_the_span_of_a_byte(made: Made) -> None:
+    layout = laid_out(made, [0, 1])
+    positions = list(layout.positions)
+    assert [layout.span_at(one) for one in positions[:-1]] == list(range(len(positions) - 1))
+    assert [layout.span_at(one + 1) for one in positions[:-1]] == list(range(len(positions) - 1))
+    assert layout.span_at(layout.size - 1) == len(positions) - 2
+
+
+def test_what_has_no_known_length_is_refused(made: Made) -> None:
+    index, log, _ = made
+    description = {"kind": "mp4", "indexes": [0], "from_us": None, "to_us": None}
+    for wrong, tracks in (({"kind": "other"}, TRACKS), ({}, [TrackInfo(META, SUBTITLE), AUDIO_TRACK])):
+        with pytest.raises(UnsupportedError):
+            make_layout({**description, **wrong}, log, index, tracks, lambda track: b"")
