@@ -187,7 +187,12 @@ cdef class AudioFrameDemuxer(ByteStreamDemuxer):
             self.key = head.key
             return 0
         if not known or head.key != self.key:
-            info = self.describe(PyBytes_FromStringAndSize(<const char*> data, <Py_ssize_t> size))
+            try:
+                info = self.describe(PyBytes_FromStringAndSize(<const char*> data, <Py_ssize_t> size))
+            except RemoteProtocolError:
+                if not known:
+                    raise
+                return 0        # damage that looks like a frame
             if known and info != self.tracks[0]:
                 flags |= NEW_INIT
             if head.rate_hz != self.rate_hz:
