@@ -218,6 +218,22 @@ def test_seek_to_every_keyframe(name: str) -> None:
     for number, position in keys:
         demuxer.seek(whole[number].dts_us, position)
         assert feed_pieces(demuxer, data, 100) == whole[number:]
+        fresh = make()
+        fresh.seek(whole[number].dts_us, position)
+        assert feed_pieces(fresh, data, 100) == whole[number:]
+
+
+def test_seek_where_the_rate_is_another() -> None:
+    data = stream(H264Shape(reorder=1), repeat=2) + stream(H264Shape(reorder=1, rate=(30000, 1001)), repeat=3)
+    whole = demux(H264Demuxer(), data)
+    demuxer = H264Demuxer()
+    for number, position in enumerate(positions(demuxer, data)):
+        if whole[number].keyframe:
+            for one in (demuxer, H264Demuxer()):
+                one.seek(whole[number].dts_us, position)
+                for ours, packet in zip(feed_pieces(one, data, 100), whole[number:], strict=True):
+                    assert abs(ours.dts_us - packet.dts_us) <= 1
+                    assert abs(ours.pts_us - packet.pts_us) <= 1
 
 
 def test_hevc() -> None:
