@@ -8,7 +8,7 @@ from libc.stdint cimport INT64_MIN, int64_t, uint32_t
 from libc.stdlib cimport calloc, free
 
 from mist.core.mp4_fragments cimport FragmentSample
-from mist.core.mp4_payloads cimport LENGTH_AND_TEXT, SKIPPED, size_without_reading
+from mist.core.mp4_payloads cimport CUES, LENGTH_AND_TEXT, NAL_UNITS, SKIPPED, size_without_reading
 from mist.core.mp4_tables cimport Cursor, Sample, SampleTable
 
 from mist.errors import LimitExceededError, RemoteProtocolError
@@ -45,6 +45,7 @@ cdef class TrackReader:
         for place, description in enumerate(source.descriptions):
             self.forms[place].kind = description.form
             self.forms[place].width = description.width
+            self.altered |= self.forms[place].kind in (NAL_UNITS, LENGTH_AND_TEXT, CUES)
         self.announced = source.first_description
         self.spans = <Span*> calloc(len(source.edits) + 1, sizeof(Span))
         if self.spans is NULL:

@@ -6,8 +6,8 @@ import contextlib
 
 from mist.core.demuxer import PacketList
 from mist.core.mp4_demux import Mp4Demuxer
-from mist.core.muxer import Muxer
 from mist.errors import RemoteProtocolError
+from mist.formats.mp4_file import make_layout
 from mist.formats.mp4_movie import make_demuxer
 
 MAX_READS = 3000
@@ -33,12 +33,12 @@ def fuzz(data: bytes) -> None:
 
 
 def drive(demuxer: Mp4Demuxer, data: bytes, *, seek_us: int | None = None, index: bool = False) -> None:
-    """Feed what is wanted; a sink that does nothing takes the packets where none is attached."""
+    """Feed what is wanted, after seeking, or to an index."""
     if seek_us is not None:
         demuxer.attach(PacketList())
         demuxer.seek(seek_us, 0)
     if index:
-        demuxer.index_into(Sink())
+        demuxer.index_into(make_layout(demuxer.tracks))
     for _ in range(MAX_READS):
         wanted = demuxer.want()
         if wanted is None:
@@ -48,6 +48,3 @@ def drive(demuxer: Mp4Demuxer, data: bytes, *, seek_us: int | None = None, index
             raise RuntimeError(f"{count} bytes wanted at {position}")
         demuxer.feed(data[position : position + count])
     raise RuntimeError("the demuxer wants and wants")
-
-
-Sink: type[Muxer] = PacketList
