@@ -5,7 +5,7 @@ is given (`mist.formats.mp4_movie.MovieReader`), everything that happens once a 
 """
 
 cimport cython
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t
 from libc.string cimport memcmp
 
 from mist.core.buffer cimport ByteBuffer
@@ -48,9 +48,9 @@ cdef class Mp4Demuxer(Demuxer):
 
     reader: has movie(moov: bytes, offset: int), which returns the movie's tracks, and complete(info, payload).
 
-    Packets of all tracks come in the order of their decode times. A plain file is read by windows in the order of its
-    samples: once from front to back when it is interleaved, which also works from a pipe when moov comes first. `position` of a packet is its
-    own byte, in fragments that of their moof.
+    Packets of all tracks come in the order of their decode times. A plain file is read by windows in the order of its samples: once from
+    front to back when it is interleaved, which also works from a pipe when moov comes first. `position` of a packet is its own byte, in
+    fragments that of their moof.
 
     Fragments that end in the middle, as of a recording that was cut off, are played as far as they go; a plain file
     that is shorter than its tables say raises TruncatedError there.

@@ -9,7 +9,7 @@ from libc.stdlib cimport calloc, free
 
 from mist.core.mp4_fragments cimport FragmentSample
 from mist.core.mp4_payloads cimport CUES, LENGTH_AND_TEXT, NAL_UNITS, SKIPPED, size_without_reading
-from mist.core.mp4_tables cimport Cursor, Sample, SampleTable
+from mist.core.mp4_tables cimport Cursor, Sample
 
 from mist.errors import LimitExceededError, RemoteProtocolError
 
@@ -136,7 +136,9 @@ cdef class TrackReader:
             rest += self.timescale
             seconds -= 1
         if seconds > MAX_SECONDS or seconds < -MAX_SECONDS:
-            raise RemoteProtocolError(f"a time of {seconds} seconds", offset=self.head.position, spec="ISO/IEC 14496-12 clause 8.6")
+            raise RemoteProtocolError(
+                f"a time of {seconds} seconds", offset=self.head.position, spec="ISO/IEC 14496-12 clause 8.6"
+            )
         return seconds * 1000000 + (rest * 1000000 + self.timescale // 2) // self.timescale
 
     cdef int set_head(self, int64_t dts_ticks, int64_t offset_ticks, int64_t shift) except -1:
