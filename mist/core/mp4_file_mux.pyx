@@ -58,7 +58,8 @@ cdef class Mp4FileMuxer(Muxer):
     """Packets in, a plain MP4 file out, whose index `finish` writes at its end.
 
     Packets are held until a track has CHUNK_US of them, then written as one chunk for each track in an `mdat` of its own: so the
-    output is valid wherever it goes. In a file, `patches` joins all of them into one `mdat`. Memory: what is held, and about 8 bytes a packet.
+    output is valid wherever it goes. In a file, `patches` joins all of them into one `mdat`.
+    Memory: what is held, and about 8 bytes a packet.
 
     tracks: up to 64 TrackInfo. movie: has file_type(tracks), timing(track), sample_entry(track, payload) and
     moov(tables, base, wide, origin_us).

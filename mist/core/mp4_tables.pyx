@@ -356,4 +356,6 @@ cdef class SampleTable:
                 same += be32(self.stts.data + 8 * entry)
         if not samples:
             return 0, 0
-        return (1, usual) if 10 * same > 9 * samples else (samples, total)
+        if 10 * same > 9 * samples:
+            return 1, usual
+        return samples, total

@@ -65,7 +65,9 @@ cdef class TrackReader:
         for duration, media_time, rate in self.source.edits:
             ticks = (duration * self.timescale + movie_timescale // 2) // movie_timescale
             if abs(at) + ticks + abs(media_time) > FOREVER:
-                raise RemoteProtocolError("an elst box with an edit past 2^61 ticks", offset=self.table.base, spec="ISO/IEC 14496-12 clause 8.6.6")
+                raise RemoteProtocolError(
+                    "an elst box with an edit past 2^61 ticks", offset=self.table.base, spec="ISO/IEC 14496-12 clause 8.6.6"
+                )
             if media_time < 0 or not rate:
                 at += ticks
                 continue

@@ -218,7 +218,7 @@ def test_files_of_gstreamer(muxer: str, tmp_path: Path) -> None:
 
 def test_a_sparse_file_of_twenty_gigabytes(tmp_path: Path) -> None:
     """Ten hours, places of 64 bits: opened, sought in and indexed in little time and memory."""
-    tracks, packets = source_packets()
+    tracks, _ = source_packets()
     hours, rate = 10, 30
     layout = make_layout(tracks)
     random.seed(5)

@@ -572,7 +572,7 @@ def two_fragments() -> bytes:
 
 
 def test_golden_fragments() -> None:
-    demuxer, packets = read(two_fragments())
+    _, packets = read(two_fragments())
     video, audio = of(packets), of(packets, 1)
     assert [p.payload for p in video] == [nal(n) for n in range(8)]
     assert [p.payload for p in audio] == [sound(n) for n in range(14)]
