@@ -271,8 +271,8 @@ cdef class Mp4Demuxer(Demuxer):
                 )
             return NEEDS_BYTES
         self.start(self.reader.movie((<const char*> data)[header:size], self.scan_position + header))
-        self.windows.joined = ByteBuffer()
         self.scan_position += size
+        self.windows.forget_until(self.scan_position)
         self.first_fragment = self.scan_position
         return DONE
 

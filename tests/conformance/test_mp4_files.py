@@ -1,4 +1,4 @@
-"""MP4 and QuickTime files of ffmpeg (two versions) and GStreamer read by us, and our files judged by ffmpeg, ffprobe, PyAV and mediainfo."""
+"""MP4 and QuickTime files of ffmpeg (two versions) and GStreamer read, and ours judged by ffmpeg, ffprobe, PyAV and mediainfo."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_a_late_track_and_a_cut_one(tmp_path: Path) -> None:
     agree(make(tmp_path, "-itsoffset", "1.5", "-i", source, "-map", "0:v", "-map", "1:a", "-c", "copy"))
     command = [find_tool("ffmpeg"), "-v", "error", "-y", "-ss", "2.5", "-i", source, "-t", "2", "-c", "copy"]
     run([*command, str(tmp_path / "cut.mp4")], TIMEOUT_S)
-    demuxer, packets = read_file(tmp_path / "cut.mp4")
+    _, packets = read_file(tmp_path / "cut.mp4")
     theirs = seen_by_pyav(tmp_path / "cut.mp4")
     assert [digest(p.payload) for p in packets if p.track == 0] == [p.digest for p in theirs[0]]
     assert packets[0].dts_us < 0 and packets[0].keyframe  # decoded from the key before, and not shown
@@ -347,7 +347,8 @@ def test_mediainfo(tmp_path: Path) -> None:
     path = write_file(tmp_path / "ours.mp4", tracks, packets, "layout")
     told = json.loads(run([find_tool("mediainfo"), "--Output=JSON", str(path)], TIMEOUT_S).stdout)["media"]["track"]
     general, video, audio = told
-    assert (general["IsStreamable"], video["FrameCount"]) == ("Yes", str(sum(p.track == 0 for p in packets)))
+    assert general["IsStreamable"] == "Yes"
+    assert int(video["FrameCount"]) - sum(p.track == 0 for p in packets) in (0, 1)  # counted from the duration
     assert (video["Format"], video["FrameRate"], video["FrameRate_Mode"]) == ("AVC", "25.000", "CFR")
     assert (audio["Format"], audio["SamplingRate"]) == ("AAC", "48000")
     assert abs(float(general["Duration"]) - 6) < 0.1
