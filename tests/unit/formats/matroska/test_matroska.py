@@ -88,7 +88,15 @@ def test_old_names_of_aac(name: str, rates: tuple[int, int], object_type: int, s
 
 @pytest.mark.parametrize(
     ("tag", "bits", "codec"),
-    [(1, 16, "PCM"), (3, 32, "FLOAT"), (6, 8, "ALAW"), (7, 8, "ULAW"), (0x55, 0, "MP3"), (0x50, 0, "MP2"), (0x2000, 0, "AC3")],
+    [
+        (1, 16, "PCM"),
+        (3, 32, "FLOAT"),
+        (6, 8, "ALAW"),
+        (7, 8, "ULAW"),
+        (0x55, 0, "MP3"),
+        (0x50, 0, "MP2"),
+        (0x2000, 0, "AC3"),
+    ],
 )
 def test_wave_formats(tag: int, bits: int, codec: str) -> None:
     wave = build_wave_format(WaveFormat(tag, 2, 44100, 176400, 4, bits, b"extra"))
@@ -125,6 +133,7 @@ def test_reordering_is_what_the_parameter_sets_say() -> None:
     assert one("V_MPEG2", 1, video()).depth == -1
     assert one("V_VP8", 1, video()).depth == 0
     assert one("V_MPEG4/ISO/AVC", 1, video()).probe
+    assert one("A_FLAC", 2, audio(), b"fLaC").probe
 
 
 def test_pictures_are_cropped() -> None:
@@ -137,7 +146,7 @@ def test_pictures_are_cropped() -> None:
 @pytest.mark.parametrize(
     ("name", "private"),
     [
-        ("V_MPEG4/ISO/AVC", b"\x01\x42"), ("V_MPEGH/ISO/HEVC", b"\x01"), ("A_VORBIS", b"\x02\x01\x01abc"), ("A_FLAC", b"fLaC"),
+        ("V_MPEG4/ISO/AVC", b"\x01\x42"), ("V_MPEGH/ISO/HEVC", b"\x01"), ("A_VORBIS", b"\x02\x01\x01abc"),
         ("A_OPUS", b"OpusHead"), ("A_AAC", b"\x11"), ("A_REAL/COOK", b""), ("V_QUICKTIME", b""), ("V_MS/VFW/FOURCC", bytes(40)),
     ],
 )  # fmt: skip
@@ -162,7 +171,14 @@ def test_broken_headers() -> None:
 
 @pytest.mark.parametrize(
     ("rate_mhz", "duration_ns"),
-    [(25_000, 40_000_000), (23_976, 41_708_333), (29_970, 33_366_667), (59_940, 16_683_333), (30_000, 33_333_333), (12_345, 81_004_455)],
+    [
+        (25_000, 40_000_000),
+        (23_976, 41_708_333),
+        (29_970, 33_366_667),
+        (59_940, 16_683_333),
+        (30_000, 33_333_333),
+        (12_345, 81_004_455),
+    ],
 )
 def test_frame_durations(rate_mhz: int, duration_ns: int) -> None:
     assert frame_ns(rate_mhz) == duration_ns
@@ -170,8 +186,6 @@ def test_frame_durations(rate_mhz: int, duration_ns: int) -> None:
 
 def test_the_end_of_a_file_fits_its_header() -> None:
     engine = muxer([TrackInfo(META, "JSON")], indexed=True)
-    layout = Schema
-    assert layout is not None
     header = engine.header()
     patches = dict(engine.patches())
     assert all(position + len(data) <= len(header) for position, data in patches.items())
