@@ -57,7 +57,7 @@ cdef enum:
 
 cdef int64_t LONG_LIMIT = <int64_t> 1 << 56     # of what may be skipped
 cdef int64_t READY_NS = 10000000000     # … the same as time
-cdef int64_t BACK_US = 5000000          # a Cluster that is earlier than the last packets by this much begins a new time line
+cdef int64_t BACK_US = 5000000          # a Cluster that is earlier than the last one by this much begins a new time line
 cdef int64_t MAX_TIME_NS = <int64_t> 1 << 62
 cdef uint8_t[4] CLUSTER_ID = [0x1F, 0x43, 0xB6, 0x75]
 
@@ -98,6 +98,8 @@ cdef class MatroskaDemuxer(Demuxer):
     cdef int64_t shift_us           # added to all times since the time line began anew
     cdef int64_t newest_us          # latest presentation time written
     cdef bint has_newest
+    cdef int64_t last_cluster_us    # time of the Cluster before, as its packets have it
+    cdef size_t waiting_bytes       # in `waiting`
     cdef int64_t hint_us            # decode time of the keyframe that was sought
     cdef bint has_hint
     cdef readonly int64_t duration_us
@@ -143,6 +145,7 @@ cdef class MatroskaDemuxer(Demuxer):
         cdef int place
         cdef DecodeTimes times
         self.pending.clear()
+        self.waiting_bytes = 0
         self.skip = 0
         self.lost = False
         self.ended = False
@@ -418,8 +421,10 @@ cdef class MatroskaDemuxer(Demuxer):
             self.first_ns = self.cluster_ns
             self.has_first = True
         time_us = self.cluster_ns // 1000 + self.shift_us
-        if self.has_newest and time_us < self.newest_us - BACK_US:
+        if self.has_newest and time_us < self.last_cluster_us - BACK_US:
             self.begin_time_line(self.newest_us - time_us)
+            time_us = self.newest_us
+        self.last_cluster_us = time_us
         if not self.ready and (self.cluster_ns - self.first_ns > READY_NS or self.held_bytes > READY_BYTES):
             self.check_ready(True)
         return 0
@@ -580,7 +585,8 @@ cdef class MatroskaDemuxer(Demuxer):
         self.waiting[plan.index].append(
             (Packet(plan.index, pts_us, 0, view.flags & KEYFRAME != 0, payload), self.position, view.flags)
         )
-        if times.add(pts_us):
+        self.waiting_bytes += view.size
+        if times.add(pts_us) or self.waiting_bytes > READY_BYTES:
             self.flush_track(plan.index)
             self.check_ready(False)
         return 0
@@ -607,6 +613,7 @@ cdef class MatroskaDemuxer(Demuxer):
             view.dts_us = times.decoded[number]
             view.offset_us = packet.dts_us - view.dts_us
             view.flags = flags
+            self.waiting_bytes -= view.size
             self.emit(place, &view)
         times.waiting = 0
         self.position = position

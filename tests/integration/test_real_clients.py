@@ -55,7 +55,7 @@ def test_gstreamer_publishes(server: MistServer, start_program: StartProgram, tm
 
 
 @pytest.mark.tools("gst-launch-1.0", "ffmpeg")
-@pytest.mark.parametrize("output", ["rtmp", "flv", "ts", "mp4"])
+@pytest.mark.parametrize("output", ["rtmp", "flv", "ts", "mp4", "mkv"])
 def test_gstreamer_plays(server: MistServer, publish: Publish, start_program: StartProgram, output: str) -> None:
     publish(server, LONG)
     server.wait_tracks(2)
@@ -64,6 +64,7 @@ def test_gstreamer_plays(server: MistServer, publish: Publish, start_program: St
         "flv": f"souphttpsrc location={server.play_url('flv')} ! flvdemux name=d",
         "ts": f"souphttpsrc location={server.play_url('ts')} ! tsdemux name=d",
         "mp4": f"souphttpsrc location={server.play_url('mp4')} ! qtdemux name=d",
+        "mkv": f"souphttpsrc location={server.play_url('mkv')} ! matroskademux name=d",
     }[output]
     sinks = (
         "d. ! queue ! h264parse ! avdec_h264 ! fakesink num-buffers=100 sync=false "

@@ -391,7 +391,7 @@ def _flac(source: _Source) -> Entry:
     """Read native FLAC headers: "fLaC", and STREAMINFO as the first block.   Spec: RFC 9639 section 8."""
     at = 8 if source.private.startswith(b"fLaC") else 0
     init_data = source.private[at : at + flac.STREAM_INFO_BYTES]
-    return _audio(source, FLAC, "FLAC", init_data=init_data)
+    return _audio(source, FLAC, "FLAC", init_data=init_data, probe=not init_data)
 
 
 def _pcm(source: _Source, swapped: bool) -> Entry | None:
