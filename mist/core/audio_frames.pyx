@@ -86,7 +86,7 @@ cdef class AudioFrameDemuxer(ByteStreamDemuxer):
     def seek(self, int64_t dts_us, int64_t position):
         """Go on with the frame at a position. dts_us: its time, microseconds."""
         self.restart(position)
-        self.locked = False
+        self.locked = self.hunting = False
         self.trusted = True
         self.base_us = 0
         self.samples = (dts_us * self.rate_hz + 500000) // 1000000 if self.rate_hz else 0
@@ -104,26 +104,34 @@ cdef class AudioFrameDemuxer(ByteStreamDemuxer):
         cdef size_t length, end
         cdef int found
         cdef FrameHead head
-        while at < size and (over or size - at >= LOOK_BYTES):
-            length = tag_bytes(data + at, size - at)
+        while at < size:
+            if self.hunting:
+                length = at
+                at = self.find(data, at, size)
+                self.garbage += <int64_t> (at - length)
+                if not self.tracks and self.garbage > MAX_GARBAGE_BYTES:
+                    raise RemoteProtocolError(
+                        f"no {FORMATS[self.format]} frame in {self.garbage} bytes", offset=self.base + <int64_t> at
+                    )
+                if at >= size:
+                    return at
+            if not over and size - at < LOOK_BYTES:
+                return at
+            length = 0 if self.hunting else tag_bytes(data + at, size - at)
             if length:
                 at += length
                 continue
             found = self.accept(data + at, size - at, over, &head, &end)
             if found == WAIT:
                 return at
-            if found == FRAME:
+            self.hunting = found != FRAME
+            if self.hunting:
+                self.clean = self.locked = self.trusted = False
+                self.garbage += 1
+                at += 1
+            else:
                 self.write_frame(data + at, end, &head, self.base + <int64_t> at)
                 at += end
-                continue
-            length = at
-            at = self.find(data, at + 1, size)
-            self.clean = self.locked = self.trusted = False
-            self.garbage += <int64_t> (at - length)
-            if not self.tracks and self.garbage > MAX_GARBAGE_BYTES:
-                raise RemoteProtocolError(
-                    f"no {FORMATS[self.format]} frame in {self.garbage} bytes", offset=self.base + <int64_t> at
-                )
         return at
 
     cdef size_t find(self, const uint8_t* data, size_t begin, size_t size) noexcept:
