@@ -1,0 +1,337 @@
+"""Ogg written: one logical stream for each track, side by side, with the granule positions that its codec wants.
+
+What stands in the header packets comes from the object that the muxer is given (`mist.formats.ogg`).
+Specs: RFC 3533, and for times those named in `mist.core.ogg`.
+"""
+
+cimport cython
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdlib cimport calloc, free
+
+from mist.core.buffer cimport ByteBuffer
+from mist.core.muxer cimport Muxer
+from mist.core.ogg cimport (
+    CONTINUED,
+    FIRST_PAGE,
+    FRAME_RULE,
+    LAST_PAGE,
+    LONG_AGO_US,
+    MAX_SEGMENTS,
+    NO_GRANULE,
+    VORBIS_RULE,
+    Clock,
+    load_clock,
+    packet_ticks,
+    to_ticks,
+    to_us,
+    write_page,
+)
+from mist.core.packet cimport KEYFRAME, PacketView
+
+import struct
+
+from mist.core.ogg import serialize_pages
+from mist.errors import LimitExceededError, LocalProtocolError
+
+MAX_TRACKS = MAX_OUTPUTS
+
+cdef enum:
+    MAX_OUTPUTS = 64
+    REMEMBERED_OUTPUTS = 5      # fit into the 128 bytes of state(); others have no memory
+    JITTER_HZ = 1000            # times this close to where the last packet ended (1 ms, a common clock) go on exactly there
+
+STATE = struct.Struct("<IB")
+TRACK_STATE = struct.Struct("<Iqqi")
+
+# One logical stream.
+cdef struct Output:
+    Clock clock
+    bint video
+    uint32_t serial
+    uint32_t next_page
+    int64_t end_ticks           # of the last packet; NO_GRANULE before the first
+    int64_t key_frame           # Theora: number of the last key frame
+    int64_t granule             # of the last packet
+    # the page that is being filled
+    uint8_t lacing[MAX_SEGMENTS]
+    int segments
+    bint continued
+    int64_t page_granule        # of the last packet that ends in it, -1 if none does
+    int64_t begin_us            # dts of its first packet
+    int64_t end_us              # what orders the pages of several streams
+
+
+@cython.final
+cdef class OggMuxer(Muxer):
+    """Muxes tracks into Ogg.
+
+    With page_us 0 each packet is a page (or more) and leaves at once: for live streams, whose viewers may begin at any packet. A viewer
+    who joins later sees a gap in the page numbers behind the headers, as with every Ogg stream that is broadcast.
+    Otherwise pages are filled up to page_us of media, end before key frames of video, and are in order of time.
+
+    Times are the packets' own; before 0 (but for Opus's pre-skip) they become 0. Changed tracks begin a new link of the chain.
+    """
+
+    cdef object headers
+    cdef list infos
+    cdef list bodies            # ByteBuffer of the page that is being filled, for each track
+    cdef Output* outputs
+    cdef int count
+    cdef int64_t page_us
+    cdef uint32_t link
+    cdef bytes head             # header pages of this link
+    cdef bint written           # packets of this link were written
+
+    def __cinit__(self, *args, **kwargs):
+        self.outputs = <Output*> calloc(MAX_OUTPUTS, sizeof(Output))
+        if self.outputs is NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.outputs)
+
+    def __init__(self, tracks, headers, int64_t page_us=0):
+        """Take the tracks (at most MAX_TRACKS).
+
+        headers: has header_packets(track) and timing(track) (`mist.formats.ogg`). page_us: media time in a page.
+        Raises UnsupportedError for a codec that Ogg does not carry, RemoteProtocolError for init data that does not parse.
+        """
+        self.headers = headers
+        self.page_us = page_us
+        self.link = 0
+        self.load(list(tracks))
+
+    cdef int load(self, list infos) except -1:
+        """Begin a link with these tracks; nothing changes on an error."""
+        cdef Clock clock
+        cdef Output* output
+        cdef int place
+        if len(infos) > MAX_OUTPUTS:
+            raise LimitExceededError(f"{len(infos)} tracks; at most {MAX_OUTPUTS} go into one Ogg stream")
+        packets = [self.headers.header_packets(info) for info in infos]
+        timings = [self.headers.timing(info) for info in infos]
+        for timing in timings:
+            load_clock(&clock, timing)
+        self.infos, self.count, self.written = infos, <int> len(infos), False
+        self.bodies = [ByteBuffer() for _ in infos]
+        for place in range(self.count):
+            output = &self.outputs[place]
+            load_clock(&output.clock, timings[place])
+            output.video = infos[place].type == "video"
+            output.serial = (self.link << 8) + <uint32_t> place + 1
+            output.end_ticks = output.key_frame = NO_GRANULE
+            output.granule = 0
+            output.end_us = LONG_AGO_US
+            clear_page(output)
+        self.head = self.build_head(packets)
+        return 0
+
+    cdef bytes build_head(self, list packets):
+        """Return the header pages, video first, and set the number of each track's next page.   Spec: RFC 3533 section 4."""
+        cdef int place
+        cdef uint32_t pages
+        first, others = [], []
+        for place in sorted(range(self.count), key=self.comes_late):
+            data, _count = serialize_pages(packets[place][:1], self.outputs[place].serial, 0, FIRST_PAGE)
+            first.append(data)
+            data, pages = serialize_pages(packets[place][1:], self.outputs[place].serial, 1)
+            others.append(data)
+            self.outputs[place].next_page = pages + 1
+        return b"".join(first + others)
+
+    def comes_late(self, int place):
+        """Order the streams: video before audio."""
+        return not self.outputs[place].video
+
+    def header(self, start_us=0):
+        """Return the header pages of all streams. start_us: not used, granule positions are absolute."""
+        return self.head
+
+    def set_tracks(self, tracks):
+        """Go on with changed tracks: a new link begins, where anything was written. Raises UnsupportedError, RemoteProtocolError."""
+        infos = list(tracks)
+        if len(infos) == self.count and all([same_stream(old, new) for old, new in zip(self.infos, infos, strict=True)]):
+            self.infos = infos
+            return True
+        checked = OggMuxer(infos, self.headers, self.page_us)   # refuses here what cannot follow
+        if self.written:
+            self.end_streams()
+            self.link += 1
+            self.load((<OggMuxer> checked).infos)
+            self.out.write(self.head)
+        else:
+            self.load((<OggMuxer> checked).infos)
+        return True
+
+    def state(self):
+        """Return link, page numbers and times. Raises LocalProtocolError while a page is being filled (never with page_us 0)."""
+        cdef int place
+        cdef Output* output
+        pieces = [STATE.pack(self.link, self.written)]
+        for place in range(self.count):
+            output = &self.outputs[place]
+            if output.segments:
+                raise LocalProtocolError("a page that is not whole is no state")
+            if place < REMEMBERED_OUTPUTS:
+                pieces.append(TRACK_STATE.pack(output.next_page, output.end_ticks, output.granule, memory_of(output)))
+        return b"".join(pieces)
+
+    def restore(self, state):
+        """Go on from what state() returned for the same tracks. Raises LocalProtocolError for anything else."""
+        cdef int place
+        cdef int remembered = min(self.count, REMEMBERED_OUTPUTS)
+        if len(state) != STATE.size + remembered * TRACK_STATE.size:
+            raise LocalProtocolError(f"{len(state)} bytes are no state of {self.count} tracks")
+        self.link, written = STATE.unpack_from(state)
+        self.load(self.infos)
+        self.written = written
+        for place in range(remembered):
+            page, end, granule, memory = TRACK_STATE.unpack_from(state, STATE.size + place * TRACK_STATE.size)
+            self.outputs[place].next_page, self.outputs[place].end_ticks = page, end
+            self.outputs[place].granule = granule
+            if self.outputs[place].clock.rule == VORBIS_RULE:
+                self.outputs[place].clock.previous_block = self.outputs[place].clock.blocks[1 if memory else 0]
+            elif self.outputs[place].clock.rule == FRAME_RULE and end != NO_GRANULE:
+                self.outputs[place].key_frame = end - memory
+
+    # -- packets -----------------------------------------------------------------------------------------------------
+
+    cdef int write_view(self, int track, const PacketView* packet) except -1:
+        """Append a packet to its stream's page. One that is no packet of its codec is left out.
+
+        Raises LocalProtocolError for a track that is not there.
+        """
+        cdef Output* output
+        cdef int64_t ticks
+        if track < 0 or track >= self.count:
+            raise LocalProtocolError(f"packet of track {track}; there are {self.count}")
+        output = &self.outputs[track]
+        ticks = packet_ticks(&output.clock, packet.data, packet.size) if packet.size else -1
+        if ticks < 0:
+            return 0
+        if self.page_us and self.is_due(output, packet):
+            self.end_pages()
+        self.written = True
+        set_granule(output, packet, ticks)
+        self.add(output, <ByteBuffer> self.bodies[track], packet)
+        if not self.page_us and output.segments:
+            self.end_page(track, 0)
+        return 0
+
+    cdef bint is_due(self, Output* output, const PacketView* packet) noexcept:
+        """Tell whether all pages must end before this packet."""
+        cdef int place
+        if output.video and packet.flags & KEYFRAME:
+            return True
+        for place in range(self.count):
+            if self.outputs[place].segments and packet.dts_us - self.outputs[place].begin_us >= self.page_us:
+                return True
+        return False
+
+    cdef int add(self, Output* output, ByteBuffer body, const PacketView* packet) except -1:
+        """Add a packet to the page that is being filled, and write the pages that it fills."""
+        cdef size_t left = packet.size
+        cdef size_t length
+        cdef const uint8_t* data = packet.data
+        if not output.segments:
+            output.begin_us = packet.dts_us
+        while True:
+            length = min(left, <size_t> 255)
+            body.append(data, length)
+            output.lacing[output.segments] = <uint8_t> length
+            output.segments += 1
+            data += length
+            left -= length
+            if length < 255:
+                output.page_granule = output.granule
+            if output.segments == MAX_SEGMENTS:
+                self.put_page(output, body, 0)
+                output.continued = length == 255
+                output.begin_us = packet.dts_us
+            if length < 255:
+                return 0
+
+    cdef int put_page(self, Output* output, ByteBuffer body, uint8_t flags) except -1:
+        if output.continued:
+            flags |= CONTINUED
+        write_page(self.out, flags, output.page_granule, output.serial, output.next_page, output.lacing, output.segments,
+                   body.data, body.size)
+        output.next_page += 1
+        body.clear()
+        clear_page(output)
+        return 0
+
+    cdef int end_page(self, int track, uint8_t flags) except -1:
+        return self.put_page(&self.outputs[track], <ByteBuffer> self.bodies[track], flags)
+
+    cdef int end_pages(self) except -1:
+        """Write all pages that are being filled, in order of time."""
+        cdef int place
+        for place in sorted([place for place in range(self.count) if self.outputs[place].segments], key=self.ends):
+            self.end_page(place, 0)
+        return 0
+
+    cdef int end_streams(self) except -1:
+        """Write the last page of every stream; an empty one where none is being filled."""
+        cdef int place
+        for place in sorted(range(self.count), key=self.ends):
+            if not self.outputs[place].segments:
+                self.outputs[place].page_granule = self.outputs[place].granule
+            self.end_page(place, LAST_PAGE)
+        return 0
+
+    def ends(self, int place):
+        """Order pages: by the time at which they end."""
+        return self.outputs[place].end_us
+
+    def finish(self):
+        """Write what is left, and the end of every stream."""
+        self.end_streams()
+
+
+cdef void clear_page(Output* output) noexcept:
+    output.segments = 0
+    output.continued = False
+    output.page_granule = -1
+
+
+cdef bint same_stream(object old, object new) except -1:
+    """Tell whether a track's stream can go on."""
+    return old.codec == new.codec and old.init_data == new.init_data and old.language == new.language
+
+
+cdef int64_t memory_of(const Output* output) noexcept:
+    """Return what else the next packet depends on: Vorbis: whether the last block was long; Theora: frames since the key frame."""
+    if output.clock.rule == VORBIS_RULE:
+        return output.clock.previous_block != output.clock.blocks[0]
+    if output.clock.rule == FRAME_RULE and output.end_ticks != NO_GRANULE:
+        return min(output.end_ticks - output.key_frame, <int64_t> 0x7FFFFFFF)
+    return 0
+
+
+cdef void set_granule(Output* output, const PacketView* packet, int64_t duration) noexcept:
+    """Set where a packet ends, and its granule position."""
+    cdef Clock* clock = &output.clock
+    cdef int64_t begin = to_ticks(clock, packet.dts_us)
+    cdef int64_t jitter = clock.rate_numerator // (clock.rate_denominator * JITTER_HZ) + 1
+    cdef int64_t since, most
+    if output.end_ticks != NO_GRANULE and -jitter <= begin - output.end_ticks <= jitter:
+        begin = output.end_ticks
+    if clock.rule != FRAME_RULE:
+        # The first page of Opus must not begin before 0; Vorbis's first packet completes nothing.
+        begin = max(begin, -duration if clock.rule == VORBIS_RULE else -clock.pre_skip)
+        output.end_ticks = begin + duration
+        output.granule = max(output.granule, output.end_ticks + clock.pre_skip)
+        output.end_us = to_us(clock, output.end_ticks)
+        return
+    begin = max(begin, <int64_t> 0)
+    if output.end_ticks != NO_GRANULE:
+        begin = max(begin, output.end_ticks)
+    most = (<int64_t> 1 << clock.granule_shift) - 1
+    if packet.flags & KEYFRAME:
+        output.key_frame = begin
+    since = begin - output.key_frame if output.key_frame != NO_GRANULE else begin
+    since = min(since, most, begin)     # a shift too small for the distance cannot say it
+    output.end_ticks = begin + 1
+    output.granule = ((begin - since + clock.first_frame) << clock.granule_shift) | since
+    output.end_us = to_us(clock, output.end_ticks)
