@@ -45,5 +45,7 @@ cdef int64_t to_ticks(const Clock* clock, int64_t us) noexcept nogil
 # Ticks at which a page with this granule position ends; NO_GRANULE if it does not say.
 cdef int64_t granule_end(const Clock* clock, int64_t granule) noexcept nogil
 cdef uint32_t page_checksum(const uint8_t* page, size_t size) noexcept nogil
+# Write a page's checksum.
+cdef void seal_page(uint8_t* page, size_t size) noexcept
 cdef int write_page(ByteBuffer out, uint8_t flags, int64_t granule, uint32_t serial, uint32_t number, const uint8_t* lacing,
                     int segments, const uint8_t* body, size_t size) except -1

@@ -170,6 +170,10 @@ cdef void put_little(uint8_t* to, uint32_t value) noexcept:
     to[0], to[1], to[2], to[3] = value & 255, (value >> 8) & 255, (value >> 16) & 255, value >> 24
 
 
+cdef void seal_page(uint8_t* page, size_t size) noexcept:
+    put_little(page + 22, page_checksum(page, size))
+
+
 cdef int write_page(ByteBuffer out, uint8_t flags, int64_t granule, uint32_t serial, uint32_t number, const uint8_t* lacing,
                     int segments, const uint8_t* body, size_t size) except -1:
     """Append a page.   Spec: RFC 3533 section 6."""
@@ -186,7 +190,7 @@ cdef int write_page(ByteBuffer out, uint8_t flags, int64_t granule, uint32_t ser
     memcpy(to + PAGE_HEADER_BYTES, lacing, segments)
     if size:
         memcpy(to + PAGE_HEADER_BYTES + segments, body, size)
-    put_little(to + 22, page_checksum(to, total))
+    seal_page(to, total)
     out.commit(total)
     return 0
 

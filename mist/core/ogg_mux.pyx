@@ -13,6 +13,7 @@ from mist.core.muxer cimport Muxer
 from mist.core.ogg cimport (
     CONTINUED,
     FIRST_PAGE,
+    FIXED_RULE,
     FRAME_RULE,
     LAST_PAGE,
     LONG_AGO_US,
@@ -22,6 +23,7 @@ from mist.core.ogg cimport (
     Clock,
     load_clock,
     packet_ticks,
+    seal_page,
     to_ticks,
     to_us,
     write_page,
@@ -29,6 +31,7 @@ from mist.core.ogg cimport (
 from mist.core.packet cimport KEYFRAME, PacketView
 
 import struct
+from bisect import insort
 
 from mist.core.ogg import serialize_pages
 from mist.errors import LimitExceededError, LocalProtocolError
@@ -38,6 +41,8 @@ MAX_TRACKS = MAX_OUTPUTS
 cdef enum:
     MAX_OUTPUTS = 64
     REMEMBERED_OUTPUTS = 5      # fit into the 128 bytes of state(); others have no memory
+    MAX_WAIT_US = 5000000       # of media that pages wait for those of a later stream
+    WAITING_BYTES = 4 << 20
     JITTER_HZ = 1000            # times this close to where the last packet ended (1 ms, a common clock) go on exactly there
 
 STATE = struct.Struct("<IB")
@@ -58,7 +63,8 @@ cdef struct Output:
     bint continued
     int64_t page_granule        # of the last packet that ends in it, -1 if none does
     int64_t begin_us            # dts of its first packet
-    int64_t end_us              # what orders the pages of several streams
+    int64_t end_us              # of the last packet
+    int waiting                 # pages of it that wait
 
 
 @cython.final
@@ -67,7 +73,8 @@ cdef class OggMuxer(Muxer):
 
     With page_us 0 each packet is a page (or more) and leaves at once: for live streams, whose viewers may begin at any packet. A viewer
     who joins later sees a gap in the page numbers behind the headers, as with every Ogg stream that is broadcast.
-    Otherwise pages are filled up to page_us of media, end before key frames of video, and are in order of time.
+    Otherwise pages are filled up to page_us of media, key frames of video have their own, and all are in order of time; a stream that
+    ends early, or is late, holds the others back up to MAX_WAIT_US of media or WAITING_BYTES.
 
     Times are the packets' own; before 0 (but for Opus's pre-skip) they become 0. Changed tracks begin a new link of the chain.
     """
@@ -81,6 +88,8 @@ cdef class OggMuxer(Muxer):
     cdef uint32_t link
     cdef bytes head             # header pages of this link
     cdef bint written           # packets of this link were written
+    cdef list waiting           # pages in order of time: (end_us, number, track, ByteBuffer)
+    cdef size_t waiting_bytes
 
     def __cinit__(self, *args, **kwargs):
         self.outputs = <Output*> calloc(MAX_OUTPUTS, sizeof(Output))
@@ -99,6 +108,8 @@ cdef class OggMuxer(Muxer):
         self.headers = headers
         self.page_us = page_us
         self.link = 0
+        self.waiting = []
+        self.waiting_bytes = 0
         self.load(list(tracks))
 
     cdef int load(self, list infos) except -1:
@@ -122,6 +133,7 @@ cdef class OggMuxer(Muxer):
             output.end_ticks = output.key_frame = NO_GRANULE
             output.granule = 0
             output.end_us = LONG_AGO_US
+            output.waiting = 0
             clear_page(output)
         self.head = self.build_head(packets)
         return 0
@@ -202,34 +214,31 @@ cdef class OggMuxer(Muxer):
         Raises LocalProtocolError for a track that is not there.
         """
         cdef Output* output
-        cdef int64_t ticks
+        cdef int64_t ticks, begin
+        cdef bint alone
         if track < 0 or track >= self.count:
             raise LocalProtocolError(f"packet of track {track}; there are {self.count}")
         output = &self.outputs[track]
         ticks = packet_ticks(&output.clock, packet.data, packet.size) if packet.size else -1
         if ticks < 0:
             return 0
-        if self.page_us and self.is_due(output, packet):
-            self.end_pages()
+        begin = begin_of(output, packet.dts_us, ticks)
+        alone = self.page_us == 0 or (output.video and packet.flags & KEYFRAME)     # so that its page says what it is
+        if output.segments and (
+            alone or begin != output.end_ticks or packet.dts_us - output.begin_us >= self.page_us
+        ):
+            self.end_page(track, 0)
         self.written = True
-        set_granule(output, packet, ticks)
-        self.add(output, <ByteBuffer> self.bodies[track], packet)
-        if not self.page_us and output.segments:
+        set_granule(output, begin, ticks, packet.flags & KEYFRAME != 0)
+        self.add(track, packet)
+        if alone and output.segments:
             self.end_page(track, 0)
         return 0
 
-    cdef bint is_due(self, Output* output, const PacketView* packet) noexcept:
-        """Tell whether all pages must end before this packet."""
-        cdef int place
-        if output.video and packet.flags & KEYFRAME:
-            return True
-        for place in range(self.count):
-            if self.outputs[place].segments and packet.dts_us - self.outputs[place].begin_us >= self.page_us:
-                return True
-        return False
-
-    cdef int add(self, Output* output, ByteBuffer body, const PacketView* packet) except -1:
-        """Add a packet to the page that is being filled, and write the pages that it fills."""
+    cdef int add(self, int track, const PacketView* packet) except -1:
+        """Add a packet to the page that is being filled, and end the pages that it fills."""
+        cdef Output* output = &self.outputs[track]
+        cdef ByteBuffer body = <ByteBuffer> self.bodies[track]
         cdef size_t left = packet.size
         cdef size_t length
         cdef const uint8_t* data = packet.data
@@ -245,44 +254,80 @@ cdef class OggMuxer(Muxer):
             if length < 255:
                 output.page_granule = output.granule
             if output.segments == MAX_SEGMENTS:
-                self.put_page(output, body, 0)
+                self.end_page(track, 0)
                 output.continued = length == 255
                 output.begin_us = packet.dts_us
             if length < 255:
                 return 0
 
-    cdef int put_page(self, Output* output, ByteBuffer body, uint8_t flags) except -1:
+    # -- pages -------------------------------------------------------------------------------------------------------
+
+    cdef int end_page(self, int track, uint8_t flags) except -1:
+        """End the page that is being filled, and write it or let it wait for its turn."""
+        cdef Output* output = &self.outputs[track]
+        cdef ByteBuffer body = <ByteBuffer> self.bodies[track]
+        cdef ByteBuffer page = self.out if self.page_us == 0 else ByteBuffer()
         if output.continued:
             flags |= CONTINUED
-        write_page(self.out, flags, output.page_granule, output.serial, output.next_page, output.lacing, output.segments,
+        write_page(page, flags, output.page_granule, output.serial, output.next_page, output.lacing, output.segments,
                    body.data, body.size)
         output.next_page += 1
         body.clear()
         clear_page(output)
+        if self.page_us:
+            output.waiting += 1
+            self.waiting_bytes += page.size
+            insort(self.waiting, (output.end_us, output.next_page, track, page))
+            self.write_waiting()
         return 0
 
-    cdef int end_page(self, int track, uint8_t flags) except -1:
-        return self.put_page(&self.outputs[track], <ByteBuffer> self.bodies[track], flags)
+    cdef int write_waiting(self) except -1:
+        """Write the pages whose turn has come: every stream is past their end, so that all are in order and none is the last."""
+        cdef ByteBuffer page
+        cdef int track, place
+        cdef int64_t end_us, newest_us = LONG_AGO_US
+        for place in range(self.count):
+            newest_us = max(newest_us, self.outputs[place].end_us)
+        while self.waiting:
+            end_us, _number, track, page = self.waiting[0]
+            if newest_us - end_us < MAX_WAIT_US and self.waiting_bytes < WAITING_BYTES:
+                if self.outputs[track].waiting < 2 and not self.outputs[track].segments:
+                    break
+                if not self.all_reach(end_us):
+                    break
+            self.write_first()
+        return 0
 
-    cdef int end_pages(self) except -1:
-        """Write all pages that are being filled, in order of time."""
+    cdef bint all_reach(self, int64_t end_us) noexcept:
         cdef int place
-        for place in sorted([place for place in range(self.count) if self.outputs[place].segments], key=self.ends):
-            self.end_page(place, 0)
-        return 0
+        for place in range(self.count):
+            if self.outputs[place].end_us < end_us:
+                return False
+        return True
+
+    cdef int write_first(self) except -1:
+        cdef ByteBuffer page
+        cdef int track
+        _end_us, _number, track, page = self.waiting.pop(0)
+        self.outputs[track].waiting -= 1
+        self.waiting_bytes -= page.size
+        return self.out.append(page.data, page.size)
 
     cdef int end_streams(self) except -1:
-        """Write the last page of every stream; an empty one where none is being filled."""
+        """Write all pages, the last of every stream marked; an empty one is added where the last one has gone already."""
         cdef int place
-        for place in sorted(range(self.count), key=self.ends):
-            if not self.outputs[place].segments:
-                self.outputs[place].page_granule = self.outputs[place].granule
-            self.end_page(place, LAST_PAGE)
+        cdef ByteBuffer page
+        for place in range(self.count):
+            if self.outputs[place].segments or not self.outputs[place].waiting:
+                self.end_page(place, LAST_PAGE)
+        for place in range(self.count):
+            for _end_us, _number, track, page in reversed(self.waiting):
+                if track == place:
+                    mark_last(page)
+                    break
+        while self.waiting:
+            self.write_first()
         return 0
-
-    def ends(self, int place):
-        """Order pages: by the time at which they end."""
-        return self.outputs[place].end_us
 
     def finish(self):
         """Write what is left, and the end of every stream."""
@@ -309,29 +354,38 @@ cdef int64_t memory_of(const Output* output) noexcept:
     return 0
 
 
-cdef void set_granule(Output* output, const PacketView* packet, int64_t duration) noexcept:
+cdef int64_t begin_of(const Output* output, int64_t dts_us, int64_t duration) noexcept:
+    """Return the ticks at which a packet begins: where the last one ended, if its time is near that."""
+    cdef const Clock* clock = &output.clock
+    cdef int64_t begin = to_ticks(clock, dts_us)
+    cdef int64_t jitter = clock.rate_numerator // (clock.rate_denominator * JITTER_HZ) + 1
+    if clock.rule == FRAME_RULE:
+        return max(begin, output.end_ticks, <int64_t> 0)
+    if output.end_ticks != NO_GRANULE and -jitter <= begin - output.end_ticks <= jitter:
+        return output.end_ticks
+    # No page may end before 0; those of Opus and FLAC must not begin there either.
+    return max(begin, -duration if clock.rule == VORBIS_RULE or clock.rule == FIXED_RULE else -clock.pre_skip)
+
+
+cdef void set_granule(Output* output, int64_t begin, int64_t duration, bint key) noexcept:
     """Set where a packet ends, and its granule position."""
     cdef Clock* clock = &output.clock
-    cdef int64_t begin = to_ticks(clock, packet.dts_us)
-    cdef int64_t jitter = clock.rate_numerator // (clock.rate_denominator * JITTER_HZ) + 1
     cdef int64_t since, most
-    if output.end_ticks != NO_GRANULE and -jitter <= begin - output.end_ticks <= jitter:
-        begin = output.end_ticks
+    output.end_ticks = begin + duration
+    output.end_us = max(output.end_us, to_us(clock, output.end_ticks))
     if clock.rule != FRAME_RULE:
-        # The first page of Opus must not begin before 0; Vorbis's first packet completes nothing.
-        begin = max(begin, -duration if clock.rule == VORBIS_RULE else -clock.pre_skip)
-        output.end_ticks = begin + duration
         output.granule = max(output.granule, output.end_ticks + clock.pre_skip)
-        output.end_us = to_us(clock, output.end_ticks)
         return
-    begin = max(begin, <int64_t> 0)
-    if output.end_ticks != NO_GRANULE:
-        begin = max(begin, output.end_ticks)
     most = (<int64_t> 1 << clock.granule_shift) - 1
-    if packet.flags & KEYFRAME:
+    if key:
         output.key_frame = begin
     since = begin - output.key_frame if output.key_frame != NO_GRANULE else begin
     since = min(since, most, begin)     # a shift too small for the distance cannot say it
-    output.end_ticks = begin + 1
     output.granule = ((begin - since + clock.first_frame) << clock.granule_shift) | since
-    output.end_us = to_us(clock, output.end_ticks)
+
+
+cdef int mark_last(ByteBuffer page) except -1:
+    """Mark a page as the last of its stream."""
+    page.data[5] |= LAST_PAGE
+    seal_page(page.data, page.size)
+    return 0
