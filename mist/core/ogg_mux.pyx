@@ -283,13 +283,12 @@ cdef class OggMuxer(Muxer):
 
     cdef int write_waiting(self) except -1:
         """Write the pages whose turn has come: every stream is past their end, so that all are in order and none is the last."""
-        cdef ByteBuffer page
         cdef int track, place
         cdef int64_t end_us, newest_us = LONG_AGO_US
         for place in range(self.count):
             newest_us = max(newest_us, self.outputs[place].end_us)
         while self.waiting:
-            end_us, _number, track, page = self.waiting[0]
+            end_us, _number, track, _page = self.waiting[0]
             if newest_us - end_us < MAX_WAIT_US and self.waiting_bytes < WAITING_BYTES:
                 if self.outputs[track].waiting < 2 and not self.outputs[track].segments:
                     break

@@ -243,9 +243,7 @@ _CODECS: Final[Mapping[str, _Codec]] = {
     EAC3: _Codec(ac3.codec_string(True), probe=_probe_ac3),
     VORBIS: _Codec(vorbis.codec_string(), describe=_describe_vorbis),
     SPEEX: _Codec("speex", describe=_describe_speex),
-    THEORA: _Codec(
-        "theora", describe=_describe_theora, keyframe=lambda _track, payload: theora.is_keyframe(payload)
-    ),
+    THEORA: _Codec("theora", describe=_describe_theora, keyframe=lambda _track, payload: theora.is_keyframe(payload)),
     # Sample rate, channels and bits of these are the container's to say. No name is registered for them but in QuickTime.
     PCM: _Codec(""),
     FLOAT: _Codec(""),

@@ -8,8 +8,6 @@ from mist.core.flac_file import FlacDemuxer, FlacMuxer
 from mist.formats import flac, xiph
 from mist.formats.tracks import AUDIO, FLAC, TrackInfo
 
-SIGNATURE = b"fLaC"
-
 
 def describe(stream_info: bytes, comments: bytes) -> TrackInfo:
     """Return the track of a file. comments: body of its comment block, b"" if it has none. Raises RemoteProtocolError."""
@@ -28,8 +26,3 @@ def make_demuxer() -> FlacDemuxer:
 def make_muxer(tracks: Sequence[TrackInfo]) -> FlacMuxer:
     """Return a muxer of FLAC files for one track. Raises UnsupportedError."""
     return FlacMuxer(tracks)
-
-
-def sniff(data: bytes) -> bool:
-    """Tell whether data begins a FLAC file. One with an ID3 tag in front is not told from other audio by its first bytes."""
-    return data[:4] == SIGNATURE

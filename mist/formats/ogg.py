@@ -75,7 +75,9 @@ class HeaderReader:
 
     def take(self, packet: bytes) -> bool:
         """Take the stream's next packet; False if it is none of the headers."""
-        if not packet or not self.mapping.is_header(packet, len(self.packets), self.packets[0] if self.packets else packet):
+        if not packet or not self.mapping.is_header(
+            packet, len(self.packets), self.packets[0] if self.packets else packet
+        ):
             return False
         if len(self.packets) < MAX_HEADER_PACKETS:
             self.packets.append(packet)
@@ -235,8 +237,8 @@ def _speex_header_count(first: bytes) -> int:
 
 _MAPPINGS: Final = (
     Mapping(
-        OPUS, opus.MAGIC, 1, lambda packet, number, _first: not number or number < 2 and packet.startswith(OPUS_TAGS), lambda packets: len(packets) == 2,
-        _opus_track, _opus_timing, _opus_packets,
+        OPUS, opus.MAGIC, 1, lambda packet, number, _first: number == 0 or (number == 1 and packet.startswith(OPUS_TAGS)),
+        lambda packets: len(packets) == 2, _opus_track, _opus_timing, _opus_packets,
     ),
     Mapping(
         VORBIS, vorbis.IDENTIFICATION, 3, lambda packet, number, _first: number < 3 and bool(packet[0] & 1),
@@ -304,8 +306,3 @@ def make_muxer(tracks: Sequence[TrackInfo], page_us: int = PAGE_US) -> OggMuxer:
     Raises UnsupportedError.
     """
     return OggMuxer(tracks, _Headers, page_us)
-
-
-def sniff(data: bytes) -> bool:
-    """Tell whether data begins an Ogg stream."""
-    return data[:5] == b"OggS\x00"

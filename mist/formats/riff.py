@@ -75,7 +75,11 @@ def parse_format(data: bytes) -> WaveFormat:
 
 def format_of(track: TrackInfo) -> WaveFormat:
     """Return the format of a track. frame_bytes is 0 for MP3. Raises UnsupportedError."""
-    if track.codec not in _TAGS or not 1 <= track.channels <= MAX_CHANNELS or not 1 <= track.sample_rate_hz <= MAX_RATE_HZ:
+    if (
+        track.codec not in _TAGS
+        or not 1 <= track.channels <= MAX_CHANNELS
+        or not 1 <= track.sample_rate_hz <= MAX_RATE_HZ
+    ):
         raise UnsupportedError(f"WAV does not carry {track.codec} of {track.channels} channels")
     if track.codec == MP3:
         return WaveFormat(track, 0, 0)
@@ -138,8 +142,3 @@ def make_demuxer() -> RiffDemuxer:
 def make_muxer(tracks: Sequence[TrackInfo]) -> RiffMuxer:
     """Return a muxer of WAV for one track. Raises UnsupportedError."""
     return RiffMuxer(tracks, _Format)
-
-
-def sniff(data: bytes) -> bool:
-    """Tell whether data begins a WAV file."""
-    return data[:4] in (b"RIFF", b"RF64", b"BW64") and data[8:12] == b"WAVE"

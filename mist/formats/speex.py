@@ -41,7 +41,9 @@ def parse_header(data: bytes) -> Header:
     """Parse a header packet; raise RemoteProtocolError."""
     if len(data) < HEADER_BYTES:
         raise TruncatedError("a Speex header of under 80 bytes", offset=len(data), spec=_SPEC)
-    magic, _, _, size, rate, mode, _, channels, bit_rate, frame, variable, frames, extra, _, _ = _FIELDS.unpack_from(data)
+    magic, _, _, size, rate, mode, _, channels, bit_rate, frame, variable, frames, extra, _, _ = _FIELDS.unpack_from(
+        data
+    )
     frames = max(frames, 1)
     if magic != MAGIC or size < HEADER_BYTES or rate <= 0 or not 1 <= channels <= 2 or not 0 <= mode <= 2:
         raise RemoteProtocolError("a broken Speex header", offset=0, spec=_SPEC)

@@ -35,7 +35,9 @@ class Identification:
 def parse_identification(data: bytes) -> Identification:
     """Parse an identification header; raise RemoteProtocolError.   Spec: Vorbis I section 4.2.2."""
     if len(data) < IDENTIFICATION_BYTES:
-        raise TruncatedError("a Vorbis identification header of under 30 bytes", offset=len(data), spec="Vorbis I 4.2.2")
+        raise TruncatedError(
+            "a Vorbis identification header of under 30 bytes", offset=len(data), spec="Vorbis I 4.2.2"
+        )
     channels, rate = data[11], int.from_bytes(data[12:16], "little")
     bit_rate = int.from_bytes(data[20:24], "little", signed=True)
     short, long = data[28] & 15, data[28] >> 4
@@ -110,7 +112,9 @@ class _Bits:
         """Move on by count bits."""
         self.position += count
         if self.position > len(self.data) * 8:
-            raise TruncatedError("a Vorbis setup header ends early", offset=len(self.data), spec="Vorbis I section 4.2.4")
+            raise TruncatedError(
+                "a Vorbis setup header ends early", offset=len(self.data), spec="Vorbis I section 4.2.4"
+            )
 
 
 def _broken(bits: _Bits, part: str, spec: str) -> RemoteProtocolError:
@@ -153,7 +157,7 @@ def _lookup1_values(entries: int, dimensions: int) -> int:
     """Return the greatest number whose power of dimensions is not over entries.   Spec: Vorbis I section 9.2.3."""
     if not dimensions or not entries:
         return 0
-    value = round(entries ** (1 / dimensions))
+    value = int(entries ** (1 / dimensions))
     while value > 1 and not _power_within(value, dimensions, entries):
         value -= 1
     while _power_within(value + 1, dimensions, entries):

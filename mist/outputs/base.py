@@ -133,6 +133,7 @@ class ProgressiveOutput:
         self, capability: Capability, content_type: str, make_muxer: Callable[[str, list[TrackInfo]], Muxer]
     ) -> None:
         """Make_muxer: called with the stream's name and the tracks, raises UnsupportedError."""
+        self.suffix = capability.name.lower()
         self.capability = capability
         self.content_type = content_type
         self.make_muxer = make_muxer
@@ -144,12 +145,10 @@ class ProgressiveOutput:
         parameters = parse_parameters(request.query, rate_header=request.headers.get("x-mist-rate", ""))
         reader = await services.open_stream(request.stream)
         try:
-            choice = await choose_tracks(
-                services, reader, parameters, self.capability, request.headers.get("user-agent", "")
-            )
+            choice = await self.choose(services, reader, parameters, request.headers.get("user-agent", ""))
             headers = self.headers(parameters, reader.name)
             if request.method == "HEAD":
-                response.send(200, b"", self.content_type, headers)
+                response.send(200, b"", self.media_type(choice), headers)
                 services.close_stream(reader)
                 return
             self.deliver(services, request, response, parameters, choice, headers)
@@ -157,11 +156,21 @@ class ProgressiveOutput:
             services.close_stream(reader)
             raise
 
+    async def choose(
+        self, services: OutputServices, reader: StreamReader, parameters: PlaybackParameters, user_agent: str
+    ) -> Choice:
+        """Wait until the stream is playable and choose a viewer's tracks. Raises as `choose_tracks`."""
+        return await choose_tracks(services, reader, parameters, self.capability, user_agent)
+
+    def media_type(self, choice: Choice) -> str:
+        """Return the content type of the chosen tracks."""
+        return self.content_type
+
     def headers(self, parameters: PlaybackParameters, name: str) -> dict[str, str]:
         """Return the reply's own headers."""
         if parameters.download is None:
             return {}
-        file_name = parameters.download or f"{name}.{self.capability.name.lower()}"
+        file_name = parameters.download or f"{name}.{self.suffix}"
         return {"Content-Disposition": f'attachment; filename="{file_name}"'}
 
     def deliver(
@@ -177,7 +186,7 @@ class ProgressiveOutput:
         reader = choice.reader
         pace = own_pace(parameters, choice)
         record = response.take_record()
-        fd, head = response.take_socket(200, self.content_type, headers)
+        fd, head = response.take_socket(200, self.media_type(choice), headers)
         record.set_connector(self.capability.name)
         record.set_stream(reader.name)
         record.set_token(request.token)
@@ -190,7 +199,7 @@ class ProgressiveOutput:
         services.fanout.join(
             reader,
             choice.indexes,
-            f"{self.capability.name}?{selectors}",
+            f"{self.capability.name}.{self.suffix}?{selectors}",
             lambda tracks: self.make_muxer(reader.name, tracks),
             fd,
             head,
