@@ -37,7 +37,8 @@ cdef int64_t MILLION = 1000000
 cdef class FlacDemuxer(ByteStreamDemuxer):
     """Demuxes a FLAC stream: finds frames by their headers and checks each by both checksums.
 
-    A frame ends where another header follows and its checksum fits, so damage costs the frames it is in. Times come from the numbers in
+    A frame ends where another header follows and its checksum fits. Damage costs the frame it is in; where it hides that a header begins,
+    the frame before too. Times come from the numbers in
     the frame headers; `seek` may go to any position behind the metadata.
     """
 
@@ -53,6 +54,7 @@ cdef class FlacDemuxer(ByteStreamDemuxer):
     cdef size_t longest         # bytes that a frame can have
     cdef size_t searched        # bytes of the frame being read in which its end was looked for
     cdef uint16_t crc           # over them
+    cdef size_t end_at_damage   # where its checksum fits and something like a header begins
     cdef int64_t last_us
 
     def __init__(self, describe):
@@ -160,13 +162,15 @@ cdef class FlacDemuxer(ByteStreamDemuxer):
     cdef size_t frame_bytes(self, const uint8_t* data, size_t size, bint over) except? 0xFFFFFFFF:
         """Return the size of the frame that begins here; 0 if more bytes are needed (`searched` is set then) or it is damaged.
 
-        It ends where its checksum fits and another header begins.
+        It ends where its checksum fits and another header begins; failing that where a damaged header does.
         """
         cdef FlacHeader header
         cdef size_t following
         cdef size_t at = self.searched
         cdef int found
-        self.crc = self.crc if at else 0
+        if at == 0:
+            self.crc = 0
+            self.end_at_damage = 0
         while True:
             if self.crc == 0 and at >= MIN_FRAME_BYTES:
                 found = parse_flac_header(data + at, size - at, &header)
@@ -175,16 +179,18 @@ cdef class FlacDemuxer(ByteStreamDemuxer):
                 if found < 0 and not over:
                     self.searched = at
                     return 0
+                if at + 1 < size and not self.end_at_damage and data[at] == 0xFF and data[at + 1] & 0xFE == 0xF8:
+                    self.end_at_damage = at
             if at >= size:
                 break
             if at > self.longest:
                 self.searched = 0
-                return 0
+                return self.end_at_damage
             following = next_sync(data, at + 1, size)
             self.crc = flac_crc16(data + at, following - at, self.crc)
             at = following
         self.searched = 0 if over else at
-        return self.last_frame_bytes(data, size) if over else 0
+        return self.last_frame_bytes(data, size) or self.end_at_damage if over else 0
 
     cdef size_t last_frame_bytes(self, const uint8_t* data, size_t size) noexcept:
         """Return the size of the frame that the input ends with, which an ID3v1 tag may follow; 0 if it is damaged."""

@@ -67,6 +67,7 @@ cdef class OggStream:
     cdef bint continuing
     cdef int64_t partial_position
     cdef uint32_t next_page
+    cdef int64_t page_position  # of the page before the one that is being read
     cdef bint counting          # `ticks` is known
     cdef int64_t ticks          # end of the last packet
     cdef int64_t last_us        # dts of the last packet, of the track
@@ -276,6 +277,7 @@ cdef class OggDemuxer(ByteStreamDemuxer):
             self.keep(stream, begin, length)
         elif not stream.continuing:
             self.drop_partial(stream)
+        stream.page_position = position
         return 0
 
     cdef int keep(self, OggStream stream, const uint8_t* data, size_t size) except -1:
@@ -382,17 +384,18 @@ cdef class OggDemuxer(ByteStreamDemuxer):
         if end == NO_GRANULE:
             if not stream.counting:
                 start = to_ticks(&stream.clock, self.sought_us - self.link.base_us)
-        elif not stream.counting:
+        elif not stream.counting and last:
+            start = max(end - total, -stream.clock.pre_skip)    # the only page: what it is too short by is cut at its end
+        elif not last or end - total > start:
             start = end - total
-            if last and start < -stream.clock.pre_skip:
-                start = -stream.clock.pre_skip      # the only page: what it is too short by is cut at its end
-        elif end - total > start:
-            start = end - total                     # packets were lost before
         stream.counting = True
         if not self.link.has_base:
             self.link.has_base = True
             self.link.base_us -= to_us(&stream.clock, start)
         for place in range(count):
+            if last:
+                # What a last page says of its end may be cut short: times can only be told from the page before.
+                spans[place].position = min(spans[place].position, max(stream.page_position, self.link.data_position))
             if spans[place].ticks >= 0 and spans[place].size:
                 self.write_packet(stream, &spans[place], to_us(&stream.clock, start) + self.link.base_us)
             start += max(spans[place].ticks, <int64_t> 0)
