@@ -192,11 +192,10 @@ cdef class OggDemuxer(ByteStreamDemuxer):
                 return link.complete and link.data_position > position
         link = OggLink(position)
         self.drop_partials()
-        if last is None:
+        if last is None or last.end_us == LONG_AGO_US:
             link.has_base = True
         else:
-            link.base_us = last.end_us if last.end_us != LONG_AGO_US else last.base_us
-            link.end_us = link.base_us
+            link.base_us = link.end_us = last.end_us
         self.links.append(link)
         if len(self.links) > MAX_LINKS:
             del self.links[0]

@@ -45,7 +45,7 @@ cdef enum:
     WAITING_BYTES = 4 << 20
     JITTER_HZ = 1000            # times this close to where the last packet ended (1 ms, a common clock) go on exactly there
 
-STATE = struct.Struct("<IB")
+STATE = struct.Struct("<IBB")
 TRACK_STATE = struct.Struct("<Iqqi")
 
 # One logical stream.
@@ -88,6 +88,8 @@ cdef class OggMuxer(Muxer):
     cdef uint32_t link
     cdef bytes head             # header pages of this link
     cdef bint written           # packets of this link were written
+    cdef bint heads_next        # the header pages of this link go out with its first packet
+    cdef int64_t headed_us      # dts of the packet they went out with, if viewers may begin at it
     cdef list waiting           # pages in order of time: (end_us, number, track, ByteBuffer)
     cdef size_t waiting_bytes
 
@@ -107,6 +109,7 @@ cdef class OggMuxer(Muxer):
         """
         self.headers = headers
         self.page_us = page_us
+        self.headed_us = LONG_AGO_US
         self.link = 0
         self.waiting = []
         self.waiting_bytes = 0
@@ -156,8 +159,8 @@ cdef class OggMuxer(Muxer):
         return not self.outputs[place].video
 
     def header(self, start_us=0):
-        """Return the header pages of all streams. start_us: not used, granule positions are absolute."""
-        return self.head
+        """Return the header pages of all streams; nothing where they are in the output itself, in front of the packet at start_us."""
+        return b"" if start_us == self.headed_us else self.head
 
     def set_tracks(self, tracks):
         """Go on with changed tracks: a new link begins, where anything was written. Raises UnsupportedError, RemoteProtocolError."""
@@ -167,19 +170,18 @@ cdef class OggMuxer(Muxer):
             return True
         checked = OggMuxer(infos, self.headers, self.page_us)   # refuses here what cannot follow
         if self.written:
-            self.end_streams()
+            if self.page_us:
+                self.end_streams()      # a viewer who begins at the new link must not get the end of the old one
             self.link += 1
-            self.load((<OggMuxer> checked).infos)
-            self.out.write(self.head)
-        else:
-            self.load((<OggMuxer> checked).infos)
+            self.heads_next = True
+        self.load((<OggMuxer> checked).infos)
         return True
 
     def state(self):
         """Return link, page numbers and times. Raises LocalProtocolError while a page is being filled (never with page_us 0)."""
         cdef int place
         cdef Output* output
-        pieces = [STATE.pack(self.link, self.written)]
+        pieces = [STATE.pack(self.link, self.written, self.heads_next)]
         for place in range(self.count):
             output = &self.outputs[place]
             if output.segments:
@@ -194,9 +196,9 @@ cdef class OggMuxer(Muxer):
         cdef int remembered = min(self.count, REMEMBERED_OUTPUTS)
         if len(state) != STATE.size + remembered * TRACK_STATE.size:
             raise LocalProtocolError(f"{len(state)} bytes are no state of {self.count} tracks")
-        self.link, written = STATE.unpack_from(state)
+        self.link, written, heads_next = STATE.unpack_from(state)
         self.load(self.infos)
-        self.written = written
+        self.written, self.heads_next = written, heads_next
         for place in range(remembered):
             page, end, granule, memory = TRACK_STATE.unpack_from(state, STATE.size + place * TRACK_STATE.size)
             self.outputs[place].next_page, self.outputs[place].end_ticks = page, end
@@ -222,6 +224,8 @@ cdef class OggMuxer(Muxer):
         ticks = packet_ticks(&output.clock, packet.data, packet.size) if packet.size else -1
         if ticks < 0:
             return 0
+        if self.heads_next:
+            self.put_heads(track, packet.dts_us)
         begin = begin_of(output, packet.dts_us, ticks)
         alone = self.page_us == 0 or (output.video and packet.flags & KEYFRAME)     # so that its page says what it is
         if output.segments and (
@@ -233,6 +237,17 @@ cdef class OggMuxer(Muxer):
         self.add(track, packet)
         if alone and output.segments:
             self.end_page(track, 0)
+        return 0
+
+    cdef int put_heads(self, int track, int64_t dts_us) except -1:
+        """Write the header pages in front of a packet. Viewers begin at packets of the first video track, else of the last track."""
+        cdef int place, main = self.count - 1
+        for place in range(self.count - 1, -1, -1):
+            if self.outputs[place].video:
+                main = place
+        self.out.write(self.head)
+        self.heads_next = False
+        self.headed_us = dts_us if track == main else LONG_AGO_US
         return 0
 
     cdef int add(self, int track, const PacketView* packet) except -1:
