@@ -172,6 +172,9 @@ cdef class FlacDemuxer(ByteStreamDemuxer):
             self.crc = 0
             self.end_at_damage = 0
         while True:
+            if at > self.longest:
+                self.searched = 0
+                return self.end_at_damage
             if self.crc == 0 and at >= MIN_FRAME_BYTES:
                 found = parse_flac_header(data + at, size - at, &header)
                 if found > 0:
@@ -183,9 +186,6 @@ cdef class FlacDemuxer(ByteStreamDemuxer):
                     self.end_at_damage = at
             if at >= size:
                 break
-            if at > self.longest:
-                self.searched = 0
-                return self.end_at_damage
             following = next_sync(data, at + 1, size)
             self.crc = flac_crc16(data + at, following - at, self.crc)
             at = following

@@ -128,7 +128,7 @@ def test_a_frame_that_holds_the_image_of_another_header() -> None:
     assert [packet.payload for packet in read(data)] == [frame, whole[1].payload]
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["plain.flac", "tagged.flac", "tool.flac"])
 def test_seeking(name: str) -> None:
     data = (CORPUS / name).read_bytes()
     demuxer = flac_file.make_demuxer()
