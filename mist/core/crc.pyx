@@ -6,7 +6,7 @@ from libc.stdint cimport uint8_t, uint32_t
 cdef enum:
     POLYNOMIAL = 0x04C11DB7
 
-cdef uint32_t[4][256] table
+cdef uint32_t[8][256] table
 
 
 cdef void fill_table() noexcept:
@@ -18,7 +18,7 @@ cdef void fill_table() noexcept:
         for _bit in range(8):
             value = (value << 1) ^ <uint32_t> POLYNOMIAL if value & <uint32_t> 0x80000000 else value << 1
         table[0][number] = value
-    for place in range(1, 4):
+    for place in range(1, 8):
         for number in range(256):
             value = table[place - 1][number]
             table[place][number] = (value << 8) ^ table[0][value >> 24]
@@ -28,11 +28,17 @@ fill_table()
 
 
 cdef uint32_t crc32_mpeg2_of(const uint8_t* data, size_t size, uint32_t crc) noexcept nogil:
-    while size >= 4:
+    cdef uint32_t next_four
+    while size >= 8:
         crc ^= (<uint32_t> data[0] << 24) | (<uint32_t> data[1] << 16) | (<uint32_t> data[2] << 8) | data[3]
-        crc = table[3][crc >> 24] ^ table[2][(crc >> 16) & 255] ^ table[1][(crc >> 8) & 255] ^ table[0][crc & 255]
-        data += 4
-        size -= 4
+        next_four = (<uint32_t> data[4] << 24) | (<uint32_t> data[5] << 16) | (<uint32_t> data[6] << 8) | data[7]
+        crc = (
+            table[7][crc >> 24] ^ table[6][(crc >> 16) & 255] ^ table[5][(crc >> 8) & 255] ^ table[4][crc & 255]
+            ^ table[3][next_four >> 24] ^ table[2][(next_four >> 16) & 255]
+            ^ table[1][(next_four >> 8) & 255] ^ table[0][next_four & 255]
+        )
+        data += 8
+        size -= 8
     while size:
         crc = (crc << 8) ^ table[0][(crc >> 24) ^ data[0]]
         data += 1

@@ -11,15 +11,17 @@ from typing import Final
 
 from mist.core.nal import nal_types, select_units
 from mist.errors import RemoteProtocolError
-from mist.formats import aac, ac3, av1, dts, flac, h264, hevc, jpeg, mpeg2, mpeg_audio, opus, vp8, vp9
+from mist.formats import aac, ac3, av1, dts, flac, h264, hevc, jpeg, mpeg2, mpeg_audio, opus, speex, theora, vorbis, vp8, vp9
 from mist.formats.tracks import (
     AAC,
     AC3,
+    ALAW,
     AUDIO,
     AV1,
     DTS,
     EAC3,
     FLAC,
+    FLOAT,
     H264,
     HEVC,
     ID3,
@@ -32,7 +34,12 @@ from mist.formats.tracks import (
     OPUS,
     SCTE35,
     SUBTITLE,
+    PCM,
+    SPEEX,
+    THEORA,
+    ULAW,
     VIDEO,
+    VORBIS,
     VP8,
     VP9,
     TrackInfo,
@@ -122,6 +129,21 @@ def _describe_opus(record: bytes) -> Fields:
 def _describe_flac(record: bytes) -> Fields:
     info = flac.parse_stream_info(record)
     return _audio(info.sample_rate_hz, info.channels, info.sample_bits)
+
+
+def _describe_vorbis(init_data: bytes) -> Fields:
+    found = vorbis.describe(init_data)
+    return _audio(found.sample_rate_hz, found.channels, LOSSY_SAMPLE_BITS)
+
+
+def _describe_speex(header: bytes) -> Fields:
+    found = speex.parse_header(header)
+    return _audio(found.sample_rate_hz, found.channels, LOSSY_SAMPLE_BITS)
+
+
+def _describe_theora(init_data: bytes) -> Fields:
+    found = theora.describe(init_data)
+    return {"width": found.width, "height": found.height, "frame_rate_mhz": found.frame_rate_mhz}
 
 
 def _audio(sample_rate_hz: int, channels: int, sample_bits: int) -> Fields:
@@ -260,6 +282,14 @@ _CODECS: Final[Mapping[str, _Codec]] = {
     ID3: _Codec(""),
     SCTE35: _Codec(""),
     KLV: _Codec(""),
+    VORBIS: _Codec(vorbis.codec_string(), describe=_describe_vorbis),
+    SPEEX: _Codec("speex", describe=_describe_speex),
+    THEORA: _Codec("theora", describe=_describe_theora, keyframe=lambda _track, payload: theora.is_keyframe(payload)),
+    # Sample rate, channels and bits of these are the container's to say. No name is registered for them but in QuickTime.
+    PCM: _Codec(""),
+    FLOAT: _Codec(""),
+    ALAW: _Codec(""),
+    ULAW: _Codec(""),
 }
 
 # Where the source's word stands: its frame rate is the real one, the parameter sets' often a constant of the encoder.

@@ -47,6 +47,7 @@ class TrackInfo:
     init_data: codec set-up as the project stores it: avcC, hvcC, av1C, vpcC (whole record, without an MP4 box header), AudioSpecificConfig,
         OpusHead (with its magic), FLAC stream-info block (34 bytes, no header), the three header packets of Vorbis and Theora as Matroska
         joins them (Xiph lacing), Speex's header packet; b"" for MP3, MP2, AC-3, E-AC-3, DTS, PCM, A-law, mu-law, VP8, MPEG-2, JPEG.
+    Packets of PCM hold samples with the most significant byte first (those of 8 bits unsigned), of FLOAT with the least significant first.
     track_id: the source's own number. language: ISO 639-2, "und" when unknown.
     width, height: pixels. frame_rate_mhz: nominal frames per 1000 seconds, 0 when unknown.
     sample_rate_hz, channels, sample_bits: of audio; 0 when unknown.

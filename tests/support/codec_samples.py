@@ -10,8 +10,8 @@ from typing import Any
 from mist.formats.tracks import AUDIO, VIDEO, TrackInfo
 
 DATA = Path(__file__).resolve().parents[1] / "data"
-FOLDERS = ("h264", "hevc", "av1", "vp9", "vp8", "aac", "mpeg_audio", "opus", "flac", "ac3")
-_VIDEO_CODECS = {"H264", "HEVC", "AV1", "VP9", "VP8"}
+FOLDERS = ("h264", "hevc", "av1", "vp9", "vp8", "aac", "mpeg_audio", "opus", "flac", "ac3", "vorbis", "theora", "speex")
+_VIDEO_CODECS = {"H264", "HEVC", "AV1", "VP9", "VP8", "theora"}
 
 
 @dataclass(frozen=True)

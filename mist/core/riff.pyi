@@ -1,0 +1,26 @@
+from collections.abc import Sequence
+from typing import Any, Final, Protocol, final
+
+from mist.core.demuxer import Demuxer
+from mist.core.muxer import Muxer
+from mist.formats.tracks import TrackInfo
+
+MAX_FORMAT_BYTES: Final[int]
+MAX_CHUNKS: Final[int]
+
+class FormatReader(Protocol):
+    def parse_format(self, data: bytes) -> Any: ...
+
+class FormatWriter(Protocol):
+    def format_of(self, track: TrackInfo) -> Any: ...
+    def build_header(self, track: TrackInfo) -> bytes: ...
+
+@final
+class RiffDemuxer(Demuxer):
+    def __init__(self, format: FormatReader) -> None: ...
+
+@final
+class RiffMuxer(Muxer):
+    def __init__(self, tracks: Sequence[TrackInfo], format: FormatWriter) -> None: ...
+    def finish(self) -> None: ...
+    def patches(self) -> list[tuple[int, bytes]]: ...
