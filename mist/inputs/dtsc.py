@@ -17,7 +17,7 @@ from mist.errors import ConfigError, MistError, NotReady, PeerClosed, RemoteProt
 from mist.formats.codecs import complete
 from mist.formats.dtsc_session import EXACT, PeerFailed, ReceivingSession
 from mist.formats.rtmp.timeline import JUMP_US, Timeline
-from mist.formats.tracks import VIDEO, TrackInfo
+from mist.formats.tracks import AV1, FLAC, H264, HEVC, OPUS, VIDEO, VP9, TrackInfo
 from mist.stream.capability import Capability
 from mist.stream.continued_tracks import FORGET_TRACKS_SECONDS, ContinuedTracks
 from mist.stream.names import sanitise
@@ -34,6 +34,7 @@ MAX_UNSENT_BYTES: Final = 64 * 1024
 SAME_CLOCK_US: Final = 500_000  # servers that differ by less mean the same time base
 MAX_OVERLAP_US: Final = 300_000_000  # of what is sent again after a connection was lost
 GAP_US: Final = 500_000
+SET_UP_CODECS: Final = frozenset({AV1, FLAC, H264, HEVC, OPUS, VP9})  # need init data, which packets also have
 
 CAPABILITY: Final = Capability(
     name="DTSC",
@@ -209,7 +210,8 @@ class Intake:
         if info.type == VIDEO and not packet.keyframe:
             return
         self._looked_at.add(number)
-        if info.init_data:
+        described = info.width if info.type == VIDEO else info.sample_rate_hz
+        if info.init_data or (described and info.codec not in SET_UP_CODECS):
             return
         try:
             found = complete(info, packet.payload)
