@@ -58,7 +58,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         chain = [stack.enter_context(server())]
         for _ in range(options.edges):
-            chain.append(stack.enter_context(server({"live": f"dtsc://127.0.0.1:{chain[-1].dtsc}/live"})))
+            chain.append(stack.enter_context(server((), sources={"live": f"dtsc://127.0.0.1:{chain[-1].dtsc}/live"})))
         sock, session = publishing_session(chain[0].rtmp, "live")
         began = time.monotonic()
         seen: list[dict[int, float]] = [{} for _ in chain]

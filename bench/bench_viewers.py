@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -92,7 +93,7 @@ def main() -> None:
     parser.add_argument("--merge-ms", type=int, default=0)
     parser.add_argument("--processes", type=int, help="workers of the listener (0: a process for each viewer)")
     options = parser.parse_args()
-    protocol = {"merge_ms": str(options.merge_ms)}
+    protocol: dict[str, Any] = {"merge_ms": str(options.merge_ms)}
     if options.processes is not None:
         protocol["processes"] = options.processes
     rounds = []

@@ -111,11 +111,11 @@ def spent(before: Mapping[int, float], after: Mapping[int, float]) -> float:
 
 
 @contextmanager
-def server(streams: Sequence[str] | Mapping[str, str] = ("live",), **protocol: Any) -> Iterator[Server]:
-    """Run a server with these streams, published to by anyone or with the source given; `protocol` goes into the listeners' options."""
+def server(streams: Sequence[str] = ("live",), *, sources: Mapping[str, str] = {}, **protocol: Any) -> Iterator[Server]:
+    """Run a server with these streams, published to by anyone, and those of other sources; `protocol` goes into all listeners' options."""
+    wanted = {**dict.fromkeys(streams, "push://"), **sources}
     folder = Path(tempfile.mkdtemp(prefix="mist-bench-"))
     ports = {name: free_port() for name in PORTS}
-    sources = streams if isinstance(streams, Mapping) else dict.fromkeys(streams, "push://")
     config = {
         "config": {
             "controller": {"port": ports["api"], "interface": "127.0.0.1"},
@@ -124,7 +124,7 @@ def server(streams: Sequence[str] | Mapping[str, str] = ("live",), **protocol: A
                 for name in ("http", "rtmp", "dtsc")
             ],
         },
-        "streams": {name: {"source": source} for name, source in sources.items()},
+        "streams": {name: {"source": source} for name, source in wanted.items()},
     }
     (folder / "config.json").write_text(json.dumps(config))
     instance = f"bench{os.getpid()}-{next(_numbers)}"

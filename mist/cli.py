@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mist
+from mist.commands import BadUsage, convert, info
 from mist.errors import MistError
 from mist.runtime.instance import DEFAULT_NAME, Instance
 from mist.runtime.log import parse_level
@@ -27,6 +28,12 @@ RTMP, HTTP-FLV, MPEG-TS, MP4 and HLS, one frame later, without transcoding.
   mist status                what a running server does
   mist reload                let it read its configuration again
   mist stop                  end it
+
+Files, without a server:
+
+  mist info a.flv            what is in a file, and what is wrong with it
+  mist convert a.flv b.mp4   the same media in another format
+  mist in a.mp4 | mist out ts > a.ts
 """
 
 _SERVE = """\
@@ -82,6 +89,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     reload.set_defaults(run=run_reload)
 
+    convert.add_commands(commands)
+    info.add_commands(commands)
+
     for command in (serve, status, stop, reload):
         command.add_argument(
             "--instance",
@@ -97,6 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         return int(options.run(options))
+    except BadUsage as error:
+        print(f"mist: {error}", file=sys.stderr)
+        return 2
     except MistError as error:
         print(f"mist: {error}", file=sys.stderr)
         return 1

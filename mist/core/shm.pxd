@@ -21,6 +21,7 @@ cdef class Segment:
     cdef int fd                      # kept by a creator that still grows, else -1
     cdef int allocate(self, size_t upto) except -1
     cdef int settle(self) noexcept
+    cdef int extend(self, size_t size) except -1
 
 cdef int64_t monotonic_us() noexcept nogil
 cdef int64_t unix_us() noexcept nogil

@@ -21,6 +21,12 @@ cdef extern from "<stdio.h>" nogil:
 cdef extern from "<fcntl.h>" nogil:
     int posix_fallocate(int fd, long offset, long count)
 
+cdef extern from "<sys/mman.h>" nogil:
+    int memfd_create(const char* name, unsigned int flags)
+    void* mremap(void* data, size_t old_size, size_t new_size, int flags, ...)
+    enum: MFD_CLOEXEC
+    enum: MREMAP_MAYMOVE
+
 SEGMENT_MODE = 0o600
 
 
@@ -76,6 +82,22 @@ cdef class Segment:
             )
         self.allocated = upto
         return 0
+
+    cdef int extend(self, size_t size) except -1:
+        """Make a segment of `create_memory` larger, with all its memory reserved; its data may move."""
+        cdef void* data
+        if ftruncate(self.fd, <long> size) < 0:
+            raise_os_error(self.name)
+        data = mremap(self.data, self.size, size, MREMAP_MAYMOVE)
+        if data is MAP_FAILED:
+            raise_os_error(self.name)
+        self.data = <uint8_t*> data
+        self.size = size
+        return self.allocate(size)
+
+    def fileno(self):
+        """Return the descriptor of a segment that still has it, else -1."""
+        return self.fd
 
     cdef int settle(self) noexcept:
         """Give up the descriptor: the segment grows no more."""
@@ -135,6 +157,41 @@ def open_segment(str name not None, bint writable=False, bint growing=False):
     map_segment(segment, <size_t> status.st_size, writable)
     if not growing:
         segment.settle()
+    return segment
+
+
+def create_memory(str label not None, size_t size):
+    """Make a segment without a name, which others get by its descriptor; it goes with the last that holds it.
+
+    label: what /proc shows of it. size: bytes, all of them reserved. Raises SharedMemoryFull, OSError.
+    """
+    cdef Segment segment = Segment()
+    segment.name = label
+    segment.fd = memfd_create(label.encode(), MFD_CLOEXEC)
+    if segment.fd < 0 or ftruncate(segment.fd, <long> size) < 0:
+        raise_os_error(label)
+    map_segment(segment, size, True)
+    segment.allocate(size)
+    return segment
+
+
+def map_memory(str label not None, int fd):
+    """Map what another process made with `create_memory`, for reading. The descriptor stays the caller's.
+
+    Raises NotFound when it is empty, OSError.
+    """
+    cdef struct_stat status
+    cdef Segment segment = Segment()
+    segment.name = label
+    if fstat(fd, &status) < 0:
+        raise_os_error(label)
+    if status.st_size <= 0:
+        raise NotFound(f"shared memory {label} is empty")
+    segment.fd = fd
+    try:
+        map_segment(segment, <size_t> status.st_size, False)
+    finally:
+        segment.fd = -1
     return segment
 
 

@@ -35,7 +35,7 @@ ctypedef struct TableHeader:
     uint32_t stale
     uint32_t guardian_pid
     uint32_t input_pid
-    uint32_t padding
+    uint32_t on_demand       # packets are in spans (span_index), not in the tracks' rings
     uint64_t track_set_generation
     uint64_t key_generation
     uint64_t arrival

@@ -58,6 +58,14 @@ cdef class Table:
         return load32(&self.header.stale) != 0
 
     @property
+    def on_demand(self):
+        """Whether media is loaded span by span (`mist.core.span_index`) instead of lying in the tracks' buffers."""
+        return load32(&self.header.on_demand) != 0
+
+    def set_on_demand(self):
+        store32(&self.header.on_demand, 1)
+
+    @property
     def track_set_generation(self):
         return load64(&self.header.track_set_generation)
 

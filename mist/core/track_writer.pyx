@@ -133,6 +133,20 @@ cdef class TrackWriter:
         """Count memory in the instance's account as well (two words: used, limit)."""
         self.account = account
 
+    def set_figures(self, uint64_t packets, int64_t first_us, int64_t last_us, uint32_t mean, uint32_t highest,
+                    uint32_t frames, bint reorders):
+        """Set what is known of an on-demand track, whose packets are elsewhere.
+
+        first_us, last_us: decode times of its first and last packet. mean, highest: bytes a second. frames: in 1000 s.
+        """
+        cdef TrackHeader* header = self.header
+        header.head = packets
+        header.first_us, header.last_us, header.now_us = first_us, last_us, last_us
+        header.bytes_per_second, header.max_bytes_per_second = mean, highest
+        header.measured_frame_rate_mhz = frames if self.video else 0
+        header.has_bframes = reorders
+        header.jitter_ms = 0
+
     def mark(self, uint32_t flags):
         """Put flags on the next packet; a DISCONTINUITY is a break at the next key."""
         self.pending_flags |= flags
@@ -143,6 +157,11 @@ cdef class TrackWriter:
     def last_us(self):
         """Decode time of the newest packet, or None."""
         return self.header.last_us if self.header.head else None
+
+    @property
+    def memory(self):
+        """Bytes of the track's index."""
+        return self.segment.size
 
     @property
     def packets(self):
@@ -500,6 +519,23 @@ def read_account(Segment account not None):
 
 def set_account_limit(Segment account not None, uint64_t limit):
     (<uint64_t*> account.data)[1] = limit
+
+
+def claim_account(Table table not None, Segment account, int64_t count):
+    """Count memory that a stream takes besides its tracks (or, below zero, gives back) against the bounds.
+
+    account: the instance's, or None. Returns the bound that it would break, and then counts nothing; "" when all is well.
+    """
+    cdef uint64_t* total = <uint64_t*> account.data if account is not None else NULL
+    cdef uint64_t used = load64(&table.header.bytes_used)
+    if count > 0 and table.header.bytes_limit and used + <uint64_t> count > table.header.bytes_limit:
+        return f"the stream's bound of {table.header.bytes_limit} bytes (config.memory.per_stream_bytes)"
+    if count > 0 and total is not NULL and total[1] and load64(total) + <uint64_t> count > total[1]:
+        return f"the server's bound of {total[1]} bytes (config.memory.total_bytes)"
+    add64(&table.header.bytes_used, <uint64_t> count)
+    if total is not NULL:
+        add64(total, <uint64_t> count)
+    return ""
 
 
 def release_account(Segment account not None, uint64_t count):

@@ -11,12 +11,13 @@ from typing import Final
 
 from mist.core.nal import nal_types, select_units
 from mist.errors import RemoteProtocolError
-from mist.formats import aac, ac3, av1, flac, h264, hevc, mpeg_audio, opus, vp8, vp9
+from mist.formats import aac, ac3, av1, dts, flac, h264, hevc, mpeg_audio, opus, vp8, vp9
 from mist.formats.tracks import (
     AAC,
     AC3,
     AUDIO,
     AV1,
+    DTS,
     EAC3,
     FLAC,
     H264,
@@ -141,6 +142,11 @@ def _probe_ac3(payload: bytes) -> Fields:
     return _audio(frame.sample_rate_hz, channels, LOSSY_SAMPLE_BITS)
 
 
+def _probe_dts(payload: bytes) -> Fields:
+    header = dts.parse_header(payload)
+    return _audio(header.sample_rate_hz, header.channels, header.sample_bits or LOSSY_SAMPLE_BITS)
+
+
 def _update_h264(track: TrackInfo, payload: bytes) -> bytes | None:
     if not nal_types(payload, False) & _TRIGGERS:
         return None
@@ -219,6 +225,7 @@ _CODECS: Final[Mapping[str, _Codec]] = {
     FLAC: _Codec(flac.codec_string(), describe=_describe_flac, update=_update_flac),
     AC3: _Codec(ac3.codec_string(False), probe=_probe_ac3),
     EAC3: _Codec(ac3.codec_string(True), probe=_probe_ac3),
+    DTS: _Codec("", probe=_probe_dts),
 }
 
 # Where the source's word stands: its frame rate is the real one, the parameter sets' often a constant of the encoder.

@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from mist.formats import sniffing
 from mist.formats.sniffing import SNIFF_BYTES
@@ -35,6 +35,7 @@ class Container:
     codecs: what the muxer carries, in the form of a capability matrix: combinations of slots of codec names; a slot takes one
     track, with "+" all that match; "*" matches everything.
     sniff: tells the format by the first bytes, up to SNIFF_BYTES of them. weak: other formats may look like it, so they come first.
+    negative_times: the muxer keeps decode times before zero; otherwise all times are moved up to zero.
     on_pipe: name of the format to write instead where the output cannot be written twice; "" for the same.
     """
 
@@ -46,24 +47,32 @@ class Container:
     codecs: CodecMatrix = ()
     sniff: Callable[[bytes], bool] = sniffing.never
     weak: bool = False
+    negative_times: bool = False
     on_pipe: str = ""
 
 
-def demuxer(module: str, name: str) -> DemuxerFactory:
-    """Return what makes a demuxer of a class in `mist.core`, imported at its first use."""
+def _engine(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(f"mist.{module}" if "." in module else f"mist.core.{module}"), name)
+
+
+def demuxer(module: str, name: str, **options: object) -> DemuxerFactory:
+    """Return what makes a demuxer: a class or function, imported at its first use.
+
+    module: in `mist.core`, or with its layer, such as "formats.flv". options: for each call.
+    """
 
     def make() -> Demuxer:
-        made: Demuxer = getattr(importlib.import_module(f"mist.core.{module}"), name)()
+        made: Demuxer = _engine(module, name)(**options)
         return made
 
     return make
 
 
-def muxer(module: str, name: str) -> MuxerFactory:
-    """Return what makes a muxer of a class in `mist.core`, imported at its first use."""
+def muxer(module: str, name: str, **options: object) -> MuxerFactory:
+    """Return what makes a muxer for tracks: a class or function, imported at its first use. module, options: as in `demuxer`."""
 
     def make(tracks: list[TrackInfo]) -> Muxer:
-        made: Muxer = getattr(importlib.import_module(f"mist.core.{module}"), name)(tracks)
+        made: Muxer = _engine(module, name)(tracks, **options)
         return made
 
     return make
@@ -82,6 +91,8 @@ _ROWS: Final = (
         name="aac",
         suffixes=(".aac", ".adts"),
         mime="audio/aac",
+        make_demuxer=demuxer("formats.audio_files", "AdtsDemuxer"),
+        make_muxer=muxer("formats.audio_files", "AdtsMuxer"),
         codecs=((("AAC",),),),
         sniff=sniffing.is_adts,
         weak=True,
@@ -90,14 +101,27 @@ _ROWS: Final = (
         name="ac3",
         suffixes=(".ac3", ".eac3", ".ec3"),
         mime="audio/ac3",
+        make_demuxer=demuxer("formats.audio_files", "Ac3Demuxer"),
+        make_muxer=muxer("formats.audio_files", "Ac3Muxer"),
         codecs=((("AC3", "EAC-3"),),),
         sniff=sniffing.is_ac3,
         weak=True,
     ),
     Container(
+        name="dts",
+        suffixes=(".dts",),
+        mime="audio/vnd.dts",
+        make_demuxer=demuxer("formats.audio_files", "DtsDemuxer"),
+        make_muxer=muxer("formats.audio_files", "DtsMuxer"),
+        codecs=((("DTS",),),),
+        sniff=sniffing.is_dts,
+    ),
+    Container(
         name="dtsc",
         suffixes=(".dtsc",),
         mime="application/octet-stream",
+        make_demuxer=demuxer("formats.dtsc", "DtscDemuxer"),
+        make_muxer=muxer("dtsc", "DtscMuxer", live=False),
         codecs=((("+*",),),),
         sniff=sniffing.is_dtsc,
     ),
@@ -112,6 +136,7 @@ _ROWS: Final = (
         name="flv",
         suffixes=(".flv",),
         mime="video/x-flv",
+        make_demuxer=demuxer("formats.flv", "FlvDemuxer"),
         make_muxer=muxer("flv", "FlvMuxer"),
         codecs=(
             (
@@ -137,6 +162,8 @@ _ROWS: Final = (
         name="h264",
         suffixes=(".h264", ".264", ".avc"),
         mime="video/H264",
+        make_demuxer=demuxer("formats.video_files", "H264Demuxer"),
+        make_muxer=muxer("annexb", "AnnexBMuxer"),
         codecs=((("H264",),),),
         sniff=sniffing.is_h264,
         weak=True,
@@ -145,21 +172,43 @@ _ROWS: Final = (
         name="hevc",
         suffixes=(".hevc", ".h265", ".265"),
         mime="video/HEVC",
+        make_demuxer=demuxer("formats.video_files", "HevcDemuxer"),
+        make_muxer=muxer("annexb", "AnnexBMuxer"),
         codecs=((("HEVC",),),),
         sniff=sniffing.is_hevc,
         weak=True,
     ),
     Container(
+        name="json",
+        suffixes=(".json",),
+        mime="application/json",
+        make_muxer=muxer("formats.json_tracks", "JsonMuxer"),
+        codecs=((("+@meta",),),),
+    ),
+    Container(
         name="mkv",
         suffixes=(".mkv", ".mka", ".mks"),
         mime="video/x-matroska",
-        codecs=(),
+        make_demuxer=demuxer("formats.matroska.reading", "demuxer"),
+        make_muxer=muxer("formats.matroska.writing", "muxer", indexed=True),
+        codecs=(
+            (
+                ("+H264", "+HEVC", "+AV1", "+VP8", "+VP9", "+MPEG2", "+theora", "+JPEG"),
+                (
+                    *("+AAC", "+MP3", "+opus", "+FLAC", "+vorbis", "+AC3", "+EAC-3", "+MP2", "+DTS"),
+                    *("+PCM", "+FLOAT", "+ALAW", "+ULAW"),
+                ),
+                ("+subtitle", "+JSON"),
+            ),
+        ),
         sniff=sniffing.is_matroska,
     ),
     Container(
         name="mp3",
         suffixes=(".mp3", ".mp2"),
         mime="audio/mpeg",
+        make_demuxer=demuxer("formats.audio_files", "Mp3Demuxer"),
+        make_muxer=muxer("formats.audio_files", "Mp3Muxer"),
         codecs=((("MP3", "MP2"),),),
         sniff=sniffing.is_mp3,
         weak=True,
@@ -168,6 +217,7 @@ _ROWS: Final = (
         name="mp4",
         suffixes=(".mp4", ".m4v", ".m4a", ".mov", ".3gp", ".qt", ".f4v"),
         mime="video/mp4",
+        make_demuxer=demuxer("formats.mp4_movie", "make_demuxer"),
         make_muxer=_fragmented_mp4,
         codecs=(
             (
@@ -189,6 +239,8 @@ _ROWS: Final = (
         name="srt",
         suffixes=(".srt",),
         mime="application/x-subrip",
+        make_demuxer=demuxer("formats.subtitles", "SubtitleDemuxer"),
+        make_muxer=muxer("formats.subtitles", "SubRipMuxer"),
         codecs=((("subtitle",),),),
         sniff=sniffing.is_subrip,
         weak=True,
@@ -205,6 +257,8 @@ _ROWS: Final = (
         name="vtt",
         suffixes=(".vtt", ".webvtt"),
         mime="text/vtt",
+        make_demuxer=demuxer("formats.subtitles", "SubtitleDemuxer", kind="vtt"),
+        make_muxer=muxer("formats.subtitles", "WebVttMuxer"),
         codecs=((("subtitle",),),),
         sniff=sniffing.is_web_vtt,
     ),
@@ -219,7 +273,9 @@ _ROWS: Final = (
         name="webm",
         suffixes=(".webm",),
         mime="video/webm",
-        codecs=(),
+        make_demuxer=demuxer("formats.matroska.reading", "demuxer"),
+        make_muxer=muxer("formats.matroska.writing", "muxer", webm=True, indexed=True),
+        codecs=((("+VP8", "+VP9", "+AV1"), ("+opus", "+vorbis"), ("+subtitle",)),),
         sniff=sniffing.is_webm,
     ),
 )

@@ -138,6 +138,10 @@ def write_media(playlist: MediaPlaylist) -> str:
         f"#EXT-X-TARGETDURATION:{playlist.target_duration_s}",
         f"#EXT-X-MEDIA-SEQUENCE:{playlist.media_sequence}",
     ]
+    if playlist.type:
+        lines.append(f"#EXT-X-PLAYLIST-TYPE:{playlist.type}")
+    if playlist.type == "EVENT" and not playlist.ended:
+        lines.append("#EXT-X-START:TIME-OFFSET=0,PRECISE=YES")  # else players begin at the end
     if playlist.discontinuity_sequence:
         lines.append(f"#EXT-X-DISCONTINUITY-SEQUENCE:{playlist.discontinuity_sequence}")
     for segment in playlist.segments:

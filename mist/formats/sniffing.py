@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from mist.errors import RemoteProtocolError
-from mist.formats import aac, ac3, hevc, mpeg_audio
+from mist.formats import aac, ac3, dts, hevc, mpeg_audio
 
 SNIFF_BYTES: Final = 4096
 
@@ -106,6 +106,15 @@ def is_adts(head: bytes) -> bool:
 def is_ac3(head: bytes) -> bool:
     """Tell AC-3 and E-AC-3: sync frames in a row."""
     return _chain(head, lambda data, at: ac3.parse_sync_frame(data, at).frame_bytes)
+
+
+def is_dts(head: bytes) -> bool:
+    """Tell DTS: the header of a core frame, which extensions may follow."""
+    try:
+        dts.parse_header(head)
+    except RemoteProtocolError:
+        return False
+    return True
 
 
 def is_h264(head: bytes) -> bool:

@@ -267,6 +267,8 @@ class RtmpConnection:
                 raise Busy("Playback is switched off on this port")
             parameters = parse_parameters(dict(parse_qsl(query, keep_blank_values=True)))
             reader = await self._services.open_stream(name)
+            if not reader.live:
+                raise NoSuitableTrack(f"The stream {name} is played on demand, which RTMP is not: ask for it over HTTP")
             choice = await self._choose(reader, parameters)
             self._viewer = _Viewer(self._services, self._session, self._record, reader, self._peer)
             self._session.send_play_start(name, request.reset, time.monotonic())

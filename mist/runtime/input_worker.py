@@ -13,6 +13,7 @@ from mist.runtime.channel import Channel, read_memory_file
 from mist.runtime.guardian import WorkerMain
 from mist.runtime.program import InputRole, Server
 from mist.runtime.snapshot import stream_settings
+from mist.runtime.span_link import Answer, SpanServer
 from mist.runtime.stream_guardian import InputMain, stream_limits
 from mist.runtime.worker import Worker
 from mist.stream.publisher import StreamPublisher
@@ -65,6 +66,10 @@ class InputWorker(Worker):
         self.record.set_stream(self.stream)
         self.record.set_token(str(self.request.get("token", "")))
         self._task = self.loop.create_task(self._run())
+
+    def serve_spans(self, answer: Answer) -> SpanServer:
+        """Serve the spans of an on-demand stream; see `InputServices`."""
+        return SpanServer(self.server.instance, self.loop, answer)
 
     async def _run(self) -> None:
         self.channel.send({"event": "taken"})

@@ -62,6 +62,7 @@ class Instance:
         self.spawner_socket = self.folder / "spawner.sock"
         self.log_socket = self.folder / "log.sock"
         self.bells = self.folder / "bell"
+        self.spans = self.folder / "span"
         self.lock_file = self.folder / "lock"
         self._lock = -1
 
@@ -86,8 +87,8 @@ class Instance:
         return [name for name in names if name == account or name.startswith(self.prefix)]
 
     def unlink_stream(self, stream: str) -> None:
-        """Remove the names of a stream's table, tracks and pages; what is mapped stays valid."""
-        pattern = re.compile(re.escape(self.stream_prefix(stream)) + r"(\.\d+(\.\d+)?)?")
+        """Remove the names of a stream's table, tracks, pages and index of spans; what is mapped stays valid."""
+        pattern = re.compile(re.escape(self.stream_prefix(stream)) + r"(\.\d+(\.\d+)?|\.spans)?")
         unlink_shared(name for name in self.shared_names() if pattern.fullmatch(name))
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -109,6 +110,7 @@ class Instance:
         os.pwrite(fd, b"%d\n" % os.getpid(), 0)
         self._clear(keep_lock=True)
         self.bells.mkdir(mode=0o700)
+        self.spans.mkdir(mode=0o700)
 
     def _check_folder_name(self) -> None:
         if len(os.fsencode(self.folder)) > MAX_FOLDER_BYTES:

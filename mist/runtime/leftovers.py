@@ -41,12 +41,13 @@ def open_records(name: str) -> CheckpointTable | None:
 
 
 def end_records(instance: Instance, pid: int) -> None:
-    """Mark the connections of a dead process as ended, and remove its doorbell."""
+    """Mark the connections of a dead process as ended, and remove its sockets."""
     records = open_records(records_name(instance, pid))
     if records is not None:
         records.end_process(pid)
-    with contextlib.suppress(FileNotFoundError):
-        (instance.bells / str(pid)).unlink()
+    for folder in (instance.bells, instance.spans):
+        with contextlib.suppress(FileNotFoundError):
+            (folder / str(pid)).unlink()
 
 
 def release_subscriptions(instance: Instance, pid: int) -> None:

@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import setproctitle
@@ -20,9 +21,11 @@ from mist.runtime.channel import Channel, Message, close_all, memory_file
 from mist.runtime.guardian import WorkerMain
 from mist.runtime.program import Connection, ListenerRole, Server
 from mist.runtime.snapshot import stream_settings
+from mist.runtime.span_link import SpanClient
 from mist.runtime.spawner_link import SpawnerLink
 from mist.runtime.worker import IGNORED_SIGNALS, Worker
 from mist.stream.names import sanitise, wildcard_part
+from mist.stream.on_demand import OnDemandReader
 from mist.stream.reader import StreamReader
 from mist.stream.services import OutputServices
 from mist.stream.state import StreamStatus
@@ -87,6 +90,14 @@ class HeldStream:
     slot: int
     users: int = 0
     release: asyncio.TimerHandle | None = field(default=None, repr=False)
+    spans: SpanClient | None = None
+    on_demand: OnDemandReader | None = None
+
+    def close(self) -> None:
+        """Stop showing that somebody watches."""
+        self.reader.table.unsubscribe(self.slot)
+        if self.spans is not None:
+            self.spans.close()
 
 
 class TrackedFanout:
@@ -142,6 +153,7 @@ class OutputWorker(Worker):
         self._by_name: dict[str, HeldStream] = {}
         self._by_reader: dict[int, HeldStream] = {}
         self._sweeping = False
+        self._kept: dict[int, Callable[[str], None]] = {}
 
     def title(self) -> str:
         count = len(self._served)
@@ -232,6 +244,8 @@ class OutputWorker(Worker):
         for served in tuple(self._served.values()):
             if served.connection is not None:
                 served.connection.close(reason)
+        for close in tuple(self._kept.values()):
+            close(reason)
         self._close_fanout()
         self.spawn(self._wait_closed())
 
@@ -253,7 +267,7 @@ class OutputWorker(Worker):
     def ended(self) -> None:
         self._close_fanout()
         for held in self._by_reader.values():
-            held.reader.table.unsubscribe(held.slot)
+            held.close()
         self._link.close()
 
     # -- services --------------------------------------------------------------------------------------------------
@@ -333,7 +347,42 @@ class OutputWorker(Worker):
         del self._by_reader[id(held.reader)]
         if self._by_name.get(held.reader.name) is held:
             del self._by_name[held.reader.name]
-        held.reader.table.unsubscribe(held.slot)
+        held.close()
+
+    def on_demand(self, reader: StreamReader) -> OnDemandReader:
+        """Return what plays the media of an on-demand stream; see `OutputServices`."""
+        held = self._by_reader[id(reader)]
+        if held.on_demand is None:
+            held.spans = SpanClient(self.server.instance, self.loop, lambda: int(reader.table.pids[1]))
+            held.on_demand = OnDemandReader(reader, held.spans.fetch, partial(self._wait, reader))
+        return held.on_demand
+
+    async def _wait(self, reader: StreamReader, condition: Callable[[], bool], seconds: float) -> bool:
+        """Wait until a condition is true that may change when the stream has something new; False when time is up."""
+        changed = asyncio.Event()
+        fanout = self.fanout
+        watch = fanout.watch(reader, changed.set)
+        try:
+            async with asyncio.timeout(seconds):
+                while not condition():
+                    changed.clear()
+                    await changed.wait()
+        except TimeoutError:
+            return condition()
+        finally:
+            fanout.unwatch(watch, changed.set)
+        return True
+
+    def keep_socket(self, fd: int, close: Callable[[str], None]) -> Callable[[], None]:
+        """Note that a connection goes on in a descriptor of its own; see `OutputServices`."""
+        self._kept[fd] = close
+        gone = self._joined(fd)
+
+        def closed() -> None:
+            self._kept.pop(fd, None)
+            gone()
+
+        return closed
 
     def _fallback(self, stream: str) -> str:
         """Return the stream that is played instead of one that does not play, or ""."""

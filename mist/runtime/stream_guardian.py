@@ -33,6 +33,8 @@ PUBLISHER_WAIT_SECONDS = 5.0
 VIEWER_CHECK_SECONDS = 5.0
 RESTART_SOURCE_SECONDS = 1.0
 HEAR_OUT_SECONDS = 1.0
+# An input that ends for this reason could not begin: trying again makes no sense before somebody asks again.
+START_FAILURE = "READ_START_FAILURE"
 
 # make_main(socket, state, request): what the input process runs; descriptors are -1 for a source that is pulled.
 InputMain = Callable[[int, int, Mapping[str, Any]], WorkerMain]
@@ -62,6 +64,7 @@ class Source:
     publish: Message | None = None  # the request to answer once the process has taken the socket
     host: str = ""
     failure: str = ""
+    reason: str = ""
 
     def ran_seconds(self) -> float:
         return time.monotonic() - self.started
@@ -307,6 +310,7 @@ class StreamDuty:
             self._became_ready()
         elif event == "failed":
             source.failure = str(message.get("text", ""))
+            source.reason = str(message.get("reason", ""))
 
     def worker_ended(self, worker: WorkerHandle, status: int) -> None:
         if self._source is not None and self._source.worker is worker:
@@ -358,12 +362,12 @@ class StreamDuty:
         reactor.call_later(HEAR_OUT_SECONDS, close)
 
     def _pull_again(self, source: Source, status: int) -> None:
-        if status == 0 and not self._always_on:
-            self._end("CLEAN_EOF")
-            return
         for message in self._waiting:
             refuse(self._guardian.upstream, message, NotReady(source.failure or "The source of the stream failed"))
         self._waiting.clear()
+        if not self._always_on and (status == 0 or source.reason == START_FAILURE):
+            self._end("CLEAN_EOF" if status == 0 else START_FAILURE)
+            return
         delay = self._backoff.next_delay(source.ran_seconds())
         if status == 0:
             delay = max(delay, RESTART_SOURCE_SECONDS)

@@ -63,13 +63,14 @@ def info_document(
         "buffer_window": (newest - oldest) // 1000,
         "live" if reader.live else "vod": 1,
     }
+    clock = {"unixoffset": reader.wall_clock_offset_us // 1000} if reader.live or reader.wall_clock_offset_us else {}
     return {
         "selver": SELECTION_VERSION,
         "capa": {"selver": SELECTION_VERSION, "ssl": False},
         "width": width,
         "height": height,
         "type": "live" if reader.live else "vod",
-        "unixoffset": reader.wall_clock_offset_us // 1000,
+        **clock,
         "meta": meta,
         "source": sources(
             reader.name,

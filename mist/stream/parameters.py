@@ -30,7 +30,8 @@ class PlaybackParameters:
 
     selectors: the selectors that were given, by kind. start_us, stop_us: media times. start_unix_s, stop_unix_s: unix
     seconds; those up to 36000, negative ones too, count from now. duration_us: overrides the stop. None = not asked.
-    rate: speed of sending, 1 = as it happens, 0 = as fast as the peer reads. buffer_us: how far ahead may be sent.
+    rate: speed of sending, 1 = as it happens, 0 = as fast as the peer reads. rate_given: the viewer asked for it.
+    buffer_us: how far ahead may be sent.
     wait_key: start at a keyframe that is not there yet.
     wait_track_count, min_track_keys, min_track_us, max_track_us, max_wait_us: a live stream is playable once that many
     tracks have that many keys or that much media; waiting ends when a track has max_track_us, or after max_wait_us.
@@ -44,6 +45,7 @@ class PlaybackParameters:
     stop_unix_s: int | None = None
     duration_us: int | None = None
     rate: float = 1.0
+    rate_given: bool = False
     buffer_us: int | None = None
     wait_key: bool = False
     wait_track_count: int = 2
@@ -149,6 +151,7 @@ def parse_parameters(query: Mapping[str, str], *, rate_header: str = "") -> Play
         stop_unix_s=_unix_s(query, "stopunix"),
         duration_us=_seconds_us(query, "duration") or None,
         rate=UNLIMITED_RATE if download is not None else _rate(query, rate_header),
+        rate_given=bool(query.get("rate") or rate_header or download is not None),
         buffer_us=_seconds_us(query, "buffer"),
         wait_key="waitkey" in query,
         wait_track_count=_integer(query, "waittrackcount", 1, _MAX_TRACK_COUNT, 2),

@@ -16,13 +16,14 @@ from mist.core.track_buffer import Table, create_table, open_table
 from mist.core.track_writer import (
     TrackWriter,
     adopt_track,
+    claim_account,
     create_track,
     read_account,
     release_account,
     set_account_limit,
     show_track,
 )
-from mist.errors import LimitExceededError, NotFound, StreamError
+from mist.errors import LimitExceededError, NotFound, SharedMemoryFull, StreamError
 from mist.formats.tracks import VIDEO, TrackInfo
 from mist.stream.names import shm_name
 from mist.stream.state import StreamStatus
@@ -233,6 +234,45 @@ class StreamPublisher:
             self.table.set_clocks(monotonic_now_us() - dts_us, time.time_ns() // 1000 - dts_us)
         self.table.set_status(StreamStatus.READY)
         self.on_ready()
+
+    def play_on_demand(self) -> None:
+        """Say that the stream plays, from spans that are loaded when somebody asks; its tracks' rings stay empty."""
+        self.table.set_on_demand()
+        self._ready = True
+        self.table.set_status(StreamStatus.READY)
+        self.on_ready()
+        self.table.ring(self._ringer)
+
+    def describe_track(
+        self,
+        index: int,
+        packets: int,
+        first_us: int,
+        last_us: int,
+        mean: int,
+        highest: int,
+        frames: int,
+        reorders: bool,
+    ) -> None:
+        """Set what is known of an on-demand track: decode times, bytes a second, frames in 1000 s."""
+        limit = 0xFFFFFFFF
+        figures = (min(mean, limit), min(highest, limit), min(frames, limit))
+        self._writers[index].set_figures(packets, first_us, last_us, *figures, reorders)
+
+    def claim_memory(self, count: int) -> None:
+        """Count memory that the stream takes besides its tracks, or gives back. Raises SharedMemoryFull."""
+        bound = claim_account(self.table, self._account, count)
+        if bound:
+            raise SharedMemoryFull(f"{count} more bytes of the stream {self.name} are over {bound}")
+
+    def count_memory_anew(self) -> None:
+        """Let the account forget what a killed predecessor had besides the tracks."""
+        tracks = sum(writer.memory for writer in self._writers.values())
+        self.claim_memory(tracks - self.table.bytes_used)
+
+    def ring(self) -> None:
+        """Wake who waits for something new in the stream."""
+        self.table.ring(self._ringer)
 
     def mark_discontinuity(self) -> None:
         """Mark the next packet of every track as the first after a jump or a restart of the source."""

@@ -43,13 +43,17 @@ class StreamReader:
         self.table = open_table(stream_prefix(instance, name))
         self._readers: dict[int, TrackReader] = {}
         self._states_at = -1
-        self.live = True
 
     def status(self) -> StreamStatus:
         """Return the state of the stream; OFF once its table is retired."""
         if self.table.stale:
             return StreamStatus.OFF
         return StreamStatus(self.table.status)
+
+    @property
+    def live(self) -> bool:
+        """Whether its media lies in the tracks' buffers; that of an on-demand stream is loaded by `mist.stream.on_demand`."""
+        return not self.table.on_demand
 
     def track_set_generation(self) -> int:
         """Return a number that rises with each track that comes, goes or changes."""

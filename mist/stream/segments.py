@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from mist.core.muxer import Muxer
 from mist.core.packet import Packet
+from mist.stream.on_demand import SpanPlace
 from mist.stream.state import Key, TrackState
 
 STALLED_US: Final = 5_000_000  # a track this far behind the main one is not waited for
@@ -156,6 +157,86 @@ def segment_ranges(reader: Reader, fragment: Fragment, indexes: Sequence[int]) -
         (index, reader.sequence_at(index, fragment.from_us), reader.sequence_at(index, fragment.to_us))
         for index in indexes
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class SpanSegment:
+    """A segment of an on-demand stream: its spans from first to before end, from_us to to_us in decode time.
+
+    version: how often init data changed before it.
+    """
+
+    number: int
+    first: int
+    end: int
+    from_us: int
+    to_us: int
+    version: int
+
+    @property
+    def duration_us(self) -> int:
+        return self.to_us - self.from_us
+
+    @property
+    def from_ms(self) -> int:
+        """The beginning as URLs name it."""
+        return (self.from_us + 500) // 1000
+
+    @property
+    def to_ms(self) -> int:
+        """The end as URLs name it."""
+        return (self.to_us + 500) // 1000
+
+
+class SpanIndexLike(Protocol):
+    """What of an on-demand stream's reader is used here."""
+
+    @property
+    def complete(self) -> bool: ...
+    def __len__(self) -> int: ...
+    def place(self, number: int) -> SpanPlace: ...
+
+
+class SpanSegments:
+    """The segments of an on-demand stream: spans from one that begins with a keyframe up to a later one that does."""
+
+    def __init__(self, segment_us: int) -> None:
+        """segment_us: shortest segment."""
+        self.list: list[SpanSegment] = []
+        self.complete = False
+        self._segment_us = segment_us
+        self._open: list[SpanPlace] = []
+        self._first_open = 0
+        self._by_name: dict[tuple[int, int], SpanSegment] = {}
+
+    def follow(self, media: SpanIndexLike) -> None:
+        """Take in the spans that are new in the index; the last segment is listed once the next one begins."""
+        if self.complete:
+            return
+        complete = media.complete
+        for number in range(self._first_open + len(self._open), len(media)):
+            place = media.place(number)
+            if self._open and (
+                place.version != self._open[0].version
+                or (place.key and place.from_us - self._open[0].from_us >= self._segment_us)
+            ):
+                self._close()
+            self._open.append(place)
+        if complete and self._open:
+            self._close()
+        self.complete = complete
+
+    def _close(self) -> None:
+        first, end = self._first_open, self._first_open + len(self._open)
+        from_us, to_us, version = self._open[0].from_us, self._open[-1].to_us, self._open[0].version
+        segment = SpanSegment(len(self.list), first, end, from_us, to_us, version)
+        self.list.append(segment)
+        self._by_name[segment.from_ms, segment.to_ms] = segment
+        self._first_open, self._open = end, []
+
+    def find(self, from_ms: int, to_ms: int) -> SpanSegment | None:
+        """Return the segment that a URL names."""
+        return self._by_name.get((from_ms, to_ms))
 
 
 class SegmentCache:

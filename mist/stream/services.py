@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from mist.core.fanout import Fanout
+    from mist.stream.on_demand import OnDemandReader
     from mist.stream.publisher import StreamPublisher
     from mist.stream.reader import StreamReader
     from mist.stream.state import ConnectionSnapshot
@@ -50,6 +51,20 @@ class OutputServices(Protocol):
 
     def close_stream(self, reader: StreamReader) -> None: ...
 
+    def on_demand(self, reader: StreamReader) -> OnDemandReader:
+        """Return what plays the media of a reader of `open_stream` that is not live. Raises NotFound.
+
+        Shared by all connections of the worker, and valid until the reader is given back.
+        """
+        ...
+
+    def keep_socket(self, fd: int, close: Callable[[str], None]) -> Callable[[], None]:
+        """Note that a connection goes on in a descriptor that was taken from its response.
+
+        close: called with a reason when the worker has to end. Returns what to call once the descriptor is closed.
+        """
+        ...
+
     def open_record(self, connector: str, host: str) -> ConnectionRecord: ...
 
     async def hand_over_publisher(self, fd: int, request: Mapping[str, Any], state: bytes) -> None:
@@ -60,6 +75,12 @@ class OutputServices(Protocol):
         Raises Busy, AccessDenied, NotFound with the text for the peer; the caller still has the socket then.
         """
         ...
+
+
+class Closable(Protocol):
+    """What is closed when it is no longer needed."""
+
+    def close(self) -> None: ...
 
 
 class InputServices(Protocol):
@@ -76,6 +97,14 @@ class InputServices(Protocol):
     fd: int  # a publisher's socket that was handed over, or -1
     request: Mapping[str, Any]  # what came with it
     state: bytes
+
+    def serve_spans(self, answer: Callable[[int], tuple[int, Mapping[str, Any]]]) -> Closable:
+        """Let workers ask for spans of the stream.
+
+        answer: returns for a span's number the descriptor of its memory, which stays the input's, and {"tracks": its tracks as
+        text}; raises MistError, whose text the viewer is told.
+        """
+        ...
 
 
 class ControlServices(Protocol):

@@ -14,7 +14,7 @@ from mist.errors import NotFound, StreamError
 from mist.formats.m3u8 import CONTENT_TYPE, MasterPlaylist, MediaPlaylist, parse_playlist
 from mist.formats.tracks import AUDIO, VIDEO, TrackInfo
 from mist.outputs import hls
-from mist.outputs.hls import HlsOutput
+from mist.outputs.hls import HlsOutput, live
 from mist.stream.state import StreamStatus
 from tests.support.fake_stream import FakeReader, FakeStream
 from tests.support.ts_check import check_ts
@@ -549,7 +549,7 @@ def test_settled_requests_need_no_new_look_at_the_stream(monkeypatch: pytest.Mon
     async def test() -> None:
         server = Server(make_stream(260))
         await server.get("0_1/index.m3u8")
-        monkeypatch.setattr(hls, "list_fragments", None)
+        monkeypatch.setattr(live, "list_fragments", None)
         for _ in range(3):
             await server.media("0_1/index.m3u8")
 

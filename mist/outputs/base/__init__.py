@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -10,11 +11,12 @@ from typing import Any, Final, Protocol
 from mist.core.muxer import Muxer
 from mist.errors import NoSuitableTrack, NotFound, NotReady
 from mist.formats.tracks import TrackInfo
+from mist.outputs.base.on_demand import OnDemandSender, begin
 from mist.stream.capability import Capability, discover, listener_options
 from mist.stream.parameters import PlaybackParameters
 from mist.stream.reader import StreamReader
 from mist.stream.selectors import select_tracks
-from mist.stream.services import OutputServices
+from mist.stream.services import ConnectionRecord, OutputServices
 from mist.stream.state import StreamStatus, TrackState
 
 MuxerFactory = Callable[[list[TrackInfo]], Muxer]
@@ -55,10 +57,16 @@ async def choose_tracks(
 
     def select(states: list[TrackState]) -> list[int]:
         return select_tracks(
-            states, parameters.selectors, capability.codecs, exceptions=capability.exceptions, user_agent=user_agent
+            states,
+            parameters.selectors,
+            capability.codecs,
+            live=reader.live,
+            exceptions=capability.exceptions,
+            user_agent=user_agent,
         )
 
-    await wait_playable(services, reader, parameters, select)
+    if reader.live:
+        await wait_playable(services, reader, parameters, select)
     indexes = select(reader.tracks())
     if not indexes:
         raise NoSuitableTrack(
@@ -124,6 +132,7 @@ class RequestLike(Protocol):
     peer: str
     token: str
     stream: str
+    http10: bool
 
 
 class ProgressiveOutput:
@@ -148,6 +157,9 @@ class ProgressiveOutput:
                 services, reader, parameters, self.capability, request.headers.get("user-agent", "")
             )
             headers = self.headers(parameters, reader.name)
+            if not reader.live:
+                await self.deliver_on_demand(services, request, response, parameters, choice, headers)
+                return
             if request.method == "HEAD":
                 response.send(200, b"", self.content_type, headers)
                 services.close_stream(reader)
@@ -164,6 +176,44 @@ class ProgressiveOutput:
         file_name = parameters.download or f"{name}.{self.capability.name.lower()}"
         return {"Content-Disposition": f'attachment; filename="{file_name}"'}
 
+    async def deliver_on_demand(
+        self,
+        services: OutputServices,
+        request: Any,
+        response: Any,
+        parameters: PlaybackParameters,
+        choice: Choice,
+        headers: Mapping[str, str],
+    ) -> None:
+        """Answer with an on-demand stream; whatever is wrong is told before the reply begins."""
+        reader = choice.reader
+        media = services.on_demand(reader)
+        beginning = await begin(media, choice.indexes, parameters, time.time_ns() // 1000)
+        sender = OnDemandSender(media, choice.indexes, lambda tracks: self.make_muxer(reader.name, tracks), beginning)
+        if request.method == "HEAD":
+            response.send(200, b"", self.content_type, headers)
+            services.close_stream(reader)
+            return
+        chunked = not request.http10
+        if chunked:
+            headers = {**headers, "Transfer-Encoding": "chunked"}
+        record = self._take_record(request, response, reader)
+        fd, head = response.take_socket(200, self.content_type, headers)
+
+        def closed() -> None:
+            record.close()
+            services.close_stream(reader)
+
+        sender.start(services, fd, head, record, parameters, closed, chunked=chunked)
+
+    def _take_record(self, request: Any, response: Any, reader: StreamReader) -> ConnectionRecord:
+        """Return the connection's record, which now says what is played."""
+        record: ConnectionRecord = response.take_record()
+        record.set_connector(self.capability.name)
+        record.set_stream(reader.name)
+        record.set_token(request.token)
+        return record
+
     def deliver(
         self,
         services: OutputServices,
@@ -176,11 +226,8 @@ class ProgressiveOutput:
         """Hand the connection's socket to the fan-out."""
         reader = choice.reader
         pace = own_pace(parameters, choice)
-        record = response.take_record()
+        record = self._take_record(request, response, reader)
         fd, head = response.take_socket(200, self.content_type, headers)
-        record.set_connector(self.capability.name)
-        record.set_stream(reader.name)
-        record.set_token(request.token)
 
         def closed(reason: str) -> None:
             record.close()
@@ -203,8 +250,6 @@ class ProgressiveOutput:
 
 def own_pace(parameters: PlaybackParameters, choice: Choice) -> dict[str, Any]:
     """Return what `Fanout.join` needs for a viewer with a start, an end or a speed of its own; {} for the live edge."""
-    import time
-
     main = choice.reader.track(choice.indexes[0])
     zero_us = choice.reader.wall_clock_offset_us or None
     start_us, stop_us = parameters.window(time.time_ns() // 1000, zero_us, main.last_us)

@@ -1,0 +1,3 @@
+from mist.core.demuxer import Demuxer
+
+class ByteStreamDemuxer(Demuxer): ...

@@ -1,0 +1,379 @@
+"""Files as on-demand streams: one input for each format that mist can read.
+
+The input reads the file once from its beginning into an index in shared memory, and meanwhile loads the spans that viewers ask for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from mist.core.demuxer import Demuxer
+from mist.core.muxer import Muxer
+from mist.core.span import SpanWriter
+from mist.core.span_index import SpanIndex, SpanIndexer, create_index, open_index
+from mist.errors import MistError, NotFound, RemoteProtocolError, TruncatedError, UnsupportedError
+from mist.formats.containers import CONTAINERS, Container, by_file_name, by_first_bytes
+from mist.formats.sniffing import SNIFF_BYTES
+from mist.net.local_file import LocalFile
+from mist.stream.capability import Capability
+from mist.stream.names import wildcard_part
+from mist.stream.on_demand import index_name, main_track, pack_tracks
+from mist.stream.services import InputServices
+from mist.stream.span_store import SpanStore
+
+SLICE_SECONDS: Final = 0.004  # of reading ahead for the index, between two looks at what viewers want
+REPORT_SECONDS: Final = 0.25  # how often the figures of the tracks are brought up to date meanwhile
+CHECK_SECONDS: Final = 2.0  # how often the file is looked at
+READ_AHEAD_SPANS: Final = 1
+MAX_START_BYTES: Final = 64 << 20  # read until the tracks are known
+SPAN_SLACK_BYTES: Final = 64 << 20  # read behind a span's own bytes before it counts as damaged
+MIN_READ_BYTES: Final = 64 << 10
+
+# The names by which the control API and configurations know the inputs, and the formats that each reads.
+INPUTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "AAC": ("aac",),
+    "AC3": ("ac3",),
+    "EBML": ("mkv", "webm"),
+    "FLAC": ("flac",),
+    "FLV": ("flv",),
+    "H264": ("h264", "hevc"),
+    "MP3": ("mp3",),
+    "MP4": ("mp4",),
+    "OGG": ("ogg",),
+    "SubRip": ("srt", "vtt"),
+    "TS": ("ts",),
+    "WAV": ("wav",),
+}
+READABLE: Final = tuple(container for container in CONTAINERS if container.make_demuxer is not None)
+START_FAILURE: Final = "READ_START_FAILURE"
+
+
+class FileDemuxer:
+    """A demuxer that is driven through a file; its errors name file and byte."""
+
+    def __init__(self, file: LocalFile, container: Container, model: FileDemuxer | None = None) -> None:
+        """Read until the tracks are known. Raises RemoteProtocolError, MistError.
+
+        model: another one of the same file, whose tables are shared if its format has any.
+        """
+        assert container.make_demuxer is not None
+        self.file = file
+        self.read_bytes = 0
+        share: Callable[[], Demuxer] | None = getattr(model and model.demuxer, "share", None)
+        self.demuxer: Demuxer = share() if share is not None else container.make_demuxer()
+        while not self.demuxer.ready and self.read_bytes < MAX_START_BYTES and self.step():
+            pass
+        if not self.demuxer.ready or not self.demuxer.tracks:
+            raise RemoteProtocolError(f"{file.path} has no tracks that mist can read", offset=self.read_bytes)
+
+    def index_into(self, sink: Muxer) -> None:
+        """Write the packets into an index: without payload, which is not read then, in formats that have tables of their own."""
+        index_into: Callable[[Muxer], None] = getattr(self.demuxer, "index_into", self.demuxer.attach)
+        index_into(sink)
+
+    def step(self, most: int = 0) -> bool:
+        """Feed one piece, of at most so many bytes (0 for any); False when nothing more is wanted."""
+        wanted = self.demuxer.want()
+        if wanted is None:
+            return False
+        position, count = wanted
+        try:
+            data = self.file.read(position, min(count, most) if most else count)
+            self.read_bytes += len(data)
+            self.demuxer.feed(data)
+        except RemoteProtocolError as error:
+            place = error.offset if error.offset is not None else position
+            raise type(error)(
+                f"{self.file.path}, byte {place}: {error}", offset=place, spec=error.spec, reason=error.reason
+            ) from None
+        return True
+
+
+class FileStream:
+    """One file that is played."""
+
+    def __init__(self, services: InputServices, file: LocalFile, container: Container) -> None:
+        """Take over an open file."""
+        self.services = services
+        self.publisher = services.publisher
+        self.container = container
+        self.file = file
+        self.store = SpanStore(self._load, self.publisher.claim_memory)
+        self.index: SpanIndex
+        self._scan: FileDemuxer | None = None
+        self._indexer: SpanIndexer | None = None
+        self._loader: FileDemuxer | None = None
+        self._versions: list[str] = []
+        self._reported = -1
+        self._changed = asyncio.Event()
+
+    # -- the index -------------------------------------------------------------------------------------------------
+
+    def adopt(self) -> bool:
+        """Take over what a killed predecessor left; True when its index is whole, so that nothing need be read again.
+
+        Raises MistError when the file is not the one that it indexed.
+        """
+        self.publisher.count_memory_anew()  # its spans went with it
+        try:
+            index = open_index(index_name(self.services.instance, self.services.stream))
+        except NotFound:
+            return False
+        if index.identity != self.file.identity:
+            raise MistError(f"{self.file.path} is not the file that is being played any more", reason="CLEAN_EOF")
+        if not index.complete or index.versions:
+            index.retire()
+            return False
+        self.index = index
+        self.publisher.claim_memory(index.bytes_used)
+        self._versions = [pack_tracks([info for _, info in sorted(self.publisher.tracks.items())])]
+        return True
+
+    def open(self) -> None:
+        """Begin to read the file. Raises RemoteProtocolError."""
+        scan = self._scan = FileDemuxer(self.file, self.container)
+        name = index_name(self.services.instance, self.services.stream)
+        self.index = create_index(name, self.file.identity, main_track(scan.demuxer.tracks))
+        self.publisher.claim_memory(self.index.bytes_used)
+        scan.demuxer.on_tracks = self._tracks_changed
+        self._publish_tracks()
+        self._versions = [pack_tracks(scan.demuxer.tracks)]
+        self._indexer = SpanIndexer(self.index, scan.demuxer, self.publisher.limits.segment_us)
+
+    def _publish_tracks(self) -> None:
+        """Make the demuxer's tracks known; their numbers are the same there and in the stream."""
+        assert self._scan is not None
+        known = self.publisher.tracks
+        for number, info in enumerate(self._scan.demuxer.tracks):
+            if number in known:
+                self.publisher.update_track(number, info)
+            elif self.publisher.add_track(info) != number:
+                raise MistError(f"{self.file.path} has other tracks than before", reason="CLEAN_EOF")
+
+    def _tracks_changed(self) -> None:
+        """Follow tracks that come late, or whose init data changes."""
+        if self._indexer is None or self._scan is None:
+            return
+        tracks = self._scan.demuxer.tracks
+        before = self.publisher.tracks
+        self._indexer.follow_tracks()
+        if any(number in before and before[number] != info for number, info in enumerate(tracks)):
+            self._indexer.new_version()
+            self._versions.append(pack_tracks(tracks))
+            for number in set(range(len(tracks))) - set(before):
+                self.publisher.add_track(tracks[number])
+        else:
+            self._publish_tracks()
+            self._versions[-1] = pack_tracks(tracks)
+
+    async def build(self) -> None:
+        """Read the whole file, letting viewers come first. What is damaged behind the first span is left out."""
+        assert self._scan is not None and self._indexer is not None
+        more = True
+        reported = 0.0
+        failure: MistError | None = None
+        try:
+            self._scan.index_into(self._indexer)
+            while more:
+                until = time.monotonic() + SLICE_SECONDS
+                while more and time.monotonic() < until:
+                    more = self._scan.step()
+                if time.monotonic() - reported > REPORT_SECONDS or (self.index.count and not self.ready):
+                    reported = time.monotonic()
+                    self._report()
+                elif self.index.count != self._reported:
+                    self._announce()
+                await asyncio.sleep(0)
+        except RemoteProtocolError as error:
+            self.services.log.warning("%s; the rest of the file is left out", error)
+            failure = error
+        self._indexer.finish()
+        self._report()
+        self._release_scan()
+        if not self.index.count:
+            raise failure or RemoteProtocolError(f"{self.file.path} has no media")
+        self.services.log.info(
+            "%s: %d spans, %.1f s", self.file.path, self.index.count, (self.index.end_us - self.index[0][0]) / 1e6
+        )
+
+    def _release_scan(self) -> None:
+        """Let go of what was only needed for the index; tables that spans are loaded with stay."""
+        if self._scan is not None and not hasattr(self._scan.demuxer, "share"):
+            self._scan = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether viewers can begin."""
+        return self._reported >= 0
+
+    def _report(self) -> None:
+        """Bring the tracks' figures up to date, and say that the stream plays once it can."""
+        assert self._indexer is not None
+        for number in self.publisher.tracks:
+            packets, _, first, last, mean, highest, frames, reorders = self._indexer.figures(number)
+            if packets:
+                self.publisher.describe_track(number, packets, first, last, mean, highest, frames, reorders)
+        self._announce()
+
+    def _announce(self) -> None:
+        if self.index.count and not self.ready:
+            self.publisher.play_on_demand()
+        if self.index.count:
+            self._reported = self.index.count
+        self.publisher.ring()
+
+    # -- spans -----------------------------------------------------------------------------------------------------
+
+    def answer(self, number: int) -> tuple[int, Mapping[str, Any]]:
+        """Return a span for a worker, and have the next one loaded when there is time."""
+        if not 0 <= number < self.index.count:
+            raise NotFound(f"{self.file.path} has no span {number}")
+        in_order = number - 1 in self.store
+        span = self.store.get(number)
+        if in_order:
+            self.services.loop.call_soon(self._read_ahead, number + 1)
+        return span.fileno(), {"tracks": self._versions[self.index[number][6]]}
+
+    def _read_ahead(self, number: int) -> None:
+        for ahead in range(number, min(number + READ_AHEAD_SPANS, self.index.count)):
+            try:
+                self.store.get(ahead)
+            except MistError:
+                return  # who asks for it is told
+
+    def _load(self, number: int) -> SpanWriter:
+        """Read one span from the file. Raises MistError that names file and byte."""
+        from_us, to_us, position, size, packets, _, _ = self.index[number]
+        loader = self._loader
+        if loader is None:
+            loader = FileDemuxer(self.file, self.container, self._scan)
+        self._loader = None  # a demuxer that raises is of no more use
+        tracks = max(len(loader.demuxer.tracks), len(self.publisher.tracks))
+        loader.demuxer.attach(SpanWriter(0, 0, 0, 0, 1))  # drops what is held back
+        loader.demuxer.seek(from_us, position)
+        writer = SpanWriter(from_us, to_us, packets, size, tracks)
+        loader.demuxer.attach(writer)
+        loader.read_bytes = 0
+        limit = size * 2 + SPAN_SLACK_BYTES
+        while not writer.whole and not writer.passed and loader.read_bytes < limit:
+            left = size + MIN_READ_BYTES - loader.read_bytes
+            if not loader.step(max(left, MIN_READ_BYTES)):
+                break
+        if not writer.count:
+            self._changed_now()
+            raise TruncatedError(f"{self.file.path}, byte {position}: the media that was here is gone", offset=position)
+        writer.finish()
+        self._loader = loader
+        return writer
+
+    def _changed_now(self) -> None:
+        if self.file.changed():
+            self._changed.set()
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve the file until cancelled, or until it is another one."""
+        server = self.services.serve_spans(self.answer)
+        try:
+            if self.adopt():
+                self._reported = self.index.count
+                self.publisher.play_on_demand()
+            else:
+                self.open()
+                await self.build()
+            await self._watch_file()
+        finally:
+            server.close()
+            self.store.clear()
+            self.file.close()
+
+    async def _watch_file(self) -> None:
+        """Return when the file has changed."""
+        while not (text := self.file.changed()):
+            try:
+                async with asyncio.timeout(CHECK_SECONDS):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+        self.services.log.warning("%s; the stream ends, and begins anew when it is asked for", text)
+
+
+def source_path(source: str) -> str:
+    """Return the path of a file's source: without a prefix that names the input, and without a query if there is no such file."""
+    prefix, colon, rest = source.partition(":")
+    path = rest if colon and prefix.upper() in {name.upper() for name in INPUTS} and rest.startswith("/") else source
+    return path.partition("?")[0] if "?" in path and not Path(path).exists() else path
+
+
+async def play_file(services: InputServices, path: str, containers: Sequence[Container]) -> None:
+    """Play a file until cancelled, or until it is another one. Raises MistError.
+
+    containers: those that it may be: the one of its suffix, else the one that its first bytes say.
+    """
+    file = LocalFile(path)
+    container = by_file_name(path)
+    if container not in containers:
+        container = by_first_bytes(file.read(0, SNIFF_BYTES))
+    if container is None or container.make_demuxer is None:
+        file.close()
+        raise UnsupportedError(f"{path} is of no format that mist reads", reason=START_FAILURE)
+    stream = FileStream(services, file, container)
+    try:
+        await stream.run()
+    except RemoteProtocolError as error:
+        if stream.ready:
+            raise
+        raise MistError(str(error), reason=START_FAILURE) from None
+
+
+class FileInput:
+    """The input for files of some formats."""
+
+    def __init__(self, name: str, containers: tuple[Container, ...]) -> None:
+        self.containers = containers
+        suffixes = tuple(suffix for container in containers for suffix in container.suffixes)
+        self.capability = Capability(
+            name=name,
+            friendly=f"{name} file",
+            desc=f"On-demand playback of local files: {', '.join(suffixes)}",
+            source_match=tuple(f"/*{suffix}" for suffix in suffixes),
+        )
+
+    async def run(self, services: InputServices) -> None:
+        """Play the file. Raises MistError."""
+        await play_file(services, source_path(services.source), self.containers)
+
+
+class FolderInput:
+    """The input for the files of a folder: the stream's name says which, behind its first "+"."""
+
+    capability = Capability(
+        name="Folder",
+        friendly="Folder of files",
+        desc="On-demand playback of the files in a folder: the stream NAME+FILE plays the file FILE in it",
+        source_match=("/*/",),
+    )
+
+    async def run(self, services: InputServices) -> None:
+        """Play the file. Raises MistError, NotFound for a name that is no file's in this folder."""
+        name = wildcard_part(services.stream)
+        if not name:
+            raise NotFound(f"{services.source} is a folder: ask for {services.stream}+FILE", reason=START_FAILURE)
+        if "/" in name or name in (".", ".."):
+            raise NotFound(f"{services.source} has no file {name!r}", reason=START_FAILURE)
+        await play_file(services, source_path(services.source) + name, READABLE)
+
+
+def _inputs() -> tuple[FileInput | FolderInput, ...]:
+    """Return an input for each row of INPUTS of which at least one format can be read."""
+    readable = {container.name: container for container in READABLE}
+    rows = ((name, tuple(readable[one] for one in formats if one in readable)) for name, formats in INPUTS.items())
+    return (FolderInput(), *(FileInput(name, containers) for name, containers in rows if containers))
+
+
+INPUT = _inputs()

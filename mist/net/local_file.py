@@ -1,0 +1,46 @@
+"""A local file that is read in pieces, and noticed when it becomes another one."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from mist.errors import NotFound
+from mist.net.source_reader import FileReader
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+class LocalFile(FileReader):
+    """An open regular file. It stays readable when its name goes away."""
+
+    def __init__(self, path: str) -> None:
+        """Open it. Raises NotFound (no such file, no permission, no regular file), with a text for the operator."""
+        self.path = path
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except (OSError, ValueError) as error:
+            text = error.strerror if isinstance(error, OSError) else str(error)
+            raise NotFound(f"{path} cannot be opened: {text}", reason="READ_START_FAILURE") from None
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(fd)
+            raise NotFound(f"{path} is not a file", reason="READ_START_FAILURE")
+        super().__init__(path, fd)
+        self.identity = _identity(status)
+        self.modified_ns = status.st_mtime_ns
+
+    def changed(self) -> str:
+        """Return what has become of the file since it was opened, "" when nothing has."""
+        try:
+            now = _identity(Path(self.path).stat())
+        except OSError as error:
+            return f"{self.path} is gone: {error.strerror}"
+        if now == self.identity:
+            return ""
+        if now[0] != self.identity[0]:
+            return f"{self.path} was replaced by another file"
+        return f"{self.path} has changed: {now[1]} bytes instead of {self.identity[1]}"

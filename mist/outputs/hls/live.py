@@ -1,0 +1,199 @@
+"""HLS from a live stream: playlists and segments of what lies in its buffer; all processes make the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from mist.core.ts_mux import TsMuxer
+from mist.errors import NotFound
+from mist.formats.m3u8 import MediaPlaylist, Segment, write_media
+from mist.formats.tracks import VIDEO, TrackInfo
+from mist.outputs.base import UNPLAYABLE
+from mist.outputs.hls.stream import MARK, HlsStream
+from mist.stream.reader import StreamReader
+from mist.stream.segments import (
+    Fragment,
+    FragmentList,
+    SegmentCache,
+    list_fragments,
+    listed,
+    segment_ranges,
+    target_duration_s,
+)
+from mist.stream.services import OutputServices
+from mist.stream.state import TrackState
+
+START_FRAGMENTS: Final = 2  # a new stream's playlist waits for this many
+RECHECK_S: Final = 0.01  # how often a track that lags is looked at again
+
+
+class LiveRendition:
+    """The playlist and the segments of one choice of tracks."""
+
+    def __init__(self, stream: LiveStream, name: str, indexes: Sequence[int]) -> None:
+        self.stream = stream
+        self.name = name
+        self.indexes = tuple(indexes)
+        self.fragments = FragmentList((), True, False)
+        self._seen: tuple[int, int, int] | None = None
+        self._recheck_at = 0.0
+        self._first_listed = 0
+        self._target_s = 1
+        self._parts: list[str] = []
+
+    def refresh(self) -> None:
+        """Follow the stream; costs a comparison when nothing has changed. Raises NotFound for tracks that are gone."""
+        reader = self.stream.reader
+        now = (reader.key_generation(), reader.track_set_generation(), int(reader.status()))
+        if now == self._seen and (self.fragments.complete or self.stream.time() < self._recheck_at):
+            return
+        main, others = self._tracks()
+        found = list_fragments(reader, main, others, reader.status() in UNPLAYABLE)
+        self.stream.note_init_data([main, *others])
+        whole = tuple(one for one in found.fragments if self.stream.knows_init_data(main.index, one.init_changes))
+        self.fragments = FragmentList(whole, found.complete, found.ended)
+        self._target_s = target_duration_s(reader, main, self.fragments.fragments)
+        self._parts = self._write(self._listed()).split(MARK)
+        self._recheck_at = self.stream.time() + RECHECK_S
+        self._seen = now
+
+    def _tracks(self) -> tuple[TrackState, list[TrackState]]:
+        """Return the track whose fragments are followed, and the others."""
+        states = {state.index: state for state in self.stream.usable()}
+        span_us = max((state.last_us - state.first_us for state in states.values()), default=0)
+        self.stream.buffered_s = span_us // 1_000_000
+        if any(index not in states for index in self.indexes):
+            raise NotFound(f"The stream has no track {self.name}")
+        chosen = [states[index] for index in self.indexes]
+        videos = [state for state in chosen if state.info.type == VIDEO]
+        main = (videos or [state for state in states.values() if state.info.type == VIDEO] or chosen)[0]
+        return main, [state for state in chosen if state.index != main.index]
+
+    def _listed(self) -> Sequence[Fragment]:
+        """Return what the playlist lists; it never goes back to what it has dropped."""
+        fragments = self.fragments.fragments
+        if not self.fragments.ended:
+            fragments = tuple(listed(fragments, self._target_s, self.stream.list_limit))
+        kept = tuple(fragment for fragment in fragments if fragment.number >= self._first_listed)
+        if kept:
+            self._first_listed = kept[0].number
+        return kept
+
+    def _write(self, fragments: Sequence[Fragment]) -> str:
+        """Return the playlist with MARK where the query of a segment goes."""
+        prefix = self.stream.segment_prefix(self.name)
+        before: Fragment | None = None
+        segments = []
+        for fragment in fragments:
+            broken = before is not None and fragment.discontinuities != before.discontinuities
+            uri = f"{prefix}{fragment.from_ms}_{fragment.to_ms}.ts{MARK}"
+            segments.append(Segment(uri, fragment.duration_us, broken))
+            before = fragment
+        return write_media(
+            MediaPlaylist(
+                target_duration_s=self._target_s,
+                segments=tuple(segments),
+                media_sequence=fragments[0].number if fragments else self._first_listed,
+                discontinuity_sequence=fragments[0].discontinuities if fragments else 0,
+                ended=self.fragments.ended,
+            )
+        )
+
+    def playlist(self, query: str) -> bytes:
+        """Return the playlist. query: what follows the name of each segment, "" or from its "?" on."""
+        return query.join(self._parts).encode()
+
+    def playlist_between(self, query: str, start_us: int | None, stop_us: int | None) -> bytes:
+        """Return the playlist of a part of the stream."""
+        fragments = self.fragments.fragments if start_us is not None else self._listed()
+        wanted = [
+            fragment
+            for fragment in fragments
+            if (start_us is None or fragment.to_us > start_us) and (stop_us is None or fragment.from_us < stop_us)
+        ]
+        text = self._write(wanted)
+        known_us = self.fragments.fragments[-1].to_us if self.fragments.fragments else 0
+        if stop_us is not None and known_us >= stop_us and not self.fragments.ended:
+            text += "#EXT-X-ENDLIST\r\n"
+        return text.replace(MARK, query).encode()
+
+    def ready(self) -> bool:
+        """Return whether a player has enough to begin with."""
+        self.refresh()
+        return len(self.fragments.fragments) >= START_FRAGMENTS or self.fragments.ended
+
+    def empty(self) -> bool:
+        """Return whether there is nothing to list, and more may come."""
+        return not self.fragments.fragments and not self.fragments.ended
+
+    def segment(self, from_ms: int, to_ms: int) -> bytes:
+        """Return a segment. Raises NotFound for one that is not in the buffer."""
+        key = (self.stream.serial, self.indexes, from_ms, to_ms)
+        cached = self.stream.cache.get(key)
+        if cached is not None:
+            return cached
+        self.refresh()
+        fragment = self.fragments.find(from_ms, to_ms)
+        if fragment is None:
+            raise NotFound("Fragment out of range")
+        return self.stream.cache.get_or_make(key, lambda: self._mux(fragment))
+
+    def _mux(self, fragment: Fragment) -> bytes:
+        """Make a segment: tables first, and padded so that the next one continues its continuity counters."""
+        reader = self.stream.reader
+        states = {state.index: state for state in reader.tracks()}
+        if any(index not in states for index in self.indexes):
+            raise NotFound("Fragment out of range")
+        infos = [self.stream.info_at(states[index], fragment.from_us) for index in self.indexes]
+        muxer = TsMuxer(infos, reader.name, fragment.number, repeat_tables=False)
+        ranges = segment_ranges(reader, fragment, self.indexes)
+        reader.mux_range(muxer, ranges)
+        muxer.pad_counters()
+        segment = muxer.take_output()
+        now = {state.index: state for state in reader.tracks()}
+        if not segment or any(index not in now or _trimmed(now[index], fragment) for index in self.indexes):
+            raise NotFound("Fragment out of range")
+        return segment
+
+
+def _trimmed(track: TrackState, fragment: Fragment) -> bool:
+    """Return whether packets of a fragment have left a track's buffer."""
+    return track.first_sequence > 0 and track.first_us > fragment.from_us
+
+
+class LiveStream(HlsStream):
+    """A live stream that a worker holds open for HLS."""
+
+    def __init__(
+        self, services: OutputServices, reader: StreamReader, url_name: str, cache: SegmentCache, serial: int
+    ) -> None:
+        """Take a reader; `close` gives it back."""
+        super().__init__(services, reader, url_name, cache, serial)
+        self._infos: dict[int, dict[int, TrackInfo]] = {}
+
+    def make_rendition(self, name: str, indexes: Sequence[int]) -> LiveRendition:
+        """Return the rendition of some tracks."""
+        return LiveRendition(self, name, indexes)
+
+    def note_init_data(self, states: Sequence[TrackState]) -> None:
+        """Remember the tracks' properties for the fragments that go with them; shared memory has the newest only."""
+        for state in states:
+            keys = self.reader.keys(state.index)
+            if keys:
+                known = self._infos.setdefault(state.index, {})
+                known.setdefault(keys[-1].init_changes, state.info)
+                for old in [number for number in known if number < keys[0].init_changes]:
+                    del known[old]
+
+    def knows_init_data(self, index: int, init_changes: int) -> bool:
+        """Return whether a fragment of a track can be muxed: not if its init data were replaced before we looked."""
+        return init_changes in self._infos.get(index, ())
+
+    def info_at(self, state: TrackState, time_us: int) -> TrackInfo:
+        """Return the properties that a track had at a decode time."""
+        change = next(
+            (key.init_changes for key in reversed(self.reader.keys(state.index)) if key.dts_us <= time_us), None
+        )
+        known = self._infos.get(state.index, {})
+        return known.get(change, state.info) if change is not None else state.info

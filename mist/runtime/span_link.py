@@ -1,0 +1,147 @@
+"""How workers ask the input of an on-demand stream for spans: messages over a Unix socket, spans as descriptors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mist.errors import MistError, TransportError
+from mist.runtime.channel import Channel, Message, close_all
+from mist.runtime.instance import Instance
+from mist.runtime.spawner_link import ERRORS
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 128
+REQUEST_SECONDS = 30.0
+
+# Answers for a span's number: a descriptor that stays the answerer's, and what goes with it. Raises MistError.
+Answer = Callable[[int], tuple[int, Mapping[str, Any]]]
+
+
+def socket_path(instance: Instance, pid: int) -> str:
+    """Return where an input process serves spans."""
+    return str(instance.spans / str(pid))
+
+
+class SpanServer:
+    """The input's end: takes connections of workers and answers them, one request after the other."""
+
+    def __init__(self, instance: Instance, loop: asyncio.AbstractEventLoop, answer: Answer) -> None:
+        """Listen. Raises OSError."""
+        self._loop = loop
+        self._answer = answer
+        self._path = socket_path(instance, os.getpid())
+        self._channels: set[Channel] = set()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+        self._socket.bind(self._path)
+        self._socket.listen(BACKLOG)
+        loop.add_reader(self._socket.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._socket.accept()
+        except OSError:
+            return
+        channel = Channel(sock)
+        self._channels.add(channel)
+        channel.attach(
+            self._loop,
+            lambda message, fds: self._asked(channel, message, fds),
+            lambda: self._channels.discard(channel),
+        )
+
+    def _asked(self, channel: Channel, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        number = message.get("id")
+        try:
+            fd, note = self._answer(int(message["span"]))
+        except MistError as error:
+            log.warning("Span %s: %s", message.get("span"), error)
+            channel.send({"id": number, "error": type(error).__name__, "text": str(error)})
+            return
+        copy = os.dup(fd)
+        channel.send({"id": number, **note}, (copy,), close=(copy,))
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+        for channel in self._channels:
+            channel.close()
+        self._channels.clear()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+
+
+class SpanClient:
+    """A worker's end, for one stream: connects when it is first asked, and again to another input."""
+
+    def __init__(self, instance: Instance, loop: asyncio.AbstractEventLoop, input_pid: Callable[[], int]) -> None:
+        self._instance = instance
+        self._loop = loop
+        self._input_pid = input_pid
+        self._channel: Channel | None = None
+        self._last_id = 0
+        self._pending: dict[int, asyncio.Future[tuple[int, Message]]] = {}
+
+    async def fetch(self, number: int) -> tuple[int, Mapping[str, Any]]:
+        """Return the descriptor of a span, which the caller owns, and what came with it.
+
+        Raises TransportError when the input is gone, or what it answered.
+        """
+        channel = self._connect()
+        self._last_id += 1
+        request = self._last_id
+        future: asyncio.Future[tuple[int, Message]] = self._loop.create_future()
+        self._pending[request] = future
+        try:
+            channel.send({"id": request, "span": number})
+            async with asyncio.timeout(REQUEST_SECONDS):
+                return await future
+        except TimeoutError:
+            raise MistError(f"The input did not load a span in {REQUEST_SECONDS:.0f} s") from None
+        finally:
+            self._pending.pop(request, None)
+
+    def _connect(self) -> Channel:
+        if self._channel is None or self._channel.closed:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            try:
+                sock.connect(socket_path(self._instance, self._input_pid()))
+            except OSError as error:
+                sock.close()
+                raise TransportError(f"the stream's input is not there: {error.strerror}") from None
+            self._channel = Channel(sock)
+            self._channel.attach(self._loop, self._answered, self._lost)
+        return self._channel
+
+    def _answered(self, message: Message, fds: list[int]) -> None:
+        future = self._pending.pop(message.pop("id", -1), None)
+        if future is None or future.done():
+            close_all(fds)
+        elif "error" in message:
+            close_all(fds)
+            future.set_exception(ERRORS.get(message["error"], MistError)(message.get("text", "")))
+        elif len(fds) != 1:
+            close_all(fds)
+            future.set_exception(TransportError("a span came without its memory"))
+        else:
+            future.set_result((fds[0], message))
+
+    def _lost(self) -> None:
+        for future in self._pending.values():
+            if not future.done():
+                future.set_exception(TransportError("the stream's input has gone"))
+        self._pending.clear()
+
+    def close(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+        self._lost()

@@ -1,0 +1,217 @@
+"""The reading side of an on-demand stream: its index in shared memory, and spans that its input loads when asked."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import weakref
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+from mist.core.span import Span, open_span
+from mist.core.span_index import INDEX_SUFFIX, SpanIndex, open_index
+from mist.errors import NotFound, NotReady, TransportError
+from mist.formats.tracks import VIDEO, TrackInfo
+from mist.stream.publisher import stream_prefix
+from mist.stream.reader import StreamReader
+from mist.stream.state import StreamStatus, TrackState
+
+KEPT_SPANS: Final = 4  # that nobody uses any more, for the next who wants them
+INPUT_WAIT_S: Final = 20.0  # for a new input, after one was killed, or for the first one's index to grow
+ENDED: Final = frozenset({StreamStatus.OFF, StreamStatus.SHUTDOWN, StreamStatus.INVALID})
+
+# fetch(number): asks the stream's input; returns a descriptor, which the caller owns, and what came with it.
+Fetch = Callable[[int], Awaitable[tuple[int, Mapping[str, Any]]]]
+# wait(condition, seconds): returns when the condition is true, which is looked at whenever the stream has something new.
+Wait = Callable[[Callable[[], bool], float], Awaitable[bool]]
+
+
+class SpanPlace(NamedTuple):
+    """One record of the index. from_us, to_us: decode times. version: how often init data changed before."""
+
+    from_us: int
+    to_us: int
+    position: int
+    bytes: int
+    packets: int
+    key: bool
+    version: int
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class LoadedSpan:
+    """A span in memory. infos: all tracks of the stream as they are in this span."""
+
+    number: int
+    place: SpanPlace
+    span: Span
+    infos: tuple[TrackInfo, ...]
+
+
+def pack_tracks(tracks: list[TrackInfo]) -> str:
+    """Return tracks as text, for a message between processes."""
+    fields = ({**asdict(info), "init_data": base64.b64encode(info.init_data).decode()} for info in tracks)
+    return json.dumps(list(fields), separators=(",", ":"))
+
+
+@lru_cache(64)
+def unpack_tracks(text: str) -> tuple[TrackInfo, ...]:
+    """Return the tracks of `pack_tracks`."""
+    return tuple(
+        TrackInfo(**{**fields, "init_data": base64.b64decode(fields["init_data"])}) for fields in json.loads(text)
+    )
+
+
+def main_track(infos: list[TrackInfo]) -> int:
+    """Return the track whose keyframes begin the spans: the first video track, else the first audio track, else the first."""
+    types = [info.type for info in infos]
+    return next((types.index(kind) for kind in (VIDEO, "audio") if kind in types), 0)
+
+
+def index_name(instance: str, stream: str) -> str:
+    """Return the name of a stream's index in shared memory."""
+    return stream_prefix(instance, stream) + INDEX_SUFFIX
+
+
+class OnDemandReader:
+    """Plays an on-demand stream; shared by all connections of a worker that play it."""
+
+    def __init__(self, reader: StreamReader, fetch: Fetch, wait: Wait) -> None:
+        """Open the index. Raises NotFound."""
+        self.reader = reader
+        self._fetch = fetch
+        self._wait = wait
+        self._index = open_index(index_name(reader.instance, reader.name))
+        self._loading: dict[int, asyncio.Future[LoadedSpan]] = {}
+        self._used: weakref.WeakValueDictionary[int, LoadedSpan] = weakref.WeakValueDictionary()
+        self._kept: OrderedDict[int, LoadedSpan] = OrderedDict()
+
+    @property
+    def name(self) -> str:
+        return self.reader.name
+
+    def tracks(self) -> list[TrackState]:
+        """Return a fresh snapshot of the tracks."""
+        return self.reader.tracks()
+
+    @property
+    def index(self) -> SpanIndex:
+        """The index; made anew, it may be shorter for a moment than it was."""
+        if self._index.stale:
+            with contextlib.suppress(NotFound):  # between two: the old one will do
+                self._index = open_index(index_name(self.reader.instance, self.reader.name))
+        return self._index
+
+    @property
+    def main(self) -> int:
+        """The track whose keyframes begin the spans."""
+        return self.index.main
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole file is in the index."""
+        return self.index.complete
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def place(self, number: int) -> SpanPlace:
+        """Return where a span begins and ends. Raises IndexError."""
+        return SpanPlace(*self.index[number])
+
+    def find(self, dts_us: int) -> int:
+        """Return the number of the span to begin with for playing from a decode time."""
+        return self.index.find(dts_us)
+
+    async def reaches(self, number: int) -> bool:
+        """Wait until a span is in the index, and tell whether there is one of that number.
+
+        Raises NotReady when the stream ends or the index stops growing.
+        """
+
+        def known() -> bool:
+            index = self.index
+            return len(index) > number or index.complete or self.reader.status() in ENDED
+
+        if not known() and not await self._wait(known, INPUT_WAIT_S):
+            raise NotReady(f"The stream {self.name} is not read any further")
+        if len(self.index) <= number and self.reader.status() in ENDED:
+            raise NotReady(f"The stream {self.name} has ended")
+        return len(self.index) > number
+
+    async def reaches_time(self, dts_us: int) -> None:
+        """Wait until the index has got to a decode time, or is complete. Raises NotReady."""
+        while (index := self.index).end_us <= dts_us and not index.complete:
+            if not await self.reaches(len(index)):
+                return
+
+    async def span(self, number: int) -> LoadedSpan:
+        """Return a span, loaded by the stream's input if nobody here has it. A killed input's successor is waited for.
+
+        Raises NotFound, NotReady, and what went wrong with the file.
+        """
+        found = self._used.get(number)
+        if found is None:
+            return await asyncio.shield(self._loading.get(number) or self._begin_loading(number))
+        self._keep(found)
+        return found
+
+    def prepare(self, number: int) -> None:
+        """Begin to load a span that is wanted soon, if the index has it."""
+        if number < len(self.index) and number not in self._used and number not in self._loading:
+            self._begin_loading(number)
+
+    def _begin_loading(self, number: int) -> asyncio.Future[LoadedSpan]:
+        loading = self._loading[number] = asyncio.ensure_future(self._load(number))
+
+        def loaded(task: asyncio.Future[LoadedSpan]) -> None:
+            del self._loading[number]
+            if not task.cancelled() and task.exception() is None:
+                self._keep(task.result())
+
+        loading.add_done_callback(loaded)
+        return loading
+
+    def _keep(self, loaded: LoadedSpan) -> None:
+        """Keep a span for the next who wants it, even if nobody uses it now."""
+        self._kept[loaded.number] = loaded
+        self._kept.move_to_end(loaded.number)
+        if len(self._kept) > KEPT_SPANS:
+            self._kept.popitem(last=False)
+
+    async def _load(self, number: int) -> LoadedSpan:
+        while True:
+            if not await self.reaches(number):  # a killed input's successor may have to read the file again
+                raise NotFound(f"The stream {self.name} has no span {number}")
+            feeder = self.reader.table.pids[1]
+            try:
+                fd, note = await self._fetch(number)
+                break
+            except TransportError:
+                if not await self._wait(lambda gone=feeder: self._has_input(gone), INPUT_WAIT_S):  # type: ignore[misc]
+                    raise NotReady(f"The input of the stream {self.name} is gone") from None
+                if self.reader.status() in ENDED:
+                    raise NotReady(f"The stream {self.name} has ended") from None
+        try:
+            span = open_span(fd)
+        finally:
+            os.close(fd)
+        loaded = LoadedSpan(number, self.place(number), span, unpack_tracks(note["tracks"]))
+        self._used[number] = loaded
+        return loaded
+
+    def _has_input(self, gone: int) -> bool:
+        """Tell whether another input than the one that is gone serves the stream, or it has ended."""
+        status = self.reader.status()
+        return status in ENDED or (status == StreamStatus.READY and self.reader.table.pids[1] not in (0, gone))
+
+
+def places(indexes: list[int], count: int) -> list[int]:
+    """Return what `Span.mux` wants to know: for each track of the stream its place among the chosen ones, or -1."""
+    return [indexes.index(number) if number in indexes else -1 for number in range(count)]

@@ -1,0 +1,265 @@
+"""The reading side of an on-demand stream: spans are shared, waited for, and asked for again from another input."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mist.core.packet import Packet
+from mist.core.span import SpanWriter
+from mist.core.span_index import SpanIndex, SpanIndexer, create_index
+from mist.errors import NotReady, RemoteProtocolError, TransportError
+from mist.formats.flv import FlvDemuxer
+from mist.formats.tracks import META, TrackInfo
+from mist.stream.on_demand import OnDemandReader, index_name, main_track, pack_tracks, places, unpack_tracks
+from mist.stream.publisher import StreamPublisher
+from mist.stream.reader import StreamReader
+from mist.stream.state import StreamStatus
+from tests.support.flv_files import AUDIO_TRACK, VIDEO_TRACK, audio, flv_file, interleaved, video
+from tests.support.shared_memory import make_publisher, shared_instance
+
+TRACKS = [VIDEO_TRACK, AUDIO_TRACK]
+
+
+class Film:
+    """A stream whose input is this object. The index has a span of two seconds for each time that `grow` is called."""
+
+    def __init__(self, instance: str, folder: Path) -> None:
+        self.instance = instance
+        self.publisher: StreamPublisher = make_publisher(instance, folder, name="film")
+        for info in TRACKS:
+            self.publisher.add_track(info)
+        self.fetched: list[int] = []
+        self.failures: list[Exception] = []
+        self.hold: asyncio.Event | None = None
+        self.frames = 0
+        self.new_index()
+        self.publisher.play_on_demand()
+        self.reader = StreamReader(instance, "film")
+        self.conditions: list[Callable[[], bool]] = []
+
+    def new_index(self) -> None:
+        demuxer = FlvDemuxer()
+        demuxer.feed(flv_file(interleaved(1)))
+        self.index: SpanIndex = create_index(index_name(self.instance, "film"), (1, 2, 3), 0)
+        self.indexer = SpanIndexer(self.index, demuxer, 1_900_000)
+        self.frames = 0
+
+    def grow(self, spans: int) -> None:
+        for number in range(self.frames, self.frames + spans * 50 + (not self.frames)):
+            self.indexer.write(video(number))
+            self.indexer.write(audio(number * 2))
+            self.frames = number + 1
+
+    async def fetch(self, number: int) -> tuple[int, Mapping[str, Any]]:
+        self.fetched.append(number)
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.failures:
+            raise self.failures.pop(0)
+        from_us, to_us, _, size, packets, _, _ = self.index[number]
+        writer = SpanWriter(from_us, to_us, packets, size, 2)
+        for frame in range(number * 50, number * 50 + 50):
+            writer.write(video(frame))
+            writer.write(audio(frame * 2))
+        writer.finish()
+        return os.dup(writer.fileno()), {"tracks": pack_tracks(TRACKS)}
+
+    async def wait(self, condition: Callable[[], bool], seconds: float) -> bool:
+        for _ in range(50):
+            if condition():
+                return True
+            await asyncio.sleep(0)
+        return condition()
+
+    def media(self) -> OnDemandReader:
+        return OnDemandReader(self.reader, self.fetch, self.wait)
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Iterator[Film]:
+    with shared_instance() as instance:
+        yield Film(instance, tmp_path)
+
+
+def run(work: Awaitable[Any]) -> Any:
+    async def main() -> Any:
+        return await asyncio.wait_for(work, 10)
+
+    return asyncio.run(main())
+
+
+def test_an_on_demand_stream_is_not_live(film: Film) -> None:
+    assert not film.reader.live and film.reader.status() == StreamStatus.READY
+    film.publisher.describe_track(0, 250, 0, 9_960_000, 5125, 6000, 25_000, True)
+    state = film.reader.track(0)
+    assert (state.first_us, state.last_us, state.bytes_per_second, state.has_bframes) == (0, 9_960_000, 5125, True)
+    assert state.measured_frame_rate_mhz == 25_000 and state.next_sequence == 250
+
+
+def test_a_span_has_packets_and_tracks(film: Film) -> None:
+    film.grow(3)
+
+    async def work() -> None:
+        loaded = await film.media().span(1)
+        assert loaded.place.from_us == 2_000_000 and loaded.infos == tuple(TRACKS)
+        packets: list[Packet] = loaded.span.packet_list()
+        assert packets[0] == video(50) and len(packets) == 100
+
+    run(work())
+
+
+def test_viewers_share_a_span(film: Film) -> None:
+    film.grow(2)
+
+    async def work() -> None:
+        media = film.media()
+        film.hold = asyncio.Event()
+        waiting = [asyncio.ensure_future(media.span(0)) for _ in range(5)]
+        await asyncio.sleep(0)
+        film.hold.set()
+        loaded = await asyncio.gather(*waiting)
+        assert all(one is loaded[0] for one in loaded) and film.fetched == [0]
+        assert await media.span(0) is loaded[0] and film.fetched == [0]
+
+    run(work())
+
+
+def test_a_viewer_that_leaves_takes_no_span_from_the_others(film: Film) -> None:
+    film.grow(2)
+
+    async def work() -> None:
+        media = film.media()
+        film.hold = asyncio.Event()
+        one, other = asyncio.ensure_future(media.span(0)), asyncio.ensure_future(media.span(0))
+        await asyncio.sleep(0)
+        one.cancel()
+        film.hold.set()
+        assert (await other).number == 0
+
+    run(work())
+
+
+def test_spans_that_nobody_uses_are_let_go(film: Film) -> None:
+    film.grow(12)
+
+    async def work() -> None:
+        media = film.media()
+        for number in range(10):
+            await media.span(number)
+        await media.span(9)
+        await media.span(0)
+        assert film.fetched == [*range(10), 0]
+
+    run(work())
+
+
+def test_what_is_not_in_the_index_yet_is_waited_for(film: Film) -> None:
+    film.grow(1)
+
+    async def work() -> None:
+        media = film.media()
+        waiting = asyncio.ensure_future(media.reaches(3))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        film.grow(4)
+        assert await waiting
+        film.indexer.finish()
+        assert not await media.reaches(100)
+        await media.reaches_time(99_000_000)
+
+    run(work())
+
+
+def test_an_index_that_stops_growing_is_an_error(film: Film) -> None:
+    with pytest.raises(NotReady, match="not read any further"):
+        run(film.media().reaches(0))
+
+
+def test_a_stream_that_ends_is_an_error(film: Film) -> None:
+    film.grow(1)
+    film.publisher.set_status(StreamStatus.SHUTDOWN)
+    with pytest.raises(NotReady, match="has ended"):
+        run(film.media().reaches(7))
+
+
+def test_a_killed_input_is_followed_by_another(film: Film) -> None:
+    film.grow(2)
+    film.failures = [TransportError("gone")]
+
+    async def work() -> None:
+        media = film.media()
+        waiting = asyncio.ensure_future(media.span(0))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        film.publisher.table.set_pids(input=1)
+        assert (await waiting).number == 0
+        assert film.fetched == [0, 0]
+
+    run(work())
+
+
+def test_a_killed_input_without_successor_is_an_error(film: Film) -> None:
+    film.grow(2)
+    film.failures = [TransportError("gone")]
+    with pytest.raises(NotReady, match="input"):
+        run(film.media().span(0))
+
+
+def test_a_damaged_span_is_an_error_of_its_viewers_only(film: Film) -> None:
+    film.grow(2)
+    film.failures = [RemoteProtocolError("/film, byte 7: damaged", offset=7)]
+
+    async def work() -> None:
+        media = film.media()
+        with pytest.raises(RemoteProtocolError, match="byte 7"):
+            await media.span(0)
+        assert (await media.span(0)).number == 0
+
+    run(work())
+
+
+def test_an_index_made_anew_is_followed(film: Film) -> None:
+    film.grow(3)
+    media = film.media()
+    assert len(media) == 3
+    old = film.index
+    film.new_index()
+    old.retire()
+    assert len(media) == 0
+    film.grow(1)
+    assert len(media) == 1 and media.place(0).to_us == 2_000_000
+
+
+def test_prepare_loads_what_is_there(film: Film) -> None:
+    film.grow(2)
+
+    async def work() -> None:
+        media = film.media()
+        media.prepare(1)
+        media.prepare(1)
+        media.prepare(55)
+        assert (await media.span(1)).number == 1
+        assert film.fetched == [1]
+
+    run(work())
+
+
+def test_tracks_as_text() -> None:
+    tracks = [VIDEO_TRACK, AUDIO_TRACK.changed(language="deu")]
+    assert unpack_tracks(pack_tracks(tracks)) == tuple(tracks)
+
+
+def test_places_and_main_track() -> None:
+    assert places([2, 0], 4) == [1, -1, 0, -1]
+    text = TrackInfo(META, "subtitle")
+    assert [main_track(tracks) for tracks in ([text, AUDIO_TRACK, VIDEO_TRACK], [text, AUDIO_TRACK], [text])] == [
+        2,
+        1,
+        0,
+    ]
