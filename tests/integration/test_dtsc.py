@@ -204,6 +204,38 @@ def test_a_pull_in_sync(make_server: MakeServer, origin: DtscServer, send_to: Se
         assert_rising(heard)
 
 
+# -- files
+
+
+@pytest.mark.tools("ffmpeg")
+def test_a_file_of_another_server(make_server: MakeServer, tmp_path: Path) -> None:
+    """A file is sent at its own speed, in the order of its times, and ends; an edge plays it and ends with it."""
+    sample = Sample("bframes", BFRAMES, seconds=12)
+    origin = DtscServer(make_server, {"live": {"source": str(sample.flv()), "inputtimeout": 4}})
+    edge = edge_of(make_server, origin)
+    source = read_media(sample.flv())
+    with DtscPeer(origin.port, timeout_s=30) as peer:
+        began = time.monotonic()
+        peer.play("live")
+        assert peer.until("DTCM", "sync")
+        head = peer.until("DTSC")
+        assert head.members["vod"] == 1 and "live" not in head.members
+        peer.send(command("ping") + command("check_key_duration", id=1, duration=1))
+        heard = list(peer.packets())
+        assert time.monotonic() - began > 2, "faster than the clock"
+    found = [one for one in heard if one.kind == "DTP2"]
+    assert [one.time_ms for one in found] == sorted(one.time_ms for one in found)
+    assert len([one for one in found if one.track == 1]) == len(source.of("video"))
+    assert len([one for one in found if one.track == 2]) == len(source.of("audio"))
+    said = [one.members["cmd"] for one in heard if one.kind == "DTCM"]
+    assert said.count(b"ok") == 2 and said[-1] == b"error"
+    with DtscPeer(origin.port) as peer:
+        peer.play("live", start=5000, stop=7000, rate=0, video="none")
+        times = [one.time_ms for one in peer.packets() if one.kind == "DTP2"]
+        assert 4_000 <= min(times) <= 5_000 and 6_900 < max(times) < 7_000
+    compare(source, play(edge.mist, "flv", "live", tmp_path / "out.flv"), tolerance_us=1_000)
+
+
 # -- restarts
 
 

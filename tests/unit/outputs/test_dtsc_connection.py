@@ -13,8 +13,7 @@ import pytest
 from mist.errors import Busy
 from mist.formats import dtsc_session
 from mist.formats.dtsc_session import ReceivingSession
-from mist.outputs import dtsc
-from mist.outputs.dtsc import OUTPUT, DtscConnection
+from mist.outputs.dtsc import OUTPUT, connection
 from tests.support.dtsc_peer import command, media, read_value
 from tests.support.rtmp_fakes import FakeOutputServices
 
@@ -76,14 +75,14 @@ def run(work: Work, given: Given | None = None, **options: Any) -> FakeOutputSer
         theirs, _ = listener.accept()
         listener.close()
         services = FakeOutputServices(loop, {"streams": STREAMS, "streamkeys": {"k3y": "live"}}, given.take)
-        connection: DtscConnection = OUTPUT.connection(services, options, theirs, "127.0.0.1")  # type: ignore[arg-type]
+        served = OUTPUT.connection(services, options, theirs, "127.0.0.1")  # type: ignore[arg-type]
         try:
             client = Client(ours)
             assert (await client.command())["cmd"] == b"hi"
             await work(client)
         finally:
             ours.close()
-            connection.close()
+            served.close()
             for sock in given.sockets:
                 sock.close()
         assert [record.closed for record in services.records] == [1]
@@ -122,7 +121,7 @@ def test_a_pusher_is_handed_over_with_what_it_sent() -> None:
 def test_refused_pushers_hear_why(
     monkeypatch: pytest.MonkeyPatch, stream: str, password: str, error: Exception | None, text: bytes
 ) -> None:
-    monkeypatch.setattr(dtsc, "REFUSED_SECONDS", 0.0)
+    monkeypatch.setattr(connection, "REFUSED_SECONDS", 0.0)
 
     async def work(client: Client) -> None:
         await client.send(command("push", stream=stream, password=password))
@@ -148,7 +147,7 @@ def test_passwords_and_stream_keys(stream: str, password: str, expected: str) ->
 
 
 def test_a_stream_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dtsc, "REFUSED_SECONDS", 0.0)
+    monkeypatch.setattr(connection, "REFUSED_SECONDS", 0.0)
 
     async def work(client: Client) -> None:
         await client.send(command("play", stream="nosuch"))
