@@ -73,8 +73,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--viewers", type=int, default=100)
     parser.add_argument("--seconds", type=int, default=15)
+    parser.add_argument("--processes", type=int, help="workers of each listener")
     options = parser.parse_args()
-    with server() as running:
+    protocol = {} if options.processes is None else {"processes": options.processes}
+    with server(**protocol) as running:
         sock, session = publishing_session(running.rtmp, "live")
         source = endless(str(live_file()))
         began = time.monotonic()

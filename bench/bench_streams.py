@@ -17,6 +17,7 @@ AUDIO = 8
 SEQUENCE_HEADER = bytes([0xAF, 0, 0x12, 0x10])
 PACKET_BYTES = 123  # with 10 a second: 10 kbit/s
 INTERVAL_S = 0.1
+STARTS_BETWEEN = 20  # streams that start before those that run get their next packets
 
 
 class Publishers:
@@ -28,23 +29,35 @@ class Publishers:
         self.sessions: list[tuple[object, object]] = []
         self.began = time.monotonic()
 
-    def grow(self, count: int) -> None:
-        for number in range(len(self.sessions), count):
+    def grow(self, count: int) -> float:
+        """Start streams until there are `count`, while those that run go on; returns milliseconds a start."""
+        first = len(self.sessions)
+        starting = 0.0
+        for number in range(first, count):
+            began = time.monotonic()
             sock, session = publishing_session(self.running.rtmp, f"s{number}")
             session.send_media(AUDIO, 0, SEQUENCE_HEADER)
             sock.sendall(session.take_output())
             self.sessions.append((sock, session))
+            starting += time.monotonic() - began
+            if number % STARTS_BETWEEN == 0:
+                self.send()
+        return starting / (count - first) * 1000
 
     def run(self, seconds: float) -> None:
         """Send to all, ten times a second."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             tick = time.monotonic()
-            time_ms = int((tick - self.began) * 1000)
-            for sock, session in self.sessions:
-                session.send_media(AUDIO, time_ms, b"\xaf\x01" + bytes(PACKET_BYTES))  # type: ignore[attr-defined]
-                sock.sendall(session.take_output())  # type: ignore[attr-defined]
+            self.send()
             time.sleep(max(0.0, INTERVAL_S - (time.monotonic() - tick)))
+
+    def send(self) -> None:
+        """Send one packet to each stream."""
+        time_ms = int((time.monotonic() - self.began) * 1000)
+        for sock, session in self.sessions:
+            session.send_media(AUDIO, time_ms, b"\xaf\x01" + bytes(PACKET_BYTES))  # type: ignore[attr-defined]
+            sock.sendall(session.take_output())  # type: ignore[attr-defined]
 
 
 def descriptors(running: Server) -> int:
@@ -63,13 +76,14 @@ def main() -> None:
         base_kb, base_fds = running.pss_kb(), descriptors(running)
         publishers = Publishers(running)
         for count in options.counts:
-            publishers.grow(count)
+            start_ms = publishers.grow(count)
             publishers.run(2)
             before, began = running.cpu_s(), time.monotonic()
             publishers.run(options.seconds)
             rows.append(
                 {
                     "streams": count,
+                    "start_ms": round(start_ms, 1),
                     "cpu_us_a_second_each": round(
                         spent(before, running.cpu_s()) / (time.monotonic() - began) / count * 1e6
                     ),

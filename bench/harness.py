@@ -164,12 +164,14 @@ def wait_for(condition: Any, seconds: float = 20) -> None:
 def publisher(running: Server, stream: str = "live") -> Iterator[subprocess.Popen[bytes]]:
     """Publish the live file over and over, in real time, until the block ends."""
     process = subprocess.Popen(
-        [sys.executable, str(HERE / "publisher.py"), str(running.rtmp), stream, str(live_file())]
+        [sys.executable, str(HERE / "publisher.py"), str(running.rtmp), stream, str(live_file())],
+        stdout=subprocess.PIPE,
     )
     try:
-        time.sleep(3.5)  # a GOP and a half, so that joining viewers find a keyframe
-        if process.poll() is not None:
+        assert process.stdout is not None
+        if not process.stdout.readline():
             raise RuntimeError("the publisher ended: " + running.log())
+        time.sleep(3.5)  # a GOP and a half, so that joining viewers find a keyframe
         yield process
     finally:
         process.terminate()

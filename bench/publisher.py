@@ -1,4 +1,4 @@
-"""Publishes an FLV file over RTMP, over and over, in real time: publisher.py PORT STREAM FILE."""
+"""Publishes an FLV file over RTMP, over and over, in real time: publisher.py PORT STREAM FILE. Prints a line when it begins."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ def main() -> None:
     port, stream, path = int(sys.argv[1]), sys.argv[2], sys.argv[3]
     sock, session = publishing_session(port, stream)
     sock.setblocking(True)
+    print("publishing", flush=True)
     began = time.monotonic()
     for kind, time_ms, body in endless(path):
         early = began + time_ms / 1000 - time.monotonic()

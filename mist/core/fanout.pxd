@@ -63,6 +63,7 @@ cdef class Group:
     cdef uint64_t newest_start   # entry number, valid if has_start
     cdef bint has_start
     cdef list subscriptions
+    cdef Py_ssize_t first        # place of the viewer that is served first next time
     cdef bint ended
     cdef str end_reason
     # A group of its own, for a viewer with a position or pace of its own:

@@ -646,6 +646,7 @@ cdef class Group:
         cdef uint64_t needed = self.arena.end
         cdef int64_t newest_us = 0
         cdef uint64_t newest = 0
+        cdef Py_ssize_t number, count = len(self.subscriptions)
         if self.has_start and not self.private:
             newest = self.entries[self.newest_start % self.entry_capacity].position
             if self.arena.end - newest <= MAX_RETAINED_BYTES:
@@ -654,7 +655,10 @@ cdef class Group:
                 self.has_start = False
         if self.entry_head:
             newest_us = self.entries[(self.entry_head - 1) % self.entry_capacity].dts_us
-        for viewer in self.subscriptions:
+        # Each viewer is first in its turn: always going from the oldest to the newest would let the last one wait for all others' sends.
+        self.first = self.first + 1 if self.first + 1 < count else 0
+        for number in range(self.first, self.first + count):
+            viewer = <Subscription> self.subscriptions[number if number < count else number - count]
             if not viewer.blocked:
                 viewer.flush()
             elif (

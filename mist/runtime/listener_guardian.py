@@ -21,7 +21,7 @@ from mist.runtime.process import own
 
 log = logging.getLogger(__name__)
 
-WORKERS_PER_CORE = 4
+MIN_WORKERS = 2  # so that one which crashes or hangs does not have all viewers
 ACCEPTS_PER_WAKE = 64
 SPARE_DELAY_SECONDS = 0.05
 IDLE_WORKER_SECONDS = 60.0
@@ -41,7 +41,7 @@ def plain_address(address: str) -> str:
 def worker_limit(options: Mapping[str, Any]) -> int:
     """Return how many workers a listener may have; 0 is no bound."""
     wanted = options.get("processes")
-    return WORKERS_PER_CORE * (os.cpu_count() or 1) if wanted is None else int(wanted)
+    return max(MIN_WORKERS, len(os.sched_getaffinity(0))) if wanted is None else int(wanted)
 
 
 @dataclass(eq=False)

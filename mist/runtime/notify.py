@@ -7,13 +7,16 @@ import socket
 
 
 def notify(text: str) -> bool:
-    """Send a state such as "READY=1" to the service manager; False when there is none or it does not listen."""
+    """Send a state such as "READY=1" to the service manager; False when there is none or it does not listen.
+
+    Never blocks: a manager that does not read must not hold up the server.
+    """
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return False
     if address.startswith("@"):
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as sock:
         try:
             sock.sendto(text.encode(), address)
         except OSError:

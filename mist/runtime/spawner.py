@@ -14,6 +14,7 @@ from typing import Any
 
 import setproctitle
 
+from mist.core.immortal import make_immortal
 from mist.errors import AccessDenied, MistError, NotFound, TransportError
 from mist.runtime import log as runtime_log
 from mist.runtime.backoff import Backoff
@@ -119,6 +120,7 @@ class Spawner:
         create_account(self.instance.name, memory_bound(snapshot))
         self.server.program.preload()
         gc.collect()
+        make_immortal()
         gc.freeze()
 
     def _go(self) -> None:

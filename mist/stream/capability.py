@@ -92,7 +92,7 @@ def listener_options(port: int) -> dict[str, Any]:
             "name": "Worker processes",
             "help": "Connections spread over this many processes; 0 for a process of its own for every connection",
             "type": "uint",
-            "default": "4 for each core",
+            "default": "one for each core, at least 2",
         },
         "merge_ms": {
             "name": "Merge writes",

@@ -160,6 +160,7 @@ class MistServer:
         how = "did not get ready in time" if status is None else f"ended with status {status}"
         self._kill_session()
         self._reader_done()
+        self._remove_shared_memory()
         raise ServerFailed(f"mist {how}:\n" + "\n".join(self.log[-60:]))
 
     def _read_log(self, process: subprocess.Popen[bytes]) -> None:
@@ -229,9 +230,12 @@ class MistServer:
             time.sleep(0.02)
         self._process.wait(10)
 
-    def _remove(self) -> None:
+    def _remove_shared_memory(self) -> None:
         for name in self.shared_memory():
             (SHARED_MEMORY / name).unlink(missing_ok=True)
+
+    def _remove(self) -> None:
+        self._remove_shared_memory()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     # -- looking at it -----------------------------------------------------------------------------------------------

@@ -208,7 +208,7 @@ def test_no_more_connections_than_descriptors(make_house: Any, caplog: pytest.Lo
 def test_how_many_workers() -> None:
     assert worker_limit({"processes": 3}) == 3
     assert worker_limit({"processes": 0}) == 0
-    assert worker_limit({}) == listener_guardian.WORKERS_PER_CORE * (os.cpu_count() or 1)
+    assert worker_limit({}) == max(listener_guardian.MIN_WORKERS, len(os.sched_getaffinity(0)))
 
 
 def test_addresses_as_people_write_them() -> None:

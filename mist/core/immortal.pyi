@@ -1,0 +1,5 @@
+from typing import Final
+
+AVAILABLE: Final[bool]
+
+def make_immortal() -> int: ...
