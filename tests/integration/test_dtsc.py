@@ -418,6 +418,7 @@ def test_pushes_that_are_refused(make_server: MakeServer) -> None:
     for stream in ("word", "file", "far", "nosuch"):
         with DtscPeer(server.port) as peer:
             peer.push(stream, password="wrong")
+            _push(peer, 0, 50, 0)
             assert peer.until("DTCM", "error").members["msg"]
             assert list(peer.packets()) == []
     with DtscPeer(server.port) as peer:

@@ -278,7 +278,6 @@ class DtscConnection:
             parameters = replace(parameters, rate=1.0, rate_given=True)
 
         def closed() -> None:
-            player.closed()
             self._record.close()
             services.close_stream(reader)
 

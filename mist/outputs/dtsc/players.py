@@ -174,14 +174,12 @@ class FilePlayer(OnDemandSender):
         self._task = asyncio.current_task()
         self._fd = self._socket.fileno()
         self._loop.add_reader(self._fd, self._readable)
-        await super()._run(head)
-        self._session.send_error("The stream has ended")
-        await self._answer()
-
-    def closed(self) -> None:
-        """Stop hearing the peer: the socket is about to be closed."""
-        if self._fd >= 0:
-            self._services.loop.remove_reader(self._fd)
+        try:
+            await super()._run(head)
+            self._session.send_error("The stream has ended")
+            await self._answer()
+        finally:
+            self._loop.remove_reader(self._fd)
 
     def close(self, reason: str) -> None:
         """End the connection."""

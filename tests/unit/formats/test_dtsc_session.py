@@ -103,6 +103,16 @@ def test_push_is_handed_over_with_what_followed() -> None:
         assert commands(receiver.take_output()) == [{"cmd": b"ok", "msg": b"Header received"}]
 
 
+def test_a_refused_pusher_may_go_on_talking() -> None:
+    """It sends media without waiting for an answer, and must be able to read why it was refused."""
+    content, _ = _pushed()
+    session = listener()
+    session.feed(command("push", stream="live") + content[:100], 0.0)
+    session.send_refused("no", 0.0)
+    assert session.feed(content[100:], 0.0) == []
+    assert session.feed(b"GET / HTTP/1.1", 0.0) == []
+
+
 def test_state_is_only_exported_for_a_pusher() -> None:
     session = listener()
     with pytest.raises(LocalProtocolError):
