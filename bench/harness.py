@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -19,6 +20,8 @@ from typing import Any
 HERE = Path(__file__).parent
 CACHE = HERE.parent / "build" / "bench"
 LIVE_SECONDS = 20
+PORTS = ("http", "rtmp", "dtsc", "api")
+_numbers = itertools.count(1)
 
 
 def free_port() -> int:
@@ -60,7 +63,7 @@ class Server:
     def __init__(self, process: subprocess.Popen[bytes], instance: str, ports: Mapping[str, int], folder: Path) -> None:
         self.process = process
         self.instance = instance
-        self.http, self.rtmp, self.api = ports["http"], ports["rtmp"], ports["api"]
+        self.http, self.rtmp, self.dtsc, self.api = (ports[name] for name in PORTS)
         self.folder = folder
 
     def pids(self) -> list[int]:
@@ -109,22 +112,22 @@ def spent(before: Mapping[int, float], after: Mapping[int, float]) -> float:
 
 @contextmanager
 def server(streams: Sequence[str] = ("live",), *, sources: Mapping[str, str] = {}, **protocol: Any) -> Iterator[Server]:
-    """Run a server with these streams, published to by anyone, and those of other sources; `protocol` goes into both listeners' options."""
+    """Run a server with these streams, published to by anyone, and those of other sources; `protocol` goes into all listeners' options."""
     wanted = {**dict.fromkeys(streams, "push://"), **sources}
     folder = Path(tempfile.mkdtemp(prefix="mist-bench-"))
-    ports = {name: free_port() for name in ("http", "rtmp", "api")}
+    ports = {name: free_port() for name in PORTS}
     config = {
         "config": {
             "controller": {"port": ports["api"], "interface": "127.0.0.1"},
             "protocols": [
-                {"connector": "HTTP", "port": ports["http"], "interface": "127.0.0.1", **protocol},
-                {"connector": "RTMP", "port": ports["rtmp"], "interface": "127.0.0.1", **protocol},
+                {"connector": name.upper(), "port": ports[name], "interface": "127.0.0.1", **protocol}
+                for name in ("http", "rtmp", "dtsc")
             ],
         },
         "streams": {name: {"source": source} for name, source in wanted.items()},
     }
     (folder / "config.json").write_text(json.dumps(config))
-    instance = f"bench{os.getpid()}"
+    instance = f"bench{os.getpid()}-{next(_numbers)}"
     ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     ready.bind(str(folder / "notify"))
     ready.settimeout(20)

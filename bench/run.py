@@ -17,6 +17,7 @@ ALL = (
     ("bench_viewers.py", "--viewers", "500", "--merge-ms", "100"),
     ("bench_viewers.py", "--viewers", "100", "--processes", "0", "--rounds", "1"),
     ("bench_delay.py",),
+    ("bench_dtsc_chain.py",),
     ("bench_join.py",),
     ("bench_join.py", "--kind", "rtmp"),
     ("bench_hls.py",),
@@ -29,6 +30,7 @@ ALL = (
 SHORT = (
     ("bench_viewers.py", "--viewers", "20", "--rounds", "1", "--seconds", "2"),
     ("bench_delay.py", "--viewers", "5", "--seconds", "3"),
+    ("bench_dtsc_chain.py", "--seconds", "3"),
     ("bench_join.py", "--viewers", "40"),
     ("bench_hls_viewers.py", "--viewers", "20", "--seconds", "5"),
     ("bench_idle.py", "--seconds", "3"),

@@ -36,7 +36,7 @@ Files, without a server:
 _SERVE = """\
 Run the server in the foreground until SIGTERM or Ctrl-C.
 
-Without a configuration file it listens on port 8080 (HTTP), 1935 (RTMP) and 4242 (control API), with no streams:
+Without a configuration file it listens on port 8080 (HTTP), 1935 (RTMP), 4200 (DTSC) and 4242 (control API), with no streams:
 add them to the file, or through the API. A small configuration:
 
   {"streams": {"live": {"source": "push://"}},

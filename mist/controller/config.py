@@ -27,9 +27,9 @@ from mist.errors import ConfigError
 
 DEFAULT_PATH = Path("/etc/mist/config.json")
 DEFAULT_PROTOCOLS: tuple[Mapping[str, Any], ...] = (
-    {"connector": "DTSC", "port": 4200},
     {"connector": "HTTP", "port": 8080},
     {"connector": "RTMP", "port": 1935},
+    {"connector": "DTSC", "port": 4200},
 )
 MAX_FILE_BYTES = 64 * 1024 * 1024
 MAX_REPORTED_PROBLEMS = 10

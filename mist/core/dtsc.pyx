@@ -110,8 +110,8 @@ cdef class DtscReader(Demuxer):
     seekable: the input may be read anywhere, so a header's reference to another one is followed. max_packet_bytes,
     max_header_bytes: larger ones are refused.
 
-    In a file whose header has an index, packets name their track by its place in that header, else by its track id. Commands go to `on_command`;
-    after the command `reset` the next header replaces all tracks. An input that begins with packets needs `add_header` first.
+    In a file whose header has an index, packets name their track by its place in that header, else by its track id. Commands go to
+    `on_command`; after the command `reset` the next header replaces all tracks. An input that begins with packets needs `add_header` first.
     """
 
     def __cinit__(self, *args, **kwargs):
@@ -418,8 +418,8 @@ def track_members(info, int64_t first_ms, int64_t last_ms, rates, int64_t measur
 cdef class DtscMuxer(Muxer):
     """Packets as `DTP2`, after a header without an index; a track's id is its number plus 1.
 
-    live: what the header says the stream is. unix_zero_us(): unix time in microseconds at media time 0, 0 for unknown; asked whenever a header
-    is made. exact: packets carry the microseconds that milliseconds leave out, for receivers that asked for them.
+    live: what the header says the stream is. unix_zero_us(): unix time in microseconds at media time 0, 0 for unknown; asked whenever
+    a header is made. exact: packets carry the microseconds that milliseconds leave out, for receivers that asked for them.
     """
 
     def __init__(self, tracks, *, bint live=True, unix_zero_us=None, bint exact=False):

@@ -807,9 +807,10 @@ cdef class Fanout:
         viewers with equal key and tracks share one muxer. make_muxer(infos) -> Muxer. fd: non-blocking socket, the
         fan-out's from now on. head: bytes before the media. start_us, stop_us, rate (media seconds a second, 0 for as
         fast as possible): a position or pace of its own, which makes the group private. by_time: merge tracks by decode time
-        instead of arrival; `key` must say so. reselect(track states) -> indexes: the choice of tracks when the stream's tracks change. on_close(reason) is called once, before the
-        socket is closed. on_readable(): called when the peer sent something, else that is dropped and an end of file
-        ends the connection. record: the connection's checkpoint record, or an object that has it as `shared`.
+        instead of arrival; `key` must say so. reselect(track states) -> indexes: the choice of tracks when the stream's tracks
+        change. on_close(reason) is called once, before the socket is closed. on_readable(): called when the peer sent something,
+        else that is dropped and an end of file ends the connection. record: the connection's checkpoint record, or an object
+        that has it as `shared`.
         Raises NotFound, UnsupportedError (tracks the format cannot carry), LimitExceededError.
         """
         cdef Subscription viewer = Subscription()

@@ -121,9 +121,10 @@ _ROWS: Final = (
         suffixes=(".dtsc",),
         mime="application/octet-stream",
         make_demuxer=demuxer("formats.dtsc", "DtscDemuxer"),
-        make_muxer=muxer("dtsc", "DtscMuxer", live=False),
+        make_muxer=muxer("dtsc", "DtscMuxer", live=False, exact=True),
         codecs=((("+*",),),),
         sniff=sniffing.is_dtsc,
+        negative_times=True,
     ),
     Container(
         name="flac",

@@ -145,9 +145,12 @@ class ListenerSession:
     def feed(self, data: bytes, now: float) -> list[Event]:
         """Take bytes from the peer and return the events they complete.
 
-        After a request to push nothing is looked at any more: `export_state` has the rest.
+        After a request to push nothing is looked at any more: `export_state` has the rest. What a refused peer says is dropped.
         Raises RemoteProtocolError after queueing words for the peer.
         """
+        if self.state is State.REFUSED:
+            self._received.clear()
+            return []
         self._received += data
         events: list[Event] = []
         at = 0

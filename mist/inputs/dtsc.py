@@ -17,7 +17,7 @@ from mist.errors import ConfigError, MistError, NotReady, PeerClosed, RemoteProt
 from mist.formats.codecs import complete
 from mist.formats.dtsc_session import EXACT, PeerFailed, ReceivingSession
 from mist.formats.rtmp.timeline import JUMP_US, Timeline
-from mist.formats.tracks import VIDEO, TrackInfo
+from mist.formats.tracks import AV1, FLAC, H264, HEVC, OPUS, VIDEO, VP9, TrackInfo
 from mist.stream.capability import Capability
 from mist.stream.continued_tracks import FORGET_TRACKS_SECONDS, ContinuedTracks
 from mist.stream.names import sanitise
@@ -34,6 +34,7 @@ MAX_UNSENT_BYTES: Final = 64 * 1024
 SAME_CLOCK_US: Final = 500_000  # servers that differ by less mean the same time base
 MAX_OVERLAP_US: Final = 300_000_000  # of what is sent again after a connection was lost
 GAP_US: Final = 500_000
+SET_UP_CODECS: Final = frozenset({AV1, FLAC, H264, HEVC, OPUS, VP9})  # need init data, which packets also have
 
 CAPABILITY: Final = Capability(
     name="DTSC",
@@ -120,6 +121,11 @@ class Intake:
         """Remove the tracks that this source does not send."""
         self._tracks.forget_left()
 
+    @property
+    def on_demand(self) -> bool:
+        """Whether the other server plays a file, whose times are the same whenever it is asked."""
+        return self._demuxer.vod and not self._demuxer.live
+
     # -- tracks and clocks
 
     def _take_header(self) -> None:
@@ -150,10 +156,10 @@ class Intake:
     def _begin(self, zero_us: int) -> None:
         """Choose how the times go on: by the wall clock where both ends have one, else behind the last packet."""
         wall_us = self._publisher.wall_clock_us
-        if self._after_us is None or not zero_us or not wall_us:
+        if self._after_us is None or not (self.on_demand or (zero_us and wall_us)):
             self._timeline = Timeline(self._after_us)
             return
-        shift_us = zero_us - wall_us
+        shift_us = 0 if self.on_demand else zero_us - wall_us
         self._shift_us = 0 if abs(shift_us) < SAME_CLOCK_US else shift_us
         self._timeline = Timeline(None, self._shift_us)
 
@@ -209,7 +215,8 @@ class Intake:
         if info.type == VIDEO and not packet.keyframe:
             return
         self._looked_at.add(number)
-        if info.init_data:
+        described = info.width if info.type == VIDEO else info.sample_rate_hz
+        if info.init_data or (described and info.codec not in SET_UP_CODECS):
             return
         try:
             found = complete(info, packet.payload)
@@ -301,9 +308,10 @@ class Puller:
         self._services = services
         self._source = Source.parse(services.source, services.stream)
         self._patience_s = float(services.config.get("inputtimeout") or SILENCE_SECONDS)
+        self._on_demand = False
 
     async def run(self) -> None:
-        """Return when the other server has had no such stream for long.
+        """Return at the end of a file, or when the other server has had no such stream for long.
 
         Raises MistError when it cannot be reached for long, or at once if it never could.
         """
@@ -317,6 +325,8 @@ class Puller:
                 lost_at, delay = now, FIRST_RETRY_SECONDS
             if publisher.last_us() is None:
                 raise error
+            if self._on_demand and isinstance(error, SourceEnded):
+                return
             if now - lost_at > self._patience_s:
                 if isinstance(error, SourceEnded):
                     return
@@ -331,6 +341,9 @@ class Puller:
         """Fetch the stream over one connection; return how many packets it brought, and why it ended."""
         source = self._source
         parameters = {EXACT: "1", **source.parameters}
+        last_us = self._services.publisher.last_us()
+        if self._on_demand and last_us:
+            parameters["start"] = str(last_us // 1000)
         session = ReceivingSession.play(source.stream, f"mist/{__version__}", parameters)
         link = Link(self._services, session, PULL_SILENCE_SECONDS)
         where = f"{source.host}:{source.port}"
@@ -353,6 +366,7 @@ class Puller:
         except OSError as error:
             return 0, TransportError(f"{where} cannot be reached: {error}")
         finally:
+            self._on_demand = self._on_demand or link.intake.on_demand
             link.close()
         raise AssertionError("a link ends with a reason")
 

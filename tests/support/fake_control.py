@@ -26,6 +26,7 @@ CAPABILITIES: dict[str, Any] = {
     "connectors": {
         "HTTP": {"name": "HTTP", "provides": "HTTP", "optional": {"wrappers": {"type": "string"}}},
         "RTMP": {"name": "RTMP", "optional": {"maxkbps": {"type": "uint", "min": 0, "max": 9000}}},
+        "DTSC": {"name": "DTSC"},
         "FLV": {"name": "FLV", "deps": "HTTP", "url_match": ["/$.flv"]},
         "TS": {"name": "TS", "required": {"streamname": {"type": "str"}}},
         "TSRIST": {"name": "TSRIST", "PUSHONLY": True},

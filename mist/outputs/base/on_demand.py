@@ -236,10 +236,14 @@ class OnDemandSender(Sender):
             await self.send(self._muxer.take_output())
             await self._pace(self.position_us)
 
-    async def _pace(self, position_us: int) -> None:
+    def _early_seconds(self, position_us: int) -> float:
+        """Return how long a packet's time is still away; at most 0 when it may be sent."""
         if self._rate == UNLIMITED_RATE:
-            return
+            return 0.0
         media_us = position_us - self._beginning.start_us - self._ahead_us
-        early = self._began_at + media_us / 1e6 / self._rate - self._loop.time()
+        return self._began_at + media_us / 1e6 / self._rate - self._loop.time()
+
+    async def _pace(self, position_us: int) -> None:
+        early = self._early_seconds(position_us)
         if early > 0:
             await asyncio.sleep(early)

@@ -21,11 +21,12 @@ def refused(document: dict[str, Any]) -> ConfigError:
 
 
 def test_absent_file_is_defaults(tmp_path: Path) -> None:
-    """No file: HTTP and RTMP, nothing configured, nothing to save."""
+    """No file: HTTP, RTMP and DTSC, nothing configured, nothing to save."""
     config = load(tmp_path / "config.json", CAPABILITIES)
     assert config.document() == {}
     snapshot = config.snapshot()
-    assert snapshot["config"]["protocols"] == [{"connector": "HTTP", "port": 8080}, {"connector": "RTMP", "port": 1935}]
+    ports = {entry["connector"]: entry["port"] for entry in snapshot["config"]["protocols"]}
+    assert ports == {"HTTP": 8080, "RTMP": 1935, "DTSC": 4200}
     assert snapshot["config"]["controller"] == {"interface": "0.0.0.0", "port": 4242, "username": "root"}
     assert snapshot["config"]["memory"]["packet_bytes"] == 32 << 20
     assert snapshot["streams"] == {}

@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
+from mist.core.demuxer import PacketList
+from mist.core.dtsc import DtscMuxer
 from mist.core.fanout import ARENA_BYTES, MAX_LAG_US, OUT_OF_BAND_LIMIT, Fanout, Subscription
 from mist.core.flv import FlvMuxer, FlvReader
 from mist.core.packet import Packet
 from mist.errors import LimitExceededError
+from mist.formats.dtsc import DtscDemuxer
 from mist.formats.tracks import AAC, AUDIO, H264, VIDEO, TrackInfo
 from mist.stream.publisher import StreamPublisher, remove_stream
 from mist.stream.reader import StreamReader
@@ -315,3 +318,61 @@ def test_what_a_group_sends_is_valid_flv(stage: Stage) -> None:
     stage.run()
     reader = FlvReader()
     assert reader.feed(drain(sock))
+
+
+class ByTime:
+    """A stage whose viewers get DTSC, so that the order of packets can be seen."""
+
+    def __init__(self, stage: Stage, by_time: bool) -> None:
+        self.stage = stage
+        theirs, ours = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        stage.sockets.append(theirs)
+        indexes = [stage.video, stage.audio]
+        stage.fanout.join(
+            stage.reader,
+            indexes,
+            f"dtsc{by_time}",
+            DtscMuxer,
+            ours.detach(),
+            b"",
+            by_time=by_time,
+            on_close=stage.closed.append,
+        )
+        self.socket = theirs
+        self.demuxer, self.packets = DtscDemuxer(), PacketList()
+        self.demuxer.attach(self.packets)
+
+    def times(self) -> list[int]:
+        """Return the times, ms, of the packets that came."""
+        self.stage.run()
+        self.demuxer.feed(drain(self.socket))
+        return [packet.dts_us // 1000 for packet in self.packets.take()]
+
+    def write(self, track: int, *times_ms: int) -> None:
+        for time_ms in times_ms:
+            self.stage.publisher.write(Packet(track, time_ms * 1000, 0, time_ms == 0, b"x"))
+
+
+def test_tracks_are_merged_by_time_for_those_who_ask(stage: Stage) -> None:
+    viewer = ByTime(stage, True)
+    viewer.write(stage.video, 0, 40, 80)
+    viewer.write(stage.audio, 0, 20, 50, 90)
+    assert viewer.times() == [0, 0, 20, 40, 50, 80]  # the picture after 80 may be before the sound at 90
+    viewer.write(stage.video, 85, 120)
+    assert viewer.times() == [85, 90]
+    viewer.write(stage.audio, 2_300)
+    assert viewer.times() == [120]
+    viewer.write(stage.audio, *range(2_301, 4_400, 100))
+    assert viewer.times()[0] == 2_300, "a silent track is waited for only so long"
+    stage.publisher.set_status(StreamStatus.OFF)
+    assert viewer.times()[-1] == 4_301
+    assert stage.closed == ["CLEAN_EOF"]
+
+
+def test_tracks_are_merged_by_arrival_for_the_others(stage: Stage) -> None:
+    viewer = ByTime(stage, False)
+    viewer.write(stage.video, 0, 40, 80)
+    viewer.write(stage.audio, 0, 20)
+    assert viewer.times() == [0, 40, 80, 0, 20]

@@ -1,24 +1,23 @@
-"""DTSC on its own port: plays streams to other servers, and hands those that push over to the input of their stream."""
+"""The connections of the DTSC listener: what they are before they play, and those that push."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import os
 import secrets
 import socket
 import time
 from collections.abc import Coroutine, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from mist import __version__
-from mist.core.dtsc import DtscMuxer
-from mist.core.muxer import Muxer
 from mist.errors import MistError, PeerClosed, WriteStalled
 from mist.formats import dtsc_session as d
-from mist.formats.tracks import VIDEO, TrackInfo
+from mist.formats.tracks import VIDEO
 from mist.net.tls_relay import TlsRelay, server_context
 from mist.outputs.base import Choice, choose_tracks, own_pace
+from mist.outputs.base.on_demand import begin
+from mist.outputs.dtsc.players import FilePlayer, LivePlayer, Player
 from mist.stream.capability import Capability, listener_options
 from mist.stream.parameters import PlaybackParameters, parse_parameters
 from mist.stream.push_access import KEY_SOURCE, admit
@@ -88,7 +87,7 @@ class DtscConnection:
         self._peer = peer
         self._unsent = b""
         self._task: asyncio.Task[None] | None = None
-        self._player: _Player | None = None
+        self._player: Player | None = None
         self._closed = False
         self._close_at: float | None = None
         self._record: ConnectionRecord = services.open_record("DTSC", peer)
@@ -222,16 +221,14 @@ class DtscConnection:
 
     async def _play(self, request: d.PlayRequested) -> None:
         reader: StreamReader | None = None
-        sync = request.parameters.get("sync", "1" if self._sync else "0") not in ("0", "")
         try:
             parameters = parse_parameters(request.parameters)
             reader = await self._services.open_stream(request.stream)
             choice = await choose_tracks(self._services, reader, parameters, CAPABILITY, "")
-            pace = _pace(parameters, choice, "rate" in request.parameters)
-            self._session.send_play_start(sync, time.monotonic())
-            exact = request.parameters.get(d.EXACT) == "1"
-            player = _Player(self._services, self._session, self._record, choice, self._peer, exact)
-            self._join(player, choice, parameters, sync, pace)
+            if reader.live:
+                self._join(choice, parameters, request.parameters)
+            else:
+                await self._send_file(choice, parameters, request.parameters)
         except MistError as error:
             if reader is not None:
                 self._services.close_stream(reader)
@@ -241,23 +238,21 @@ class DtscConnection:
                 self._services.close_stream(reader)
             raise
 
-    def _join(
-        self, player: _Player, choice: Choice, parameters: PlaybackParameters, sync: bool, pace: Mapping[str, Any]
-    ) -> None:
+    def _join(self, choice: Choice, parameters: PlaybackParameters, asked: Mapping[str, str]) -> None:
         """Give the socket to the fan-out. Raises MistError; the socket is still ours then."""
-        loop, reader = self._services.loop, choice.reader
-        self._record.set_stream(reader.name)
-        self._record.set_token(parameters.token)
-        head = self._unsent + self._session.take_output()
-        fd = self._socket.fileno()
-        loop.remove_reader(fd)
-        loop.remove_writer(fd)
+        services, reader = self._services, choice.reader
+        sync = asked.get("sync", "1" if self._sync else "0") not in ("0", "")
+        exact = asked.get(d.EXACT) == "1"
+        pace = _pace(parameters, choice)
+        self._session.send_play_start(sync, time.monotonic())
+        player = LivePlayer(services, self._session, self._record, choice, self._peer, exact)
+        fd, head = self._let_go(reader, parameters)
         player.fd = fd
         selectors = ",".join(f"{kind}={text}" for kind, text in sorted(parameters.selectors.items()))
-        player.subscription = self._services.fanout.join(
+        player.subscription = services.fanout.join(
             reader,
             choice.indexes,
-            f"DTSC{'x' if player.exact else ''}{'s' if sync else ''}?{selectors}",
+            f"DTSC{'x' if exact else ''}{'s' if sync else ''}?{selectors}",
             player.make_muxer,
             fd,
             head,
@@ -268,6 +263,37 @@ class DtscConnection:
             on_readable=player.readable,
             **pace,
         )
+        self._given_to(player)
+
+    async def _send_file(self, choice: Choice, parameters: PlaybackParameters, asked: Mapping[str, str]) -> None:
+        """Send an on-demand stream. Raises MistError; the socket is still ours then."""
+        services, reader = self._services, choice.reader
+        media = services.on_demand(reader)
+        beginning = await begin(media, choice.indexes, parameters, time.time_ns() // 1000)
+        player = FilePlayer(services, self._session, media, choice, beginning, asked.get(d.EXACT) == "1")
+        self._session.send_play_start(True, time.monotonic())
+        fd, head = self._let_go(reader, parameters)
+        self._given_to(player)
+        if not parameters.rate_given:
+            parameters = replace(parameters, rate=1.0, rate_given=True)
+
+        def closed() -> None:
+            self._record.close()
+            services.close_stream(reader)
+
+        player.start(services, fd, head, self._record, parameters, closed, chunked=False)
+
+    def _let_go(self, reader: StreamReader, parameters: PlaybackParameters) -> tuple[int, bytes]:
+        """Stop reading and writing; return the socket's descriptor and what must still be sent first."""
+        self._record.set_stream(reader.name)
+        self._record.set_token(parameters.token)
+        fd = self._socket.fileno()
+        self._services.loop.remove_reader(fd)
+        self._services.loop.remove_writer(fd)
+        return fd, self._unsent + self._session.take_output()
+
+    def _given_to(self, player: Player) -> None:
+        """Take note that somebody else has the socket now."""
         self._player = player
         self._socket.detach()
         self._closed = True
@@ -302,18 +328,18 @@ class DtscConnection:
 
     def close(self, reason: str = "CLEAN_SIGNAL") -> None:
         """End the connection."""
-        if self._player is not None and self._player.subscription is not None:
-            self._player.subscription.close(reason)
+        if self._player is not None:
+            self._player.close(reason)
         else:
             self._close(reason)
         if self._relay is not None:
             self._relay.close()
 
 
-def _pace(parameters: PlaybackParameters, choice: Choice, has_rate: bool) -> dict[str, Any]:
+def _pace(parameters: PlaybackParameters, choice: Choice) -> dict[str, Any]:
     """Return how a player is sent the stream: from the middle of the buffer unless it says where, and as fast as it reads."""
     pace = own_pace(parameters, choice)
-    if not has_rate:
+    if not parameters.rate_given:
         pace["rate"] = 0.0
         if "start_us" not in pace:
             keys = choice.reader.keys(_main_track(choice))
@@ -326,116 +352,6 @@ def _main_track(choice: Choice) -> int:
     """Return the index of the track at whose keys players begin: the first video track, else the last one."""
     kinds = {state.index: state.info.type for state in choice.reader.tracks()}
     return next((index for index in choice.indexes if kinds.get(index) == VIDEO), choice.indexes[-1])
-
-
-class _Player:
-    """A connection that plays: the fan-out sends, this reads what the peer says and shows that the connection lives."""
-
-    def __init__(
-        self,
-        services: OutputServices,
-        session: d.ListenerSession,
-        record: ConnectionRecord,
-        choice: Choice,
-        peer: str,
-        exact: bool,
-    ) -> None:
-        self.fd = -1
-        self.exact = exact
-        self.subscription: Any = None
-        self._services = services
-        self._session = session
-        self._record = record
-        self._reader = choice.reader
-        self._indexes = choice.indexes
-        self._peer = peer
-        self._sent_bytes = 0
-        self._pinged = False
-        self._zero_us = choice.reader.wall_clock_offset_us
-        self._timer: asyncio.TimerHandle | None = None
-
-    def make_muxer(self, tracks: list[TrackInfo]) -> Muxer:
-        """Return the muxer of a group of players."""
-        reader = self._reader
-        return DtscMuxer(tracks, live=reader.live, unix_zero_us=lambda: reader.wall_clock_offset_us, exact=self.exact)
-
-    def started(self) -> None:
-        """Begin to hear and to look after the connection: the fan-out has it."""
-        self._timer = self._services.loop.call_later(d.IDLE_PING_SECONDS, self._tick)
-        self._guarded_handle(b"")
-
-    def _tick(self) -> None:
-        """Ping a peer that was sent nothing for a second, and tell it when the stream's wall clock changed."""
-        self._timer = self._services.loop.call_later(d.IDLE_PING_SECONDS, self._tick)
-        zero_us = self._reader.wall_clock_offset_us
-        if zero_us != self._zero_us and self.exact:
-            self._zero_us = zero_us
-            self._session.send_wall_clock((zero_us + 500) // 1000)
-            self._guarded_handle(b"")
-        sent_bytes = self.subscription.bytes_sent
-        if sent_bytes == self._sent_bytes and not self._pinged:
-            self._session.send_ping()
-            self._guarded_handle(b"")
-            self._pinged = self.subscription.bytes_sent == sent_bytes  # it does not read: one ping is enough
-        elif sent_bytes != self._sent_bytes:
-            self._pinged = False
-        self._sent_bytes = self.subscription.bytes_sent
-
-    def readable(self) -> None:
-        """Read what the peer sent; called by the fan-out."""
-        try:
-            data = os.read(self.fd, READ_BYTES)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            self.subscription.close("CLEAN_REMOTE_CLOSE")
-            return
-        if not data:
-            self.subscription.close("CLEAN_REMOTE_CLOSE")
-            return
-        self._record.add_bytes(0, len(data))
-        self._guarded_handle(data)
-
-    def _guarded_handle(self, data: bytes) -> None:
-        try:
-            self._handle(data)
-        except MistError as error:
-            self._services.log.info("DTSC player %s of %s: %s", self._peer, self._reader.name, error)
-            self.subscription.close(error.reason)
-
-    def _handle(self, data: bytes) -> None:
-        for event in self._session.feed(data, time.monotonic()):
-            if isinstance(event, d.KeyDurationAsked):
-                self._check_key_duration(event)
-            elif isinstance(event, d.PeerFailed):
-                raise PeerClosed(f"the peer says: {event.text}")
-        output = self._session.take_output()
-        if output:
-            self.subscription.send(output)
-
-    def _check_key_duration(self, asked: d.KeyDurationAsked) -> None:
-        place = asked.track - 1
-        longest_ms = 0
-        if 0 <= place < len(self._indexes):
-            times = [key.dts_us for key in self._reader.keys(self._indexes[place])]
-            longest_ms = max((after - before for before, after in itertools.pairwise(times)), default=0) // 1000
-        if d.key_duration_fits(asked.duration_ms, longest_ms):
-            self._session.send_ok("Key duration matches")
-            return
-        self.subscription.send(d.command_bytes("error", msg="Key duration mismatch; there are keyframes that you lost"))
-        self.subscription.close("CLEAN_INTENDED_STOP")
-
-    def closed(self, reason: str) -> None:
-        """Say why when the stream is over, and count the connection out; the fan-out closes the socket."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if reason == "CLEAN_EOF":
-            try:
-                os.write(self.fd, d.command_bytes("error", msg="The stream has ended"))
-            except OSError as error:
-                self._services.log.debug("DTSC player %s did not hear the end: %s", self._peer, error)
-        self._record.close()
-        self._services.close_stream(self._reader)
 
 
 class DtscOutput:
