@@ -16,14 +16,16 @@ MAX_HELD_BYTES = 64 << 20           # packets kept until the tracks are known
 cdef class Demuxer:
     """Bytes of one format in, packets into a muxer.
 
-    The driver loops: `want()` says which bytes come next, `feed()` takes them (fewer is fine, none means the input is over), and packets go
-    straight into the attached sink, which is any `Muxer`. A demuxer of a byte stream wants positions that only rise, so it can read from
-    a pipe; one of a file that must be looked up (MP4 with its index at the end) jumps.
+    The driver loops: `want()` says which bytes come next, `feed()` takes them (fewer is fine, none means the input is over),
+    and packets go straight into the attached sink, which is any `Muxer`. A demuxer of a byte stream wants positions that only
+    rise, so it can read from a pipe; one of a file that must be looked up (MP4 with its index at the end) jumps.
 
-    `ready` becomes True when every announced track is known with what a muxer must know of it (init data, size), or waiting longer makes no sense. Until
-    then, and while no sink is attached, packets are held back; so a driver feeds until `ready`, makes its muxer for `tracks` and calls `attach`.
+    `ready` becomes True when every announced track is known with what a muxer must know of it (init data, size), or waiting
+    longer makes no sense. Until then, and while no sink is attached, packets are held back; so a driver feeds until `ready`,
+    makes its muxer for `tracks` and calls `attach`.
 
-    Subclasses implement `want`, `feed` and `seek`, and call `set_track`, `become_ready` and `emit`. A demuxer that raised RemoteProtocolError is dead.
+    Subclasses implement `want`, `feed` and `seek`, and call `set_track`, `become_ready` and `emit`. A demuxer that raised
+    RemoteProtocolError is dead.
     """
 
     def __cinit__(self, *args, **kwargs):
@@ -48,8 +50,8 @@ cdef class Demuxer:
     def seek(self, int64_t dts_us, int64_t position):
         """Go on reading elsewhere, in an input whose tracks are known; packets before that place may be written again.
 
-        dts_us: decode time wanted, microseconds. position: what `position` was for a keyframe at or before it. A format with an index of its
-        own uses the time, a byte stream the position.
+        dts_us: decode time wanted, microseconds. position: what `position` was for a keyframe at or before it. A format with an
+        index of its own uses the time, a byte stream the position.
         """
         raise NotImplementedError
 

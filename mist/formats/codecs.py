@@ -11,7 +11,24 @@ from typing import Final
 
 from mist.core.nal import nal_types, select_units
 from mist.errors import RemoteProtocolError
-from mist.formats import aac, ac3, av1, dts, flac, h264, hevc, jpeg, mpeg2, mpeg_audio, opus, speex, theora, vorbis, vp8, vp9
+from mist.formats import (
+    aac,
+    ac3,
+    av1,
+    dts,
+    flac,
+    h264,
+    hevc,
+    jpeg,
+    mpeg2,
+    mpeg_audio,
+    opus,
+    speex,
+    theora,
+    vorbis,
+    vp8,
+    vp9,
+)
 from mist.formats.tracks import (
     AAC,
     AC3,
@@ -32,10 +49,10 @@ from mist.formats.tracks import (
     MP3,
     MPEG2,
     OPUS,
-    SCTE35,
-    SUBTITLE,
     PCM,
+    SCTE35,
     SPEEX,
+    SUBTITLE,
     THEORA,
     ULAW,
     VIDEO,

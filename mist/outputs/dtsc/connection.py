@@ -270,18 +270,19 @@ class DtscConnection:
         services, reader = self._services, choice.reader
         media = services.on_demand(reader)
         beginning = await begin(media, choice.indexes, parameters, time.time_ns() // 1000)
-        player = FilePlayer(services, self._session, media, choice, beginning, asked.get(d.EXACT) == "1")
+        if not parameters.rate_given:
+            parameters = replace(parameters, rate=1.0, rate_given=True)
+        exact = asked.get(d.EXACT) == "1"
+        player = FilePlayer(services, self._session, media, choice, beginning, parameters, exact)
         self._session.send_play_start(True, time.monotonic())
         fd, head = self._let_go(reader, parameters)
         self._given_to(player)
-        if not parameters.rate_given:
-            parameters = replace(parameters, rate=1.0, rate_given=True)
 
         def closed() -> None:
             self._record.close()
             services.close_stream(reader)
 
-        player.start(services, fd, head, self._record, parameters, closed, chunked=False)
+        player.start(services, fd, head, self._record, closed, chunked=False)
 
     def _let_go(self, reader: StreamReader, parameters: PlaybackParameters) -> tuple[int, bytes]:
         """Stop reading and writing; return the socket's descriptor and what must still be sent first."""

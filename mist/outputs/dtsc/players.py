@@ -16,6 +16,7 @@ from mist.formats.tracks import TrackInfo
 from mist.outputs.base import Choice
 from mist.outputs.base.on_demand import Beginning, OnDemandSender
 from mist.stream.on_demand import OnDemandReader
+from mist.stream.parameters import PlaybackParameters
 from mist.stream.services import ConnectionRecord, OutputServices
 
 READ_BYTES: Final = 64 * 1024
@@ -153,6 +154,7 @@ class FilePlayer(OnDemandSender):
         media: OnDemandReader,
         choice: Choice,
         beginning: Beginning,
+        parameters: PlaybackParameters,
         exact: bool,
     ) -> None:
         """Make the muxer. Raises UnsupportedError, NoSuitableTrack."""
@@ -161,7 +163,7 @@ class FilePlayer(OnDemandSender):
         def make_muxer(tracks: list[TrackInfo]) -> Muxer:
             return DtscMuxer(tracks, live=False, unix_zero_us=lambda: reader.wall_clock_offset_us, exact=exact)
 
-        super().__init__(media, choice.indexes, make_muxer, beginning)
+        super().__init__(media, choice.indexes, make_muxer, beginning, parameters)
         self._services = services
         self._session = session
         self._task: asyncio.Task[None] | None = None
