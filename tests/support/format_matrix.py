@@ -15,7 +15,7 @@ from pathlib import Path
 from mist.formats.containers import CONTAINERS, Container, by_name
 from mist.formats.tracks import AUDIO, META, VIDEO, TrackInfo
 from mist.stream.conversion import Conversion, Wishes
-from tests.support.media import CACHE, _cached
+from tests.support.media import CACHE, cached
 from tests.support.tools import find_tool
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "formats.md"
@@ -158,7 +158,7 @@ class Source:
         assert row is not None
         if self.container in OWN_SOURCES:
             return self._made_by_mist(row)
-        return _cached(self._command(Path("target")), row.suffixes[0], self._command)
+        return cached(self._command(Path("target")), row.suffixes[0], self._command)
 
     def _command(self, target: Path) -> list[str]:
         name, tool, _ = SOURCES[self.container]
