@@ -5,13 +5,13 @@ is given (`mist.formats.mp4_movie.MovieReader`), everything that happens once a 
 """
 
 cimport cython
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t
 from libc.string cimport memcmp
 
 from mist.core.buffer cimport ByteBuffer
 from mist.core.demuxer cimport Demuxer
 from mist.core.mp4_fragments cimport FragmentReader, FragmentSample
-from mist.core.mp4_payloads cimport NAL_UNITS, OBUS, CUES, packet_of, size_without_reading
+from mist.core.mp4_payloads cimport packet_of, size_without_reading
 from mist.core.mp4_tables cimport be32, be64
 from mist.core.mp4_track cimport TrackReader
 from mist.core.mp4_windows cimport Windows
@@ -48,9 +48,9 @@ cdef class Mp4Demuxer(Demuxer):
 
     reader: has movie(moov: bytes, offset: int), which returns the movie's tracks, and complete(info, payload).
 
-    Packets of all tracks come in the order of their decode times. A plain file is read by windows in the order of its
-    samples: once from front to back when it is interleaved, which also works from a pipe when moov comes first. `position` of a packet is its
-    own byte, in fragments that of their moof.
+    Packets of all tracks come in the order of their decode times. A plain file is read by windows in the order of its samples: once from
+    front to back when it is interleaved, which also works from a pipe when moov comes first. `position` of a packet is its own byte, in
+    fragments that of their moof.
 
     Fragments that end in the middle, as of a recording that was cut off, are played as far as they go; a plain file
     that is shorter than its tables say raises TruncatedError there.
@@ -159,13 +159,12 @@ cdef class Mp4Demuxer(Demuxer):
 
     @property
     def sizes_are_exact(self):
-        """Whether a packet's size is known without reading it: not for NAL unit lengths of under four bytes and text."""
+        """Whether a packet's size is known without reading it: not for NAL unit lengths of under four bytes, text, and AV1
+        whose first packet has another size than its sample."""
         cdef TrackReader track
-        cdef uint32_t place
         for track in self.readers:
-            for place in range(track.form_count):
-                if track.sparse or track.forms[place].kind in (NAL_UNITS, OBUS, CUES):
-                    return False
+            if track.altered:
+                return False
         return True
 
     def keys(self, int track, int64_t distance_us=0):
@@ -204,7 +203,7 @@ cdef class Mp4Demuxer(Demuxer):
             (<TrackReader> track).pending = False
         other.scan_position = self.first_fragment
         other.first_fragment = self.first_fragment
-        other.stage = TABLES if self.has_tables() else FRAGMENTS
+        other.stage = TABLES if self.has_tables() or self.fragments is None else FRAGMENTS
         other.become_ready()
         return other
 
@@ -272,8 +271,8 @@ cdef class Mp4Demuxer(Demuxer):
                 )
             return NEEDS_BYTES
         self.start(self.reader.movie((<const char*> data)[header:size], self.scan_position + header))
-        self.windows.joined = ByteBuffer()
         self.scan_position += size
+        self.windows.forget_until(self.scan_position)
         self.first_fragment = self.scan_position
         return DONE
 
@@ -345,6 +344,7 @@ cdef class Mp4Demuxer(Demuxer):
         if step == NEEDS_BYTES:
             return NEEDS_BYTES
         track.pending = False
+        track.altered |= step == DONE and view.size != track.head.size
         if step == DONE and view.data is not NULL:
             info = self.tracks[index]
             payload = (<const char*> view.data)[:view.size]

@@ -15,7 +15,7 @@ from mist.core.packet cimport KEYFRAME, PacketView
 
 import struct
 
-from mist.errors import LimitExceededError, LocalProtocolError, UnsupportedError
+from mist.errors import LimitExceededError, LocalProtocolError
 
 MAX_TRACKS = 64
 CHUNK_US = 500_000                  # packets of a track that lie together
@@ -57,10 +57,12 @@ cdef bint can_follow(object movie, list tables, object tracks) except -1:
 cdef class Mp4FileMuxer(Muxer):
     """Packets in, a plain MP4 file out, whose index `finish` writes at its end.
 
-    Packets are held until a track has CHUNK_US of them, then written as one chunk for each track in an `mdat` of its own: so the output is
-    valid wherever it goes. In a file, `patches` joins all of them into one `mdat`. Memory: what is held, and about 8 bytes a packet.
+    Packets are held until a track has CHUNK_US of them, then written as one chunk for each track in an `mdat` of its own: so the
+    output is valid wherever it goes. In a file, `patches` joins all of them into one `mdat`.
+    Memory: what is held, and about 8 bytes a packet.
 
-    tracks: up to 64 TrackInfo. movie: has file_type(tracks), timing(track), sample_entry(track, payload) and moov(tables, base, wide, origin_us).
+    tracks: up to 64 TrackInfo. movie: has file_type(tracks), timing(track), sample_entry(track, payload) and
+    moov(tables, base, wide, origin_us).
     origin_us: the time that is zero in the file; None: that of the first presentation, or zero where that is near it.
     Raises UnsupportedError for a codec without a place in MP4, RemoteProtocolError for init data that does not parse.
     """

@@ -62,7 +62,8 @@ cdef inline int push_run(ByteBuffer out, uint32_t count, uint32_t value) except 
 cdef class TrackTables:
     """Collects what the tables of a track need.
 
-    info: the track. timing: has timescale (below a million), default_ticks, frame_ticks and frame_bytes, as `mist.formats.mp4_file.timing` makes it.
+    info: the track. timing: has timescale (below a million), default_ticks, frame_ticks and frame_bytes, as
+    `mist.formats.mp4_file.timing` makes it.
 
     Decode times are rounded from the packets' microseconds, so that no error grows. Audio goes on exactly where its last packet ended if
     the difference is no more than the rounding of the source's clock: a millisecond for times of whole milliseconds, else a tick of 90 kHz.
@@ -180,12 +181,11 @@ cdef class TrackTables:
 
     cdef int push_size(self, uint32_t size) except -1:
         """Keep a size; as long as all are equal, only once."""
-        cdef uint32_t number
         if not self.samples:
             self.equal_size = size
         elif size != self.equal_size and not self.sizes_differ:
             self.sizes_differ = True
-            for number in range(self.samples):
+            for _ in range(self.samples):
                 put32(self.stsz, self.equal_size)
         if self.sizes_differ:
             put32(self.stsz, size)

@@ -332,7 +332,7 @@ cdef class SampleTable:
         return total
 
     def usual_ticks(self):
-        """Return the duration that most samples have, or else the average; 0 without samples."""
+        """Return (samples, ticks): one sample's duration if nine of ten have it, else the sum of all; (0, 0) without samples."""
         cdef uint64_t total = 0
         cdef uint64_t samples = 0
         cdef uint64_t same = 0
@@ -355,5 +355,7 @@ cdef class SampleTable:
             if be32(self.stts.data + 8 * entry + 4) == usual:
                 same += be32(self.stts.data + 8 * entry)
         if not samples:
-            return 0
-        return usual if 2 * same > samples else total // samples
+            return 0, 0
+        if 10 * same > 9 * samples:
+            return 1, usual
+        return samples, total

@@ -31,6 +31,7 @@ cdef class TrackReader:
     cdef bint video
     cdef bint sparse                # subtitles
     cdef bint pending               # its first packet has something to say of it
+    cdef bint altered               # packets of it differ in size from their samples
     cdef bint silent                # nobody waits for its next packet
     cdef bint has_head
     cdef bint over                  # nothing comes any more

@@ -8,8 +8,8 @@ from libc.stdint cimport INT64_MIN, int64_t, uint32_t
 from libc.stdlib cimport calloc, free
 
 from mist.core.mp4_fragments cimport FragmentSample
-from mist.core.mp4_payloads cimport LENGTH_AND_TEXT, SKIPPED, size_without_reading
-from mist.core.mp4_tables cimport Cursor, Sample, SampleTable
+from mist.core.mp4_payloads cimport CUES, LENGTH_AND_TEXT, NAL_UNITS, SKIPPED, size_without_reading
+from mist.core.mp4_tables cimport Cursor, Sample
 
 from mist.errors import LimitExceededError, RemoteProtocolError
 
@@ -45,6 +45,7 @@ cdef class TrackReader:
         for place, description in enumerate(source.descriptions):
             self.forms[place].kind = description.form
             self.forms[place].width = description.width
+            self.altered |= self.forms[place].kind in (NAL_UNITS, LENGTH_AND_TEXT, CUES)
         self.announced = source.first_description
         self.spans = <Span*> calloc(len(source.edits) + 1, sizeof(Span))
         if self.spans is NULL:
@@ -64,7 +65,9 @@ cdef class TrackReader:
         for duration, media_time, rate in self.source.edits:
             ticks = (duration * self.timescale + movie_timescale // 2) // movie_timescale
             if abs(at) + ticks + abs(media_time) > FOREVER:
-                raise RemoteProtocolError("an elst box with an edit past 2^61 ticks", offset=self.table.base, spec="ISO/IEC 14496-12 clause 8.6.6")
+                raise RemoteProtocolError(
+                    "an elst box with an edit past 2^61 ticks", offset=self.table.base, spec="ISO/IEC 14496-12 clause 8.6.6"
+                )
             if media_time < 0 or not rate:
                 at += ticks
                 continue
@@ -135,7 +138,9 @@ cdef class TrackReader:
             rest += self.timescale
             seconds -= 1
         if seconds > MAX_SECONDS or seconds < -MAX_SECONDS:
-            raise RemoteProtocolError(f"a time of {seconds} seconds", offset=self.head.position, spec="ISO/IEC 14496-12 clause 8.6")
+            raise RemoteProtocolError(
+                f"a time of {seconds} seconds", offset=self.head.position, spec="ISO/IEC 14496-12 clause 8.6"
+            )
         return seconds * 1000000 + (rest * 1000000 + self.timescale // 2) // self.timescale
 
     cdef int set_head(self, int64_t dts_ticks, int64_t offset_ticks, int64_t shift) except -1:

@@ -17,7 +17,8 @@ cdef class Windows:
     cdef Window[MAX_WINDOWS] windows
     cdef list owners                # what holds the bytes of each window
     cdef int count
-    cdef int newest
+    cdef int newest                 # -1 once it was forgotten
+    cdef int64_t newest_end
     cdef bint needs                 # bytes are wanted
     cdef bint beyond                # what was asked for last lies behind the end of the input
     cdef int64_t need_position
@@ -32,6 +33,7 @@ cdef class Windows:
     cdef int take(self, object data) except -1
     cdef bint continued(self) except -1
     cdef int add(self, int64_t begin, object owner, const uint8_t* data, size_t size) except -1
+    cdef int forget_until(self, int64_t position) except -1
     cdef int remove(self, int place) except -1
     cdef int trim(self, const int64_t* positions, int count) except -1
     cdef void forget_need(self) noexcept

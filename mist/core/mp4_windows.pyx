@@ -19,6 +19,7 @@ cdef class Windows:
         self.owners = []
         self.count = 0
         self.newest = -1
+        self.newest_end = -1
         self.input_end = <int64_t> 1 << 62
         self.partial = ByteBuffer()
         self.joined = ByteBuffer()
@@ -55,14 +56,13 @@ cdef class Windows:
         return self.joined.data
 
     cdef void ask(self, int64_t position, int64_t size, int64_t through) noexcept:
-        cdef int64_t newest_end = self.windows[self.newest].end if self.newest >= 0 else -1
         self.needs = True
         self.need_position = position
         self.need_bytes = max(size, <int64_t> WINDOW_BYTES)
         self.least_bytes = size
-        if 0 <= newest_end < position and position - newest_end <= through and self.find(newest_end) < 0:
-            self.need_position = newest_end
-            self.need_bytes = min(self.need_bytes + position - newest_end, <int64_t> WINDOW_BYTES)
+        if 0 <= self.newest_end < position and position - self.newest_end <= through and self.find(self.newest_end) < 0:
+            self.need_position = self.newest_end
+            self.need_bytes = min(self.need_bytes + position - self.newest_end, <int64_t> WINDOW_BYTES)
             self.least_bytes = 1
 
     cdef int find(self, int64_t position) noexcept:
@@ -113,6 +113,7 @@ cdef class Windows:
         self.partial.clear()
         window.data = owner.data
         window.end = window.begin + <int64_t> owner.size
+        self.newest_end = window.end
         return True
 
     cdef int add(self, int64_t begin, object owner, const uint8_t* data, size_t size) except -1:
@@ -123,6 +124,7 @@ cdef class Windows:
         self.windows[self.count].data = data
         self.owners.append(owner)
         self.newest = self.count
+        self.newest_end = begin + <int64_t> size
         self.count += 1
         return 0
 
@@ -132,8 +134,19 @@ cdef class Windows:
         self.count -= 1
         for other in range(place, self.count):
             self.windows[other] = self.windows[other + 1]
-        if self.newest >= place:
+        if self.newest == place:
+            self.newest = -1
+        elif self.newest > place:
             self.newest -= 1
+        return 0
+
+    cdef int forget_until(self, int64_t position) except -1:
+        """Forget what lies before a place."""
+        cdef int place
+        for place in range(self.count - 1, -1, -1):
+            if self.windows[place].end <= position:
+                self.remove(place)
+        self.joined = ByteBuffer()
         return 0
 
     cdef int trim(self, const int64_t* positions, int count) except -1:

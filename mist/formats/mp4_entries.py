@@ -237,7 +237,9 @@ def _video(entry: _Entry, codec: str, init_data: bytes = b"") -> TrackInfo:
     return TrackInfo(VIDEO, codec, init_data, width=entry.width, height=entry.height)
 
 
-def _audio(entry: _Entry, codec: str, init_data: bytes = b"", sample_bits: int = 0, bandwidth_bps: int = 0) -> TrackInfo:
+def _audio(
+    entry: _Entry, codec: str, init_data: bytes = b"", sample_bits: int = 0, bandwidth_bps: int = 0
+) -> TrackInfo:
     return TrackInfo(
         AUDIO,
         codec,
@@ -272,7 +274,7 @@ def _hevc(entry: _Entry) -> Description:
 
 def _av1(entry: _Entry) -> Description:
     record = entry.box("av1C", 4)
-    return Description(_video(entry, AV1, record), FORM_OBUS, pending=len(record) <= 4)
+    return Description(_video(entry, AV1, record), FORM_OBUS, pending=True)
 
 
 def _vp8(entry: _Entry) -> Description:

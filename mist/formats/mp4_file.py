@@ -232,7 +232,9 @@ def _edits(placed: _Placed, delay: int, shown: int) -> bytes:
     rows.append((shown, placed.media_time))
     version = int(any(length > 0xFFFFFFFF or time > 0x7FFFFFFF for length, time in rows))
     row = struct.Struct(">QqI" if version else ">IiI")
-    return box("edts", full_box("elst", version, 0, struct.pack(">I", len(rows)), *(row.pack(*one, 1 << 16) for one in rows)))
+    return box(
+        "edts", full_box("elst", version, 0, struct.pack(">I", len(rows)), *(row.pack(*one, 1 << 16) for one in rows))
+    )
 
 
 def _media_header(tables: TrackTables, info: TrackInfo) -> bytes:
@@ -289,6 +291,8 @@ def make_muxer(tracks: Sequence[TrackInfo]) -> Mp4FileMuxer:
     return Mp4FileMuxer(tracks, FileMovie())
 
 
-def make_layout(tracks: Sequence[TrackInfo], payloads: dict[int, bytes] | None = None, brand: str = "isom") -> Mp4FileLayout:
+def make_layout(
+    tracks: Sequence[TrackInfo], payloads: dict[int, bytes] | None = None, brand: str = "isom"
+) -> Mp4FileLayout:
     """Return a layout of a plain MP4 file of the tracks with its index in front. Raises UnsupportedError, RemoteProtocolError."""
     return Mp4FileLayout(tracks, FileMovie(brand), payloads)

@@ -22,14 +22,120 @@ MAX_DESCRIPTIONS: Final = 64
 _TABLES: Final = frozenset({"stts", "ctts", "stsc", "stsz", "stz2", "stco", "co64", "stss"})
 _TRACK_SPEC: Final = "ISO/IEC 14496-12 clause 8.3"
 _MAX_RATE_MHZ: Final = 1_000_000
+_USUAL_RATES_MHZ: Final = (
+    15_000,
+    23_976,
+    24_000,
+    25_000,
+    29_970,
+    30_000,
+    48_000,
+    50_000,
+    59_940,
+    60_000,
+    119_880,
+    120_000,
+)
+_RATE_PRECISION: Final = 1000  # a thousandth off: the nearest is meant
 
 # QTFF "Language code values": the Macintosh languages that have a code of their own here, from 0.
-_MACINTOSH: Final = (
-    "eng fra deu ita nld swe spa dan por nor heb jpn ara fin ell isl mlt tur hrv zho urd hin tha kor lit pol hun est lav und fao "
-    "fas rus zho nld gle sqi ron ces slk slv yid srp mkd bul ukr bel uzb kaz aze aze hye kat ron kir tgk tuk mon mon pus kur kas "
-    "snd bod nep san mar ben asm guj pan ori mal kan tam tel sin mya khm lao vie ind tgl msa msa amh tir orm som swa kin run nya "
-    "mlg epo"
-).split()
+_MACINTOSH: Final = [
+    "eng",
+    "fra",
+    "deu",
+    "ita",
+    "nld",
+    "swe",
+    "spa",
+    "dan",
+    "por",
+    "nor",
+    "heb",
+    "jpn",
+    "ara",
+    "fin",
+    "ell",
+    "isl",
+    "mlt",
+    "tur",
+    "hrv",
+    "zho",
+    "urd",
+    "hin",
+    "tha",
+    "kor",
+    "lit",
+    "pol",
+    "hun",
+    "est",
+    "lav",
+    "und",
+    "fao",
+    "fas",
+    "rus",
+    "zho",
+    "nld",
+    "gle",
+    "sqi",
+    "ron",
+    "ces",
+    "slk",
+    "slv",
+    "yid",
+    "srp",
+    "mkd",
+    "bul",
+    "ukr",
+    "bel",
+    "uzb",
+    "kaz",
+    "aze",
+    "aze",
+    "hye",
+    "kat",
+    "ron",
+    "kir",
+    "tgk",
+    "tuk",
+    "mon",
+    "mon",
+    "pus",
+    "kur",
+    "kas",
+    "snd",
+    "bod",
+    "nep",
+    "san",
+    "mar",
+    "ben",
+    "asm",
+    "guj",
+    "pan",
+    "ori",
+    "mal",
+    "kan",
+    "tam",
+    "tel",
+    "sin",
+    "mya",
+    "khm",
+    "lao",
+    "vie",
+    "ind",
+    "tgl",
+    "msa",
+    "msa",
+    "amh",
+    "tir",
+    "orm",
+    "som",
+    "swa",
+    "kin",
+    "run",
+    "nya",
+    "mlg",
+    "epo",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +321,7 @@ class _Reader:
                 tables.setdefault(kind, (first, last - first))
             elif kind == "stsd":
                 version, count = self.unpack(">B3xI", first, last, kind)
-                entries = []
+                entries: list[Description] = []
                 for entry, entry_first, entry_last in self.boxes(first + 8, last, "stsd"):
                     if len(entries) == min(count, MAX_DESCRIPTIONS):
                         break
@@ -248,10 +354,9 @@ class _Reader:
         if one.info is None:
             return one
         info = one.info.changed(track_id=found.track_id, language=found.language)
-        ticks = table.usual_ticks() or default_ticks
-        if info.type == VIDEO and ticks:
-            rate_mhz = (found.timescale * 1000 + ticks // 2) // ticks
-            info = info.changed(frame_rate_mhz=rate_mhz if rate_mhz <= _MAX_RATE_MHZ else 0)
+        if info.type == VIDEO:
+            samples, ticks = table.usual_ticks() if table.count else (1, default_ticks)
+            info = info.changed(frame_rate_mhz=_frame_rate_mhz(samples, ticks, found.timescale))
         if info.type == AUDIO and not info.sample_rate_hz:
             info = info.changed(sample_rate_hz=found.timescale)
         try:
@@ -260,6 +365,17 @@ class _Reader:
             what = f"set-up of {info.codec} in track {found.track_id}: {error}"
             raise RemoteProtocolError(what, offset=one.offset, spec=error.spec) from error
         return replace(one, info=info)
+
+
+def _frame_rate_mhz(samples: int, ticks: int, timescale: int) -> int:
+    """Return pictures in 1000 seconds; of a coarse clock the usual rate that is nearest. 0 where it is not known."""
+    if not samples or not ticks:
+        return 0
+    rate_mhz = (samples * timescale * 1000 + ticks // 2) // ticks
+    near = min(_USUAL_RATES_MHZ, key=lambda usual: abs(usual - rate_mhz))
+    if samples > 1 and abs(near - rate_mhz) * _RATE_PRECISION <= near:
+        rate_mhz = near
+    return rate_mhz if rate_mhz <= _MAX_RATE_MHZ else 0
 
 
 def unpack_language(code: int) -> str:

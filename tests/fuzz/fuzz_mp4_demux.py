@@ -6,8 +6,8 @@ import contextlib
 
 from mist.core.demuxer import PacketList
 from mist.core.mp4_demux import Mp4Demuxer
-from mist.core.muxer import Muxer
 from mist.errors import RemoteProtocolError
+from mist.formats.mp4_file import make_layout
 from mist.formats.mp4_movie import make_demuxer
 
 MAX_READS = 3000
@@ -15,17 +15,20 @@ CORPORA = ("mp4_demux",)
 
 
 def fuzz(data: bytes) -> None:
-    """Read data as a file; returns or raises RemoteProtocolError."""
+    """Read data as a file; it is refused, or every packet has a payload."""
     demuxer = make_demuxer()
     packets = PacketList()
     demuxer.attach(packets)
-    drive(demuxer, data)
+    try:
+        drive(demuxer, data)
+    except RemoteProtocolError:
+        if not demuxer.ready:
+            return
     for packet in packets.take():
         if not packet.payload:
             raise RuntimeError("a packet without payload")
-    if not demuxer.ready:
-        return
-    demuxer.keys(0, 100_000)
+    with contextlib.suppress(RemoteProtocolError):
+        demuxer.keys(0, 100_000)
     with contextlib.suppress(RemoteProtocolError):
         drive(demuxer.share(), data, seek_us=len(data) * 1000)
     with contextlib.suppress(RemoteProtocolError):
@@ -33,12 +36,12 @@ def fuzz(data: bytes) -> None:
 
 
 def drive(demuxer: Mp4Demuxer, data: bytes, *, seek_us: int | None = None, index: bool = False) -> None:
-    """Feed what is wanted; a sink that does nothing takes the packets where none is attached."""
+    """Feed what is wanted, after seeking, or to an index."""
     if seek_us is not None:
         demuxer.attach(PacketList())
         demuxer.seek(seek_us, 0)
     if index:
-        demuxer.index_into(Sink())
+        demuxer.index_into(make_layout(demuxer.tracks))
     for _ in range(MAX_READS):
         wanted = demuxer.want()
         if wanted is None:
@@ -48,6 +51,3 @@ def drive(demuxer: Mp4Demuxer, data: bytes, *, seek_us: int | None = None, index
             raise RuntimeError(f"{count} bytes wanted at {position}")
         demuxer.feed(data[position : position + count])
     raise RuntimeError("the demuxer wants and wants")
-
-
-Sink: type[Muxer] = PacketList

@@ -6,9 +6,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-AVCC = bytes.fromhex(
-    "0164000cffe1001a6764000cacd941419f9f011000000300100000030320f142996001000468ef8fcbfdf8f800"
-)
+AVCC = bytes.fromhex("0164000cffe1001a6764000cacd941419f9f011000000300100000030320f142996001000468ef8fcbfdf8f800")
 ASC = bytes.fromhex("1190")
 
 
@@ -26,7 +24,9 @@ def full(kind: str, *parts: bytes, version: int = 0, flags: int = 0) -> bytes:
 
 def rows(kind: str, form: str, *values: tuple[int, ...], version: int = 0) -> bytes:
     """Return a full box of a count and rows."""
-    return full(kind, struct.pack(">I", len(values)), *(struct.pack(">" + form, *one) for one in values), version=version)
+    return full(
+        kind, struct.pack(">I", len(values)), *(struct.pack(">" + form, *one) for one in values), version=version
+    )
 
 
 def video_entry(kind: str = "avc1", *boxes: bytes, width: int = 320, height: int = 180) -> bytes:
@@ -131,7 +131,9 @@ def movie(*inside: bytes, timescale: int = 1000, wide: bool = False) -> bytes:
     return box("moov", full("mvhd", struct.pack(">IIII", 0, 0, timescale, 0), bytes(80)), *inside, wide=wide)
 
 
-def plain(*tracks: Track, moov_first: bool = True, wide: bool = False, timescale: int = 1000, extra: bytes = b"") -> bytes:
+def plain(
+    *tracks: Track, moov_first: bool = True, wide: bool = False, timescale: int = 1000, extra: bytes = b""
+) -> bytes:
     """Return a file whose chunks are interleaved: the first of each track, the second of each track …"""
     start = box("ftyp", b"isom", bytes(4), b"isom")
     order: list[tuple[int, bytes]] = []
