@@ -87,8 +87,12 @@ cdef class AudioFrameDemuxer(ByteStreamDemuxer):
         """Go on with the frame at a position. dts_us: its time, microseconds."""
         self.restart(position)
         self.locked = False
+        self.trusted = True
         self.base_us = 0
         self.samples = (dts_us * self.rate_hz + 500000) // 1000000 if self.rate_hz else 0
+        if self.now_us() != dts_us:     # the sample rate was, or will be, another one there
+            self.base_us = dts_us
+            self.samples = 0
 
     cdef int finish(self) except -1:
         if not self.tracks:
@@ -114,7 +118,7 @@ cdef class AudioFrameDemuxer(ByteStreamDemuxer):
                 continue
             length = at
             at = self.find(data, at + 1, size)
-            self.clean = self.locked = False
+            self.clean = self.locked = self.trusted = False
             self.garbage += <int64_t> (at - length)
             if not self.tracks and self.garbage > MAX_GARBAGE_BYTES:
                 raise RemoteProtocolError(
@@ -157,7 +161,7 @@ cdef class AudioFrameDemuxer(ByteStreamDemuxer):
                     return NO_FRAME
         if size < end[0]:
             return NO_FRAME if over else WAIT
-        if self.locked and head.key == self.key:
+        if self.trusted or (self.locked and head.key == self.key):
             return FRAME
         if size < end[0] + LOOK_BYTES and not over:
             return WAIT
@@ -181,13 +185,19 @@ cdef class AudioFrameDemuxer(ByteStreamDemuxer):
         cdef uint32_t flags = KEYFRAME
         cdef bint known = len(self.tracks) > 0
         self.locked = True
+        self.trusted = False
         self.position = position
         if self.mpeg and (not known or position == self.info_position) and is_info_frame(data, size):
             self.info_position = position
             self.key = head.key
             return 0
         if not known or head.key != self.key:
-            info = self.describe(PyBytes_FromStringAndSize(<const char*> data, <Py_ssize_t> size))
+            try:
+                info = self.describe(PyBytes_FromStringAndSize(<const char*> data, <Py_ssize_t> size))
+            except RemoteProtocolError:
+                if not known:
+                    raise
+                return 0        # damage that looks like a frame
             if known and info != self.tracks[0]:
                 flags |= NEW_INIT
             if head.rate_hz != self.rate_hz:

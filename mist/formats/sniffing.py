@@ -133,6 +133,16 @@ def is_hevc(head: bytes) -> bool:
     return plain and hevc.nal_type(unit) in _HEVC_FIRST
 
 
+def is_mpeg_video(head: bytes) -> bool:
+    """Tell an MPEG-1 or MPEG-2 video stream: a sequence header."""
+    return re.match(rb"\x00{2,}\x01\xb3", head) is not None
+
+
+def is_ivf(head: bytes) -> bool:
+    """Tell IVF: its signature and version 0."""
+    return head.startswith(b"DKIF\x00\x00")
+
+
 def is_web_vtt(head: bytes) -> bool:
     """Tell WebVTT."""
     return _WEBVTT.match(head.removeprefix(_BOM)) is not None

@@ -80,6 +80,8 @@ SOURCES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "flv": ("flv", "ffmpeg-new", ("H264+AAC", "H264", "HEVC", "AV1", "VP9", "AAC", "MP3", "opus", "FLAC", "AC3")),
     "h264": ("h264", "ffmpeg", ("H264",)),
     "hevc": ("hevc", "ffmpeg", ("HEVC",)),
+    "ivf": ("ivf", "ffmpeg", ("VP8", "VP9", "AV1")),
+    "m2v": ("mpeg2video", "ffmpeg", ("MPEG2",)),
     "mkv": ("matroska", "ffmpeg", ("H264+AAC", "VP9+opus", "H264+AAC+subtitle", *_ANY_VIDEO, *_ANY_AUDIO, "subtitle")),
     "mp3": ("mp3", "ffmpeg", ("MP3",)),
     "mp4": (
@@ -101,11 +103,30 @@ OWN_SOURCES: dict[str, tuple[str, ...]] = {
 
 # What a format keeps of times. None: it has none, they are counted.
 CLOCK_US: dict[str, float | None] = {
-    "aac": None, "ac3": None, "dts": None, "dtsc": 1000, "flac": None, "flv": 1000, "fmp4": 1e6 / 44100, "h264": None,
-    "hevc": None, "mkv": 1000, "mp3": None, "mp4": 1e6 / 44100, "ogg": 1e6 / 48000, "srt": 1000, "ts": 1e6 / 90000,
-    "vtt": 1000, "wav": None, "webm": 1000,
-}  # fmt: skip
+    "aac": None,
+    "ac3": None,
+    "dts": None,
+    "dtsc": 1000,
+    "flac": None,
+    "flv": 1000,
+    "fmp4": 1e6 / 44100,
+    "h264": None,
+    "hevc": None,
+    "ivf": 1e6 / 25,
+    "json": 1000,
+    "m2v": None,
+    "mkv": 1000,
+    "mp3": None,
+    "mp4": 1e6 / 44100,
+    "ogg": 1e6 / 48000,
+    "srt": 1000,
+    "ts": 1e6 / 90000,
+    "vtt": 1000,
+    "wav": None,
+    "webm": 1000,
+}
 KEEPS_DECODE_TIMES = frozenset({"dtsc", "flv", "fmp4", "mp4", "ts"})
+BEGINS_AT_ZERO = frozenset({"mp4"})  # whatever the times of the source
 KEEPS_LANGUAGE = frozenset({"dtsc", "fmp4", "mkv", "mp4", "ts", "webm"})
 
 

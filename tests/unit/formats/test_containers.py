@@ -29,6 +29,8 @@ SAMPLES: dict[str, bytes] = {
     "flv": b"FLV\1\5\0\0\0\x09\0\0\0\0",
     "h264": bytes.fromhex("0000000167640020 000001 68ebe3"),
     "hevc": bytes.fromhex("0000000140010c01 000001 4201"),
+    "ivf": b"DKIF\0\0\x20\0VP90",
+    "m2v": bytes.fromhex("000001b3 1400f013 ffffe018 000001b5"),
     "mkv": bytes.fromhex("1a45dfa3934282886d6174726f736b61"),
     "webm": bytes.fromhex("1a45dfa39f4286810142f7810142f2810442f381084282847765626d"),
     "mp3": MP3_FRAME * 3,
