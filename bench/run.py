@@ -24,6 +24,7 @@ ALL = (
     ("bench_hls_viewers.py", "--viewers", "1000"),
     ("bench_idle.py",),
     ("bench_streams.py",),
+    ("bench_remux.py",),
 )
 SHORT = (
     ("bench_viewers.py", "--viewers", "20", "--rounds", "1", "--seconds", "2"),
@@ -32,6 +33,7 @@ SHORT = (
     ("bench_hls_viewers.py", "--viewers", "20", "--seconds", "5"),
     ("bench_idle.py", "--seconds", "3"),
     ("bench_streams.py", "--counts", "5", "10", "--seconds", "2"),
+    ("bench_remux.py", "--rounds", "1", "flv:ts"),
 )
 
 

@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mist
+from mist.commands import BadUsage, convert, info
 from mist.errors import MistError
 from mist.runtime.instance import DEFAULT_NAME, Instance
-from mist.runtime.log import parse_level
-from mist.runtime.process import is_alive
-from mist.runtime.spawner_link import ask_blocking
 
 DEFAULT_CONFIG = Path("/etc/mist/config.json")
 
@@ -27,6 +25,12 @@ RTMP, HTTP-FLV, MPEG-TS, MP4 and HLS, one frame later, without transcoding.
   mist status                what a running server does
   mist reload                let it read its configuration again
   mist stop                  end it
+
+Files, without a server:
+
+  mist info a.flv            what is in a file, and what is wrong with it
+  mist convert a.flv b.mp4   the same media in another format
+  mist in a.mp4 | mist out ts > a.ts
 """
 
 _SERVE = """\
@@ -82,6 +86,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     reload.set_defaults(run=run_reload)
 
+    convert.add_commands(commands)
+    info.add_commands(commands)
+
     for command in (serve, status, stop, reload):
         command.add_argument(
             "--instance",
@@ -97,6 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         return int(options.run(options))
+    except BadUsage as error:
+        print(f"mist: {error}", file=sys.stderr)
+        return 2
     except MistError as error:
         print(f"mist: {error}", file=sys.stderr)
         return 1
@@ -110,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_serve(options: argparse.Namespace) -> int:
     """Serve."""
     from mist.app import make_program
+    from mist.runtime.log import parse_level
     from mist.runtime.spawner import Spawner
 
     try:
@@ -129,6 +140,9 @@ def run_serve(options: argparse.Namespace) -> int:
 
 def run_stop(options: argparse.Namespace) -> int:
     """Stop a server and wait until it is gone."""
+    from mist.runtime.process import is_alive
+    from mist.runtime.spawner_link import ask_blocking
+
     instance = Instance(options.instance)
     pid = int(ask_blocking(instance, {"do": "shutdown", "reason": "mist stop"})["pid"])
     until = time.monotonic() + 6
@@ -141,12 +155,15 @@ def run_stop(options: argparse.Namespace) -> int:
 
 def run_reload(options: argparse.Namespace) -> int:
     """Let a server read its configuration again."""
+    from mist.runtime.spawner_link import ask_blocking
+
     ask_blocking(Instance(options.instance), {"do": "reload"})
     return 0
 
 
 def run_status(options: argparse.Namespace) -> int:
     """Show a server's state."""
+    from mist.runtime.spawner_link import ask_blocking
     from mist.runtime.status import collect, show
 
     instance = Instance(options.instance)

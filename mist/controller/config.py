@@ -27,6 +27,7 @@ from mist.errors import ConfigError
 
 DEFAULT_PATH = Path("/etc/mist/config.json")
 DEFAULT_PROTOCOLS: tuple[Mapping[str, Any], ...] = (
+    {"connector": "DTSC", "port": 4200},
     {"connector": "HTTP", "port": 8080},
     {"connector": "RTMP", "port": 1935},
 )

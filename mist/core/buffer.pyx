@@ -2,9 +2,12 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from libc.errno cimport EINTR, errno
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memmove
+from posix.unistd cimport write
 
 
 @cython.final
@@ -52,6 +55,29 @@ cdef class ByteBuffer:
         cdef object taken = PyBytes_FromStringAndSize(<char*> self.data, <Py_ssize_t> self.size)
         self.size = 0
         return taken
+
+    def write_to(self, int fd, size_t count):
+        """Write the first bytes to a blocking file descriptor, and forget them. count: at most `len`.
+
+        Raises OSError; then the bytes that were written are forgotten.
+        """
+        cdef size_t done = 0
+        cdef ssize_t written
+        count = min(count, self.size)
+        try:
+            while done < count:
+                with nogil:
+                    written = write(fd, self.data + done, count - done)
+                if written >= 0:
+                    done += <size_t> written
+                elif errno == EINTR:
+                    PyErr_CheckSignals()
+                else:
+                    PyErr_SetFromErrno(OSError)
+        finally:
+            self.size -= done
+            if self.size:
+                memmove(self.data, self.data + done, self.size)
 
     def __len__(self):
         return self.size

@@ -68,6 +68,7 @@ cdef class Group:
     cdef str end_reason
     # A group of its own, for a viewer with a position or pace of its own:
     cdef bint private
+    cdef bint by_time            # tracks are merged by decode time
     cdef double rate
     cdef int64_t ahead_us
     cdef int64_t stop_us
@@ -76,6 +77,7 @@ cdef class Group:
     cdef int64_t due_us          # monotonic time of the next packet, 0 when none is held back
     cdef int pump(self) except -1
     cdef int pick(self) except -2
+    cdef int pick_by_time(self) except -2
     cdef int mux_one(self, int place) except -1
     cdef int add_entry(self, int64_t dts_us, uint64_t arrival, bint start) except -1
     cdef uint64_t entry_at(self, uint64_t position) noexcept

@@ -16,6 +16,7 @@ MERGE_STEP_US: Final[int]
 MERGE_MAX_US: Final[int]
 LOAD_INTERVAL_US: Final[int]
 OUT_OF_BAND_LIMIT: Final[int]
+SYNC_WAIT_US: Final[int]
 
 class Arena:
     tail: int
@@ -65,6 +66,7 @@ class Fanout:
         stop_us: int | None = None,
         rate: float | None = None,
         ahead_us: int = 7_500_000,
+        by_time: bool = False,
         reselect: Callable[[list[Any]], list[int]] | None = None,
         record: Any = None,
         on_close: Callable[[str], None],

@@ -106,6 +106,7 @@ MERGE_STEP_US = 10_000
 MERGE_MAX_US = 100_000
 LOAD_INTERVAL_US = 500_000
 OUT_OF_BAND_LIMIT = 256
+SYNC_WAIT_US = 2_000_000         # a viewer that wants packets in the order of their times waits this long for a silent track
 
 cdef enum:
     ARENA = 64 << 20
@@ -359,6 +360,8 @@ cdef class Group:
         cdef TrackReader reader
         cdef PacketRecord record
         cdef uint64_t arrival = 0
+        if self.by_time:
+            return self.pick_by_time()
         for _look in range(2):
             best = -1
             for place in range(len(self.readers)):
@@ -375,6 +378,37 @@ cdef class Group:
             if best < 0:
                 return -1
         return best
+
+    cdef int pick_by_time(self) except -2:
+        """Return the place of the track whose packet has the lowest decode time, -1 when there is none or an earlier one may still come.
+
+        A track without a packet is waited for while the packets of others are less than SYNC_WAIT_US behind their track's newest one.
+        """
+        cdef int place
+        cdef int best = -1
+        cdef TrackReader reader
+        cdef PacketRecord record
+        cdef int64_t dts_us = 0
+        cdef int64_t now_us
+        cdef int64_t complete_us = <int64_t> 1 << 62
+        for place in range(len(self.readers)):
+            reader = <TrackReader> self.readers[place]
+            now_us = <int64_t> load64(<const uint64_t*> &reader.header.now_us)  # first: what it covers is in the ring then
+            while not reader.record(self.next_sequence[place], &record):
+                if self.next_sequence[place] < load64(&reader.header.tail):
+                    self.resume(place)
+                    continue
+                if self.infos[place].type != "meta":
+                    complete_us = min(complete_us, now_us)
+                break
+            else:
+                if best < 0 or record.dts_us < dts_us:
+                    best, dts_us = place, record.dts_us
+        if best < 0 or complete_us >= dts_us or (<TrackReader> self.readers[best]).header.last_us - dts_us > SYNC_WAIT_US:
+            return best
+        if load32(&self.watch.table.header.stale) or self.watch.table.header.status == 0:
+            return best
+        return -1
 
     def resume(self, int place):
         """Go on after packets left the buffer before this group had them."""
@@ -766,14 +800,14 @@ cdef class Fanout:
             watch.close()
 
     def join(self, reader, indexes, key, make_muxer, int fd, bytes head not None, *, start_us=None, stop_us=None,
-             rate=None, ahead_us=7_500_000, reselect=None, record=None, on_close, on_readable=None):
+             rate=None, ahead_us=7_500_000, by_time=False, reselect=None, record=None, on_close, on_readable=None):
         """Deliver a stream to a socket and return the subscription.
 
         indexes: track indexes in the muxer's order. key: names the format and everything else that changes its bytes;
         viewers with equal key and tracks share one muxer. make_muxer(infos) -> Muxer. fd: non-blocking socket, the
         fan-out's from now on. head: bytes before the media. start_us, stop_us, rate (media seconds a second, 0 for as
-        fast as possible): a position or pace of its own, which makes the group private. reselect(track states) ->
-        indexes: the choice of tracks when the stream's tracks change. on_close(reason) is called once, before the
+        fast as possible): a position or pace of its own, which makes the group private. by_time: merge tracks by decode time
+        instead of arrival; `key` must say so. reselect(track states) -> indexes: the choice of tracks when the stream's tracks change. on_close(reason) is called once, before the
         socket is closed. on_readable(): called when the peer sent something, else that is dropped and an end of file
         ends the connection. record: the connection's checkpoint record, or an object that has it as `shared`.
         Raises NotFound, UnsupportedError (tracks the format cannot carry), LimitExceededError.
@@ -785,6 +819,7 @@ cdef class Fanout:
         private = start_us is not None or stop_us is not None or rate is not None
         try:
             group = self.find_group(watch, (key, tuple(indexes)), make_muxer, reselect, start_us, private)
+            group.by_time = by_time
         except BaseException:
             self.unwatch_if_idle(watch)
             raise
@@ -957,6 +992,9 @@ cdef class Fanout:
                 self.set_timer(self.flush_at_us)
                 return 0
             watch.table.arm(watch.slot)
+            for group in list(watch.groups):
+                if (<Group> group).private:  # what came between muxing and arming; the others are looked at below
+                    self.deliver_group(group)
             if not pumped and not self.has_news(watch):
                 return 0
 

@@ -22,8 +22,7 @@ _MAX_MULTITRACK_PARTS = 256
 cdef enum:
     COMMAND_FRAME = 5
     EX_AUDIO = 9
-    AVC_CODEC_ID = 7
-    DOMESTIC_HEVC_CODEC_ID = 12     # never standardised; phone encoders of the years before E-RTMP send it
+    AAC_SOUND_FORMAT = 10
 
 
 def fourcc_number(str text):
@@ -90,7 +89,7 @@ cdef TagPart _part(str kind, str type_, str codec, int track_id, const uint8_t* 
     return part
 
 
-cdef inline int64_t _offset_us(const uint8_t* data) noexcept:
+cdef inline int64_t _offset_us(const uint8_t* data) noexcept nogil:
     cdef int32_t value = <int32_t> (u24(data) << 8)
     return <int64_t> (value >> 8) * 1000
 
@@ -99,6 +98,56 @@ cdef int _need(size_t have, size_t want, str what) except -1:
     if have < want:
         raise TruncatedError(f"{what} of {have} bytes, at least {want} expected", spec="E-RTMP v2, FLV E.4")
     return 0
+
+
+cdef uint32_t AVC1 = fourcc_number(VIDEO_FOURCCS["H264"])
+cdef uint32_t HVC1 = fourcc_number(VIDEO_FOURCCS["HEVC"])
+cdef uint32_t AV01 = fourcc_number(VIDEO_FOURCCS["AV1"])
+
+
+cdef int framing_of(uint32_t codec) noexcept nogil:
+    """Return how the payload of a video codec number is framed."""
+    if codec == AVC_CODEC_ID or codec == AVC1:
+        return H264_UNITS
+    if codec == DOMESTIC_HEVC_CODEC_ID or codec == HVC1:
+        return HEVC_UNITS
+    return AV1_UNITS if codec == AV01 else WHOLE_FRAME
+
+
+cdef bint coded_frame(const uint8_t* data, size_t size, bint video, CodedFrame* frame) noexcept nogil:
+    """Read what parse_video_body and parse_audio_body read, of the usual case only."""
+    cdef size_t head = 1
+    cdef uint8_t packet_type
+    cdef uint8_t frame_type = data[0] >> 4 & 7 if size else 0
+    if size < 2 or (video and frame_type == COMMAND_FRAME):
+        return False
+    frame.offset_us = 0
+    frame.keyframe = not video or frame_type == 1 or frame_type == 4
+    if data[0] & 0x80 and (video or data[0] >> 4 == EX_AUDIO):
+        packet_type = data[0] & 15
+        if size < 9 or not (packet_type == CODED_FRAMES or (video and packet_type == CODED_FRAMES_X)):
+            return False
+        frame.codec = u32(data + 1)
+        head = 5
+        if video and packet_type == CODED_FRAMES and (frame.codec == AVC1 or frame.codec == HVC1):
+            frame.offset_us = _offset_us(data + 5)
+            head = 8
+    elif video:
+        frame.codec = data[0] & 15
+        if frame.codec == AVC_CODEC_ID or frame.codec == DOMESTIC_HEVC_CODEC_ID:
+            if size < 6 or data[1] != 1:
+                return False
+            frame.offset_us = _offset_us(data + 2)
+            head = 5
+    else:
+        frame.codec = data[0] >> 4
+        if frame.codec == AAC_SOUND_FORMAT:
+            if size < 3 or data[1] != 1:
+                return False
+            head = 2
+    frame.data = data + head
+    frame.size = size - head
+    return True
 
 
 def parse_video_body(bytes body not None):
@@ -155,7 +204,7 @@ def parse_audio_body(bytes body not None):
     if size == 1:
         return []
     codec = _AUDIO_OF_ID.get(sound_format, f"sound format {sound_format}")
-    if sound_format == 10:
+    if sound_format == AAC_SOUND_FORMAT:
         if data[1] > 1:
             raise RemoteProtocolError(f"AAC packet type {data[1]}", offset=1, spec="FLV E.4.2.2")
         kind = FRAME if data[1] else INIT

@@ -11,23 +11,48 @@ from typing import Final
 
 from mist.core.nal import nal_types, select_units
 from mist.errors import RemoteProtocolError
-from mist.formats import aac, ac3, av1, flac, h264, hevc, mpeg_audio, opus, speex, theora, vorbis, vp8, vp9
+from mist.formats import (
+    aac,
+    ac3,
+    av1,
+    dts,
+    flac,
+    h264,
+    hevc,
+    jpeg,
+    mpeg2,
+    mpeg_audio,
+    opus,
+    speex,
+    theora,
+    vorbis,
+    vp8,
+    vp9,
+)
 from mist.formats.tracks import (
     AAC,
     AC3,
     ALAW,
     AUDIO,
     AV1,
+    DTS,
     EAC3,
     FLAC,
     FLOAT,
     H264,
     HEVC,
+    ID3,
+    JPEG,
+    JSON,
+    KLV,
     MP2,
     MP3,
+    MPEG2,
     OPUS,
     PCM,
+    SCTE35,
     SPEEX,
+    SUBTITLE,
     THEORA,
     ULAW,
     VIDEO,
@@ -59,6 +84,10 @@ def _always(_track: TrackInfo, _payload: bytes) -> bool:
 
 def _never(_record: bytes) -> bool | None:
     return False
+
+
+def _unknown(_record: bytes) -> bool | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +181,17 @@ def _probe_vp9(payload: bytes) -> Fields:
     return {"width": header.width, "height": header.height} if header.keyframe else {}
 
 
+def _probe_mpeg2(payload: bytes) -> Fields:
+    header = mpeg2.parse_sequence(payload)
+    said = {"width": header.width, "height": header.height, "frame_rate_mhz": header.frame_rate_mhz}
+    return {name: value for name, value in said.items() if value}
+
+
+def _probe_jpeg(payload: bytes) -> Fields:
+    header = jpeg.parse_frame_header(payload)
+    return {"width": header.width, "height": header.height}
+
+
 def _probe_mpeg_audio(payload: bytes) -> Fields:
     header = mpeg_audio.parse_header(payload)
     return _audio(header.sample_rate_hz, header.channels, LOSSY_SAMPLE_BITS)
@@ -161,6 +201,11 @@ def _probe_ac3(payload: bytes) -> Fields:
     frame = ac3.parse_sync_frame(payload)
     channels = ac3.channels_of(payload) if frame.extended else frame.channels
     return _audio(frame.sample_rate_hz, channels, LOSSY_SAMPLE_BITS)
+
+
+def _probe_dts(payload: bytes) -> Fields:
+    header = dts.parse_header(payload)
+    return _audio(header.sample_rate_hz, header.channels, header.sample_bits or LOSSY_SAMPLE_BITS)
 
 
 def _update_h264(track: TrackInfo, payload: bytes) -> bytes | None:
@@ -230,6 +275,13 @@ _CODECS: Final[Mapping[str, _Codec]] = {
         probe=_probe_vp8,
         keyframe=lambda _track, payload: vp8.is_keyframe(payload),
     ),
+    MPEG2: _Codec(
+        "",
+        probe=_probe_mpeg2,
+        keyframe=lambda _track, payload: mpeg2.is_keyframe(payload),
+        reorders=_unknown,
+    ),
+    JPEG: _Codec("", probe=_probe_jpeg),
     AAC: _Codec(
         "mp4a.40.2",
         describe=_describe_aac,
@@ -249,6 +301,12 @@ _CODECS: Final[Mapping[str, _Codec]] = {
     FLOAT: _Codec(""),
     ALAW: _Codec(""),
     ULAW: _Codec(""),
+    DTS: _Codec("", probe=_probe_dts),
+    SUBTITLE: _Codec(""),
+    JSON: _Codec(""),
+    ID3: _Codec(""),
+    SCTE35: _Codec(""),
+    KLV: _Codec(""),
 }
 
 # Where the source's word stands: its frame rate is the real one, the parameter sets' often a constant of the encoder.

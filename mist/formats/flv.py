@@ -1,61 +1,51 @@
-"""An FLV stream demuxed: tags read by `mist.core.flv`, tracks and packets made of them as of a publisher's messages."""
+"""FLV files and streams demuxed: tags read by `mist.core.flv_demux`, set-ups and metadata understood as a publisher's messages are."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from mist.core.flv import FlvReader, FlvTag
+from mist.core import flv_demux
+from mist.core.packet import Packet
 from mist.errors import RemoteProtocolError
 from mist.formats import amf
-from mist.formats.rtmp.media import MediaEvent, Oddity, TrackAssembler
+from mist.formats.rtmp.media import MediaEvent, Oddity, TrackAssembler, TrackChanged, TrackFound
 
-AUDIO_TAG: Final = 8
-VIDEO_TAG: Final = 9
-SCRIPT_TAG: Final = 18
+MAX_ODDITIES: Final = 100
 
 
-class FlvDemuxer:
-    """Bytes of an FLV file or stream in, tracks and packets out.
+class FlvDemuxer(flv_demux.FlvDemuxer):
+    """Bytes of an FLV file or stream in, packets out.
 
-    language: of the audio tracks. Times are the tags', unwrapped beyond 32 bits of milliseconds.
+    language: of the audio tracks. oddities: for the log, what was repaired or ignored, once of each kind.
     """
 
     def __init__(self, language: str = "und") -> None:
-        self._reader = FlvReader()
         self._assembler = TrackAssembler(language)
-        self._time_ms: int | None = None
+        self.oddities: list[str] = []
 
-    def feed(self, data: bytes) -> list[MediaEvent]:
-        """Take bytes, any split, and return the events they complete.
+    def take_media(self, tag_type: int, time_ms: int, body: bytes) -> None:
+        """Take the body of an audio or video tag.   Spec: FLV E.4.2, E.4.3, E-RTMP v2."""
+        self._put_all(self._assembler.feed(tag_type, time_ms, body))
 
-        Raises RemoteProtocolError.   Spec: FLV E.2 to E.5, E-RTMP v2.
-        """
-        events: list[MediaEvent] = []
-        for tag in self._reader.feed(data):
-            if tag.tag_type in (AUDIO_TAG, VIDEO_TAG):
-                events += self._assembler.feed(tag.tag_type, self._unwrapped(tag), tag.body)
-            elif tag.tag_type == SCRIPT_TAG:
-                events += self._script(tag.body)
-        return events
-
-    def _unwrapped(self, tag: FlvTag) -> int:
-        """Return the tag's time as the one that is nearest to the last tag's."""
-        if self._time_ms is None:
-            self._time_ms = tag.time_ms - (1 << 32) if tag.time_ms >= 0xFFFF0000 else tag.time_ms
-        else:
-            self._time_ms += (tag.time_ms - self._time_ms + 0x80000000 & 0xFFFFFFFF) - 0x80000000
-        return self._time_ms
-
-    def _script(self, body: bytes) -> list[MediaEvent]:
+    def take_script(self, body: bytes) -> None:
+        """Take script data; onMetaData fills what the media itself does not tell.   Spec: FLV E.4.4, E.5."""
         try:
             values = amf.decode_all(body)
         except RemoteProtocolError as error:
-            return [Oddity(f"ignored: script data that cannot be read ({error})")]
+            self._put_all([Oddity(f"ignored: script data that cannot be read ({error})")])
+            return
         if len(values) > 1 and values[0] == "onMetaData" and isinstance(values[1], dict):
-            return self._assembler.feed_metadata(values[1])
-        return []
+            self._put_all(self._assembler.feed_metadata(values[1]))
 
-    def end_of_input(self) -> list[MediaEvent]:
-        """Say that no more bytes come. Raises TruncatedError if the last tag is incomplete."""
-        self._reader.end_of_input()
-        return []
+    def _put_all(self, events: list[MediaEvent]) -> None:
+        for event in events:
+            if isinstance(event, Packet):
+                self.put(event)
+            elif isinstance(event, TrackFound | TrackChanged):
+                self.put_track(event.track, event.info)
+            elif isinstance(event, Oddity):
+                self._say(event.text)
+
+    def _say(self, text: str) -> None:
+        if len(self.oddities) < MAX_ODDITIES and text not in self.oddities:
+            self.oddities.append(text)

@@ -72,7 +72,7 @@ class Vui:
     """What the video usability information says (annex E); the defaults are what its absence means.
 
     sar_width, sar_height: 0 when unspecified. frame_rate_mhz: frames per 1000 seconds, 0 when unknown.
-    max_num_reorder_frames: None when not said.
+    max_num_reorder_frames: None when not said. time_scale, units_in_tick: the exact rate of fields is their ratio; 0 not said.
     """
 
     sar_width: int = 0
@@ -85,6 +85,23 @@ class Vui:
     fixed_frame_rate: bool = False
     max_num_reorder_frames: int | None = None
     max_dec_frame_buffering: int | None = None
+    time_scale: int = 0
+    units_in_tick: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PictureOrder:
+    """How slice headers say the order of pictures.   Spec: H.264 clauses 7.4.2.1.1 and 8.2.1.
+
+    log2_max_lsb: of type 0. delta_always_zero, offset_for_non_ref, offset_for_bottom, cycle_offsets: of type 1.
+    """
+
+    type: int = 0
+    log2_max_lsb: int = 0
+    delta_always_zero: bool = False
+    offset_for_non_ref: int = 0
+    offset_for_bottom: int = 0
+    cycle_offsets: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +123,17 @@ class SequenceParameterSet:
     frame_mbs_only: bool
     separate_colour_planes: bool
     vui: Vui
+    picture_order: PictureOrder = PictureOrder()
 
 
 @dataclass(frozen=True, slots=True)
 class PictureParameterSet:
-    """The start of a picture parameter set."""
+    """The start of a picture parameter set. order_in_frame: bottom_field_pic_order_in_frame_present_flag."""
 
     id: int
     sps_id: int
     cabac: bool
+    order_in_frame: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +164,14 @@ def parse_sps(unit: bytes) -> SequenceParameterSet:
     if profile_idc in _CHROMA_PROFILES:
         chroma_format_idc, luma, chroma, planes = _parse_chroma(bits)
     log2_max_frame_num = _bounded(bits.ue(), 12, "log2_max_frame_num_minus4") + 4
-    poc_type = _parse_picture_order(bits)
+    order = _parse_picture_order(bits)
     max_num_ref_frames = bits.ue()
     bits.skip(1)  # gaps_in_frame_num_value_allowed_flag
     width, height, frame_mbs_only = _parse_size(bits, 0 if planes else chroma_format_idc)
     vui = _parse_vui(bits) if bits.flag() else Vui()
     return SequenceParameterSet(
         profile_idc, constraint_flags, level_idc, sps_id, chroma_format_idc, luma, chroma,
-        log2_max_frame_num, poc_type, max_num_ref_frames, width, height, frame_mbs_only, planes, vui,
+        log2_max_frame_num, order.type, max_num_ref_frames, width, height, frame_mbs_only, planes, vui, order,
     )  # fmt: skip
 
 
@@ -184,17 +203,15 @@ def _skip_scaling_list(bits: BitReader, size: int) -> None:
         last = following or last
 
 
-def _parse_picture_order(bits: BitReader) -> int:
+def _parse_picture_order(bits: BitReader) -> PictureOrder:
     poc_type = _bounded(bits.ue(), 2, "pic_order_cnt_type")
     if poc_type == 0:
-        _bounded(bits.ue(), 12, "log2_max_pic_order_cnt_lsb_minus4")
-    elif poc_type == 1:
-        bits.skip(1)
-        bits.se()
-        bits.se()
-        for _ in range(_bounded(bits.ue(), MAX_CYCLE, "num_ref_frames_in_pic_order_cnt_cycle")):
-            bits.se()
-    return poc_type
+        return PictureOrder(0, _bounded(bits.ue(), 12, "log2_max_pic_order_cnt_lsb_minus4") + 4)
+    if poc_type == 2:
+        return PictureOrder(2)
+    always_zero, non_ref, bottom = bits.flag(), bits.se(), bits.se()
+    count = _bounded(bits.ue(), MAX_CYCLE, "num_ref_frames_in_pic_order_cnt_cycle")
+    return PictureOrder(1, 0, always_zero, non_ref, bottom, tuple(bits.se() for _ in range(count)))
 
 
 def _parse_size(bits: BitReader, chroma_array_type: int) -> tuple[int, int, bool]:
@@ -248,6 +265,7 @@ def _read_vui(bits: BitReader, said: dict[str, Any]) -> None:
     if bits.flag():
         units_in_tick, time_scale = bits.u(32), bits.u(32)
         said["frame_rate_mhz"] = frame_rate_mhz(time_scale, 2 * units_in_tick)
+        said["time_scale"], said["units_in_tick"] = time_scale, units_in_tick
         said["fixed_frame_rate"] = bits.flag()
     nal_hrd = bits.flag() and _skip_hrd(bits)
     vcl_hrd = bits.flag() and _skip_hrd(bits)
@@ -301,7 +319,7 @@ def parse_pps(unit: bytes) -> PictureParameterSet:
     bits = BitReader(unescape(unit[:16]), 1)
     pps_id = _bounded(bits.ue(), MAX_PPS_ID, "pic_parameter_set_id")
     sps_id = _bounded(bits.ue(), MAX_SPS_ID, "seq_parameter_set_id")
-    return PictureParameterSet(pps_id, sps_id, bits.flag())
+    return PictureParameterSet(pps_id, sps_id, bits.flag(), bits.flag())
 
 
 def check_record_size(record: bytes) -> None:

@@ -68,7 +68,10 @@ class ProfileTierLevel:
 
 @dataclass(frozen=True, slots=True)
 class Vui:
-    """What the video usability information says (annex E); the defaults are what its absence means."""
+    """What the video usability information says (annex E); the defaults are what its absence means.
+
+    time_scale, units_in_tick: the exact rate of pictures is their ratio; 0 not said.
+    """
 
     sar_width: int = 0
     sar_height: int = 0
@@ -79,6 +82,8 @@ class Vui:
     field_seq: bool = False
     frame_rate_mhz: int = 0
     min_spatial_segmentation_idc: int = 0
+    time_scale: int = 0
+    units_in_tick: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +101,7 @@ class VideoParameterSet:
 class SequenceParameterSet:
     """A sequence parameter set. width, height: inside the conformance window, in pixels.
 
-    max_num_reorder_pics: of the highest temporal sub-layer.
+    max_num_reorder_pics: of the highest temporal sub-layer. log2_max_poc_lsb: width of the order number in slice headers.
     """
 
     id: int
@@ -112,6 +117,19 @@ class SequenceParameterSet:
     max_num_reorder_pics: int
     max_dec_pic_buffering: int
     vui: Vui
+    log2_max_poc_lsb: int = 0
+    separate_colour_planes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PictureParameterSet:
+    """The start of a picture parameter set: what slice headers need of it."""
+
+    id: int
+    sps_id: int
+    dependent_slices: bool
+    output_flag: bool
+    extra_slice_header_bits: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +227,7 @@ def parse_sps(unit: bytes) -> SequenceParameterSet:
     nesting = bits.flag()
     general = _parse_profile_tier_level(bits, max_sub_layers)
     sps_id = _bounded(bits.ue(), MAX_SPS_ID, "sps_seq_parameter_set_id")
-    chroma_format_idc, width, height = _parse_size(bits)
+    chroma_format_idc, planes, width, height = _parse_size(bits)
     luma = _bounded(bits.ue(), 8, "bit_depth_luma_minus8") + 8
     chroma = _bounded(bits.ue(), 8, "bit_depth_chroma_minus8") + 8
     log2_max_poc_lsb = _bounded(bits.ue(), 12, "log2_max_pic_order_cnt_lsb_minus4") + 4
@@ -217,12 +235,12 @@ def parse_sps(unit: bytes) -> SequenceParameterSet:
     vui = _parse_tail(bits, log2_max_poc_lsb, max_sub_layers)
     return SequenceParameterSet(
         sps_id, vps_id, max_sub_layers, nesting, general, chroma_format_idc, luma, chroma,
-        width, height, reorder, buffering, vui,
+        width, height, reorder, buffering, vui, log2_max_poc_lsb, planes,
     )  # fmt: skip
 
 
-def _parse_size(bits: BitReader) -> tuple[int, int, int]:
-    """Return chroma_format_idc and the size of the conformance window.   Spec: H.265 clause 7.4.3.2.1."""
+def _parse_size(bits: BitReader) -> tuple[int, bool, int, int]:
+    """Return chroma_format_idc, separate_colour_plane_flag and the size of the conformance window.   Spec: H.265 clause 7.4.3.2.1."""
     chroma_format_idc = _bounded(bits.ue(), 3, "chroma_format_idc")
     planes = chroma_format_idc == 3 and bits.flag()
     width, height = bits.ue(), bits.ue()
@@ -236,7 +254,7 @@ def _parse_size(bits: BitReader) -> tuple[int, int, int]:
         raise RemoteProtocolError("the conformance window holds no picture", spec="H.265 clause 7.4.3.2.1")
     if width > MAX_DIMENSION_PIXELS or height > MAX_DIMENSION_PIXELS:
         raise LimitExceededError(f"a picture of {width} x {height} pixels", spec="H.265 annex A")
-    return chroma_format_idc, width, height
+    return chroma_format_idc, planes, width, height
 
 
 def _parse_tail(bits: BitReader, log2_max_poc_lsb: int, max_sub_layers: int) -> Vui:
@@ -325,6 +343,7 @@ def _read_vui(bits: BitReader, said: dict[str, Any], max_sub_layers: int) -> Non
     if bits.flag():
         units_in_tick, time_scale = bits.u(32), bits.u(32)
         said["frame_rate_mhz"] = frame_rate_mhz(time_scale, units_in_tick)
+        said["time_scale"], said["units_in_tick"] = time_scale, units_in_tick
         if bits.flag():
             bits.ue()
         if bits.flag():
@@ -357,6 +376,16 @@ def _skip_hrd(bits: BitReader, max_sub_layers: int) -> None:
             for _ in range(4 if sub_picture else 2):
                 bits.ue()
             bits.skip(1)
+
+
+def parse_pps(unit: bytes) -> PictureParameterSet:
+    """Parse the start of a picture parameter set NAL unit; raise RemoteProtocolError.   Spec: H.265 clause 7.3.2.3."""
+    bits = _begin(unit[:16], PPS, "picture")
+    number, sps = (
+        _bounded(bits.ue(), MAX_PPS_ID, "pps_pic_parameter_set_id"),
+        _bounded(bits.ue(), MAX_SPS_ID, "SPS number"),
+    )
+    return PictureParameterSet(number, sps, bits.flag(), bits.flag(), bits.u(3))
 
 
 def parse_pps_ids(unit: bytes) -> tuple[int, int]:

@@ -24,7 +24,7 @@ MOVIE_TIMESCALE: Final = 1000
 SYNC_SAMPLE: Final = 0x0200_0000
 OTHER_SAMPLE: Final = 0x0101_0000
 
-_MATRIX: Final = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
+MATRIX: Final = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
 _OBJECT_TYPE_AAC: Final = 0x40  # MP4 registration authority, object type indications
 _OBJECT_TYPE_MPEG2_MP3: Final = 0x69
 _OBJECT_TYPE_MPEG1_MP3: Final = 0x6B
@@ -123,22 +123,22 @@ def _descriptor(tag: int, *parts: bytes) -> bytes:
     return bytes((tag, *(0x80 | size >> shift & 0x7F for shift in (21, 14, 7)), size & 0x7F)) + b"".join(parts)
 
 
-def _esds(object_type: int, track: TrackInfo, setup: bytes) -> bytes:
+def esds(object_type: int, track: TrackInfo, setup: bytes, video: bool = False) -> bytes:
     """Return esds.   Spec: ISO/IEC 14496-14 clause 6.7.2, ISO/IEC 14496-1 clause 7.2.6."""
     rate_bps = min(track.bandwidth_bps, 0xFFFF_FFFF)
-    decoder = struct.pack(">BBHBII", object_type, 5 << 2 | 1, 0, 0, rate_bps, rate_bps)
+    decoder = struct.pack(">BBHBII", object_type, (4 if video else 5) << 2 | 1, 0, 0, rate_bps, rate_bps)
     inner = _descriptor(5, setup) if setup else b""
     stream = struct.pack(">HB", 0, 0) + _descriptor(4, decoder, inner) + _descriptor(6, b"\x02")
     return full_box("esds", 0, 0, _descriptor(3, stream))
 
 
 def _aac_esds(track: TrackInfo, _payload: bytes) -> bytes:
-    return _esds(_OBJECT_TYPE_AAC, track, track.init_data)
+    return esds(_OBJECT_TYPE_AAC, track, track.init_data)
 
 
 def _mp3_esds(track: TrackInfo, _payload: bytes) -> bytes:
     low = track.sample_rate_hz and track.sample_rate_hz < 32_000
-    return _esds(_OBJECT_TYPE_MPEG2_MP3 if low else _OBJECT_TYPE_MPEG1_MP3, track, b"")
+    return esds(_OBJECT_TYPE_MPEG2_MP3 if low else _OBJECT_TYPE_MPEG1_MP3, track, b"")
 
 
 def _dops(track: TrackInfo, _payload: bytes) -> bytes:
@@ -216,13 +216,19 @@ def sample_entry(track: TrackInfo, payload: bytes = b"") -> bytes:
     """
     entry = _entry(track)
     configuration = entry.configuration(track, payload)
-    if track.type == VIDEO:  # clause 12.1.3: no predefined values, 72 dpi, one frame a sample, depth 24
-        size = struct.pack(">HHIII", min(track.width, 0xFFFF), min(track.height, 0xFFFF), 72 << 16, 72 << 16, 0)
-        head = struct.pack(">6xH16x", 1) + size + struct.pack(">H32xHh", 1, 24, -1)
-    else:  # clause 12.2.3; a rate over 16 bits is left to the codec's own box
-        rate = _sample_rate(track)
-        head = struct.pack(">6xH8xHH4xI", 1, track.channels or 2, 16, rate << 16 if rate < 1 << 16 else 0)
-    return box(entry.kind, head, configuration)
+    return box(entry.kind, video_head(track) if track.type == VIDEO else audio_head(track), configuration)
+
+
+def video_head(track: TrackInfo) -> bytes:
+    """Return the head of a video sample entry: no predefined values, 72 dpi, one frame a sample, depth 24.   Spec: clause 12.1.3."""
+    size = struct.pack(">HHIII", min(track.width, 0xFFFF), min(track.height, 0xFFFF), 72 << 16, 72 << 16, 0)
+    return struct.pack(">6xH16x", 1) + size + struct.pack(">H32xHh", 1, 24, -1)
+
+
+def audio_head(track: TrackInfo, sample_bits: int = 16) -> bytes:
+    """Return the head of an audio sample entry; a rate over 16 bits is left to the codec's own box.   Spec: clause 12.2.3."""
+    rate = _sample_rate(track)
+    return struct.pack(">6xH8xHH4xI", 1, track.channels or 2, sample_bits, rate << 16 if rate < 1 << 16 else 0)
 
 
 def _sample_rate(track: TrackInfo) -> int:
@@ -238,7 +244,7 @@ def _track_box(track: TrackInfo, number: int, timescale: int, payload: bytes) ->
     video = track.type == VIDEO
     zeros = bytes(8)
     header = struct.pack(">IIIII", 0, 0, number, 0, 0) + zeros
-    header += struct.pack(">HHHH", 0, 0 if video else 1, 0 if video else 0x0100, 0) + _MATRIX
+    header += struct.pack(">HHHH", 0, 0 if video else 1, 0 if video else 0x0100, 0) + MATRIX
     header += struct.pack(">II", (track.width & 0xFFFF) << 16, (track.height & 0xFFFF) << 16) if video else zeros
     media = box(
         "mdia",
@@ -270,7 +276,7 @@ def init_segment(tracks: Sequence[TrackInfo], payloads: Mapping[int, bytes] | No
     Raises UnsupportedError, RemoteProtocolError.
     """
     payloads = payloads or {}
-    movie = struct.pack(">IIIIIHHII", 0, 0, MOVIE_TIMESCALE, 0, 0x10000, 0x0100, 0, 0, 0) + _MATRIX + bytes(24)
+    movie = struct.pack(">IIIIIHHII", 0, 0, MOVIE_TIMESCALE, 0, 0x10000, 0x0100, 0, 0, 0) + MATRIX + bytes(24)
     traks = []
     extends = []
     for place, track in enumerate(tracks):

@@ -36,6 +36,7 @@ JSON: Final = "JSON"
 ID3: Final = "ID3"
 SCTE35: Final = "SCTE35"
 KLV: Final = "KLV"
+RAW: Final = "RAW"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -16,14 +15,13 @@ from mist.formats.rtmp import messages as m
 from mist.formats.rtmp.media import MediaEvent, Oddity, TrackAssembler, TrackChanged, TrackFound, TrackGone
 from mist.formats.rtmp.server import ServerSession
 from mist.formats.rtmp.timeline import Timeline
-from mist.formats.tracks import TrackInfo
 from mist.stream.capability import Capability
+from mist.stream.continued_tracks import FORGET_TRACKS_SECONDS, ContinuedTracks
 from mist.stream.services import InputServices
 
 READ_BYTES: Final = 256 * 1024
 SILENCE_SECONDS: Final = 30
 MAX_UNSENT_BYTES: Final = 64 * 1024
-FORGET_TRACKS_SECONDS: Final = 5.0  # what an earlier publisher left and this one does not continue
 MAX_OFFSET_MS: Final = 10 * 365 * 86_400_000
 
 
@@ -40,64 +38,6 @@ CAPABILITY: Final = Capability(
 )
 
 
-class _Tracks:
-    """The stream's tracks as this publisher's numbers, and what an earlier publisher left behind."""
-
-    def __init__(self, services: InputServices) -> None:
-        self._services = services
-        self._indexes: dict[int, int] = {}
-        self._left: dict[int, TrackInfo] = services.publisher.tracks
-
-    def find(self, event: TrackFound) -> None:
-        """Continue a track of the same type and codec that was left, else add one."""
-        publisher = self._services.publisher
-        match = _best_match(self._left, event.info)
-        if match is None:
-            self._indexes[event.track] = publisher.add_track(event.info)
-        else:
-            del self._left[match]
-            self._indexes[event.track] = match
-            publisher.update_track(match, event.info)
-        self._services.log.info("track %d: %s", self._indexes[event.track], describe(event.info))
-
-    def change(self, event: TrackChanged) -> None:
-        index = self._indexes[event.track]
-        self._services.publisher.update_track(index, event.info)
-        self._services.log.info("track %d changed: %s", index, describe(event.info))
-
-    def remove(self, event: TrackGone) -> None:
-        self._services.publisher.remove_track(self._indexes.pop(event.track))
-
-    def index(self, track: int) -> int:
-        return self._indexes[track]
-
-    def forget_left(self) -> None:
-        """Remove the tracks that this publisher does not send."""
-        for index in self._left:
-            self._services.publisher.remove_track(index)
-        self._left = {}
-
-
-def _best_match(left: Mapping[int, TrackInfo], info: TrackInfo) -> int | None:
-    """Return the left track that the new one goes on with: the same codec, best with equal set-up and number."""
-    fitting = [index for index, old in left.items() if (old.type, old.codec) == (info.type, info.codec)]
-    if not fitting:
-        return None
-    return max(
-        fitting, key=lambda index: (left[index].init_data == info.init_data, left[index].track_id == info.track_id)
-    )
-
-
-def describe(info: TrackInfo) -> str:
-    """Return a track in words, for the log."""
-    if info.width:
-        rate = f" {info.frame_rate_mhz / 1000:g} fps" if info.frame_rate_mhz else ""
-        return f"{info.codec} {info.width}x{info.height}{rate}"
-    if info.sample_rate_hz:
-        return f"{info.codec} {info.sample_rate_hz} Hz, {info.channels} channels"
-    return info.codec
-
-
 class RtmpInput:
     """Reads a publisher's socket until it ends; media goes to the stream's tracks as it comes."""
 
@@ -109,7 +49,7 @@ class RtmpInput:
         self._session = ServerSession.restore(services.state, time.monotonic())
         self._assembler = TrackAssembler(canonical(query["lang"]) if query.get("lang") else UNDETERMINED)
         self._timeline = Timeline(services.publisher.last_us(), _offset_us(query.get("timeoffset", "")))
-        self._tracks = _Tracks(services)
+        self._tracks = ContinuedTracks(services.publisher, services.log)
         self._unsent = b""
         self._heard_at = time.monotonic()
         self._silence_s = float(services.config.get("inputtimeout") or SILENCE_SECONDS)
@@ -187,11 +127,11 @@ class RtmpInput:
             if isinstance(event, Packet):
                 self._write(event)
             elif isinstance(event, TrackFound):
-                self._tracks.find(event)
+                self._tracks.find(event.track, event.info)
             elif isinstance(event, TrackChanged):
-                self._tracks.change(event)
+                self._tracks.change(event.track, event.info)
             elif isinstance(event, TrackGone):
-                self._tracks.remove(event)
+                self._tracks.remove(event.track)
             elif isinstance(event, Oddity):
                 services.log.warning("publisher %s: %s", services.request.get("host", ""), event.text)
 

@@ -129,6 +129,7 @@ class StreamPublisher:
         self._account = open_account(instance)
         self.on_ready: Callable[[], None] = lambda: None
         self._ready = False
+        self._clocks_told = False
         self._writers: dict[int, TrackWriter] = {}
         self._infos: dict[int, TrackInfo] = {}
         for index, _mask in self.table.valid_tracks():
@@ -228,7 +229,8 @@ class StreamPublisher:
     def _become_ready(self, dts_us: int) -> None:
         """Say that the stream plays: its first packet of this publisher is in the buffer."""
         self._ready = True
-        self.set_clocks(monotonic_now_us() - dts_us, time.time_ns() // 1000 - dts_us)
+        if not self._clocks_told:
+            self.table.set_clocks(monotonic_now_us() - dts_us, time.time_ns() // 1000 - dts_us)
         self.table.set_status(StreamStatus.READY)
         self.on_ready()
 
@@ -250,8 +252,18 @@ class StreamPublisher:
         self.table.ring(self._ringer)
 
     def set_clocks(self, boot_us: int, wall_us: int) -> None:
-        """Set the monotonic and the unix time, microseconds, at media time 0."""
+        """Set the monotonic and the unix time, microseconds, at media time 0; else both follow from the first packet's arrival."""
+        self._clocks_told = True
         self.table.set_clocks(boot_us, wall_us)
+
+    def set_wall_clock(self, wall_us: int) -> None:
+        """Set the unix time, microseconds, at media time 0, as the source tells it."""
+        self.set_clocks(monotonic_now_us() - (time.time_ns() // 1000 - wall_us), wall_us)
+
+    @property
+    def wall_clock_us(self) -> int:
+        """Unix time in microseconds at media time 0, 0 when unknown."""
+        return int(self.table.clocks[1])
 
     def close(self) -> None:
         """Let go of the stream; its tracks stay for the next publisher or the guardian to deal with."""

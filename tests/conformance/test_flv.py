@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from mist.core.demuxer import demux
 from mist.core.flv import FlvMuxer
 from mist.core.packet import Packet
 from mist.formats.flv import FlvDemuxer
-from mist.formats.rtmp.media import TrackChanged, TrackFound
 from mist.formats.tracks import TrackInfo
 from tests.support.media import AC3, AV1, BFRAMES, EAC3, FLAC, HEVC, MP3, OPUS, VP9, Sample
 from tests.support.packets import SeenMedia, compare, read_media
@@ -29,13 +29,11 @@ SAMPLES = [
 pytestmark = pytest.mark.tools("ffmpeg", "ffprobe", "ffmpeg-new")
 
 
-def demux(data: bytes, step: int = 5000) -> tuple[list[TrackInfo], list[Packet]]:
+def read_flv(data: bytes) -> tuple[list[TrackInfo], list[Packet]]:
     """Return the tracks as they were last, and all packets."""
     demuxer = FlvDemuxer()
-    events = [event for at in range(0, len(data), step) for event in demuxer.feed(data[at : at + step])]
-    events += demuxer.end_of_input()
-    tracks = {event.track: event.info for event in events if isinstance(event, TrackFound | TrackChanged)}
-    return [tracks[number] for number in sorted(tracks)], [event for event in events if isinstance(event, Packet)]
+    packets = demux(demuxer, data)
+    return demuxer.tracks, packets
 
 
 def mux(tracks: list[TrackInfo], packets: list[Packet]) -> bytes:
@@ -62,7 +60,7 @@ def _read(sample: Sample, path: Path) -> SeenMedia:
 def test_what_ffmpeg_wrote_comes_out_of_our_muxer_unchanged(sample: Sample, tmp_path: Path) -> None:
     original = tmp_path / "original.flv"
     original.write_bytes(sample.flv().read_bytes())
-    tracks, packets = demux(original.read_bytes())
+    tracks, packets = read_flv(original.read_bytes())
     ours = tmp_path / "ours.flv"
     ours.write_bytes(mux(tracks, packets))
     source, output = _read(sample, original), _read(sample, ours)
@@ -73,14 +71,14 @@ def test_what_ffmpeg_wrote_comes_out_of_our_muxer_unchanged(sample: Sample, tmp_
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
 def test_ffmpeg_decodes_without_a_warning(sample: Sample, tmp_path: Path) -> None:
     ours = tmp_path / "ours.flv"
-    ours.write_bytes(mux(*demux(sample.flv().read_bytes())))
+    ours.write_bytes(mux(*read_flv(sample.flv().read_bytes())))
     told = run([find_tool(sample.tool), "-v", "warning", "-xerror", "-i", str(ours), "-f", "null", "-"], 60)
     assert not told.stderr.strip(), told.stderr
 
 
 def test_several_tracks_of_each_type(tmp_path: Path) -> None:
     """The newer FFmpeg finds all tracks of a multitrack file, with their own packets."""
-    first, second = (demux(sample.flv().read_bytes()) for sample in (SAMPLES[0], SAMPLES[5]))
+    first, second = (read_flv(sample.flv().read_bytes()) for sample in (SAMPLES[0], SAMPLES[5]))
     moved = [Packet(p.track + 2, p.dts_us, p.offset_us, p.keyframe, p.payload) for p in second[1]]
     packets = sorted(first[1] + moved, key=lambda packet: packet.dts_us)
     path = tmp_path / "multi.flv"

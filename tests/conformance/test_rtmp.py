@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mist.core.demuxer import demux
 from mist.core.flv import serialize_frame, serialize_init
 from mist.core.packet import Packet
 from mist.formats.flv import FlvDemuxer
@@ -32,7 +33,7 @@ PUBLISHED = [
 
 
 def expected(sample: Sample) -> list[Packet]:
-    return [event for event in FlvDemuxer().feed(sample.flv().read_bytes()) if isinstance(event, Packet)]
+    return demux(FlvDemuxer(), sample.flv().read_bytes())
 
 
 def by_track(packets: list[Packet], record: Published) -> dict[str, list[Packet]]:
@@ -56,14 +57,14 @@ def test_ffmpeg_publishes(sample: Sample) -> None:
 
 @pytest.mark.tools("ffmpeg")
 def test_ffmpeg_plays_to_the_end(tmp_path: Path) -> None:
-    events = FlvDemuxer().feed(SAMPLE.flv().read_bytes())
-    tracks = [event.info for event in events if isinstance(event, TrackFound)]
-    packets = [event for event in events if isinstance(event, Packet)]
+    demuxer = FlvDemuxer()
+    packets = demux(demuxer, SAMPLE.flv().read_bytes())
+    tracks = demuxer.tracks
     target = tmp_path / "played.flv"
     with RtmpServer(tracks, packets) as server:
         told = run([find_tool("ffmpeg"), "-v", "warning", "-xerror", "-i", server.url(), "-c", "copy", str(target)], 60)
     assert not told.stderr.strip(), told.stderr
-    assert [event for event in FlvDemuxer().feed(target.read_bytes()) if isinstance(event, Packet)] == packets
+    assert demux(FlvDemuxer(), target.read_bytes()) == packets
 
 
 @pytest.mark.tools("nginx", "ffmpeg")
@@ -72,9 +73,9 @@ def test_our_client_publishes_to_nginx_and_plays_from_it(tmp_path: Path, scheme:
     """Both handshakes, and a server that shares no code with ours in the middle."""
     if rtmp_module() is None:
         pytest.skip("nginx has no RTMP module")
-    events = FlvDemuxer().feed(SAMPLE.flv().read_bytes())
-    tracks = [event.info for event in events if isinstance(event, TrackFound)]
-    packets = [event for event in events if isinstance(event, Packet)]
+    demuxer = FlvDemuxer()
+    packets = demux(demuxer, SAMPLE.flv().read_bytes())
+    tracks = demuxer.tracks
     with Nginx(tmp_path, rtmp="wait_key off;") as nginx:
         publisher, player = Client(nginx.rtmp_port, True, scheme), Client(nginx.rtmp_port, False, scheme)
         publisher.until_started()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from mist.core.flv import parse_audio_body, parse_video_body
+from mist.core.demuxer import PacketList
+from mist.core.flv import FlvReader, parse_audio_body, parse_video_body
+from mist.core.packet import Packet
 from mist.errors import RemoteProtocolError
 from mist.formats.flv import FlvDemuxer
-from mist.formats.rtmp.media import MediaEvent, TrackAssembler
+from mist.formats.rtmp.media import TrackAssembler
 
 
 def fuzz(data: bytes) -> None:
     """Demux it as a stream, whole and in pieces, which must agree; parse it as bodies."""
     whole = _demux(data, len(data) or 1)
     if whole is not None and whole != _demux(data, max(1, len(data) // 7)):
-        raise RuntimeError("pieces give other events")
+        raise RuntimeError("pieces give other packets")
+    if whole is not None and [packet.payload for packet in whole] != _assembled(data):
+        raise RuntimeError("the quick way gives other packets")
     for parse in (parse_audio_body, parse_video_body):
         try:
             parts = parse(data)
@@ -28,13 +32,25 @@ def fuzz(data: bytes) -> None:
         return
 
 
-def _demux(data: bytes, step: int) -> list[MediaEvent] | None:
-    demuxer = FlvDemuxer()
-    events: list[MediaEvent] = []
+def _demux(data: bytes, step: int) -> list[Packet] | None:
+    demuxer, packets = FlvDemuxer(), PacketList()
+    demuxer.attach(packets)
     try:
         for at in range(0, len(data), step):
-            events += demuxer.feed(data[at : at + step])
-        events += demuxer.end_of_input()
+            demuxer.feed(data[at : at + step])
+        demuxer.feed(b"")
     except RemoteProtocolError:
         return None
-    return events
+    return packets.take()
+
+
+def _assembled(data: bytes) -> list[bytes]:
+    """Return the payloads that the engine for publishers makes of the same tags."""
+    assembler = TrackAssembler()
+    events = [
+        event
+        for tag in FlvReader().feed(data)
+        if tag.tag_type in (8, 9)
+        for event in assembler.feed(tag.tag_type, tag.time_ms, tag.body)
+    ]
+    return [event.payload for event in events if isinstance(event, Packet)]

@@ -34,11 +34,18 @@ from tests.support.processes import wait_until
 from tests.support.server import MistServer
 from tests.support.tools import find_tool
 
-ALL = ("flv", "ts", "mp4", "hls", "rtmp")
+ALL = ("flv", "ts", "mp4", "mkv", "hls", "rtmp")
 MILLISECOND_US = 1_000
 TICK_90_KHZ_US = 12
 # Sources are in milliseconds here (RTMP), so finer formats must give them back as they are; MP4 counts audio in samples.
-TOLERANCE_US = {"ts": TICK_90_KHZ_US, "hls": TICK_90_KHZ_US, "mp4": MILLISECOND_US}
+# Matroska has no decode times: they are what FFmpeg makes of the presentation times.
+TOLERANCE_US = {
+    "ts": TICK_90_KHZ_US,
+    "hls": TICK_90_KHZ_US,
+    "mp4": MILLISECOND_US,
+    "mkv": MILLISECOND_US,
+    "webm": MILLISECOND_US,
+}
 # Short segments, and an end soon after the publisher has gone, so that a test need not wait long.
 STREAM = {"live": {"source": "push://127.0.0.1", "segmentsize": 1000, "inputtimeout": 2}}
 
@@ -64,14 +71,14 @@ CASES = [
     Case(Sample("audio-only", video=())),
     Case(Sample("video-only", BFRAMES, audio=())),
     Case(Sample("bframes-new", BFRAMES, tool="ffmpeg-new")),
-    Case(Sample("hevc", HEVC, tool="ffmpeg-new"), ("ts", "mp4", "hls", "rtmp-enhanced")),
-    Case(Sample("av1", AV1, tool="ffmpeg-new"), ("mp4", "rtmp-enhanced")),
-    Case(Sample("vp9", VP9, tool="ffmpeg-new"), ("mp4", "rtmp-enhanced")),
-    Case(Sample("opus", audio=OPUS, tool="ffmpeg-new"), ("mp4", "rtmp-enhanced")),
-    Case(Sample("av1-opus", AV1, OPUS, tool="ffmpeg-new"), ("mp4", "rtmp-enhanced")),
-    Case(Sample("flac", audio=FLAC, tool="ffmpeg-new"), ("rtmp-enhanced",)),
-    Case(Sample("ac3", audio=AC3, tool="ffmpeg-new"), ("ts", "mp4", "hls", "rtmp-enhanced")),
-    Case(Sample("eac3", audio=EAC3, tool="ffmpeg-new"), ("rtmp-enhanced",)),
+    Case(Sample("hevc", HEVC, tool="ffmpeg-new"), ("ts", "mp4", "mkv", "hls", "rtmp-enhanced")),
+    Case(Sample("av1", AV1, tool="ffmpeg-new"), ("mp4", "mkv", "rtmp-enhanced")),
+    Case(Sample("vp9", VP9, tool="ffmpeg-new"), ("mp4", "mkv", "rtmp-enhanced")),
+    Case(Sample("opus", audio=OPUS, tool="ffmpeg-new"), ("mp4", "mkv", "rtmp-enhanced")),
+    Case(Sample("av1-opus", AV1, OPUS, tool="ffmpeg-new"), ("mp4", "mkv", "webm", "rtmp-enhanced")),
+    Case(Sample("flac", audio=FLAC, tool="ffmpeg-new"), ("mkv", "rtmp-enhanced")),
+    Case(Sample("ac3", audio=AC3, tool="ffmpeg-new"), ("ts", "mp4", "mkv", "hls", "rtmp-enhanced")),
+    Case(Sample("eac3", audio=EAC3, tool="ffmpeg-new"), ("mkv", "rtmp-enhanced")),
 ]
 
 pytestmark = pytest.mark.tools("ffmpeg", "ffprobe", "ffmpeg-new")

@@ -24,6 +24,7 @@ LAYERS: dict[str, list[str]] = {
     "processes": _BELOW,
     "analysers": _BELOW,
     "loadtest": _BELOW,
+    "commands": _BELOW,
     "controller": ["errors", "formats", "stream", "net"],
     "runtime": ["errors", "core", "stream", "net"],
     "web": [],

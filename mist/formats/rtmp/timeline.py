@@ -38,6 +38,11 @@ class Timeline:
         """The highest time given out, or None."""
         return self._newest_us
 
+    @property
+    def shift_us(self) -> int:
+        """What is added to the publisher's times now."""
+        return self._shift
+
     def place(self, track: int, dts_us: int) -> int:
         """Return the time of a packet in the stream: higher than that of the packet before it in its track."""
         self.jumped = False

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from mist.core.flv import FlvMuxer
+from mist.core.demuxer import PacketList, demux
+from mist.core.flv import FlvMuxer, FlvReader
 from mist.core.packet import Packet
-from mist.errors import TruncatedError
+from mist.errors import RemoteProtocolError, TruncatedError, UnsupportedError
 from mist.formats.flv import FlvDemuxer
-from mist.formats.rtmp.media import Oddity, TrackChanged, TrackFound
+from mist.formats.rtmp.media import TrackAssembler
 from mist.formats.tracks import AAC, AUDIO, HEVC, MP3, OPUS, VIDEO, TrackInfo
+from tests.support.codec_samples import golden
 
+FILE_HEADER = b"FLV\x01\x05\x00\x00\x00\x09\x00\x00\x00\x00"
 WRAP_US = (1 << 32) * 1000
 STEREO = TrackInfo(AUDIO, AAC, b"\x11\x90", track_id=1, sample_rate_hz=48000, channels=2, sample_bits=16)
 OPUS_TRACK = TrackInfo(
@@ -33,53 +36,209 @@ def _stream(start_us: int = 0) -> tuple[bytes, list[Packet]]:
     return data + muxer.take_output(), packets
 
 
+def _fed(data: bytes, step: int) -> tuple[FlvDemuxer, list[Packet]]:
+    """Demux data fed in pieces of step bytes, whatever the demuxer wants."""
+    demuxer, packets = FlvDemuxer(), PacketList()
+    demuxer.attach(packets)
+    for at in range(0, len(data), step):
+        demuxer.feed(data[at : at + step])
+    demuxer.feed(b"")
+    return demuxer, packets.take()
+
+
+def _tag(kind: int, body: bytes, time_ms: int = 0) -> bytes:
+    head = bytes((kind,)) + len(body).to_bytes(3, "big") + (time_ms & 0xFFFFFF).to_bytes(3, "big")
+    return head + bytes((time_ms >> 24, 0, 0, 0)) + body + (11 + len(body)).to_bytes(4, "big")
+
+
 def test_what_goes_in_comes_out() -> None:
     data, packets = _stream()
     demuxer = FlvDemuxer()
-    events = demuxer.feed(data) + demuxer.end_of_input()
-    assert events == [TrackFound(0, STEREO), TrackFound(1, OPUS_TRACK), *packets]
+    assert demux(demuxer, data) == packets
+    assert demuxer.tracks == [STEREO, OPUS_TRACK] and demuxer.ready and demuxer.ended and demuxer.want() is None
 
 
 def test_every_split() -> None:
     data, packets = _stream()
+    for step in range(1, len(data)):
+        assert _fed(data, step)[1] == packets
     for cut in range(len(data)):
-        demuxer = FlvDemuxer()
-        assert (demuxer.feed(data[:cut]) + demuxer.feed(data[cut:]))[2:] == packets
+        demuxer, sink = FlvDemuxer(), PacketList()
+        demuxer.attach(sink)
+        for part in (data[:cut], data[cut:]):
+            if part:
+                demuxer.feed(part)
+        demuxer.feed(b"")
+        assert sink.take() == packets
 
 
 @pytest.mark.parametrize("start_us", [WRAP_US - 50_000, -50_000])
 def test_times_go_on_after_32_bits(start_us: int) -> None:
     data, packets = _stream(start_us)
-    times = [event.dts_us for event in FlvDemuxer().feed(data) if isinstance(event, Packet)]
+    times = [packet.dts_us for packet in demux(FlvDemuxer(), data)]
     assert [time - times[0] for time in times] == [packet.dts_us - start_us for packet in packets]
     assert times[0] == -50_000
+
+
+def test_times_that_jump_go_on_without_the_jump() -> None:
+    data, _ = _stream(5_000_000)
+    later, _ = _stream(1_000_000)
+    times = [packet.dts_us for packet in demux(FlvDemuxer(), data + later[13:])]
+    assert len(times) == 40 and times == sorted(times) and times[-1] - times[0] < 500_000
+
+
+def test_a_cut_file_ends_before_the_tag_that_is_not_whole() -> None:
+    data, packets = _stream()
+    assert demux(FlvDemuxer(), data[:-10]) == packets[:-1]
+    assert demux(FlvDemuxer(), data[:-4]) == packets
+    with pytest.raises(TruncatedError):
+        demux(FlvDemuxer(), data[:8])
+
+
+def test_positions_lead_back() -> None:
+    data, packets = _stream()
+    positions: list[int] = []
+    demuxer = FlvDemuxer()
+    sink = PacketList()
+    demuxer.attach(sink)
+    for at in range(len(data)):
+        demuxer.feed(data[at : at + 1])
+        positions += [demuxer.position] * len(sink.take())
+    assert len(positions) == len(packets)
+    for number, position in enumerate(positions):
+        demuxer.seek(packets[number].dts_us, position)
+        wanted = demuxer.want()
+        assert wanted is not None and wanted[0] == position
+        demuxer.feed(data[position:])
+        assert sink.take() == packets[number:]
+    demuxer.seek(0, 0)
+    demuxer.feed(data)
+    assert sink.take() == packets
+
+
+def test_seek_knows_the_time_base_after_a_jump() -> None:
+    first, _ = _stream(5_000_000)
+    second, _ = _stream(60_000_000_000)
+    data = first + second[13:]
+    demuxer = FlvDemuxer()
+    packets = demux(demuxer, data)
+    place = data.index(_tag(8, b"\xaf\x01" + packets[20].payload, 60_000_000))
+    fresh, sink = FlvDemuxer(), PacketList()
+    fresh.attach(sink)
+    fresh.feed(first)
+    sink.take()
+    fresh.seek(packets[20].dts_us, place)
+    fresh.feed(data[place:])
+    assert sink.take() == packets[20:]
 
 
 def test_changed_setup() -> None:
     muxer = FlvMuxer([STEREO])
     data = muxer.header(0)
-    muxer.set_tracks([STEREO.changed(init_data=b"\x12\x10")])
     muxer.write(Packet(0, 0, 0, True, b"a"))
-    events = FlvDemuxer().feed(data + muxer.take_output())
-    assert isinstance(events[1], TrackChanged) and events[1].info.sample_rate_hz == 44100
+    muxer.set_tracks([STEREO.changed(init_data=b"\x12\x10")])
+    muxer.write(Packet(0, 20_000, 0, True, b"b"))
+    muxer.write(Packet(0, 40_000, 0, True, b"c"))
+    demuxer, changes = FlvDemuxer(), []
+    demuxer.on_tracks = lambda: changes.append(demuxer.tracks[0].sample_rate_hz)
+    assert [packet.payload for packet in demux(demuxer, data + muxer.take_output())] == [b"a", b"b", b"c"]
+    assert changes == [44100]
 
 
 def test_script_data_that_cannot_be_read() -> None:
     body = b"\x02\x00\x0aonMetaData\x08\xff"
-    tag = b"\x12" + len(body).to_bytes(3, "big") + bytes(7) + body + (11 + len(body)).to_bytes(4, "big")
-    (event,) = FlvDemuxer().feed(b"FLV\x01\x05\x00\x00\x00\x09\x00\x00\x00\x00" + tag)
-    assert isinstance(event, Oddity)
-
-
-def test_truncated_input() -> None:
     demuxer = FlvDemuxer()
-    demuxer.feed(_stream()[0][:-10])
-    with pytest.raises(TruncatedError):
-        demuxer.end_of_input()
+    assert demux(demuxer, FILE_HEADER + _tag(18, body)) == []
+    assert len(demuxer.oddities) == 1
 
 
 def test_codecs_without_set_up_begin_with_their_first_frame() -> None:
     muxer = FlvMuxer([TrackInfo(AUDIO, MP3, sample_rate_hz=44100, channels=2), TrackInfo(VIDEO, HEVC)])
     muxer.write(Packet(0, 0, 0, True, bytes.fromhex("fffb9064") + bytes(413)))
-    found, packet = FlvDemuxer().feed(muxer.header() + muxer.take_output())
-    assert isinstance(found, TrackFound) and found.info.sample_rate_hz == 44100 and isinstance(packet, Packet)
+    demuxer = FlvDemuxer()
+    assert len(demux(demuxer, muxer.header() + muxer.take_output())) == 1
+    assert [track.sample_rate_hz for track in demuxer.tracks] == [44100]
+
+
+def test_what_is_not_flv() -> None:
+    with pytest.raises(RemoteProtocolError):
+        demux(FlvDemuxer(), b"RIFF" + bytes(100))
+    with pytest.raises(RemoteProtocolError):
+        demux(FlvDemuxer(), b"FLV\x01\x05\xff\x00\x00\x09" + bytes(100))
+    with pytest.raises(UnsupportedError):
+        demux(FlvDemuxer(), FILE_HEADER + _tag(0x28, b"\xaf\x01a"))
+    assert demux(FlvDemuxer(), FILE_HEADER + _tag(3, b"abc") + bytes(15)) == []
+
+
+def test_a_track_that_was_announced_and_does_not_come() -> None:
+    demuxer, sink = FlvDemuxer(), PacketList()
+    demuxer.attach(sink)
+    demuxer.feed(FILE_HEADER + _tag(8, b"\xaf\x00\x11\x90"))
+    for number in range(100):
+        demuxer.feed(_tag(8, b"\xaf\x01abc", number * 100))
+        assert demuxer.ready is (number > 30)
+    assert len(sink.take()) == 100
+
+
+def _assembled(data: bytes) -> list[Packet]:
+    """What the engine for publishers makes of the same tags."""
+    assembler = TrackAssembler()
+    events = [
+        event
+        for tag in FlvReader().feed(data)
+        if tag.tag_type in (8, 9)
+        for event in assembler.feed(tag.tag_type, tag.time_ms, tag.body)
+    ]
+    return [event for event in events if isinstance(event, Packet)]
+
+
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_the_quick_way_is_the_same_as_the_publishers(enhanced: bool) -> None:
+    """Frames that need a second look among frames that do not: parameter sets, delimiters, Annex B, other codecs, multitrack."""
+    h264 = golden("h264", "main").init_data
+    codec = b"\x80avc1" if enhanced else b"\x07"
+
+    def picture(key: int, payload: bytes, packet_type: int = 1) -> bytes:
+        first = bytes((key << 4 | codec[0] | (packet_type if enhanced else 0),)) + codec[1:]
+        return (
+            first + (b"" if enhanced else bytes((packet_type,))) + (b"\x00\x00\x28" if packet_type else b"") + payload
+        )
+
+    init = b"\x90avc1" + h264 if enhanced else b"\x17\x00\x00\x00\x00" + h264
+    unit = b"\x00\x00\x00\x03"
+    bodies = [
+        init,
+        picture(1, unit + b"\x65\x88\x01"),
+        picture(2, unit + b"\x41\x88\x02"),
+        picture(2, unit + b"\x41\x88\x03"),
+        picture(2, b"\x00\x00\x00\x01\x41\x88\x04"),
+        picture(2, b"\x00\x00\x01\x41\x88\x05"),
+        picture(2, b"\x00\x00\x09\x01\x41\x88\x06"),
+        picture(1, unit + b"\x67\x01\x02" + unit + b"\x65\x88\x07"),
+        b"\x57\x00",
+        picture(2, b""),
+        init[: -len(h264) + 4] + b"\xfe" + h264[5:],
+        picture(2, b"\x00\x00\x03\x41\x88\x08"),
+        init,
+        picture(2, unit + b"\x41\x88\x09"),
+        picture(2, unit + b"\x41\x88\x0a"),
+        b"\x96\x01avc1\x01\x00\x00\x00" + unit + b"\x41\x88\x0b",
+        picture(2, unit + b"\x41\x88\x0c"),
+    ]
+    data = FILE_HEADER + b"".join(_tag(9, body, 40 * number) for number, body in enumerate(bodies))
+    expected = _assembled(data)
+    assert len(expected) > 8
+    for step in (1, 100, 10_000):
+        assert _fed(data, step)[1] == expected
+
+
+def test_av1_delimiters_and_keyframes_take_the_slow_way() -> None:
+    av1 = golden("av1", "svt")
+    track = av1.track().changed(init_data=av1.init_data)
+    muxer = FlvMuxer([track])
+    payloads = [b"\x32\x03\x30abc", b"\x12\x00\x32\x03\x30abc", b"\x32\x03\x30abd", b"\x32\x03\x10abe"]
+    data = muxer.header()
+    for number, payload in enumerate(payloads):
+        muxer.write(Packet(0, number * 40_000, 0, number == 0, payload))
+    data += muxer.take_output()
+    assert demux(FlvDemuxer(), data) == _assembled(data)

@@ -1,0 +1,4 @@
+from typing import Final
+
+FORMS: Final[dict[str, int]]
+RULES: Final[dict[str, int]]

@@ -1,0 +1,532 @@
+"""MP4 and QuickTime files in, packets out: plain files read by their tables, fragmented ones fragment by fragment.
+
+Spec: ISO/IEC 14496-12 (2022) clauses 4.2 (boxes), 8.1, 8.2, 8.8. The boxes of `moov` are read once by the reader that the demuxer
+is given (`mist.formats.mp4_movie.MovieReader`), everything that happens once a sample is here and in the modules beside it.
+"""
+
+cimport cython
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t
+from libc.string cimport memcmp
+
+from mist.core.buffer cimport ByteBuffer
+from mist.core.demuxer cimport Demuxer
+from mist.core.mp4_fragments cimport FragmentReader, FragmentSample
+from mist.core.mp4_payloads cimport NAL_UNITS, OBUS, CUES, packet_of, size_without_reading
+from mist.core.mp4_tables cimport be32, be64
+from mist.core.mp4_track cimport TrackReader
+from mist.core.mp4_windows cimport Windows
+from mist.core.muxer cimport Muxer
+from mist.core.packet cimport KEYFRAME, NEW_INIT, PacketView
+
+from array import array
+
+from mist.errors import LimitExceededError, NotReady, RemoteProtocolError, TruncatedError
+
+MAX_TRACKS = MAX_READERS
+MAX_MOOV_BYTES = 1 << 28            # tables of some 10 million samples
+MAX_MOOF_BYTES = 1 << 26
+MAX_SAMPLE_BYTES = 1 << 26
+
+cdef enum:
+    MAX_READERS = 64
+    LOOKING = 0                     # for moov
+    PROBING = 1                     # reading first packets that say something of their track
+    TABLES = 2                      # playing what the tables hold
+    FRAGMENTS = 3                   # playing fragments
+    NEAR_BYTES = 1 << 20            # read through this much that nobody asked for rather than jump
+    NEAR_FRAGMENT_BYTES = 1 << 24   # fragments are read from front to back, so that they can come out of a pipe
+    AHEAD_BYTES = 1 << 23           # fragments are looked through so far for packets of the other tracks
+    AHEAD_US = 5000000
+    DONE = 1                        # what a step of reading returns
+    NEEDS_BYTES = 0
+    AT_END = 2
+
+
+@cython.final
+cdef class Mp4Demuxer(Demuxer):
+    """Reads MP4 and QuickTime files.
+
+    reader: has movie(moov: bytes, offset: int), which returns the movie's tracks, and complete(info, payload).
+
+    Packets of all tracks come in the order of their decode times. A plain file is read by windows in the order of its
+    samples: once from front to back when it is interleaved, which also works from a pipe when moov comes first. `position` of a packet is its
+    own byte, in fragments that of their moof.
+
+    Fragments that end in the middle, as of a recording that was cut off, are played as far as they go; a plain file
+    that is shorter than its tables say raises TruncatedError there.
+    """
+
+    cdef object reader
+    cdef object movie
+    cdef list readers
+    cdef Windows windows
+    cdef FragmentReader fragments
+    cdef ByteBuffer changed         # payload that differs from what is stored
+    cdef int stage
+    cdef int count
+    cdef bint indexing
+    cdef bint scanned               # all fragments are known
+    cdef int64_t scan_position      # of the next box
+    cdef int64_t first_fragment     # byte behind moov
+    cdef int64_t newest_us          # of the packets of fragments seen so far
+
+    def __init__(self, reader):
+        self.reader = reader
+        self.readers = []
+        self.windows = Windows()
+        self.changed = ByteBuffer()
+        self.newest_us = -INT64_MAX
+
+    # -- The driver's face
+
+    def want(self):
+        """Return (position, count) of the bytes to feed next, or None at the end; may write packets first.
+
+        Raises RemoteProtocolError.
+        """
+        if not self.windows.needs and not self.ended:
+            self.run()
+        return None if self.ended else self.windows.wanted()
+
+    def feed(self, data):
+        """Take the bytes at the position that `want()` named. Empty: the input ends there.
+
+        Raises RemoteProtocolError.   Cost: none for payload that is whole in what is fed (as bytes), else one copy.
+        """
+        cdef int64_t[MAX_READERS + 1] places
+        cdef int count = 0
+        cdef TrackReader track
+        self.windows.take(data)
+        if self.windows.needs:
+            return
+        if self.stage == FRAGMENTS or self.stage == LOOKING:
+            places[0] = self.scan_position
+            count = 1
+        for track in self.readers:
+            if track.has_head:
+                places[count] = track.head.position
+                count += 1
+        self.windows.trim(places, count)
+        self.run()
+
+    def seek(self, int64_t dts_us, int64_t position):
+        """Go on at the last keyframe of the first video track that is not after dts_us, and the other tracks at the same time.
+
+        position: of fragments, the byte where a moof begins (what `position` was); 0 for the first. Plain files do without.
+        Raises NotReady before the tracks are known.   Cost: a binary search; the first one goes once through the tables.
+        """
+        cdef TrackReader track
+        cdef int64_t at_us = dts_us
+        cdef int main
+        if not self.ready:
+            raise NotReady("a file whose tracks are not known yet cannot be sought in")
+        self.windows.forget_need()
+        self.ended = False
+        self.newest_us = -INT64_MAX
+        if self.fragments is not None:
+            self.fragments.clear()
+        for track in self.readers:
+            track.has_head = False
+            track.rewind()
+        if self.fragments is not None and not self.in_tables(dts_us):
+            return self.seek_fragment(dts_us, position)
+        self.stage = TABLES
+        main = self.main_track()
+        for index in range(-1, self.count):
+            track = self.readers[main if index < 0 else index]
+            if index == main:
+                continue
+            track.go_to_us(at_us, not track.sparse)
+            while track.sparse and track.load() and track.head.dts_us < at_us:
+                track.has_head = False
+            if index < 0 and track.load():
+                at_us = track.head.dts_us
+
+    def attach(self, Muxer sink):
+        """Write packets into this muxer from now on, those held back first. None: hold back."""
+        self.indexing = False
+        Demuxer.attach(self, sink)
+
+    def index_into(self, Muxer sink not None):
+        """Write all packets from here on into the sink with their sizes but without payload (data is NULL), then drive as usual.
+
+        Media is not read: of a plain file nothing more is wanted once the tracks are known, of a fragmented one the moof boxes.
+        The first packet of a track that is described by it may come with its payload. Sizes are those of the payload, unless
+        `sizes_are_exact` is False. `position` and `tracks` are as when playing; changes of a track are announced.
+        """
+        Demuxer.attach(self, sink)
+        self.indexing = True
+
+    @property
+    def sizes_are_exact(self):
+        """Whether a packet's size is known without reading it: not for NAL unit lengths of under four bytes and text."""
+        cdef TrackReader track
+        cdef uint32_t place
+        for track in self.readers:
+            for place in range(track.form_count):
+                if track.sparse or track.forms[place].kind in (NAL_UNITS, OBUS, CUES):
+                    return False
+        return True
+
+    def keys(self, int track, int64_t distance_us=0):
+        """Return the random access points of a plain file's track as an array of dts_us, position and sample number, one after the other.
+
+        distance_us: leave out those that are nearer than this to the one before. Reads no media.
+        Raises NotReady before the tracks are known.   Cost: once through the tables.
+        """
+        cdef TrackReader reader
+        cdef int64_t last = -INT64_MAX
+        if not self.ready:
+            raise NotReady("the tracks are not known yet")
+        reader = TrackReader((<TrackReader> self.readers[track]).source, self.movie.timescale)
+        found = array("q")
+        append = found.append
+        while reader.load():
+            reader.has_head = False
+            if reader.head.key and (last == -INT64_MAX or reader.head.dts_us - last >= distance_us):
+                last = reader.head.dts_us
+                append(last)
+                append(reader.head.position)
+                append(reader.head.number)
+        return found
+
+    def share(self):
+        """Return another demuxer of the same file that stands at its beginning and shares the tables in memory.
+
+        Raises NotReady before the tracks are known.
+        """
+        cdef Mp4Demuxer other = Mp4Demuxer(self.reader)
+        if not self.ready:
+            raise NotReady("the tracks are not known yet")
+        other.tracks = list(self.tracks)
+        other.start(self.movie)
+        for track in other.readers:
+            (<TrackReader> track).pending = False
+        other.scan_position = self.first_fragment
+        other.first_fragment = self.first_fragment
+        other.stage = TABLES if self.has_tables() else FRAGMENTS
+        other.become_ready()
+        return other
+
+    # -- Boxes
+
+    cdef int run(self) except -1:
+        """Go on until bytes are needed, the tracks have become known, or the end."""
+        cdef int step
+        while not self.windows.needs and not self.ended:
+            if self.stage == LOOKING:
+                step = self.scan(0)
+                if step == AT_END:
+                    raise TruncatedError("no moov box", offset=self.scan_position, spec="ISO/IEC 14496-12 clause 8.2.1")
+            elif self.stage == PROBING:
+                if self.probe() == DONE:
+                    self.stage = TABLES
+                    self.become_ready()
+                    return 0
+            elif self.stage == TABLES:
+                self.play()
+            elif not self.play_fragments():
+                return 0
+        return 0
+
+    cdef int scan(self, int64_t through) except -1:
+        """Pass over a box on the top level, reading it if it is a moov or moof."""
+        cdef int64_t size
+        cdef int header = 8
+        cdef const uint8_t* data = self.windows.gather(self.scan_position, 8, through)
+        cdef char[4] kind
+        if data is NULL:
+            return AT_END if self.windows.beyond else NEEDS_BYTES
+        size = be32(data)
+        for place in range(4):
+            kind[place] = <char> data[4 + place]
+        if size == 1:
+            header = 16
+            data = self.windows.gather(self.scan_position, 16, through)
+            if data is NULL:
+                return AT_END if self.windows.beyond else NEEDS_BYTES
+            size = be64(data + 8)
+        elif size == 0:
+            size = <int64_t> 1 << 61    # to the end of the file
+        if size < header or size > <int64_t> 1 << 61:
+            raise RemoteProtocolError(
+                f"a box {bytes(kind[:4])!r} of {size} bytes", offset=self.scan_position, spec="ISO/IEC 14496-12 clause 4.2"
+            )
+        if memcmp(kind, b"moov", 4) == 0 and self.movie is None:
+            return self.read_moov(size, header)
+        if memcmp(kind, b"moof", 4) == 0 and self.fragments is not None:
+            return self.read_moof(size, through)
+        self.scan_position += size
+        return DONE
+
+    cdef int read_moov(self, int64_t size, int header) except -1:
+        cdef const uint8_t* data
+        if size > MAX_MOOV_BYTES:
+            raise LimitExceededError(f"a moov box of {size} bytes; at most {MAX_MOOV_BYTES} are read", offset=self.scan_position)
+        data = self.windows.gather(self.scan_position, <size_t> size, 0)
+        if data is NULL:
+            if self.windows.beyond:
+                raise TruncatedError(
+                    f"a moov box of {size} bytes goes past the end of the file", offset=self.scan_position,
+                    spec="ISO/IEC 14496-12 clause 4.2",
+                )
+            return NEEDS_BYTES
+        self.start(self.reader.movie((<const char*> data)[header:size], self.scan_position + header))
+        self.windows.joined = ByteBuffer()
+        self.scan_position += size
+        self.first_fragment = self.scan_position
+        return DONE
+
+    cdef int start(self, object movie) except -1:
+        """Make a reader for each track of the movie."""
+        cdef TrackReader track
+        if len(movie.tracks) > MAX_READERS:
+            raise LimitExceededError(f"{len(movie.tracks)} tracks; at most {MAX_READERS} are read", offset=self.scan_position)
+        self.movie = movie
+        for source in movie.tracks:
+            track = TrackReader(source, movie.timescale)
+            self.readers.append(track)
+            if len(self.tracks) < len(self.readers):
+                self.set_track(self.count, source.info, False)
+            self.count += 1
+        if movie.fragmented:
+            self.fragments = FragmentReader([(one.track_id, one.defaults) for one in movie.tracks])
+            for index in range(self.count):
+                self.fragments.tracks[index].next_ticks = (<TrackReader> self.readers[index]).table.duration_ticks
+                self.fragments.tracks[index].timed = self.fragments.tracks[index].next_ticks > 0
+        self.stage = PROBING if self.has_tables() or self.fragments is None else FRAGMENTS
+        return 0
+
+    cdef bint has_tables(self) except -1:
+        """Tell whether moov itself has samples."""
+        cdef TrackReader track
+        for track in self.readers:
+            if track.table.count:
+                return True
+        return False
+
+    cdef bint in_tables(self, int64_t dts_us) except -1:
+        """Tell whether what is at a time is in moov, not in fragments."""
+        cdef TrackReader track
+        for track in self.readers:
+            if track.table.count and dts_us < track.us_of(track.table.duration_ticks + track.fragment_shift_ticks):
+                return True
+        return False
+
+    cdef int main_track(self) except -1:
+        """Return the track by whose keyframes a seek goes."""
+        cdef TrackReader track
+        cdef int found = 0
+        for index in range(self.count - 1, -1, -1):
+            track = self.readers[index]
+            if track.video or (<TrackReader> self.readers[found]).sparse:
+                found = index
+        return found
+
+    # -- Tables
+
+    cdef int probe(self) except -1:
+        """Complete what is known of tracks from their first packets."""
+        cdef TrackReader track
+        cdef int index
+        for index in range(self.count):
+            track = self.readers[index]
+            if not track.pending:
+                continue
+            if not track.load():
+                track.pending = False
+            elif self.complete(index, track) == NEEDS_BYTES:
+                return NEEDS_BYTES
+        return DONE
+
+    cdef int complete(self, int index, TrackReader track) except -1:
+        cdef PacketView view
+        cdef int step = self.read_payload(track, NEAR_BYTES, &view)
+        if step == NEEDS_BYTES:
+            return NEEDS_BYTES
+        track.pending = False
+        if step == DONE and view.data is not NULL:
+            info = self.tracks[index]
+            payload = (<const char*> view.data)[:view.size]
+            completed = self.reader.complete(info, payload)
+            if completed != info:
+                self.set_track(index, completed, False)
+        return DONE
+
+    cdef int play(self) except -1:
+        """Write packets by their decode times as far as bytes are there."""
+        cdef TrackReader track
+        cdef TrackReader best
+        cdef int index
+        cdef int found
+        while True:
+            best = None
+            found = -1
+            for index in range(self.count):
+                track = <TrackReader> self.readers[index]
+                if (track.has_head or (not track.over and track.load())) and (
+                    found < 0 or track.head.dts_us < best.head.dts_us
+                ):
+                    best = track
+                    found = index
+                elif not track.has_head:
+                    track.over = True
+            if found < 0:
+                if self.fragments is None:
+                    self.ended = True
+                else:
+                    self.stage = FRAGMENTS
+                return 0
+            if self.write_head(found, best, NEAR_BYTES) == NEEDS_BYTES:
+                return 0
+
+    cdef int write_head(self, int index, TrackReader track, int64_t through) except -1:
+        """Write a track's next packet. Returns AT_END where the file is too short for a fragment's packet."""
+        cdef PacketView view
+        cdef int step = DONE
+        if self.indexing and not track.pending:
+            view.data = NULL
+            view.size = size_without_reading(&track.forms[track.head.description], track.head.size)
+        else:
+            step = self.read_payload(track, through, &view)
+            if step != DONE:
+                return step
+        track.has_head = False
+        if view.size == 0:
+            return DONE
+        view.dts_us = track.head.dts_us
+        view.offset_us = track.head.offset_us
+        view.flags = KEYFRAME if track.head.key else 0
+        if track.head.description != track.announced:
+            track.announced = track.head.description
+            self.set_track(index, track.source.descriptions[track.announced].info, True)
+            view.flags |= NEW_INIT
+        self.position = track.head.resume
+        self.emit(index, &view)
+        return DONE
+
+    cdef int read_payload(self, TrackReader track, int64_t through, PacketView* view) except -1:
+        """Find the payload of a track's next packet; its size is 0 where the sample has none."""
+        cdef const uint8_t* data
+        if track.head.size > MAX_SAMPLE_BYTES:
+            raise LimitExceededError(
+                f"a sample of {track.head.size} bytes; at most {MAX_SAMPLE_BYTES} are read", offset=track.head.position
+            )
+        data = self.windows.gather(track.head.position, track.head.size, through)
+        if data is NULL:
+            if not self.windows.beyond:
+                return NEEDS_BYTES
+            if self.stage == FRAGMENTS:
+                return AT_END
+            raise TruncatedError(
+                f"sample {track.head.number + 1} of track {track.source.track_id} goes past the end of the file",
+                offset=track.head.position, spec="ISO/IEC 14496-12 clause 8.7.5",
+            )
+        view.size = track.head.size
+        view.data = packet_of(&track.forms[track.head.description], data, &view.size, self.changed)
+        if view.data is NULL:
+            view.size = 0
+        return DONE
+
+    # -- Fragments
+
+    cdef int read_moof(self, int64_t size, int64_t through) except -1:
+        cdef const uint8_t* data
+        cdef FragmentSample* last
+        cdef TrackReader track
+        cdef int index
+        if size > MAX_MOOF_BYTES:
+            raise LimitExceededError(f"a moof box of {size} bytes; at most {MAX_MOOF_BYTES} are read", offset=self.scan_position)
+        data = self.windows.gather(self.scan_position, <size_t> size, through)
+        if data is NULL:
+            return AT_END if self.windows.beyond else NEEDS_BYTES
+        self.fragments.read(data, <size_t> size, self.scan_position)
+        for index in range(self.count):
+            if self.fragments.tracks[index].first < self.fragments.tracks[index].end:
+                track = self.readers[index]
+                last = &self.fragments.tracks[index].samples[self.fragments.tracks[index].end - 1]
+                self.newest_us = max(self.newest_us, track.us_of(last.dts_ticks + track.fragment_shift_ticks))
+        self.scan_position += size
+        return DONE
+
+    cdef int play_fragments(self) except -1:
+        """Look through the next fragment or write a packet. Returns 0 after the tracks have become known."""
+        cdef TrackReader track
+        cdef int64_t lowest = INT64_MAX
+        cdef int64_t through = 0 if self.indexing else NEAR_FRAGMENT_BYTES
+        cdef int found = -1
+        cdef int index
+        cdef int step
+        cdef bint waiting = False
+        cdef bint pending = False
+        for index in range(self.count):
+            track = <TrackReader> self.readers[index]
+            self.load_fragment(index, track)
+            if track.has_head and track.head.dts_us < lowest:
+                lowest = track.head.dts_us
+                found = index
+            waiting |= not track.has_head and not track.silent
+            pending |= track.pending
+        if waiting and found >= 0 and (
+            self.scanned or self.newest_us - lowest > AHEAD_US or self.fragments.queued_bytes > AHEAD_BYTES
+        ):
+            waiting = False
+            self.stop_waiting()
+        if not self.ready and (not pending or self.held_bytes > AHEAD_BYTES):
+            self.become_ready()
+            return 0
+        if found >= 0 and not waiting:
+            track = <TrackReader> self.readers[found]
+            if track.pending and self.complete(found, track) == NEEDS_BYTES:
+                return 1
+            step = self.write_head(found, track, through)
+            if step == AT_END:
+                track.has_head = False
+        elif self.scanned:
+            self.finish()
+        elif self.scan(through) == AT_END:
+            self.scanned = True
+        return 1
+
+    cdef int finish(self) except -1:
+        if self.ready:
+            self.ended = True
+        else:
+            for track in self.readers:
+                (<TrackReader> track).pending = False
+            self.become_ready()
+        return 0
+
+    cdef int load_fragment(self, int index, TrackReader track) except -1:
+        cdef FragmentSample* sample
+        while not track.has_head:
+            sample = self.fragments.head(index)
+            if sample is NULL:
+                return 0
+            track.silent = False
+            track.load_fragment(sample, self.fragments.tracks[index].negative_ticks)
+            self.fragments.drop(index)
+        return 0
+
+    cdef int stop_waiting(self) except -1:
+        """Wait no more for tracks that had nothing for a long time, and know them as they are."""
+        cdef TrackReader track
+        for track in self.readers:
+            if not track.has_head:
+                track.silent = True
+                track.pending = False
+        return 0
+
+    cdef int seek_fragment(self, int64_t dts_us, int64_t position) except -1:
+        """Go on at a moof. Fragments that do not say their time are taken to be at the time that was sought."""
+        cdef TrackReader track
+        cdef int index
+        self.stage = FRAGMENTS
+        self.scanned = False
+        self.scan_position = position if position > 0 else self.first_fragment
+        for index in range(self.count):
+            track = self.readers[index]
+            track.silent = False
+            self.fragments.tracks[index].timed = False
+            self.fragments.tracks[index].next_ticks = max(0, track.ticks_until(dts_us) - track.fragment_shift_ticks)
+        return 0

@@ -1,0 +1,158 @@
+"""Pieces of a file that are kept for a while, because several tracks read in it at places of their own."""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint8_t
+from libc.string cimport memcpy
+
+from mist.core.buffer cimport ByteBuffer
+
+
+@cython.final
+cdef class Windows:
+    """What was read of an input, as long as somebody stands before it, and what must be read next.
+
+    A file whose tracks are interleaved is read once, from front to back. One whose tracks lie far apart has a window for each.
+    """
+
+    def __cinit__(self):
+        self.owners = []
+        self.count = 0
+        self.newest = -1
+        self.input_end = <int64_t> 1 << 62
+        self.partial = ByteBuffer()
+        self.joined = ByteBuffer()
+
+    cdef const uint8_t* gather(self, int64_t position, size_t size, int64_t through) except? NULL:
+        """Return bytes of the input, valid until the next call; NULL where they must be read first (`needs`) or are `beyond` the end.
+
+        through: bytes that are read although nobody asked for them, rather than left out, to get there.
+        """
+        cdef int64_t at = position
+        cdef int64_t end = position + <int64_t> size
+        cdef int64_t taken
+        cdef int place = self.find(at)
+        cdef Window* window
+        self.beyond = end > self.input_end
+        if self.beyond:
+            return NULL
+        if place >= 0 and self.windows[place].end >= end:
+            return self.windows[place].data + (position - self.windows[place].begin)
+        while at < end:
+            place = self.find(at)
+            if place < 0:
+                self.ask(at, end - at, through)
+                return NULL
+            at = self.windows[place].end
+        self.joined.clear()
+        self.joined.reserve(size)
+        at = position
+        while at < end:
+            window = &self.windows[self.find(at)]
+            taken = min(window.end, end) - at
+            memcpy(self.joined.data + (at - position), window.data + (at - window.begin), <size_t> taken)
+            at += taken
+        return self.joined.data
+
+    cdef void ask(self, int64_t position, int64_t size, int64_t through) noexcept:
+        cdef int64_t newest_end = self.windows[self.newest].end if self.newest >= 0 else -1
+        self.needs = True
+        self.need_position = position
+        self.need_bytes = max(size, <int64_t> WINDOW_BYTES)
+        self.least_bytes = size
+        if 0 <= newest_end < position and position - newest_end <= through and self.find(newest_end) < 0:
+            self.need_position = newest_end
+            self.need_bytes = min(self.need_bytes + position - newest_end, <int64_t> WINDOW_BYTES)
+            self.least_bytes = 1
+
+    cdef int find(self, int64_t position) noexcept:
+        """Return the number of the window that holds a byte, -1 for none."""
+        cdef int place
+        for place in range(self.count - 1, -1, -1):
+            if self.windows[place].begin <= position < self.windows[place].end:
+                return place
+        return -1
+
+    def wanted(self):
+        """Return (position, count) of the bytes to read."""
+        cdef int64_t have = <int64_t> self.partial.size
+        return self.need_position + have, min(self.need_bytes - have, <int64_t> MAX_WANT_BYTES)
+
+    cdef int take(self, object data) except -1:
+        """Take the bytes at the place that was wanted; none: the input ends there."""
+        cdef bytes owner
+        cdef size_t size
+        if not self.needs:
+            return 0
+        owner = data if type(data) is bytes else bytes(data)
+        size = <size_t> PyBytes_GET_SIZE(owner)
+        if size and not self.partial.size and <int64_t> size >= self.need_bytes:
+            self.needs = False
+            return self.add(self.need_position, owner, <const uint8_t*> PyBytes_AS_STRING(owner), size)
+        self.partial.append(<const uint8_t*> PyBytes_AS_STRING(owner), size)
+        if size == 0:
+            self.input_end = min(self.input_end, self.need_position + <int64_t> self.partial.size)
+        if size == 0 or <int64_t> self.partial.size >= self.least_bytes:
+            self.needs = False
+            if self.partial.size and not self.continued():
+                self.add(self.need_position, self.partial, self.partial.data, self.partial.size)
+                self.partial = ByteBuffer()
+        return 0
+
+    cdef bint continued(self) except -1:
+        """Put bytes that came in small pieces behind those before them."""
+        cdef Window* window
+        cdef ByteBuffer owner
+        if self.newest < 0 or self.windows[self.newest].end != self.need_position:
+            return False
+        window = &self.windows[self.newest]
+        if type(self.owners[self.newest]) is not ByteBuffer or window.end - window.begin >= WINDOW_BYTES:
+            return False
+        owner = self.owners[self.newest]
+        owner.append(self.partial.data, self.partial.size)
+        self.partial.clear()
+        window.data = owner.data
+        window.end = window.begin + <int64_t> owner.size
+        return True
+
+    cdef int add(self, int64_t begin, object owner, const uint8_t* data, size_t size) except -1:
+        if self.count == MAX_WINDOWS:
+            self.remove(0)
+        self.windows[self.count].begin = begin
+        self.windows[self.count].end = begin + <int64_t> size
+        self.windows[self.count].data = data
+        self.owners.append(owner)
+        self.newest = self.count
+        self.count += 1
+        return 0
+
+    cdef int remove(self, int place) except -1:
+        cdef int other
+        del self.owners[place]
+        self.count -= 1
+        for other in range(place, self.count):
+            self.windows[other] = self.windows[other + 1]
+        if self.newest >= place:
+            self.newest -= 1
+        return 0
+
+    cdef int trim(self, const int64_t* positions, int count) except -1:
+        """Forget what nobody stands in or before. The newest window stays."""
+        cdef int place
+        cdef int reader
+        cdef bint used
+        for place in range(self.count - 2, -1, -1):
+            used = False
+            for reader in range(count):
+                if positions[reader] < self.windows[place].end and (
+                    self.windows[place].begin - positions[reader] <= KEPT_AHEAD_BYTES
+                ):
+                    used = True
+            if not used:
+                self.remove(place)
+        return 0
+
+    cdef void forget_need(self) noexcept:
+        """Want nothing any more: reading goes on elsewhere."""
+        self.needs = False
+        self.partial.clear()

@@ -1,0 +1,401 @@
+"""DTSC: streams fetched from another server, and those that one pushes to us."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from dataclasses import dataclass
+from typing import Any, Final, cast
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from mist import __version__
+from mist.core.demuxer import PacketList
+from mist.core.packet import Packet
+from mist.errors import ConfigError, MistError, NotReady, PeerClosed, RemoteProtocolError, TransportError, WriteStalled
+from mist.formats.codecs import complete
+from mist.formats.dtsc_session import EXACT, PeerFailed, ReceivingSession
+from mist.formats.rtmp.timeline import JUMP_US, Timeline
+from mist.formats.tracks import VIDEO, TrackInfo
+from mist.stream.capability import Capability
+from mist.stream.continued_tracks import FORGET_TRACKS_SECONDS, ContinuedTracks
+from mist.stream.names import sanitise
+from mist.stream.services import InputServices
+from mist.stream.state import StreamStatus
+
+DEFAULT_PORT: Final = 4200
+CONNECT_SECONDS: Final = 10.0
+PULL_SILENCE_SECONDS: Final = 15.0  # the other server says something every second
+SILENCE_SECONDS: Final = 30.0
+FIRST_RETRY_SECONDS: Final = 0.1
+LAST_RETRY_SECONDS: Final = 2.0
+MAX_UNSENT_BYTES: Final = 64 * 1024
+SAME_CLOCK_US: Final = 500_000  # servers that differ by less mean the same time base
+MAX_OVERLAP_US: Final = 300_000_000  # of what is sent again after a connection was lost
+GAP_US: Final = 500_000
+
+CAPABILITY: Final = Capability(
+    name="DTSC",
+    friendly="DTSC from another server",
+    desc=(
+        "Fetches a stream from another mist or MistServer, once however many viewers it has here: "
+        "dtsc://host[:4200][/stream], or dtscs:// over TLS. The stream's own name is asked for when the URL has none. "
+        "Also takes the streams that others push with DTSC."
+    ),
+    source_match=("dtsc://*", "dtscs://*"),
+    always_match=("dtsc://*", "dtscs://*"),
+    codecs=((("+*",),),),
+)
+
+
+class SourceEnded(MistError):
+    """The other server has no such stream (any more)."""
+
+    reason = "CLEAN_EOF"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a stream is fetched. parameters: of playback, and `sync`."""
+
+    host: str
+    port: int
+    stream: str
+    tls: ssl.SSLContext | None
+    parameters: dict[str, str]
+
+    @classmethod
+    def parse(cls, url: str, own_name: str) -> Source:
+        """Read a source such as `dtscs://host:4200/live?verify=0`. Raises ConfigError."""
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port or DEFAULT_PORT
+        except ValueError as error:
+            raise ConfigError(f'the source "{url}" is no address: {error}', path="source", value=url) from None
+        if not host:
+            raise ConfigError(f'the source "{url}" names no host', path="source", value=url)
+        parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
+        checked = parameters.pop("verify", "1") != "0"
+        path = unquote(parts.path).strip("/")
+        tls = _tls_context(checked) if parts.scheme == "dtscs" else None
+        return cls(host, port, sanitise(path) if path else own_name, tls, parameters)
+
+
+def _tls_context(checked: bool) -> ssl.SSLContext:
+    """Return what TLS to another server needs. checked: its certificate must be right."""
+    context = ssl.create_default_context()
+    if not checked:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+class Intake:
+    """Writes what a session receives into the stream, behind what an earlier session brought."""
+
+    def __init__(self, services: InputServices, session: ReceivingSession) -> None:
+        self.packets_written = 0
+        self._services = services
+        self._publisher = services.publisher
+        self._demuxer = session.demuxer
+        self._received = PacketList()
+        self._demuxer.attach(self._received)
+        session.on_header = self._take_header
+        self._tracks = ContinuedTracks(self._publisher, services.log)
+        self._infos: dict[int, TrackInfo] = {}
+        self._looked_at: set[int] = set()
+        self._timeline: Timeline | None = None
+        self._after_us = self._publisher.last_us()
+        self._shift_us: int | None = None  # where the wall clock says how the times go on
+        self._resume_after: dict[int, int] = {}
+        self._repeats: set[int] = set()
+
+    def take_packets(self) -> None:
+        """Write the packets that the session has received."""
+        for packet in self._received.take():
+            self._write(packet)
+
+    def forget_left(self) -> None:
+        """Remove the tracks that this source does not send."""
+        self._tracks.forget_left()
+
+    # -- tracks and clocks
+
+    def _take_header(self) -> None:
+        self.take_packets()
+        zero_us = (self._demuxer.unix_zero_ms or 0) * 1000
+        if self._timeline is None:
+            self._begin(zero_us)
+        announced = set(self._demuxer.announced)
+        for number, info in enumerate(self._demuxer.tracks):
+            if number not in announced:
+                if number in self._tracks:
+                    self._tracks.remove(number)
+            elif number not in self._tracks:
+                self._find(number, info)
+            elif info != self._infos[number]:
+                self._infos[number] = info
+                self._tracks.change(number, info)
+        if zero_us and self._timeline is not None:
+            self._publisher.set_wall_clock(zero_us - self._timeline.shift_us)
+
+    def _find(self, number: int, info: TrackInfo) -> None:
+        self._infos[number] = info
+        index = self._tracks.find(number, info)
+        last_us = self._publisher.track_last_us(index)
+        if last_us is not None and self._shift_us is not None:
+            self._resume_after[index] = last_us
+
+    def _begin(self, zero_us: int) -> None:
+        """Choose how the times go on: by the wall clock where both ends have one, else behind the last packet."""
+        wall_us = self._publisher.wall_clock_us
+        if self._after_us is None or not zero_us or not wall_us:
+            self._timeline = Timeline(self._after_us)
+            return
+        shift_us = zero_us - wall_us
+        self._shift_us = 0 if abs(shift_us) < SAME_CLOCK_US else shift_us
+        self._timeline = Timeline(None, self._shift_us)
+
+    def _check_begin(self, dts_us: int) -> None:
+        """Look at the first packet: when the clocks are too far apart, times go on behind the last packet."""
+        assert self._after_us is not None and self._shift_us is not None
+        placed_us = dts_us + self._shift_us
+        if not self._after_us - MAX_OVERLAP_US <= placed_us <= self._after_us + JUMP_US:
+            self._timeline = Timeline(self._after_us, self._shift_us)
+            self._resume_after.clear()
+            self._shift_us = None
+
+    def _is_repeated(self, index: int, dts_us: int) -> bool:
+        """Tell whether the stream has a packet already, from before the connection was lost."""
+        assert self._shift_us is not None
+        last_us = self._resume_after.get(index)
+        if last_us is None:
+            return False
+        if dts_us + self._shift_us <= last_us:
+            self._repeats.add(index)
+            return True
+        del self._resume_after[index]
+        if index not in self._repeats and dts_us + self._shift_us - last_us > GAP_US:
+            self._publisher.mark_discontinuity()
+        return False
+
+    # -- packets
+
+    def _write(self, packet: Packet) -> None:
+        assert self._timeline is not None
+        if not self.packets_written and self._shift_us is not None and not self._repeats:
+            self._check_begin(packet.dts_us)
+        number = packet.track
+        index = self._tracks.index(number)
+        if self._resume_after and self._is_repeated(index, packet.dts_us):
+            return
+        if number not in self._looked_at:
+            self._look_at(number, packet)
+        dts_us = self._timeline.place(number, packet.dts_us)
+        if self._timeline.jumped:
+            self._publisher.mark_discontinuity()
+        for report in self._timeline.take_reports():
+            self._services.log.warning("%s", report)
+        self._publisher.write(Packet(index, dts_us, packet.offset_us, packet.keyframe, packet.payload))
+        self._services.record.set_position(dts_us)
+        if not self.packets_written and self._publisher.table.status == StreamStatus.WAIT:
+            self._publisher.set_status(StreamStatus.READY)
+        self.packets_written += 1
+
+    def _look_at(self, number: int, packet: Packet) -> None:
+        """Learn from a track's first keyframe what its header does not say: MistServer keeps no init data of AV1 and VP9."""
+        info = self._infos[number]
+        if info.type == VIDEO and not packet.keyframe:
+            return
+        self._looked_at.add(number)
+        if info.init_data:
+            return
+        try:
+            found = complete(info, packet.payload)
+        except RemoteProtocolError as error:
+            self._services.log.debug("track %d says nothing of itself: %s", number, error)
+            return
+        if found != info:
+            self._infos[number] = found
+            self._tracks.change(number, found)
+
+
+class Link(asyncio.Protocol):
+    """The connection that header and media come by."""
+
+    def __init__(self, services: InputServices, session: ReceivingSession, silence_s: float) -> None:
+        self.intake = Intake(services, session)
+        self.done: asyncio.Future[None] = services.loop.create_future()
+        self._services = services
+        self._session = session
+        self._silence_s = silence_s
+        self._transport: asyncio.Transport | None = None
+        self._heard_at = time.monotonic()
+        self._timers: list[asyncio.TimerHandle] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        loop = self._services.loop
+        self._timers = [loop.call_later(self._silence_s, self._check_silence)]
+        self._timers.append(loop.call_later(FORGET_TRACKS_SECONDS, self.intake.forget_left))
+        self.data_received(b"")
+
+    def data_received(self, data: bytes) -> None:
+        if self.done.done():
+            return
+        self._heard_at = time.monotonic()
+        self._services.record.add_bytes(0, len(data))
+        try:
+            events = self._session.feed(data, self._heard_at)
+            self.intake.take_packets()
+            self._flush()
+            for event in events:
+                if isinstance(event, PeerFailed):
+                    raise SourceEnded(event.text or "the other server ended the stream")
+        except Exception as error:  # noqa: BLE001 (given to the task that waits, which raises it)
+            self._fail(error)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        text = f": {error}" if error else ""
+        self._fail(PeerClosed(f"the other server closed the connection{text}"))
+
+    def _fail(self, error: Exception) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+    def _flush(self) -> None:
+        output = self._session.take_output()
+        if not output or self._transport is None:
+            return
+        if self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            raise WriteStalled("the other server does not read what is sent to it")
+        self._transport.write(output)
+        self._services.record.add_bytes(len(output), 0)
+
+    def _check_silence(self) -> None:
+        left = self._heard_at + self._silence_s - time.monotonic()
+        if left <= 0:
+            text = f"the other server sent nothing for {self._silence_s:g} s"
+            self._fail(TransportError(text, reason="CLEAN_INACTIVE"))
+            return
+        self._timers[0] = self._services.loop.call_later(max(left, 0.1), self._check_silence)
+
+    def close(self, last_words: str = "") -> None:
+        """End the connection. last_words: why, for the peer."""
+        for timer in self._timers:
+            timer.cancel()
+        if self._transport is not None:
+            if last_words:
+                self._session.send_error(last_words)
+                self._transport.write(self._session.take_output())
+            self._transport.close()
+        if not self.done.done():
+            self.done.cancel()
+
+
+class Puller:
+    """Fetches a stream for as long as somebody wants it, over one connection after the other."""
+
+    def __init__(self, services: InputServices) -> None:
+        self._services = services
+        self._source = Source.parse(services.source, services.stream)
+        self._patience_s = float(services.config.get("inputtimeout") or SILENCE_SECONDS)
+
+    async def run(self) -> None:
+        """Return when the other server has had no such stream for long.
+
+        Raises MistError when it cannot be reached for long, or at once if it never could.
+        """
+        lost_at: float | None = None
+        delay = FIRST_RETRY_SECONDS
+        publisher = self._services.publisher
+        while True:
+            packets, error = await self._fetch()
+            now = time.monotonic()
+            if packets or lost_at is None:
+                lost_at, delay = now, FIRST_RETRY_SECONDS
+            if publisher.last_us() is None:
+                raise error
+            if now - lost_at > self._patience_s:
+                if isinstance(error, SourceEnded):
+                    return
+                raise error
+            if publisher.table.status == StreamStatus.READY:
+                publisher.set_status(StreamStatus.WAIT)
+            self._services.log.info("The source is away, trying again: %s", error)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, LAST_RETRY_SECONDS)
+
+    async def _fetch(self) -> tuple[int, MistError]:
+        """Fetch the stream over one connection; return how many packets it brought, and why it ended."""
+        source = self._source
+        parameters = {EXACT: "1", **source.parameters}
+        session = ReceivingSession.play(source.stream, f"mist/{__version__}", parameters)
+        link = Link(self._services, session, PULL_SILENCE_SECONDS)
+        where = f"{source.host}:{source.port}"
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await self._services.loop.create_connection(
+                    lambda: link,
+                    source.host,
+                    source.port,
+                    ssl=source.tls,
+                    server_hostname=source.host if source.tls else None,
+                )
+            await link.done
+        except SourceEnded as error:
+            return link.intake.packets_written, self._why(link, f"{where} says: {error}", error)
+        except TimeoutError:
+            return 0, TransportError(f"{where} does not answer")
+        except MistError as error:
+            return link.intake.packets_written, error
+        except OSError as error:
+            return 0, TransportError(f"{where} cannot be reached: {error}")
+        finally:
+            link.close()
+        raise AssertionError("a link ends with a reason")
+
+    def _why(self, link: Link, text: str, error: SourceEnded) -> MistError:
+        """Return the error for viewers that wait for a stream that never began, or what it was."""
+        return SourceEnded(text) if self._services.publisher.last_us() is not None else NotReady(text)
+
+
+async def take_push(services: InputServices) -> None:
+    """Serve a pusher that the listener accepted, to its end. Raises MistError."""
+    silence_s = float(services.config.get("inputtimeout") or SILENCE_SECONDS)
+    session = ReceivingSession.restore(services.state)
+    session.send_ok(f"Push of {services.stream} accepted")
+    link = Link(services, session, silence_s)
+    sock = socket.socket(fileno=services.fd)
+    sock.setblocking(False)
+    loop = services.loop
+    connect: Any = loop.create_unix_connection if sock.family == socket.AF_UNIX else loop.create_connection
+    last_words = ""
+    try:
+        await connect(lambda: link, sock=sock)
+        await link.done
+    except PeerClosed:
+        raise
+    except MistError as error:
+        last_words = str(error)
+        raise
+    except asyncio.CancelledError:
+        last_words = "The stream was stopped, or another publisher took over"
+        raise
+    finally:
+        link.close(last_words)
+
+
+class _Input:
+    capability = CAPABILITY
+
+    async def run(self, services: InputServices) -> None:
+        """Serve the pusher that was handed over, or fetch the stream. Returns at the end of the stream; raises MistError else."""
+        if services.fd >= 0:
+            await take_push(services)
+        else:
+            await Puller(services).run()
+
+
+INPUT: Final = _Input()

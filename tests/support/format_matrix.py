@@ -1,0 +1,272 @@
+"""Every pair of input and output format: what sources there are, what must come out of each, and the document that says so.
+
+`python -m tests.support.format_matrix` prints docs/formats.md anew.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mist.formats.containers import CONTAINERS, Container, by_name
+from mist.formats.tracks import AUDIO, META, VIDEO, TrackInfo
+from mist.stream.conversion import Conversion, Wishes
+from tests.support.media import CACHE, _cached
+from tests.support.tools import find_tool
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "formats.md"
+
+PICTURE = ("-f", "lavfi", "-i", "testsrc2=size=128x96:rate=25")
+SOUND = (
+    "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000:beep_factor=4[a];"
+    "anoisesrc=amplitude=0.1:seed=7:sample_rate=48000[b];[a][b]amix,aformat=channel_layouts=stereo",
+)  # fmt: skip
+SECONDS = "2"
+SUBTITLES = """\
+1
+00:00:00,200 --> 00:00:00,900
+Hello
+
+2
+00:00:00,900 --> 00:00:01,700
+two lines
+of text
+"""
+
+X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-b_strategy", "0", "-g", "25", "-pix_fmt", "yuv420p")
+X265 = (
+    "-c:v", "libx265", "-preset", "ultrafast", "-pix_fmt", "yuv420p",
+    "-x265-params", "log-level=error:info=0:keyint=25:min-keyint=25:bframes=2:b-adapt=0",
+)  # fmt: skip
+ENCODERS: dict[str, tuple[str, ...]] = {
+    "H264": X264,
+    "HEVC": X265,
+    "AV1": ("-c:v", "libsvtav1", "-preset", "12", "-g", "25", "-svtav1-params", "rc=0", "-pix_fmt", "yuv420p"),
+    "VP8": ("-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8", "-g", "25", "-auto-alt-ref", "0"),
+    "VP9": ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-g", "25", "-pix_fmt", "yuv420p"),
+    "MPEG2": ("-c:v", "mpeg2video", "-bf", "2", "-g", "12"),
+    "theora": ("-c:v", "libtheora", "-g", "25"),
+    "JPEG": ("-c:v", "mjpeg", "-pix_fmt", "yuvj420p"),
+    "AAC": ("-c:a", "aac", "-b:a", "96k"),
+    "MP3": ("-c:a", "libmp3lame", "-b:a", "96k"),
+    "opus": ("-c:a", "libopus", "-b:a", "64k"),
+    "FLAC": ("-c:a", "flac"),
+    "AC3": ("-c:a", "ac3", "-b:a", "128k"),
+    "EAC-3": ("-c:a", "eac3", "-b:a", "128k"),
+    "vorbis": ("-c:a", "libvorbis"),
+    "MP2": ("-c:a", "mp2", "-b:a", "128k"),
+    "DTS": ("-c:a", "dca"),
+    "PCM": ("-c:a", "pcm_s16le"),
+    "FLOAT": ("-c:a", "pcm_f32le"),
+    "ALAW": ("-c:a", "pcm_alaw", "-ar", "8000", "-ac", "1"),
+    "ULAW": ("-c:a", "pcm_mulaw", "-ar", "8000", "-ac", "1"),
+    "Speex": ("-c:a", "libspeex", "-ar", "16000", "-ac", "1"),
+    "subtitle": ("-c:s", "srt"),
+}
+TYPES = {codec: (VIDEO if "-c:v" in args else META if "-c:s" in args else AUDIO) for codec, args in ENCODERS.items()}
+
+# Which sources are made for each input: sets of codecs, ffmpeg's name of the format, and which ffmpeg makes it.
+_ANY_AUDIO = ("AAC", "MP3", "opus", "FLAC", "AC3", "EAC-3", "vorbis", "MP2", "DTS", "PCM", "FLOAT", "ALAW", "ULAW")
+_ANY_VIDEO = ("H264", "HEVC", "AV1", "VP8", "VP9", "MPEG2", "theora", "JPEG")
+SOURCES: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "aac": ("adts", "ffmpeg", ("AAC",)),
+    "ac3": ("ac3", "ffmpeg", ("AC3", "EAC-3")),
+    "dts": ("dts", "ffmpeg", ("DTS",)),
+    "flac": ("flac", "ffmpeg", ("FLAC",)),
+    "flv": ("flv", "ffmpeg-new", ("H264+AAC", "H264", "HEVC", "AV1", "VP9", "AAC", "MP3", "opus", "FLAC", "AC3")),
+    "h264": ("h264", "ffmpeg", ("H264",)),
+    "hevc": ("hevc", "ffmpeg", ("HEVC",)),
+    "mkv": ("matroska", "ffmpeg", ("H264+AAC", "VP9+opus", "H264+AAC+subtitle", *_ANY_VIDEO, *_ANY_AUDIO, "subtitle")),
+    "mp3": ("mp3", "ffmpeg", ("MP3",)),
+    "mp4": (
+        "mp4", "ffmpeg",
+        ("H264+AAC", "HEVC+AC3", "H264", "HEVC", "AV1", "VP9", "AAC", "MP3", "opus", "FLAC", "AC3", "EAC-3"),
+    ),
+    "ogg": ("ogg", "ffmpeg", ("theora+vorbis", "theora", "vorbis", "opus", "FLAC", "Speex")),
+    "srt": ("srt", "ffmpeg", ("subtitle",)),
+    "ts": ("mpegts", "ffmpeg", ("H264+AAC", "H264", "HEVC", "MPEG2", "AAC", "MP3", "MP2", "AC3", "EAC-3", "opus", "DTS")),
+    "vtt": ("webvtt", "ffmpeg", ("subtitle",)),
+    "wav": ("wav", "ffmpeg", ("PCM", "FLOAT", "ALAW", "ULAW", "MP3")),
+    "webm": ("webm", "ffmpeg", ("VP9+opus", "VP8", "VP9", "AV1", "opus", "vorbis")),
+}  # fmt: skip
+# Inputs that only mist writes are made by mist, from Matroska.
+OWN_SOURCES: dict[str, tuple[str, ...]] = {
+    "dtsc": ("H264+AAC", "VP9+opus", *_ANY_VIDEO, *_ANY_AUDIO, "subtitle"),
+    "fmp4": (),
+}
+
+# What a format keeps of times. None: it has none, they are counted.
+CLOCK_US: dict[str, float | None] = {
+    "aac": None, "ac3": None, "dts": None, "dtsc": 1000, "flac": None, "flv": 1000, "fmp4": 1e6 / 44100, "h264": None,
+    "hevc": None, "mkv": 1000, "mp3": None, "mp4": 1e6 / 44100, "ogg": 1e6 / 48000, "srt": 1000, "ts": 1e6 / 90000,
+    "vtt": 1000, "wav": None, "webm": 1000,
+}  # fmt: skip
+KEEPS_DECODE_TIMES = frozenset({"dtsc", "flv", "fmp4", "mp4", "ts"})
+KEEPS_LANGUAGE = frozenset({"dtsc", "fmp4", "mkv", "mp4", "ts", "webm"})
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One input file. container: its format's name. codecs: of its tracks, in order."""
+
+    container: str
+    codecs: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.container}-{'+'.join(self.codecs)}"
+
+    @property
+    def tracks(self) -> list[TrackInfo]:
+        """What the tracks are, as far as the choice of tracks needs it."""
+        return [TrackInfo(TYPES[codec], codec) for codec in self.codecs]
+
+    def carried_by(self, container: Container) -> tuple[str, ...]:
+        """Return the codecs of the tracks that an output takes, by the table."""
+        matrix = [entry.lstrip("+") for group in container.codecs for slot in group for entry in slot]
+        fitting = [c for c in self.codecs if {c, "*", f"@{TYPES[c]}"} & set(matrix)]
+        several = any(entry.startswith("+") for group in container.codecs for slot in group for entry in slot)
+        return tuple(fitting if several else fitting[:1])
+
+    def file(self) -> Path:
+        """Return the path of the file, made when it is not there yet."""
+        row = by_name(self.container)
+        assert row is not None
+        if self.container in OWN_SOURCES:
+            return self._made_by_mist(row)
+        return _cached(self._command(Path("target")), row.suffixes[0], self._command)
+
+    def _command(self, target: Path) -> list[str]:
+        name, tool, _ = SOURCES[self.container]
+        kinds = [TYPES[codec] for codec in self.codecs]
+        inputs: list[str] = [*(PICTURE if VIDEO in kinds else ()), *(SOUND if AUDIO in kinds else ())]
+        if META in kinds:
+            text = target.with_name(f".{target.name}.srt") if target.is_absolute() else Path("text.srt")
+            if target.is_absolute():
+                text.write_text(SUBTITLES)
+            inputs += ["-f", "srt", "-i", str(text)]
+        encoders = [word for codec in self.codecs for word in self._encoder(codec)]
+        words = ("-metadata:s:a:0", "language=deu") if AUDIO in kinds else ()
+        fixed = ("-flags", "+bitexact", "-fflags", "+bitexact", "-strict", "-2", "-t", SECONDS)
+        return [find_tool(tool), "-v", "error", "-y", *inputs, *encoders, *words, *fixed, "-f", name, str(target)]
+
+    def _encoder(self, codec: str) -> Sequence[str]:
+        return ("-c:s", "webvtt") if self.container == "vtt" else ENCODERS[codec]
+
+    def _made_by_mist(self, row: Container) -> Path:
+        """Return the source in a format of our own, made anew in each run of the tests."""
+        CACHE.mkdir(parents=True, exist_ok=True)
+        target = CACHE / f"own-{os.getpid()}-{self}{row.suffixes[0]}"
+        if target not in _MADE:
+            convert_file(Source("mkv", self.codecs).file(), "mkv", target, row.name)
+            _MADE.add(target)
+            atexit.register(target.unlink, missing_ok=True)
+        return target
+
+
+def convert_file(source: Path, read: str, target: Path, written: str) -> Conversion:
+    """Convert a file, as `mist convert` does."""
+    origin, row = by_name(read), by_name(written)
+    assert origin is not None and origin.make_demuxer is not None and row is not None
+    conversion = Conversion(origin.make_demuxer(), row, Wishes())
+    data = memoryview(source.read_bytes())
+    while (wanted := conversion.want()) is not None:
+        conversion.feed(data[wanted[0] : wanted[0] + wanted[1]])
+    patches = conversion.finish()
+    made = bytearray(conversion.output.take())
+    for position, patch in patches:
+        made[position : position + len(patch)] = patch
+    target.write_bytes(made)
+    return conversion
+
+
+def sources(container: Container) -> list[Source]:
+    """Return the sources of an input format."""
+    if container.name in OWN_SOURCES:
+        sets: Sequence[str] = OWN_SOURCES[container.name]
+    else:
+        sets = SOURCES.get(container.name, ("", "", ()))[2]
+    return [Source(container.name, tuple(codecs.split("+"))) for codecs in sets]
+
+
+_MADE: set[Path] = set()
+INPUTS = [row for row in CONTAINERS if row.make_demuxer is not None]
+OUTPUTS = [row for row in CONTAINERS if row.make_muxer is not None]
+
+
+def cells(read: Container, written: Container) -> list[Source]:
+    """Return the sources of an input that an output carries at least one track of."""
+    return [source for source in sources(read) if source.carried_by(written)]
+
+
+# --- the document ---------------------------------------------------------------------------------------------------
+
+_HEAD = """\
+# Formats
+
+What mist reads and writes as files, over pipes and on command lines. Generated from the table of formats and the test that converts
+every pair (`tests/integration/test_convert.py`); `python -m tests.support.format_matrix` prints it anew.
+
+Packets are copied as they are, never encoded anew. Each pair in the last table is converted and compared: payloads, times (to the
+coarser clock of the two formats), keyframes, languages and init data, by FFmpeg's demuxers and by our own.
+"""
+
+
+def document() -> str:
+    """Return docs/formats.md."""
+    parts = [_HEAD, _formats_table(), _codecs_table(), _pairs_table()]
+    return "\n".join(parts)
+
+
+def _formats_table() -> str:
+    lines = ["## Formats", "", "| name | files | read | written | clock |", "|---|---|---|---|---|"]
+    for row in CONTAINERS:
+        files = " ".join(f"`{suffix}`" for suffix in row.suffixes)
+        clock = CLOCK_US.get(row.name)
+        text = "counted" if clock is None else f"{clock:.4g} µs"
+        lines.append(
+            f"| {row.name} | {files} | {'yes' if row.make_demuxer else '–'} | {'yes' if row.make_muxer else '–'} | {text} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _codecs_table() -> str:
+    names = [row.name for row in CONTAINERS]
+    lines = [
+        "## Codecs",
+        "",
+        "r: read and tested; w: written; –: the format cannot carry it, or mist does not read or write it there.",
+        "",
+        f"| codec | {' | '.join(names)} |",
+        "|---|" + "---|" * len(names),
+    ]
+    for codec in ENCODERS:
+        marks = []
+        for row in CONTAINERS:
+            read = row.make_demuxer is not None and any(codec in source.codecs for source in sources(row))
+            written = row.make_muxer is not None and bool(Source(row.name, (codec,)).carried_by(row))
+            marks.append(("r" if read else "") + ("w" if written else "") or "–")
+        lines.append(f"| {codec} | {' | '.join(marks)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _pairs_table() -> str:
+    lines = [
+        "## Pairs",
+        "",
+        "Rows are inputs, columns outputs. The number says how many of the input's test sources an output carries; – is none.",
+        "",
+        f"| | {' | '.join(row.name for row in OUTPUTS)} | of |",
+        "|---|" + "---|" * (len(OUTPUTS) + 1),
+    ]
+    for read in INPUTS:
+        marks = [str(len(cells(read, written)) or "–") for written in OUTPUTS]
+        lines.append(f"| **{read.name}** | {' | '.join(marks)} | {len(sources(read))} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

@@ -1,0 +1,46 @@
+"""The timeline of inputs: the same rules as for publishers, and going on elsewhere."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from mist.core.timeline import MAX_TIMELINE_TRACKS, Timeline
+from mist.errors import LimitExceededError
+from mist.formats.rtmp.timeline import Timeline as PublisherTimeline
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_same_as_a_publishers(seed: int) -> None:
+    chance = random.Random(seed)
+    ours, theirs = Timeline(), PublisherTimeline()
+    base = chance.randrange(-(10**12), 10**12)
+    clocks = [0, 0, 0]
+    for _ in range(2000):
+        track = chance.randrange(3)
+        clocks[track] += chance.choice([0, 20_000, 40_000, 40_000, -1000, 3_000_000])
+        if chance.random() < 0.01:
+            base += chance.choice([-(10**9), 10**9, 601_000_000, -600_000, 20_000_000])
+        time_us = base + clocks[track]
+        assert ours.placed(track, time_us) == theirs.place(track, time_us)
+        assert (ours.jumped, ours.moved_us, ours.newest_us) == (theirs.jumped, theirs.moved_us, theirs.newest_us)
+
+
+def test_going_on_elsewhere_keeps_the_time_base() -> None:
+    timeline = Timeline()
+    assert [timeline.placed(0, number * 40_000) for number in range(3)] == [0, 40_000, 80_000]
+    timeline.resumed(40_000)
+    assert [timeline.placed(1, 30_000), timeline.placed(0, 40_000)] == [30_000, 40_000]
+
+
+def test_going_on_behind_a_jump_takes_its_time_base() -> None:
+    timeline = Timeline()
+    timeline.placed(0, 0)
+    timeline.resumed(5_000_000)
+    assert [timeline.placed(0, 10**12), timeline.placed(0, 10**12 + 40_000)] == [5_000_000, 5_040_000]
+
+
+def test_too_many_tracks() -> None:
+    with pytest.raises(LimitExceededError):
+        Timeline().placed(MAX_TIMELINE_TRACKS, 0)
