@@ -137,3 +137,4 @@ def test_streams_without_such_a_track_say_so(server: MistServer, publish: Publis
         with pytest.raises(urllib.error.HTTPError) as error:
             urllib.request.urlopen(server.play_url(output), timeout=15)
         assert error.value.code == 404
+        error.value.close()
