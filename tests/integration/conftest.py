@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.conftest import StartProgram
+from tests.support.footage import Footage
 from tests.support.live import Sender
 from tests.support.media import Sample
 from tests.support.server import MistServer
@@ -39,7 +40,7 @@ def server(make_server: MakeServer) -> MistServer:
 def publish(start_program: StartProgram) -> Publish:
     """Start ffmpeg sending a sample to a stream of a server in real time."""
 
-    def start(server: MistServer, sample: Sample, stream: str = "live", *, loop: bool = False) -> Running:
+    def start(server: MistServer, sample: Sample | Footage, stream: str = "live", *, loop: bool = False) -> Running:
         return start_program(sample.publish_command(server.publish_url(stream), loop=loop))
 
     return start

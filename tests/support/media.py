@@ -57,6 +57,7 @@ class Sample:
     keyframe_s: float = 1.0
     tool: str = "ffmpeg"
     bit_rate: str = ""
+    seam_us: int = 0  # by how much the source's own times may have to be repaired
 
     @property
     def frames_per_second(self) -> float:
@@ -101,7 +102,7 @@ class Sample:
 
     def file(self) -> Path:
         """Return the path of the sample, making it when it is not there yet."""
-        return _cached(self.command(Path("target")), ".mkv", lambda target: self.command(target))
+        return cached(self.command(Path("target")), ".mkv", lambda target: self.command(target))
 
     def flv(self) -> Path:
         """Return the sample as the FLV file that holds what ffmpeg sends by RTMP, message for message."""
@@ -111,7 +112,7 @@ class Sample:
             fixed = ("-hide_banner", "-v", "error", "-y", "-i", str(source), "-c", "copy", "-f", "flv")
             return [find_tool(self.tool), *fixed, str(target)]
 
-        return _cached(command(Path("target")), ".flv", command)
+        return cached(command(Path("target")), ".flv", command)
 
     def publish_command(self, url: str, *, loop: bool = False, realtime: bool = True) -> list[str]:
         """Return the command that sends it to a server by RTMP."""
@@ -124,13 +125,13 @@ class Sample:
         ]
 
 
-def _cached(key: list[str], suffix: str, command: object) -> Path:
+def cached(key: list[str], suffix: str, command: object) -> Path:
     name = hashlib.sha256("\0".join(key[1:]).encode()).hexdigest()[:16]
     target = CACHE / f"{os.path.basename(key[0])}-{name}{suffix}"
     if target.exists():
         return target
     CACHE.mkdir(parents=True, exist_ok=True)
-    with _alone(CACHE / f".{name}.lock"):
+    with alone(CACHE / f".{name}.lock"):
         if not target.exists():
             work = CACHE / f".{name}{suffix}"
             assert callable(command)
@@ -140,7 +141,7 @@ def _cached(key: list[str], suffix: str, command: object) -> Path:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def alone(lock: Path) -> Iterator[None]:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
