@@ -12,7 +12,7 @@ from mist.core.buffer cimport ByteBuffer
 from mist.core.muxer cimport Muxer
 from mist.core.nal cimport NalUnit, find_start_code, next_length_prefixed, type_mask
 from mist.core.packet cimport KEYFRAME, PacketView
-from mist.core.picture_stream cimport PictureStreamDemuxer
+from mist.core.picture_stream cimport Picture, PictureStreamDemuxer
 from mist.core.slice_headers cimport (
     MAX_OFFSETS,
     H264Order,
@@ -137,7 +137,7 @@ cdef class AnnexBDemuxer(PictureStreamDemuxer):
             if at >= size:
                 if not self.tracks and self.base > GARBAGE_LIMIT:
                     raise RemoteProtocolError(f"no start code in {self.base} bytes", offset=self.base)
-                return size if over or size < 2 else size - 2
+                return size if over else max(size, <size_t> 2) - 2
             self.aligned = True
             self.scanned = 0
         while at < size:
@@ -194,12 +194,18 @@ cdef class AnnexBDemuxer(PictureStreamDemuxer):
         self.begin_picture(self.ahead_position if self.ahead_position >= 0 else position)
         if self.new_sets:
             sets, self.new_sets = self.new_sets, []
-            self.current.info = self.describe(sets, self.last_info())
+            try:
+                self.current.info = self.describe(sets, self.last_info())
+            except RemoteProtocolError:
+                return 0        # damaged sets: the track stays what it was
         return 0
 
     cdef object last_info(self):
         """Return the TrackInfo that the next packet would have."""
-        for picture in reversed(self.waiting):
+        cdef Picture picture
+        cdef Py_ssize_t place
+        for place in range(len(self.waiting) - 1, -1, -1):
+            picture = self.waiting[place]
             if picture.info is not None:
                 return picture.info
         return self.tracks[0] if self.tracks else None

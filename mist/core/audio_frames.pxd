@@ -9,6 +9,8 @@ cdef class AudioFrameDemuxer(ByteStreamDemuxer):
     cdef bint joins             # packets may be of several frames
     cdef bint mpeg
     cdef bint locked            # the last frame was followed by another one of its kind
+    cdef bint hunting           # the next byte is not where a frame ended
+    cdef bint trusted           # reading began where a frame is known to be
     cdef bint clean             # no bytes but tags were passed over
     cdef uint32_t key
     cdef uint32_t rate_hz

@@ -86,9 +86,13 @@ cdef class AudioFrameDemuxer(ByteStreamDemuxer):
     def seek(self, int64_t dts_us, int64_t position):
         """Go on with the frame at a position. dts_us: its time, microseconds."""
         self.restart(position)
-        self.locked = False
+        self.locked = self.hunting = False
+        self.trusted = True
         self.base_us = 0
         self.samples = (dts_us * self.rate_hz + 500000) // 1000000 if self.rate_hz else 0
+        if self.now_us() != dts_us:     # the sample rate was, or will be, another one there
+            self.base_us = dts_us
+            self.samples = 0
 
     cdef int finish(self) except -1:
         if not self.tracks:
@@ -100,26 +104,34 @@ cdef class AudioFrameDemuxer(ByteStreamDemuxer):
         cdef size_t length, end
         cdef int found
         cdef FrameHead head
-        while at < size and (over or size - at >= LOOK_BYTES):
-            length = tag_bytes(data + at, size - at)
+        while at < size:
+            if self.hunting:
+                length = at
+                at = self.find(data, at, size)
+                self.garbage += <int64_t> (at - length)
+                if not self.tracks and self.garbage > MAX_GARBAGE_BYTES:
+                    raise RemoteProtocolError(
+                        f"no {FORMATS[self.format]} frame in {self.garbage} bytes", offset=self.base + <int64_t> at
+                    )
+                if at >= size:
+                    return at
+            if not over and size - at < LOOK_BYTES:
+                return at
+            length = 0 if self.hunting else tag_bytes(data + at, size - at)
             if length:
                 at += length
                 continue
             found = self.accept(data + at, size - at, over, &head, &end)
             if found == WAIT:
                 return at
-            if found == FRAME:
+            self.hunting = found != FRAME
+            if self.hunting:
+                self.clean = self.locked = self.trusted = False
+                self.garbage += 1
+                at += 1
+            else:
                 self.write_frame(data + at, end, &head, self.base + <int64_t> at)
                 at += end
-                continue
-            length = at
-            at = self.find(data, at + 1, size)
-            self.clean = self.locked = False
-            self.garbage += <int64_t> (at - length)
-            if not self.tracks and self.garbage > MAX_GARBAGE_BYTES:
-                raise RemoteProtocolError(
-                    f"no {FORMATS[self.format]} frame in {self.garbage} bytes", offset=self.base + <int64_t> at
-                )
         return at
 
     cdef size_t find(self, const uint8_t* data, size_t begin, size_t size) noexcept:
@@ -157,7 +169,7 @@ cdef class AudioFrameDemuxer(ByteStreamDemuxer):
                     return NO_FRAME
         if size < end[0]:
             return NO_FRAME if over else WAIT
-        if self.locked and head.key == self.key:
+        if self.trusted or (self.locked and head.key == self.key):
             return FRAME
         if size < end[0] + LOOK_BYTES and not over:
             return WAIT
@@ -181,13 +193,19 @@ cdef class AudioFrameDemuxer(ByteStreamDemuxer):
         cdef uint32_t flags = KEYFRAME
         cdef bint known = len(self.tracks) > 0
         self.locked = True
+        self.trusted = False
         self.position = position
         if self.mpeg and (not known or position == self.info_position) and is_info_frame(data, size):
             self.info_position = position
             self.key = head.key
             return 0
         if not known or head.key != self.key:
-            info = self.describe(PyBytes_FromStringAndSize(<const char*> data, <Py_ssize_t> size))
+            try:
+                info = self.describe(PyBytes_FromStringAndSize(<const char*> data, <Py_ssize_t> size))
+            except RemoteProtocolError:
+                if not known:
+                    raise
+                return 0        # damage that looks like a frame
             if known and info != self.tracks[0]:
                 flags |= NEW_INIT
             if head.rate_hz != self.rate_hz:

@@ -82,7 +82,7 @@ cdef class MpegVideoStreamDemuxer(PictureStreamDemuxer):
             if at >= size:
                 if not self.tracks and self.base > GARBAGE_LIMIT:
                     raise RemoteProtocolError(f"no start code in {self.base} bytes", offset=self.base)
-                return size if over or size < 2 else size - 2
+                return size if over else max(size, <size_t> 2) - 2
             self.aligned = True
             self.scanned = 0
         while at < size:

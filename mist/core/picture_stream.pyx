@@ -75,6 +75,10 @@ cdef class PictureStreamDemuxer(ByteStreamDemuxer):
         self.count = self.base_count + ((dts_us - self.base_us) * self.rate + 500000 * self.rate_period) // (
             1000000 * self.rate_period
         )
+        if self.count < self.base_count or self.time_of(self.count) != dts_us:
+            # The rate was, or will be, another one there.
+            self.base_us = dts_us
+            self.base_count = self.count = 0
         self.next_rank = self.count
 
     cdef int begin_picture(self, int64_t position) except -1:

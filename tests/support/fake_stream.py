@@ -202,6 +202,9 @@ class FakeReader:
     def tracks(self) -> list[TrackState]:
         return [track.state() for track in self._stream.valid_tracks()]
 
+    def track(self, index: int) -> TrackState:
+        return self._stream.track(index).state()
+
     def track_set_generation(self) -> int:
         return self._stream.track_set_generation
 
