@@ -26,7 +26,7 @@ MAX_QUERY_FIELDS: Final = 128
 MAX_PIPELINED: Final = 64  # requests that wait behind one that is being answered
 HEADER_TIMEOUT_S: Final = 10.0  # from the first byte of a request to the end of its header
 BODY_TIMEOUT_S: Final = 30.0
-# Without a request, on a connection that is kept. Long: ffmpeg keeps a second one for when it has fallen behind, and complains if it is gone.
+# Without a request, on a connection that is kept. Long: ffmpeg keeps a second one for when it falls behind, and complains if it is gone.
 IDLE_TIMEOUT_S: Final = 360.0
 STALL_TIMEOUT_S: Final = 60.0  # without the peer taking one byte of a reply
 LINGER_S: Final = 2.0  # how long what a refused peer still sends is dropped, so that it can read the refusal
