@@ -44,6 +44,6 @@ def fuzz(data: bytes) -> None:
     sent = peer.heard()
     if sent and not sent.startswith(b"HTTP/1.1 "):
         raise RuntimeError(f"not a reply: {sent[:50]!r}")
-    peer.loop.advance(100)
+    peer.loop.advance(SETTINGS.idle_timeout_s + 40)
     if not peer.transport.closed:
         raise RuntimeError("the connection never ends")

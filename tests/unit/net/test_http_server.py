@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 import pytest
 
 from mist.errors import LocalProtocolError, NotFound
-from mist.net.http_messages import HeadAnswered, HttpSettings, Request
+from mist.net.http_messages import IDLE_TIMEOUT_S, HeadAnswered, HttpSettings, Request
 from mist.net.http_server import MAX_LINGER_BYTES, Response
 from tests.support.http import Application, Peer, split_replies
 
@@ -258,7 +258,7 @@ def test_an_idle_connection_ends_quietly() -> None:
     for first in (b"", get("/"), b"\r\n"):
         peer = Peer()
         peer.say(first)
-        peer.loop.advance(59)
+        peer.loop.advance(IDLE_TIMEOUT_S - 1)
         assert not peer.transport.closed
         peer.loop.advance(1.1)
         assert peer.transport.closed and peer.heard() == b""
@@ -267,7 +267,7 @@ def test_an_idle_connection_ends_quietly() -> None:
 def test_requests_renew_the_idle_time() -> None:
     peer = Peer()
     for _ in range(5):
-        peer.loop.advance(50)
+        peer.loop.advance(IDLE_TIMEOUT_S - 10)
         assert split_replies(peer.say(get()))[0][0] == 200
     assert len([timer for timer in peer.loop.timers if not timer.cancelled]) == 1
 

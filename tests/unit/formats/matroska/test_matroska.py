@@ -7,11 +7,12 @@ import pytest
 from mist.core.demuxer import demux
 from mist.core.ebml import element, float_element, split_elements, text_element, unsigned_element, unsigned_value
 from mist.errors import RemoteProtocolError, TruncatedError, UnsupportedError
-from mist.formats import aac, flac, xiph
+from mist.formats import aac, flac
 from mist.formats.matroska.reading import Entry, Schema, demuxer
 from mist.formats.matroska.waveformat import WaveFormat, build_wave_format, parse_wave_format
 from mist.formats.matroska.writing import AUDIO_CODECS, META_CODECS, VIDEO_CODECS, frame_ns, muxer
 from mist.formats.tracks import AUDIO, META, VIDEO, TrackInfo
+from tests.support.codec_samples import golden
 from tests.support.mkv_files import audio, track, video
 
 SPS = bytes.fromhex("6742c00ad90426c044000003000400000300c83c489920")
@@ -38,7 +39,7 @@ def one(*arguments: object, **options: object) -> Entry:
         TrackInfo(VIDEO, "VP8", width=640, height=360, frame_rate_mhz=29970),
         TrackInfo(VIDEO, "MPEG2", width=720, height=576, frame_rate_mhz=25000),
         TrackInfo(VIDEO, "JPEG", width=720, height=576),
-        TrackInfo(VIDEO, "theora", xiph.lace((b"\x80theora", b"\x81theora", b"\x82theora")), width=64, height=64),
+        TrackInfo(VIDEO, "theora", golden("theora", "plain").init_data, width=70, height=50, frame_rate_mhz=29970),
         TrackInfo(AUDIO, "AAC", b"\x11\x90", sample_rate_hz=48000, channels=2, sample_bits=16),
         TrackInfo(AUDIO, "AAC", bytes.fromhex("2b920800"), sample_rate_hz=44100, channels=2, sample_bits=16),
         TrackInfo(AUDIO, "opus", OPUS_HEAD, sample_rate_hz=48000, channels=2, sample_bits=16),
