@@ -83,7 +83,7 @@ class FileDemuxer:
             pass
         if not self.demuxer.ready or not self.demuxer.tracks:
             raise RemoteProtocolError(f"{file.path} has no tracks that mist can read", offset=self.read_bytes)
-        self.media = self.demuxer
+        self.media: Demuxer = self.demuxer
         self.demuxer = texts.around(self.media)
 
     def index_into(self, sink: Muxer) -> None:
@@ -175,15 +175,18 @@ class FileStream:
         self._create_index(kept.main)
         kept.fill(self.index)
         self._versions = kept.versions
-        self._log = kept.log
-        self._sizes_known = kept.sizes_are_exact
-        self._logged.set()
+        self._take_log(kept)
         for number, (packets, _, first, last, mean, highest, frames, reorders) in enumerate(kept.figures):
             if packets:
                 self.publisher.describe_track(number, packets, first, last, mean, highest, frames, bool(reorders))
         self._announce()
         self.services.log.info("%s: %d spans, from %s", self.file.path, self.index.count, self.kept.written)
         return True
+
+    def _take_log(self, kept: KeptIndex) -> None:
+        self._log = kept.log
+        self._sizes_known = kept.sizes_are_exact and not self.index.versions
+        self._logged.set()
 
     def _create_index(self, main: int) -> None:
         name = index_name(self.services.instance, self.services.stream)
@@ -395,7 +398,10 @@ class FileStream:
             if self.adopt():
                 self._reported = self.index.count
                 self.publisher.play_on_demand()
-                await self.log_again()
+                if (kept := self.kept.load(self._source)) is not None:
+                    self._take_log(kept)
+                else:
+                    await self.log_again()
             elif not self.restore():
                 self.open()
                 await self.build()

@@ -1,8 +1,9 @@
 """The index of an on-demand file on disk: `FILE.dtsh` beside the file, or in a cache directory when its folder is not writable.
 
-The layout is the DTSC header that MistServer keeps in such files, whose times are milliseconds. What mist needs to go on exactly where it
-was stands in a further member of the header, `mist`, which other readers pass over: the spans with their byte positions and microseconds, and
-times and sizes of all packets. An index without it was made by another program: it is not used, and left alone as long as it is sound.
+The layout is the DTSC header that MistServer keeps in such files, whose times are milliseconds. What mist needs to go on exactly where
+it was stands in a further member of the header, `mist`, which other readers pass over: the spans with their byte positions and
+microseconds, and times and sizes of all packets. An index without it was made by another program: it is not used, and left alone as
+long as it is sound.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import mist
 from mist.core.dtsc import MAX_HEADER_BYTES, packet_bytes
 from mist.core.dtsc_objects import parse_object, serialize_object
 from mist.core.packet_log import PacketLog, unpack_log
@@ -66,6 +68,7 @@ def serialize_index(index: Index, kept: KeptIndex) -> bytes:
     """Return the content of a `.dtsh` file."""
     about = {
         "layout": LAYOUT,
+        "program": mist.__version__,
         "source": kept.source,
         "main": kept.main,
         "versions": kept.versions,
@@ -103,8 +106,8 @@ def parse_index(data: bytes, size: int) -> KeptIndex | None:
         if own["check"] != _checksum(parts):
             raise RemoteProtocolError("its checksum is wrong", spec="DTSC")
         about = json.loads(parts["about"])
-        if about["layout"] != LAYOUT:
-            raise UnsupportedError(f"layout {about['layout']!r}; this is layout {LAYOUT}")
+        if (about["layout"], about["program"]) != (LAYOUT, mist.__version__):
+            raise UnsupportedError(f"mist {about['program']!r} made it; this is {mist.__version__}")
         kept = KeptIndex(
             source=(about["source"][0], about["source"][1], about["source"][2]),
             main=int(about["main"]),
