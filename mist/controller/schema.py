@@ -117,7 +117,7 @@ class Server(Section):
     controller: ControllerAddress = ControllerAddress()
     protocols: list[ProtocolEntry] | None = None
     memory: Memory = Memory()
-    streamcache: StreamCache = StreamCache()
+    streamcache: StreamCache | None = None
     debug: Level = 4
     serverid: str = ""
     accesslog: str = "LOG"
