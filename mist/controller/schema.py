@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 MINIMUM_BUFFER_MS = 1000
+DEFAULT_CACHE_BYTES = 1024 * 1024 * 1024
 DEFAULT_PACKET_BYTES = 32 * 1024 * 1024
 DEFAULT_STREAM_BYTES = 1024 * 1024 * 1024
 
@@ -78,6 +79,13 @@ class Memory(Section):
     packet_bytes: Annotated[int, Field(ge=64 * 1024)] = DEFAULT_PACKET_BYTES
 
 
+class StreamCache(Section):
+    """Where the indexes of files are kept whose folders are not writable. path: of a directory, empty for none."""
+
+    path: str = ""
+    size_bytes: Annotated[int, Field(ge=0)] = DEFAULT_CACHE_BYTES
+
+
 class Location(Section):
     """Where the server stands, for load balancing."""
 
@@ -109,6 +117,7 @@ class Server(Section):
     controller: ControllerAddress = ControllerAddress()
     protocols: list[ProtocolEntry] | None = None
     memory: Memory = Memory()
+    streamcache: StreamCache | None = None
     debug: Level = 4
     serverid: str = ""
     accesslog: str = "LOG"

@@ -319,18 +319,22 @@ cdef bytes copied(ByteBuffer records):
 cdef class IndexBuilder(Muxer):
     """A sink that makes the index of an input while a demuxer reads it.
 
-    demuxer: its tracks are those of the index, its `position` is what a key refers to.
+    demuxer: its tracks are those of the index, its `position` is what a key refers to. log: gets every packet as well.
     """
 
     cdef readonly list tracks       # of TrackIndex, by number
     cdef Demuxer demuxer
+    cdef Muxer log
 
-    def __init__(self, Demuxer demuxer not None):
+    def __init__(self, Demuxer demuxer not None, Muxer log=None):
         self.demuxer = demuxer
+        self.log = log
         self.tracks = []
 
     cdef int write_view(self, int track, const PacketView* packet) except -1:
         cdef TrackIndex index
+        if self.log is not None:
+            self.log.write_view(track, packet)
         while len(self.tracks) <= track:
             index = TrackIndex()
             index.video = self.demuxer.tracks[len(self.tracks)].type == "video"

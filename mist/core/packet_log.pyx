@@ -1,20 +1,26 @@
 """Times and sizes of all packets of a file: what the exact length of another format's file follows from, without its payload."""
 
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport INT64_MAX, INT64_MIN, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, qsort, realloc
 
+from mist.core.buffer cimport ByteBuffer
 from mist.core.muxer cimport Muxer
 from mist.core.packet cimport KEYFRAME, PacketView
 from mist.core.span_index cimport SpanIndex
 
 from array import array
 
+from mist.errors import RemoteProtocolError, TruncatedError
+
 MAX_LOGGED = 4 << 20             # packets, 24 bytes each: 16 hours of pictures and sound
 
 
 cdef enum:
     MAX_PLACES = 64
+    PACKED_KEY = 0x80            # beside the track, in the first byte of a packed packet
+    MOST_PACKED_BYTES = 1 + 3 * 10
 
 
 cdef int by_time(const void* one, const void* other) noexcept nogil:
@@ -23,6 +29,49 @@ cdef int by_time(const void* one, const void* other) noexcept nogil:
     if first.dts_us != second.dts_us:
         return -1 if first.dts_us < second.dts_us else 1
     return -1 if first.order < second.order else 1
+
+
+cdef inline uint8_t* put_number(uint8_t* at, uint64_t value) noexcept:
+    """Write a number in groups of seven bits, lowest first; the top bit says that more follow."""
+    while value >= 0x80:
+        at[0] = <uint8_t> (value & 0x7F) | 0x80
+        value >>= 7
+        at += 1
+    at[0] = <uint8_t> value
+    return at + 1
+
+
+cdef inline uint8_t* put_signed(uint8_t* at, int64_t value) noexcept:
+    """Write a number whose sign is its lowest bit."""
+    return put_number(at, (<uint64_t> value << 1) ^ <uint64_t> (value >> 63))
+
+
+@cython.final
+cdef class PackedNumbers:
+    """Reads what `put_number` and `put_signed` wrote."""
+
+    cdef const uint8_t* data
+    cdef Py_ssize_t at
+    cdef Py_ssize_t size
+
+    cdef uint64_t number(self) except? 0xFFFFFFFFFFFFFFFF:
+        """Return the next number. Raises TruncatedError, RemoteProtocolError."""
+        cdef uint64_t value = 0
+        cdef int shift = 0
+        while True:
+            if self.at >= self.size:
+                raise TruncatedError("a packed packet has no end", offset=self.at)
+            if shift > 63:
+                raise RemoteProtocolError("a packed number of more than 64 bits", offset=self.at)
+            value |= <uint64_t> (self.data[self.at] & 0x7F) << shift
+            self.at += 1
+            if self.data[self.at - 1] < 0x80:
+                return value
+            shift += 7
+
+    cdef int64_t signed_number(self) except? -1:
+        cdef uint64_t value = self.number()
+        return <int64_t> (value >> 1) ^ -<int64_t> (value & 1)
 
 
 @cython.final
@@ -65,6 +114,27 @@ cdef class PacketLog(Muxer):
             self.in_order = False
         self.count += 1
         return 0
+
+    def pack(self):
+        """Return all packets in few bytes each, for `unpack_log`."""
+        cdef int64_t[MAX_PLACES] before
+        cdef ByteBuffer packed = ByteBuffer()
+        cdef size_t number
+        cdef Logged* one
+        cdef uint8_t* begin
+        cdef uint8_t* at
+        for number in range(MAX_PLACES):
+            before[number] = 0
+        for number in range(self.count):
+            one = &self.packets[number]
+            begin = packed.reserve(MOST_PACKED_BYTES)
+            begin[0] = one.track | (PACKED_KEY if one.flags & KEYFRAME else 0)
+            at = put_signed(begin + 1, one.dts_us - before[one.track])
+            at = put_signed(at, one.offset_us)
+            at = put_number(at, one.size)
+            packed.commit(at - begin)
+            before[one.track] = one.dts_us
+        return PyBytes_FromStringAndSize(<const char*> packed.data, <Py_ssize_t> packed.size)
 
     cdef int sort(self) noexcept:
         """Bring the packets into the order in which spans hold them."""
@@ -109,6 +179,32 @@ cdef class PacketLog(Muxer):
             append(written)
             span += 1
         return counts
+
+
+def unpack_log(bytes data not None):
+    """Return the log whose `pack` this is. Raises RemoteProtocolError, TruncatedError."""
+    cdef int64_t[MAX_PLACES] before
+    cdef PacketLog log = PacketLog()
+    cdef PackedNumbers numbers = PackedNumbers()
+    cdef PacketView view
+    cdef int track
+    for track in range(MAX_PLACES):
+        before[track] = 0
+    numbers.data = <const uint8_t*> PyBytes_AS_STRING(data)
+    numbers.size = len(data)
+    view.data = NULL
+    while numbers.at < numbers.size:
+        track = numbers.data[numbers.at] & ~PACKED_KEY
+        view.flags = KEYFRAME if numbers.data[numbers.at] & PACKED_KEY else 0
+        if track >= MAX_PLACES:
+            raise RemoteProtocolError(f"a packed packet of track {track}", offset=numbers.at)
+        numbers.at += 1
+        view.dts_us = before[track] + numbers.signed_number()
+        view.offset_us = numbers.signed_number()
+        view.size = <size_t> numbers.number()
+        before[track] = view.dts_us
+        log.write_view(track, &view)
+    return log
 
 
 @cython.final

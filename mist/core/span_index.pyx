@@ -53,6 +53,17 @@ cdef class SpanIndex:
         store64(&self.header.count, number + 1)
         return 0
 
+    def add(self, int64_t from_us, int64_t to_us, int64_t position, uint64_t bytes_, uint32_t packets, bint key, uint32_t version):
+        """Publish a span of an index that was kept; parameters as `index[number]` has them.
+
+        Raises LimitExceededError, SharedMemoryFull.
+        """
+        cdef SpanRecord record
+        record.from_us, record.position, record.bytes, record.packets = from_us, position, bytes_, packets
+        record.flags = (SPAN_KEY if key else 0) | version * SPAN_VERSION
+        self.header.versions = max(self.header.versions, version)
+        self.append(&record, to_us)
+
     def finish(self):
         """Say that there are all records."""
         store32(&self.header.complete, 1)

@@ -180,6 +180,11 @@ def _check(track: IndexTrack) -> None:
 
 def serialize_dtsh(index: Index) -> bytes:
     """Return the content of a `.dtsh` file."""
+    return packet_bytes(b"DTSC", serialize_object(header_members(index)))
+
+
+def header_members(index: Index) -> dict[str, Any]:
+    """Return the members of the header that describes an index."""
     members: dict[str, Any] = {"live": 1} if index.live else {"vod": 1}
     members["version"] = DTSH_VERSION
     if index.unix_zero_ms is not None:
@@ -189,7 +194,7 @@ def serialize_dtsh(index: Index) -> bytes:
     members["tracks"] = {
         track.name or track_name(track.info, place): _track_object(track) for place, track in enumerate(index.tracks)
     }
-    return packet_bytes(b"DTSC", serialize_object(members))
+    return members
 
 
 def _track_object(track: IndexTrack) -> dict[str, Any]:

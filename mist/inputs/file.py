@@ -15,19 +15,24 @@ from pathlib import Path
 from typing import Any, Final
 
 from mist.core.demuxer import Demuxer
+from mist.core.dtsc_index import IndexBuilder
 from mist.core.muxer import Muxer
 from mist.core.packet_log import PacketLog
 from mist.core.span import SpanWriter, open_span
 from mist.core.span_index import SpanIndex, SpanIndexer, create_index, open_index
 from mist.errors import MistError, NotFound, RemoteProtocolError, TruncatedError, UnsupportedError
 from mist.formats.containers import CONTAINERS, Container, by_file_name, by_first_bytes
+from mist.formats.dtsh import built
 from mist.formats.sniffing import SNIFF_BYTES
+from mist.formats.tracks import TrackInfo
 from mist.net.local_file import LocalFile
 from mist.stream.capability import Capability
+from mist.stream.index_file import MARGIN_S, IndexFile, KeptIndex, cache_settings, figures_of, serialize_index
 from mist.stream.layouts import make_layout
 from mist.stream.names import wildcard_part
 from mist.stream.on_demand import index_name, main_track, pack_tracks, unpack_tracks
 from mist.stream.services import InputServices
+from mist.stream.side_texts import SideTexts, read_side_texts
 from mist.stream.span_store import SpanStore
 
 SLICE_SECONDS: Final = 0.004  # of reading ahead for the index, between two looks at what viewers want
@@ -55,26 +60,31 @@ INPUTS: Final[Mapping[str, tuple[str, ...]]] = {
     "WAV": ("wav",),
 }
 READABLE: Final = tuple(container for container in CONTAINERS if container.make_demuxer is not None)
+TEXT_FORMATS: Final = frozenset({"srt", "vtt"})
 START_FAILURE: Final = "READ_START_FAILURE"
 
 
 class FileDemuxer:
     """A demuxer that is driven through a file; its errors name file and byte."""
 
-    def __init__(self, file: LocalFile, container: Container, model: FileDemuxer | None = None) -> None:
+    def __init__(
+        self, file: LocalFile, container: Container, texts: SideTexts, model: FileDemuxer | None = None
+    ) -> None:
         """Read until the tracks are known. Raises RemoteProtocolError, MistError.
 
-        model: another one of the same file, whose tables are shared if its format has any.
+        texts: subtitles beside the file. model: another one of the same file, whose tables are shared if its format has any.
         """
         assert container.make_demuxer is not None
         self.file = file
         self.read_bytes = 0
-        share: Callable[[], Demuxer] | None = getattr(model and model.demuxer, "share", None)
+        share: Callable[[], Demuxer] | None = getattr(model and model.media, "share", None)
         self.demuxer: Demuxer = share() if share is not None else container.make_demuxer()
         while not self.demuxer.ready and self.read_bytes < MAX_START_BYTES and self.step():
             pass
         if not self.demuxer.ready or not self.demuxer.tracks:
             raise RemoteProtocolError(f"{file.path} has no tracks that mist can read", offset=self.read_bytes)
+        self.media: Demuxer = self.demuxer
+        self.demuxer = texts.around(self.media)
 
     def index_into(self, sink: Muxer) -> None:
         """Write the packets into an index: without payload, which is not read then, in formats that have tables of their own."""
@@ -108,6 +118,12 @@ class FileStream:
         self.publisher = services.publisher
         self.container = container
         self.file = file
+        self.texts = SideTexts()
+        if container.name not in TEXT_FORMATS:
+            self.texts = read_side_texts(file.path, services.log.warning)
+        inode, size, modified_ns = file.identity
+        self.identity = (inode, size, modified_ns ^ self.texts.stamp)
+        self.kept = IndexFile(file.path, cache_settings(services.server_config), services.log)
         self.store = SpanStore(self._load, self.publisher.claim_memory)
         self.index: SpanIndex
         self._scan: FileDemuxer | None = None
@@ -117,6 +133,7 @@ class FileStream:
         self._reported = -1
         self._changed = asyncio.Event()
         self._log = PacketLog()
+        self._records: IndexBuilder | None = None
         self._sizes_known = False
         self._logged = asyncio.Event()
         self._layouts: OrderedDict[str, tuple[int, Mapping[str, Any]]] = OrderedDict()
@@ -133,7 +150,7 @@ class FileStream:
             index = open_index(index_name(self.services.instance, self.services.stream))
         except NotFound:
             return False
-        if index.identity != self.file.identity:
+        if index.identity != self.identity:
             raise MistError(f"{self.file.path} is not the file that is being played any more", reason="CLEAN_EOF")
         if not index.complete or index.versions:
             index.retire()
@@ -143,22 +160,69 @@ class FileStream:
         self._versions = [pack_tracks([info for _, info in sorted(self.publisher.tracks.items())])]
         return True
 
+    @property
+    def _source(self) -> tuple[int, int, int]:
+        """What the kept index must have been made of."""
+        return self.file.identity[1], self.file.modified_ns, self.texts.stamp
+
+    def restore(self) -> bool:
+        """Take the index over that was kept on disk; False when there is none that fits."""
+        kept = self.kept.load(self._source)
+        if kept is None:
+            return False
+        infos = unpack_tracks(kept.versions[-1])
+        self._publish_tracks(infos)
+        self._create_index(kept.main)
+        kept.fill(self.index)
+        self._versions = kept.versions
+        self._take_log(kept)
+        for number, (packets, _, first, last, mean, highest, frames, reorders) in enumerate(kept.figures):
+            if packets:
+                self.publisher.describe_track(number, packets, first, last, mean, highest, frames, bool(reorders))
+        self._announce()
+        self.services.log.info("%s: %d spans, from %s", self.file.path, self.index.count, self.kept.written)
+        return True
+
+    def _take_log(self, kept: KeptIndex) -> None:
+        self._log = kept.log
+        self._sizes_known = kept.sizes_are_exact and not self.index.versions
+        self._logged.set()
+
+    def _create_index(self, main: int) -> None:
+        name = index_name(self.services.instance, self.services.stream)
+        self.index = create_index(name, self.identity, main)
+        self.publisher.claim_memory(self.index.bytes_used)
+
+    async def _keep(self, scan: FileDemuxer) -> None:
+        """Write the whole index to disk, for the next start."""
+        assert self._indexer is not None and self._records is not None
+        kept = KeptIndex(
+            self._source,
+            self.index.main,
+            self._versions,
+            self._sizes_known and self._log.whole,
+            figures_of([self._indexer.figures(number) for number in range(len(scan.demuxer.tracks))]),
+            [self.index[number] for number in range(self.index.count)],
+            self._log,
+        )
+        data = serialize_index(built(scan.demuxer, self._records), kept)
+        if not self.file.changed():
+            await asyncio.to_thread(self.kept.save, data)
+
     def open(self) -> None:
         """Begin to read the file. Raises RemoteProtocolError."""
-        scan = self._scan = FileDemuxer(self.file, self.container)
-        name = index_name(self.services.instance, self.services.stream)
-        self.index = create_index(name, self.file.identity, main_track(scan.demuxer.tracks))
-        self.publisher.claim_memory(self.index.bytes_used)
+        scan = self._scan = FileDemuxer(self.file, self.container, self.texts)
+        self._create_index(main_track(scan.demuxer.tracks))
         scan.demuxer.on_tracks = self._tracks_changed
-        self._publish_tracks()
+        self._publish_tracks(scan.demuxer.tracks)
         self._versions = [pack_tracks(scan.demuxer.tracks)]
-        self._indexer = SpanIndexer(self.index, scan.demuxer, self.publisher.limits.segment_us, self._log)
+        self._records = IndexBuilder(scan.demuxer, self._log)
+        self._indexer = SpanIndexer(self.index, scan.demuxer, self.publisher.limits.segment_us, self._records)
 
-    def _publish_tracks(self) -> None:
+    def _publish_tracks(self, infos: Sequence[TrackInfo]) -> None:
         """Make the demuxer's tracks known; their numbers are the same there and in the stream."""
-        assert self._scan is not None
         known = self.publisher.tracks
-        for number, info in enumerate(self._scan.demuxer.tracks):
+        for number, info in enumerate(infos):
             if number in known:
                 self.publisher.update_track(number, info)
             elif self.publisher.add_track(info) != number:
@@ -177,7 +241,7 @@ class FileStream:
             for number in set(range(len(tracks))) - set(before):
                 self.publisher.add_track(tracks[number])
         else:
-            self._publish_tracks()
+            self._publish_tracks(tracks)
             self._versions[-1] = pack_tracks(tracks)
 
     async def build(self) -> None:
@@ -201,18 +265,22 @@ class FileStream:
         except RemoteProtocolError as error:
             self.services.log.warning("%s; the rest of the file is left out", error)
             failure = error
+        scan = self._scan
         self._indexer.finish()
         self._report()
-        self._all_logged(self._scan)
+        self._all_logged(scan)
         if not self.index.count:
             raise failure or RemoteProtocolError(f"{self.file.path} has no media")
         self.services.log.info(
             "%s: %d spans, %.1f s", self.file.path, self.index.count, (self.index.end_us - self.index[0][0]) / 1e6
         )
+        if failure is None:
+            await self._keep(scan)
+        self._records = None
 
     async def log_again(self) -> None:
         """Read the file once more for the sizes of its packets, which a killed predecessor knew."""
-        scan = self._scan = FileDemuxer(self.file, self.container)
+        scan = self._scan = FileDemuxer(self.file, self.container, self.texts)
         scan.index_into(self._log)
         more = True
         while more:
@@ -229,7 +297,7 @@ class FileStream:
 
     def _release_scan(self) -> None:
         """Let go of what was only needed for the index; tables that spans are loaded with stay."""
-        if self._scan is not None and not hasattr(self._scan.demuxer, "share"):
+        if self._scan is not None and not hasattr(self._scan.media, "share"):
             self._scan = None
 
     @property
@@ -297,7 +365,7 @@ class FileStream:
         from_us, to_us, position, size, packets, _, _ = self.index[number]
         loader = self._loader
         if loader is None:
-            loader = FileDemuxer(self.file, self.container, self._scan)
+            loader = FileDemuxer(self.file, self.container, self.texts, self._scan)
         self._loader = None  # a demuxer that raises is of no more use
         tracks = max(len(loader.demuxer.tracks), len(self.publisher.tracks))
         loader.demuxer.attach(SpanWriter(0, 0, 0, 0, 1))  # drops what is held back
@@ -330,8 +398,11 @@ class FileStream:
             if self.adopt():
                 self._reported = self.index.count
                 self.publisher.play_on_demand()
-                await self.log_again()
-            else:
+                if (kept := self.kept.load(self._source)) is not None:
+                    self._take_log(kept)
+                else:
+                    await self.log_again()
+            elif not self.restore():
                 self.open()
                 await self.build()
             await self._watch_file()
@@ -342,9 +413,16 @@ class FileStream:
                 os.close(fd)
             self.file.close()
 
+    def _age_s(self) -> float:
+        return time.time() - self.file.modified_ns / 1e9
+
     async def _watch_file(self) -> None:
         """Return when the file has changed."""
+        new = self.kept.written is not None and self._age_s() < MARGIN_S
         while not (text := self.file.changed()):
+            if new and self._age_s() >= MARGIN_S:
+                new = False
+                self.kept.confirm()
             try:
                 async with asyncio.timeout(CHECK_SECONDS):
                     await self._changed.wait()

@@ -56,6 +56,12 @@ class InputWorker(Worker):
         """The stream's own configuration."""
         return stream_settings(self.snapshot, self.stream) or {}
 
+    @property
+    def server_config(self) -> Mapping[str, Any]:
+        """The settings of the whole server."""
+        settings: Mapping[str, Any] = self.snapshot["config"]
+        return settings
+
     def started(self) -> None:
         limits = stream_limits(self.snapshot, self.stream)
         bells = str(self.server.instance.bells)

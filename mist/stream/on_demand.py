@@ -26,6 +26,7 @@ from mist.stream.state import StreamStatus, TrackState
 KEPT_SPANS: Final = 4  # that nobody uses any more, for the next who wants them
 KEPT_LAYOUTS: Final = 2
 WHOLE_WAIT_S: Final = 2.0  # for the whole index, when a length is wanted
+RETRY_WAIT_S: Final = 0.25  # for one that has begun but cannot be reached yet
 INPUT_WAIT_S: Final = 20.0  # for a new input, after one was killed, or for the first one's index to grow
 ENDED: Final = frozenset({StreamStatus.OFF, StreamStatus.SHUTDOWN, StreamStatus.INVALID})
 
@@ -202,6 +203,7 @@ class OnDemandReader:
 
     async def _ask(self, wanted: Mapping[str, Any], number: int) -> tuple[int, Mapping[str, Any]]:
         """Ask the input, or its successor, once its index has a span."""
+        waited_s = 0.0
         while True:
             if not await self.reaches(number):  # a killed input's successor may have to read the file again
                 raise NotFound(f"The stream {self.name} has no span {number}")
@@ -209,8 +211,10 @@ class OnDemandReader:
             try:
                 return await self._fetch(wanted)
             except TransportError:
-                if not await self._wait(lambda gone=feeder: self._has_input(gone), INPUT_WAIT_S):  # type: ignore[misc]
+                if waited_s >= INPUT_WAIT_S:
                     raise NotReady(f"The input of the stream {self.name} is gone") from None
+                if not await self._wait(lambda gone=feeder: self._has_input(gone), RETRY_WAIT_S):  # type: ignore[misc]
+                    waited_s += RETRY_WAIT_S
                 if self.reader.status() in ENDED:
                     raise NotReady(f"The stream {self.name} has ended") from None
 

@@ -90,6 +90,7 @@ class InputServices(Protocol):
     stream: str  # full name
     source: str
     config: Mapping[str, Any]  # the stream's own configuration
+    server_config: Mapping[str, Any]  # the settings of the whole server
     loop: asyncio.AbstractEventLoop
     log: logging.Logger
     publisher: StreamPublisher

@@ -10,13 +10,20 @@ import pytest
 from tests.conftest import StartProgram
 from tests.support.footage import Footage
 from tests.support.live import Sender
-from tests.support.media import Sample
+from tests.support.media import CACHE, Sample
 from tests.support.server import MistServer
 from tests.support.tools import Running
 
 MakeServer = Callable[..., MistServer]
 Publish = Callable[..., Running]
 SendTo = Callable[..., Sender]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def fresh_indexes() -> None:
+    """Remove the indexes that servers of an earlier run kept beside the samples: they may be of other code."""
+    for index in CACHE.glob("*.dtsh"):
+        index.unlink(missing_ok=True)
 
 
 @pytest.fixture

@@ -207,9 +207,15 @@ def test_a_killed_input_is_followed_by_another(film: Film) -> None:
 
 def test_a_killed_input_without_successor_is_an_error(film: Film) -> None:
     film.grow(2)
-    film.failures = [TransportError("gone")]
+    film.failures = [TransportError("gone")] * 100
     with pytest.raises(NotReady, match="input"):
         run(film.media().span(0))
+
+
+def test_an_input_that_cannot_be_reached_yet_is_asked_again(film: Film) -> None:
+    film.grow(2)
+    film.failures = [TransportError("not there")] * 3
+    assert run(film.media().span(0)).number == 0
 
 
 def test_a_damaged_span_is_an_error_of_its_viewers_only(film: Film) -> None:

@@ -1,0 +1,283 @@
+"""The index of an on-demand file on disk: `FILE.dtsh` beside the file, or in a cache directory when its folder is not writable.
+
+The layout is the DTSC header that MistServer keeps in such files, whose times are milliseconds. What mist needs to go on exactly where
+it was stands in a further member of the header, `mist`, which other readers pass over: the spans with their byte positions and
+microseconds, and times and sizes of all packets. An index without it was made by another program: it is not used, and left alone as
+long as it is sound.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import stat
+import struct
+import tempfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import mist
+from mist.core.dtsc import MAX_HEADER_BYTES, packet_bytes
+from mist.core.dtsc_objects import parse_object, serialize_object
+from mist.core.packet_log import PacketLog, unpack_log
+from mist.core.span_index import MAX_TRACKS, SpanIndex
+from mist.errors import LimitExceededError, MistError, RemoteProtocolError, UnsupportedError
+from mist.formats.dtsh import HEAD_BYTES, Index, header_members, index_of
+from mist.stream.on_demand import unpack_tracks
+
+SUFFIX: Final = ".dtsh"
+LAYOUT: Final = 1  # of the member that only mist reads
+MARGIN_S: Final = 15  # an index must be this much newer than what it describes
+DEFAULT_CACHE_BYTES: Final = 1 << 30
+FIGURES: Final = 8  # of each track, as `SpanIndexer.figures` returns them
+_SPAN: Final = struct.Struct(">qqqQI?I")
+_CACHED_NAME: Final = re.compile(r"[0-9a-f]{40}\.dtsh")
+
+
+@dataclass(frozen=True, slots=True)
+class KeptIndex:
+    """What of an index is not in the layout of others.
+
+    source: size and mtime (nanoseconds) of the file, and a stamp of the subtitles beside it. versions: the tracks as text, for each version
+    of the init data. figures: of each track. spans: as `SpanIndex` has them.
+    """
+
+    source: tuple[int, int, int]
+    main: int
+    versions: list[str]
+    sizes_are_exact: bool
+    figures: list[tuple[int, ...]]
+    spans: list[tuple[int, int, int, int, int, bool, int]]
+    log: PacketLog
+
+    def fill(self, index: SpanIndex) -> None:
+        """Publish the spans in an empty index. Raises LimitExceededError, SharedMemoryFull."""
+        for span in self.spans:
+            index.add(*span)
+        index.finish()
+
+
+def serialize_index(index: Index, kept: KeptIndex) -> bytes:
+    """Return the content of a `.dtsh` file."""
+    about = {
+        "layout": LAYOUT,
+        "program": mist.__version__,
+        "source": kept.source,
+        "main": kept.main,
+        "versions": kept.versions,
+        "sizes_are_exact": kept.sizes_are_exact,
+        "figures": kept.figures,
+    }
+    parts = {
+        "about": json.dumps(about, separators=(",", ":")).encode(),
+        "packets": kept.log.pack(),
+        "spans": b"".join(_SPAN.pack(*span) for span in kept.spans),
+    }
+    members = header_members(index)
+    members["mist"] = {"check": _checksum(parts), **parts}
+    return packet_bytes(b"DTSC", serialize_object(members))
+
+
+def _checksum(parts: Mapping[str, bytes]) -> int:
+    return zlib.crc32(parts["spans"], zlib.crc32(parts["packets"], zlib.crc32(parts["about"])))
+
+
+def parse_index(data: bytes, size: int) -> KeptIndex | None:
+    """Read the content of a `.dtsh` file; None for a sound one that another program made.
+
+    size: of the file that it describes. Raises RemoteProtocolError, UnsupportedError for another version of the layout.
+    """
+    if data[:4] != b"DTSC" or len(data) < HEAD_BYTES or len(data) != HEAD_BYTES + int.from_bytes(data[4:8], "big"):
+        raise RemoteProtocolError(f"{len(data)} bytes that are not one whole index", offset=0, spec="DTSC")
+    members = parse_object(data, HEAD_BYTES)
+    index_of(members)
+    if "mist" not in members:
+        return None
+    own = members["mist"]
+    try:
+        parts = {name: bytes(own[name]) for name in ("about", "packets", "spans")}
+        if own["check"] != _checksum(parts):
+            raise RemoteProtocolError("its checksum is wrong", spec="DTSC")
+        about = json.loads(parts["about"])
+        if (about["layout"], about["program"]) != (LAYOUT, mist.__version__):
+            raise UnsupportedError(f"mist {about['program']!r} made it; this is {mist.__version__}")
+        kept = KeptIndex(
+            source=(about["source"][0], about["source"][1], about["source"][2]),
+            main=int(about["main"]),
+            versions=list(about["versions"]),
+            sizes_are_exact=bool(about["sizes_are_exact"]),
+            figures=[tuple(one) for one in about["figures"]],
+            spans=list(_SPAN.iter_unpack(parts["spans"])),
+            log=unpack_log(parts["packets"]),
+        )
+        _check(kept, size)
+    except (KeyError, IndexError, TypeError, ValueError, struct.error) as error:
+        raise RemoteProtocolError(f"a member is damaged: {error!r}", spec="DTSC") from None
+    return kept
+
+
+def _check(kept: KeptIndex, size: int) -> None:
+    """Raise RemoteProtocolError, or one of the errors of damaged members, unless the parts fit each other and the file."""
+    tracks = [unpack_tracks(version) for version in kept.versions]
+    if not tracks or not 0 < len(kept.figures) <= MAX_TRACKS or len(tracks[-1]) != len(kept.figures):
+        raise RemoteProtocolError("its tracks do not fit each other")
+    if any(len(one) != FIGURES for one in kept.figures) or not 0 <= kept.main < len(kept.figures):
+        raise RemoteProtocolError("its figures do not fit the tracks")
+    last_us = None
+    for from_us, to_us, position, _, _, _, version in kept.spans:
+        if (last_us is not None and from_us != last_us) or to_us < from_us or version >= len(tracks):
+            raise RemoteProtocolError("its spans do not fit each other")
+        if not 0 <= position < size:
+            raise RemoteProtocolError(f"byte {position} is outside of a file of {size} bytes")
+        last_us = to_us
+    if last_us is None:
+        raise RemoteProtocolError("it has no spans")
+
+
+def cache_settings(server: Mapping[str, Any]) -> tuple[str, int]:
+    """Return path ("" for none) and size of the stream cache. server: the member `config` of the configuration."""
+    section = server.get("streamcache") or {}
+    return str(section.get("path") or ""), int(section.get("size_bytes", DEFAULT_CACHE_BYTES))
+
+
+class IndexFile:
+    """Where a file's index is kept. Nothing here raises: an index that cannot be kept or read is made anew."""
+
+    def __init__(self, path: str, cache: tuple[str, int], log: logging.Logger) -> None:
+        """path: of the media file. cache: directory, "" for none, and the bytes that it may have."""
+        self.beside = Path(path + SUFFIX)
+        self.folder = Path(cache[0]) if cache[0] else None
+        self.cache_bytes = cache[1]
+        self.log = log
+        self.written: Path | None = None
+        name = hashlib.sha256(os.fsencode(Path(path).absolute())).hexdigest()[:40]
+        self.cached = self.folder / (name + SUFFIX) if self.folder else None
+
+    def load(self, source: tuple[int, int, int]) -> KeptIndex | None:
+        """Return the index if one is kept that describes the file as it is now. A stale or damaged one of ours is deleted.
+
+        source: as in `KeptIndex`.
+        """
+        for path in (self.beside, self.cached):
+            kept = self._load(path, source) if path is not None else None
+            if kept is not None:
+                return kept
+        return None
+
+    def _load(self, path: Path, source: tuple[int, int, int]) -> KeptIndex | None:
+        try:
+            status = path.stat()
+        except (OSError, ValueError):
+            return None
+        reason = ""
+        try:
+            data = _read(path, status)
+            kept = parse_index(data, source[0])
+        except (MistError, OSError) as error:
+            reason, kept = f"cannot be used: {error}", None
+        else:
+            if kept is None:
+                return None
+            if kept.source != source or status.st_mtime_ns < source[1] + MARGIN_S * 10**9:
+                reason = "is older than the file"
+        if reason:
+            self.log.info("the index %s %s; it is made anew", path, reason)
+            self._remove(path)
+            return None
+        if path == self.cached:
+            with contextlib.suppress(OSError):
+                os.utime(path)  # used now
+        self.written = path
+        return kept
+
+    def _remove(self, path: Path) -> None:
+        try:
+            path.unlink()
+        except OSError as error:
+            self.log.info("the index %s cannot be deleted: %s", path, error.strerror)
+
+    def save(self, data: bytes) -> bool:
+        """Keep an index beside the file, else in the cache; False when it can be in neither."""
+        failure = f"{len(data)} bytes are more than an index may have" if len(data) > MAX_HEADER_BYTES else ""
+        if not failure and not self.beside.exists():
+            failure = _write(self.beside, data)
+            if not failure:
+                self.written = self.beside
+                return True
+        if self.cached is None or self.folder is None or len(data) > min(self.cache_bytes, MAX_HEADER_BYTES):
+            if failure:
+                self.log.info("the index %s is not kept: %s", self.beside, failure)
+            return False
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        trim(self.folder, self.cache_bytes - len(data))
+        failure = _write(self.cached, data)
+        if failure:
+            self.log.info("the index %s is not kept: %s", self.cached, failure)
+            return False
+        self.written = self.cached
+        return True
+
+    def confirm(self) -> None:
+        """Say that the file is still the one that was indexed, when it was new at that time."""
+        if self.written is not None:
+            with contextlib.suppress(OSError):
+                os.utime(self.written)
+
+
+def _read(path: Path, status: os.stat_result) -> bytes:
+    if not stat.S_ISREG(status.st_mode):
+        raise RemoteProtocolError("it is not a file")
+    if status.st_size > MAX_HEADER_BYTES:
+        raise LimitExceededError(f"{status.st_size} bytes; the limit is {MAX_HEADER_BYTES}")
+    return path.read_bytes()
+
+
+def _write(path: Path, data: bytes) -> str:
+    """Replace a file as a whole; returns what went wrong."""
+    name = ""
+    try:
+        fd, name = tempfile.mkstemp(prefix=".mist-", suffix=SUFFIX, dir=path.parent)
+        with os.fdopen(fd, "wb") as file:
+            os.fchmod(fd, 0o644)
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        Path(name).rename(path)
+    except OSError as error:
+        if name:
+            with contextlib.suppress(OSError):
+                Path(name).unlink()
+        return error.strerror or str(error)
+    return ""
+
+
+def trim(folder: Path, size_bytes: int) -> None:
+    """Delete the indexes of a cache that were not used for the longest time, until the others take no more than so many bytes."""
+    found: list[tuple[int, int, Path]] = []
+    try:
+        for path in folder.iterdir():
+            if _CACHED_NAME.fullmatch(path.name):
+                status = path.stat()
+                found.append((status.st_mtime_ns, status.st_size, path))
+    except OSError:
+        return  # whatever it is, nothing can be written either
+    total = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found):
+        if total <= size_bytes:
+            break
+        with contextlib.suppress(OSError):
+            path.unlink()
+        total -= size
+
+
+def figures_of(figures: Sequence[tuple[Any, ...]]) -> list[tuple[int, ...]]:
+    """Return the figures of tracks as numbers that JSON keeps."""
+    return [tuple(int(value) for value in one) for one in figures]

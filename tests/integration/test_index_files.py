@@ -1,0 +1,145 @@
+"""What lies beside a file that the running server plays: its index in a .dtsh, and subtitles."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mist.formats.dtsh import parse_dtsh
+from tests.support.media import BFRAMES, Sample
+from tests.support.processes import wait_until
+from tests.support.server import MistServer
+from tests.support.tools import find_tool, run
+
+pytestmark = pytest.mark.tools("ffmpeg", "ffprobe")
+
+FILM = Sample("film", BFRAMES, seconds=30, keyframe_s=2)
+PATHS = ("/film.flv", "/film.mp4", "/film.ts?start=9000", "/film.mp4?start=4000&stop=9000")
+SUBTITLES = "1\n00:00:03,000 --> 00:00:05,000\nGuten Tag\n\n2\n00:00:12,500 --> 00:00:14,000\nAuf Wiedersehen\n"
+
+
+def make_film(folder: Path, suffix: str = "flv") -> Path:
+    """Copy the film into a folder, as it was an hour ago."""
+    path = folder / f"film.{suffix}"
+    if suffix == "flv":
+        shutil.copy(FILM.flv(), path)
+    else:
+        run([find_tool("ffmpeg"), "-v", "error", "-i", str(FILM.flv()), "-c", "copy", str(path)], 60)
+    age(path)
+    return path
+
+
+def age(path: Path) -> None:
+    an_hour_ago = time.time() - 3600
+    os.utime(path, (an_hour_ago, an_hour_ago))
+
+
+def everything(server: MistServer) -> list[bytes]:
+    return [server.get(path, timeout_s=30) for path in PATHS]
+
+
+def index_beside(path: Path) -> Path:
+    index = Path(f"{path}.dtsh")
+    wait_until(index.exists, 10, "the index")
+    return index
+
+
+def streams(path: Path) -> dict[str, Any]:
+    return {"film": {"source": str(path)}}
+
+
+@pytest.mark.parametrize("suffix", ["flv", "ts", "mp4", "mkv"])
+def test_the_next_start_takes_the_index_and_plays_the_same(tmp_path: Path, suffix: str) -> None:
+    film = make_film(tmp_path, suffix)
+    with MistServer(streams=streams(film)) as server:
+        first = everything(server)
+        written = index_beside(film).read_bytes()
+    index = parse_dtsh(written)
+    assert {track.info.codec for track in index.tracks} == {"H264", "AAC"}
+    assert [len(track.keys().times_ms) for track in index.tracks if track.info.type == "video"] == [15]
+    with MistServer(streams=streams(film)) as server:
+        assert everything(server) == first
+        server.wait_log(f"from {film}.dtsh", 10)
+        os.kill(server.processes_titled("mist: input film")[0].pid, signal.SIGKILL)
+        assert everything(server) == first
+    assert index_beside(film).read_bytes() == written
+    assert not list(tmp_path.glob(".mist-*"))
+
+
+def _damaged(whole: bytes) -> dict[str, bytes]:
+    return {
+        "empty": b"",
+        "other": b"no index",
+        "cut": whole[:1000],
+        "zeros": whole[:-500] + bytes(500),
+        "one bit": whole[:-60] + bytes([whole[-60] ^ 4]) + whole[-59:],
+    }
+
+
+def test_a_damaged_index_is_made_anew(tmp_path: Path) -> None:
+    film = make_film(tmp_path)
+    with MistServer(streams=streams(film)) as server:
+        first = everything(server)
+        index = index_beside(film)
+    whole = index.read_bytes()
+    for name, damaged in _damaged(whole).items():
+        index.write_bytes(damaged)
+        with MistServer(streams=streams(film)) as server:
+            assert everything(server) == first, name
+            assert "cannot be used" in server.wait_log(f"the index {index}", 10)
+            wait_until(lambda: index.exists() and index.read_bytes() == whole, 10, "the new index")
+
+
+def test_an_index_of_a_changed_file_is_not_used(tmp_path: Path) -> None:
+    film = make_film(tmp_path)
+    with MistServer(streams=streams(film)) as server:
+        first = server.get("/film.flv")
+        index = index_beside(film)
+    stale = index.read_bytes()
+    shutil.copy(Sample("other", BFRAMES, seconds=12).flv(), film)
+    age(film)
+    with MistServer(streams=streams(film)) as server:
+        assert len(server.get("/film.flv")) < len(first)
+        wait_until(lambda: index.exists() and index.read_bytes() != stale, 10, "the new index")
+
+
+def test_the_cache_takes_what_cannot_be_beside_the_file(tmp_path: Path) -> None:
+    film = make_film(tmp_path)
+    Path(f"{film}.dtsh").mkdir()  # root may write anywhere, but not over a folder
+    cache = tmp_path / "cache"
+    config = {"streamcache": {"path": str(cache), "size_bytes": 1 << 20}}
+    with MistServer(streams=streams(film), config=config) as server:
+        first = everything(server)
+        wait_until(lambda: cache.is_dir() and list(cache.glob("*.dtsh")), 10, "the index in the cache")
+    with MistServer(streams=streams(film), config=config) as server:
+        assert everything(server) == first
+        server.wait_log(f"from {cache}/", 10)
+
+
+@pytest.mark.parametrize("suffix", ["flv", "ts", "mp4"])
+def test_subtitles_beside_a_file_are_a_track(tmp_path: Path, suffix: str) -> None:
+    film = make_film(tmp_path, suffix)
+    with MistServer(streams=streams(film)) as server:
+        without = server.get("/film.flv")
+        index_beside(film)
+    beside = Path(f"{film}.ger.srt")
+    beside.write_text(SUBTITLES)
+    age(beside)
+    for kept in (False, True):  # made anew because of the subtitles, then from the index
+        with MistServer(streams=streams(film)) as server:
+            assert server.get("/film.flv") == without
+            shown = server.get("/film.srt").decode()
+            assert "Guten Tag" in shown and "Auf Wiedersehen" in shown
+            tracks = json.loads(server.get("/json_film.js"))["meta"]["tracks"].values()
+            texts = [track for track in tracks if track["codec"] == "subtitle"]
+            assert [(track["type"], track["lang"]) for track in texts] == [("meta", "ger")]
+            assert "Auf Wiedersehen" in server.get("/film.srt?start=11000").decode()
+            assert any(f"from {film}.dtsh" in line for line in server.log) == kept
+            index_beside(film)

@@ -1,0 +1,244 @@
+"""Indexes of files on disk: what is kept comes back exactly, and what is stale or damaged is made anew."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from array import array
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mist.core.packet import Packet
+from mist.core.packet_log import PacketLog, PayloadSink, unpack_log
+from mist.core.span_index import SpanIndex, create_index
+from mist.errors import MistError, RemoteProtocolError, TruncatedError, UnsupportedError
+from mist.formats.dtsh import Index, IndexTrack, parse_dtsh, serialize_dtsh
+from mist.stream.index_file import IndexFile, KeptIndex, cache_settings, parse_index, serialize_index, trim
+from mist.stream.on_demand import pack_tracks
+from tests.support.flv_files import AUDIO_TRACK, VIDEO_TRACK
+from tests.support.shared_memory import shared_instance
+
+LOG = logging.getLogger("test")
+SIZE = 10_000
+NOW_NS = 1_700_000_000 * 10**9
+SOURCE = (SIZE, NOW_NS, 0)
+TRACKS = pack_tracks([VIDEO_TRACK, AUDIO_TRACK])
+SPANS = [(-7, 2_000_001, 13, 500, 9, True, 0), (2_000_001, 3_333_333, 4000, 1 << 40, 1, False, 0)]
+NO_CACHE = ("", 0)
+
+
+def log(packets: int = 50) -> PacketLog:
+    result = PacketLog()
+    numbers = random.Random(3)
+    for number in range(packets):
+        for track in (0, 1):
+            time_us = number * 40_000 - 7 + track * numbers.randrange(-90_000, 90_000)
+            result.write(Packet(track, time_us, numbers.randrange(-5, 90_000), bool(track), bytes(number * 7)))
+    return result
+
+
+def kept(**changed: object) -> KeptIndex:
+    figures = [(50, 8575, -7, 1_959_993, 4000, 5000, 25_000, 1), (50, 8575, -90_000, 2_000_000, 4000, 5000, 0, 0)]
+    return replace(KeptIndex(SOURCE, 0, [TRACKS], True, figures, SPANS, log()), **changed)
+
+
+def content(**changed: object) -> bytes:
+    return serialize_index(Index([IndexTrack(VIDEO_TRACK), IndexTrack(AUDIO_TRACK)]), kept(**changed))
+
+
+def age(path: Path, seconds: float = 15.0) -> None:
+    time_ns = NOW_NS + int(seconds * 1e9)
+    os.utime(path, ns=(time_ns, time_ns))
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    path = tmp_path / "media" / "film.flv"
+    path.parent.mkdir()
+    path.write_bytes(bytes(SIZE))
+    return path
+
+
+def test_everything_comes_back() -> None:
+    again = parse_index(content(), SIZE)
+    assert again is not None
+    assert (again.source, again.main, again.versions, again.sizes_are_exact) == (SOURCE, 0, [TRACKS], True)
+    assert (again.figures, again.spans) == (kept().figures, SPANS)
+    assert again.log.count == 100 and again.log.pack() == log().pack()
+
+
+def test_others_read_it_as_their_own() -> None:
+    index = parse_dtsh(content())
+    assert [track.info.codec for track in index.tracks] == [VIDEO_TRACK.codec, AUDIO_TRACK.codec]
+
+
+def test_a_log_comes_back_in_the_same_order() -> None:
+    with shared_instance() as instance:
+        index = create_index(f"mist.{instance}.film.spans", (1, 2, 3), 0)
+        for span in SPANS:
+            index.add(*span)
+        assert [index[number] for number in range(2)] == SPANS
+
+        def laid_out(packets: PacketLog, index: SpanIndex) -> array[int]:
+            return packets.lay_out(PayloadSink(), [-1, -1], index)
+
+        assert laid_out(log(), index) == laid_out(unpack_log(log().pack()), index)
+
+
+@pytest.mark.parametrize("size", range(1, 60, 7))
+def test_a_cut_log_is_refused(size: int) -> None:
+    packed = log(3).pack()
+    for cut in range(1, 4):
+        try:
+            assert unpack_log(packed[:cut]).count == 0
+        except TruncatedError:
+            continue
+    with pytest.raises(RemoteProtocolError):
+        unpack_log(b"\x40" + packed[:size])
+    with pytest.raises(RemoteProtocolError):
+        unpack_log(b"\x00" + b"\xff" * 11)
+
+
+def test_every_damaged_byte_is_noticed() -> None:
+    data = content()
+    begin = data.index(b"\x00\x04mist")
+    for at in range(begin + 6, len(data) - 8, 5):
+        damaged = data[:at] + bytes([data[at] ^ 0x41]) + data[at + 1 :]
+        with pytest.raises(MistError):
+            assert parse_index(damaged, SIZE) is None
+            raise MistError("a member has another name now, so that it is not ours")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"main": 2},
+        {"versions": []},
+        {"versions": ["nonsense"]},
+        {"versions": ['[{"colour":1}]']},
+        {"figures": []},
+        {"figures": [(1, 2), (3, 4)]},
+        {"spans": []},
+        {"spans": [(0, 1, SIZE, 1, 1, True, 0)]},
+        {"spans": [(0, 1, -1, 1, 1, True, 0)]},
+        {"spans": [(5, 1, 0, 1, 1, True, 0)]},
+        {"spans": [(0, 1, 0, 1, 1, True, 1)]},
+        {"spans": [(0, 1, 0, 1, 1, True, 0), (3, 4, 0, 1, 1, True, 0)]},
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused(changed: dict[str, object]) -> None:
+    with pytest.raises(RemoteProtocolError):
+        parse_index(content(**changed), SIZE)
+
+
+def test_another_version_is_refused() -> None:
+    with pytest.raises(UnsupportedError):
+        parse_index(content().replace(b"version\x01" + bytes(7) + b"\x04", b"version\x01" + bytes(7) + b"\x03"), SIZE)
+
+
+def test_it_is_kept_beside_the_file(film: Path) -> None:
+    file = IndexFile(str(film), NO_CACHE, LOG)
+    assert file.load(SOURCE) is None
+    assert file.save(content())
+    assert [path.name for path in film.parent.iterdir()] in (
+        ["film.flv", "film.flv.dtsh"],
+        ["film.flv.dtsh", "film.flv"],
+    )
+    assert file.beside.stat().st_mode & 0o777 == 0o644
+    found = IndexFile(str(film), NO_CACHE, LOG).load(SOURCE)
+    assert found is not None and found.spans == SPANS
+
+
+@pytest.mark.parametrize(
+    ("seconds", "source", "fresh"),
+    [
+        (15.0, SOURCE, True),
+        (14.9, SOURCE, False),
+        (99.0, (SIZE + 1, NOW_NS, 0), False),
+        (99.0, (SIZE, NOW_NS - 1, 0), False),
+        (99.0, (SIZE, NOW_NS, 5), False),
+    ],
+)
+def test_a_stale_one_is_deleted(film: Path, seconds: float, source: tuple[int, int, int], fresh: bool) -> None:
+    file = IndexFile(str(film), NO_CACHE, LOG)
+    file.save(content())
+    age(file.beside, seconds)
+    assert (file.load(source) is not None) == fresh
+    assert file.beside.exists() == fresh
+
+
+def _flip(data: bytes) -> bytes:
+    return data[:-40] + bytes([data[-40] ^ 1]) + data[-39:]
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: b"junk" * 9, lambda data: data[:-9], _flip])
+def test_a_damaged_one_is_replaced_and_the_log_says_why(
+    film: Path, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    file = IndexFile(str(film), NO_CACHE, LOG)
+    file.beside.write_bytes(damage(content()))
+    age(file.beside, 99)
+    with caplog.at_level(logging.INFO):
+        assert file.load(SOURCE) is None
+    assert "cannot be used: " in caplog.text and str(file.beside) in caplog.text
+    assert file.save(content())
+    assert file.load(SOURCE) is not None
+
+
+def test_one_of_another_program_stays(film: Path, tmp_path: Path) -> None:
+    foreign = serialize_dtsh(Index([IndexTrack(VIDEO_TRACK)]))
+    for cache, saved in ((NO_CACHE, False), ((str(tmp_path / "cache"), 1 << 20), True)):
+        file = IndexFile(str(film), cache, LOG)
+        file.beside.write_bytes(foreign)
+        assert file.load(SOURCE) is None
+        assert file.save(content()) == saved
+        assert file.beside.read_bytes() == foreign
+        assert (file.load(SOURCE) is not None) == saved
+
+
+def test_a_folder_of_that_name_does_no_harm(film: Path) -> None:
+    file = IndexFile(str(film), NO_CACHE, LOG)
+    file.beside.mkdir()
+    assert file.load(SOURCE) is None
+    assert not file.save(content())
+
+
+def test_the_cache_is_for_folders_that_cannot_be_written(tmp_path: Path) -> None:
+    cache = (str(tmp_path / "deep" / "cache"), 1 << 20)
+    path = "/proc/self/film.flv"  # nobody can make a file there
+    file = IndexFile(path, cache, LOG)
+    assert file.save(content())
+    assert file.written == file.cached and file.load(SOURCE) is not None
+    assert not IndexFile(path, NO_CACHE, LOG).save(content())
+    assert not IndexFile(path, (cache[0], 100), LOG).save(content())
+
+
+def test_the_least_recently_used_leaves_the_cache(tmp_path: Path) -> None:
+    paths = [tmp_path / (f"{number:040x}.dtsh") for number in range(4)]
+    for place, path in enumerate(paths):
+        path.write_bytes(bytes(100))
+        age(path, place)
+    other = tmp_path / "other.txt"
+    other.write_bytes(bytes(1000))
+    age(paths[0], 50)
+    trim(tmp_path, 250)
+    assert [path.exists() for path in paths] == [True, False, False, True]
+    assert other.exists()
+
+
+def test_a_new_file_is_confirmed_later(film: Path) -> None:
+    file = IndexFile(str(film), NO_CACHE, LOG)
+    file.save(content())
+    age(file.beside, 1)
+    file.confirm()
+    assert file.load(SOURCE) is not None
+
+
+def test_settings() -> None:
+    assert cache_settings({}) == ("", 1 << 30)
+    assert cache_settings({"streamcache": {"path": "/x", "size_bytes": 5}}) == ("/x", 5)
