@@ -17,6 +17,7 @@ from tests.support.packets import compare, read_media
 from tests.support.processes import wait_until
 from tests.support.server import MistServer
 from tests.support.tools import Running, find_tool, run
+from tests.support.ts_check import check_ts
 
 pytestmark = pytest.mark.tools("ffmpeg", "ffprobe")
 
@@ -95,6 +96,7 @@ def test_whole_files(server: MistServer, publish: Publish, record: Record, tmp_p
     missing = compare(source, read_media(joined), tolerance_us=MILLISECOND_US)
     assert missing["video"][1] == missing["audio"][1] == 0
     assert_decodes(joined)
+    assert not check_ts(joined.read_bytes()).errors
 
 
 def test_a_killed_recorder_leaves_files_that_play(
@@ -134,6 +136,16 @@ def test_the_end_comes_with_a_signal_or_a_duration(
     assert stopped.wait(END_S) == 0, stopped.output
     assert str(path) in stopped.output
     assert_decodes(path)
+
+
+def test_the_end_of_the_server_is_the_end(server: MistServer, publish: Publish, record: Record, tmp_path: Path) -> None:
+    publish(server, PLAIN, loop=True)
+    server.wait_tracks(2)
+    recorder = record(f"{tmp_path}/a.mkv")
+    wait_until(lambda: size(tmp_path / "a.mkv") > 50_000, END_S, "media")
+    server.stop()
+    assert recorder.wait(END_S) == 0, recorder.output
+    assert_decodes(tmp_path / "a.mkv")
 
 
 def test_a_sliding_list_and_going_on(server: MistServer, publish: Publish, record: Record, tmp_path: Path) -> None:
