@@ -139,9 +139,10 @@ def _opened(
     slot = reader.table.subscribe(_COOKIE)
 
     def keep() -> None:
-        """Ask for a ring: when this process is killed, the first that finds no bell frees the slot."""
+        """Ask for a ring, as the first that finds no bell frees the slot of a killed process; and let go of old pages."""
         bell.drain()
         reader.table.arm(slot)
+        reader.forget_pages()
 
     try:
         yield reader, keep
