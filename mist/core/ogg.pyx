@@ -179,7 +179,7 @@ cdef int write_page(ByteBuffer out, uint8_t flags, int64_t granule, uint32_t ser
     """Append a page.   Spec: RFC 3533 section 6."""
     cdef size_t total = PAGE_HEADER_BYTES + segments + size
     cdef uint8_t* to = out.reserve(total)
-    memcpy(to, "OggS", 4)
+    memcpy(to, b"OggS", 4)
     to[4] = 0
     to[5] = flags
     put_little(to + 6, <uint32_t> (granule & 0xFFFFFFFF))

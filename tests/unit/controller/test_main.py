@@ -112,7 +112,7 @@ def test_statistics_run_by_themselves(tmp_path: Path) -> None:
         reply = await client.command({"active_streams": ["viewers"]}, remote=False)
         assert reply["active_streams"] == {"a": [1]}
 
-    assert play(scene, path).done == [("start", "a")]
+    assert set(play(scene, path).done) == {("start", "a")}  # and again after a while, since the fake never runs it
 
 
 def test_log_lines(tmp_path: Path) -> None:
