@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import signal
 import sys
 import time
@@ -98,8 +99,8 @@ def record(stream: str, text: str, instance: str, bells: str, start: Callable[[s
     target = replace(target, files=os.path.abspath(target.files), playlist=playlist)
     container = _container(target)
     name = sanitise(stream)
-    with _opened(name, instance, bells, start) as (reader, keep), _stop_signals() as stopped:
-        _run(reader, container, target, keep, stopped)
+    with _opened(name, instance, bells, start) as (reader, rest), _stop_signals() as stopped:
+        _run(reader, container, target, rest, stopped)
     return 0
 
 
@@ -124,7 +125,7 @@ def _container(target: RecordingTarget) -> Container:
 def _opened(
     name: str, instance: str, bells: str, start: Callable[[str], None]
 ) -> Iterator[tuple[StreamReader, Callable[[], None]]]:
-    """Open a stream, and show its input that somebody watches; keep that up by calling what comes with it now and then."""
+    """Open a stream, and show its input that somebody watches. What comes with it passes the time until the next look."""
     from mist.core.doorbell import Doorbell
     from mist.stream.reader import StreamReader
 
@@ -138,14 +139,17 @@ def _opened(
     bell = Doorbell(bells)
     slot = reader.table.subscribe(_COOKIE)
 
-    def keep() -> None:
-        """Ask for a ring, as the first that finds no bell frees the slot of a killed process; and let go of old pages."""
-        bell.drain()
-        reader.table.arm(slot)
+    def rest() -> None:
+        """Wait, always asking for a ring: the first that finds no bell frees the slot of a killed process."""
+        until = time.monotonic() + INTERVAL_S
+        while (left := until - time.monotonic()) > 0:
+            bell.drain()
+            reader.table.arm(slot)
+            select.select([bell], [], [], left)
         reader.forget_pages()
 
     try:
-        yield reader, keep
+        yield reader, rest
     finally:
         reader.table.unsubscribe(slot)
         bell.close()
@@ -169,7 +173,7 @@ def _run(
     reader: StreamReader,
     container: Container,
     target: RecordingTarget,
-    keep: Callable[[], None],
+    rest: Callable[[], None],
     stopped: Callable[[], bool],
 ) -> None:
     """Record until something ends it."""
@@ -199,11 +203,10 @@ def _run(
     )
     try:
         while not stopped():
-            keep()
             if not recorder.step():
                 break
             progress.update(files.bytes_written, recorder.position_us)
-            time.sleep(INTERVAL_S)
+            rest()
         begun = recorder.recording
         recorder.finish()
         files.end()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mist.formats.m3u8 import MediaPlaylist, parse_playlist
+from mist.stream.reader import StreamReader
 from tests.conftest import StartProgram
 from tests.integration.conftest import MakeServer, Publish
 from tests.support.media import BFRAMES, NO_BFRAMES, Sample
@@ -110,6 +111,9 @@ def test_a_killed_recorder_leaves_files_that_play(
         wait_until(lambda path=path: size(path) > 100_000, END_S, f"media in {path}")  # type: ignore[misc]
     for recorder in recorders:
         recorder.kill()
+    table = StreamReader(server.instance, "live").table
+    killed = {recorder.pid for recorder in recorders}
+    wait_until(lambda: not killed & set(table.subscribers()), 5, "the slots of the killed recorders free again")
     source = read_media(PLAIN.flv())
     for path in targets.values():
         found = read_media(path)
