@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mist
-from mist.commands import BadUsage, convert, info
+from mist.commands import BadUsage, convert, info, record
 from mist.errors import MistError
 from mist.runtime.instance import DEFAULT_NAME, Instance
 
@@ -25,6 +25,7 @@ RTMP, HTTP-FLV, MPEG-TS, MP4 and HLS, one frame later, without transcoding.
   mist status                what a running server does
   mist reload                let it read its configuration again
   mist stop                  end it
+  mist record live live.mkv  a stream of it into a file
 
 Files, without a server:
 
@@ -88,8 +89,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     convert.add_commands(commands)
     info.add_commands(commands)
+    recording = record.add_commands(commands, run_record)
 
-    for command in (serve, status, stop, reload):
+    for command in (serve, status, stop, reload, recording):
         command.add_argument(
             "--instance",
             default=DEFAULT_NAME,
@@ -159,6 +161,18 @@ def run_reload(options: argparse.Namespace) -> int:
 
     ask_blocking(Instance(options.instance), {"do": "reload"})
     return 0
+
+
+def run_record(options: argparse.Namespace) -> int:
+    """Record a stream of a running server."""
+    from mist.runtime.spawner_link import REQUEST_SECONDS, ask_blocking
+
+    instance = Instance(options.instance)
+
+    def start(stream: str) -> None:
+        ask_blocking(instance, {"do": "start", "stream": stream}, REQUEST_SECONDS)
+
+    return record.record(options.stream, options.target, instance.name, str(instance.bells), start)
 
 
 def run_status(options: argparse.Namespace) -> int:

@@ -152,6 +152,11 @@ class StreamReader:
         """
         return mux_ranges(muxer, [(self.track_reader(index), first, end) for index, first, end in ranges])
 
+    def forget_pages(self) -> None:
+        """Let go of data pages that have left the buffer; those who read for long call this now and then."""
+        for reader in self._readers.values():
+            reader.forget_pages()
+
     def close(self) -> None:
         """Let go of the mappings."""
         self._readers.clear()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from mist.core.muxer import Muxer
 from mist.errors import NoSuitableTrack, NotFound, NotReady
@@ -18,13 +18,13 @@ from mist.outputs.base.whole_file import SMALL_BYTES, FileSender
 from mist.stream.capability import Capability, discover, listener_options
 from mist.stream.on_demand import OnDemandReader
 from mist.stream.parameters import UNLIMITED_RATE, PlaybackParameters
+from mist.stream.playability import UNPLAYABLE, is_playable
 from mist.stream.reader import StreamReader
 from mist.stream.selectors import select_tracks
 from mist.stream.services import ConnectionRecord, OutputServices
-from mist.stream.state import StreamStatus, TrackState
+from mist.stream.state import TrackState
 
 MuxerFactory = Callable[[list[TrackInfo]], Muxer]
-UNPLAYABLE: Final = frozenset({StreamStatus.OFF, StreamStatus.SHUTDOWN, StreamStatus.INVALID})
 
 
 class Output(Protocol):
@@ -105,25 +105,6 @@ async def wait_playable(
             raise NotReady("Stream is waiting for data") from None
     finally:
         services.fanout.unwatch(watch, changed.set)
-
-
-def is_playable(
-    reader: StreamReader, parameters: PlaybackParameters, select: Callable[[list[TrackState]], list[int]]
-) -> bool:
-    """Return whether the tracks that a viewer would get have enough media to begin."""
-    states = {state.index: state for state in reader.tracks()}
-    if any(state.last_us - state.first_us > parameters.max_track_us for state in states.values()):
-        return True
-    ready = 0
-    longest = 0
-    for index in select(list(states.values())):
-        state = states[index]
-        if not state.next_sequence:
-            continue
-        buffered = state.last_us - state.first_us
-        longest = max(longest, buffered)
-        ready += buffered > parameters.min_track_us or len(reader.keys(index)) >= parameters.min_track_keys
-    return ready >= parameters.wait_track_count or longest >= parameters.max_wait_us
 
 
 class RequestLike(Protocol):
@@ -347,6 +328,7 @@ def own_pace(parameters: PlaybackParameters, choice: Choice) -> dict[str, Any]:
 
 
 __all__ = [
+    "UNPLAYABLE",
     "Capability",
     "Choice",
     "NotFound",

@@ -1,0 +1,49 @@
+"""Variables in names and addresses: `$stream`, `${datetime}` and their like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+from mist.stream import names
+
+MAX_LEVELS: Final = 10
+MAX_CHARACTERS: Final = 4096
+
+
+def built_in(stream: str, now: datetime) -> dict[str, str]:
+    """Return the variables that every stream has, in the order in which they are replaced. now: local time."""
+    base, wildcard = names.base_name(stream), names.wildcard_part(stream)
+    return {
+        "source": "",
+        "datetime": "$year.$month.$day.$hour.$minute.$second",
+        "day": f"{now.day:02}",
+        "month": f"{now.month:02}",
+        "year": f"{now.year:04}",
+        "hour": f"{now.hour:02}",
+        "minute": f"{now.minute:02}",
+        "second": f"{now.second:02}",
+        "wday": str(now.isoweekday()),
+        "yday": f"{now.timetuple().tm_yday:03}",
+        "week": f"{now.isocalendar().week:02}",
+        "stream": stream,
+        "basename": base,
+        "wildcard": wildcard,
+        "pluswildcard": stream[len(base) :],
+    }
+
+
+def substitute(text: str, values: Mapping[str, str]) -> str:
+    """Replace `$name` and `${name}` by values, which may hold variables themselves, at most 10 levels deep.
+
+    A name ends where it ends: `$streamname` is the value of `stream` followed by "name". Unknown names stay as they are.
+    The result is cut at 4096 characters.
+    """
+    for _ in range(MAX_LEVELS):
+        before = text
+        for name, value in values.items():
+            text = text.replace(f"${{{name}}}", value).replace(f"${name}", value)[:MAX_CHARACTERS]
+        if text == before or "$" not in text:
+            break
+    return text
