@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from mist.stream.recorder import Recorder, Span
     from mist.stream.recording import RecordingTarget
 
-INTERVAL_S: Final = 0.1  # between two looks at the stream: larger pieces cost less to write
+INTERVAL_S: Final = 0.1  # from a packet to the next write: larger pieces cost less
+LOOK_S: Final = 0.5  # without a packet: the target may name a time to stop at, and a signal may have come
 _COOKIE: Final = 1
 APPENDABLE: Final = frozenset({"ts", "aac", "ac3", "mp3", "dts", "h264", "hevc", "m2v"})
 
@@ -140,7 +141,11 @@ def _opened(
     slot = reader.table.subscribe(_COOKIE)
 
     def rest() -> None:
-        """Wait, always asking for a ring: the first that finds no bell frees the slot of a killed process."""
+        """Wait for the next packet, and a little for those behind it, always asking for a ring: the first that finds no bell
+        frees the slot of a killed process."""
+        bell.drain()
+        reader.table.arm(slot)
+        select.select([bell], [], [], LOOK_S)
         until = time.monotonic() + INTERVAL_S
         while (left := until - time.monotonic()) > 0:
             bell.drain()
