@@ -344,8 +344,9 @@ cdef class OggMuxer(Muxer):
         return 0
 
     def finish(self):
-        """Write what is left, and the end of every stream."""
-        self.end_streams()
+        """Write what is left, and the end of every stream that was begun: FFmpeg sends new FLAC set-up after the last packet."""
+        if not self.heads_next:
+            self.end_streams()
 
 
 cdef void clear_page(Output* output) noexcept:

@@ -245,7 +245,7 @@ _ROWS: Final = (
             (
                 ("+H264", "+HEVC", "+AV1", "+VP8", "+VP9", "+MPEG2", "+JPEG"),
                 (
-                    *("+AAC", "+MP3", "+AC3", "+EAC-3", "+opus", "+FLAC", "+MP2", "+DTS", "+vorbis"),
+                    *("+AAC", "+MP3", "+AC3", "+EAC-3", "+opus", "+FLAC", "+MP2", "+DTS"),
                     *("+PCM", "+FLOAT", "+ALAW", "+ULAW"),
                 ),
                 ("+subtitle",),
@@ -299,7 +299,7 @@ _ROWS: Final = (
         mime="audio/wav",
         make_demuxer=demuxer("formats.riff", "make_demuxer"),
         make_muxer=muxer("formats.riff", "make_muxer"),
-        codecs=((("PCM", "FLOAT", "ALAW", "ULAW", "MP3"),),),
+        codecs=((("PCM", "FLOAT", "ALAW", "ULAW"),),),
         sniff=sniffing.is_wave,
     ),
     Container(

@@ -92,7 +92,7 @@ SOURCES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "srt": ("srt", "ffmpeg", ("subtitle",)),
     "ts": ("mpegts", "ffmpeg", ("H264+AAC", "H264", "HEVC", "MPEG2", "AAC", "MP3", "MP2", "AC3", "EAC-3", "opus", "DTS")),
     "vtt": ("webvtt", "ffmpeg", ("subtitle",)),
-    "wav": ("wav", "ffmpeg", ("PCM", "FLOAT", "ALAW", "ULAW", "MP3")),
+    "wav": ("wav", "ffmpeg", ("PCM", "FLOAT", "ALAW", "ULAW")),
     "webm": ("webm", "ffmpeg", ("VP9+opus", "VP8", "VP9", "AV1", "opus", "vorbis")),
 }  # fmt: skip
 # Inputs that only mist writes are made by mist, from Matroska.
