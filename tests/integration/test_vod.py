@@ -252,7 +252,7 @@ def test_a_stream_ends_when_nobody_watches(make_server: MakeServer, film: Path) 
     assert server.processes_titled("mist: input film")
     server.wait_log("CLEAN_INACTIVE", 30)
     wait_until(lambda: not server.processes_titled("mist: input film"), 10, "the input's end")
-    assert not [name for name in server.shared_memory() if ".film" in name]
+    wait_until(lambda: not [name for name in server.shared_memory() if ".film" in name], 10, "the end of its memory")
     assert len(server.get("/film.flv")) == len(server.get("/film.flv"))
 
 
