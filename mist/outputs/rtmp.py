@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import time
@@ -13,22 +12,19 @@ from urllib.parse import parse_qsl
 
 from mist.core.flv import TagMuxer
 from mist.core.rtmp_chunks import RtmpPlayMuxer
-from mist.errors import Busy, MistError, NoSuitableTrack, PeerClosed, WriteStalled
+from mist.errors import Busy, MistError, NoSuitableTrack, PeerClosed
 from mist.formats.rtmp import messages as m
 from mist.formats.rtmp.server import ServerSession
 from mist.formats.tracks import TrackInfo
 from mist.outputs.base import Choice, choose_tracks, own_pace
+from mist.outputs.base.session_connection import READ_BYTES, SessionConnection
 from mist.stream.capability import Capability, listener_options
 from mist.stream.parameters import PlaybackParameters, parse_parameters
-from mist.stream.push_access import KEY_SOURCE, admit
 from mist.stream.reader import StreamReader
 from mist.stream.services import ConnectionRecord, OutputServices
 
 DEFAULT_PORT: Final = 1935
-READ_BYTES: Final = 64 * 1024
 MAX_UNSENT_BYTES: Final = 256 * 1024
-REFUSED_SECONDS: Final = 2.0  # a refused peer may read why
-HAND_OVER_SECONDS: Final = 60.0
 PLAY_ONLY: Final = 1
 PUBLISH_ONLY: Final = 2
 MAX_PREFIX_CHARACTERS: Final = 5
@@ -113,38 +109,17 @@ def enhanced_codecs(fourccs: Iterable[str]) -> tuple[tuple[tuple[str, ...], ...]
     )
 
 
-class RtmpConnection:
+class RtmpConnection(SessionConnection[ServerSession]):
     """One accepted connection, until a publisher is handed over or a viewer ends."""
 
+    connector = "RTMP"
+    max_unsent_bytes = MAX_UNSENT_BYTES
+
     def __init__(self, services: OutputServices, options: Mapping[str, Any], sock: socket.socket, peer: str) -> None:
-        self._services = services
+        super().__init__(services, sock, peer, ServerSession(os.urandom, time.monotonic()))
         self._acceptable = int(options.get("acceptable") or 0)
-        self._socket = sock
-        self._peer = peer
         self._connected = m.Connected("", "", "", frozenset(), False)
-        self._unsent = b""
-        self._task: asyncio.Task[None] | None = None
         self._viewer: _Viewer | None = None
-        self._closed = False
-        self._record: ConnectionRecord = services.open_record("RTMP", peer)
-        self._session = ServerSession(os.urandom, time.monotonic())
-        self._timer = services.loop.call_later(1.0, self._check_time)
-        self._close_at: float | None = None
-        services.loop.add_reader(sock.fileno(), self._readable)
-
-    # -- reading
-
-    def _readable(self) -> None:
-        try:
-            data = self._socket.recv(READ_BYTES)
-            if not data:
-                raise PeerClosed("the peer closed the connection")
-            self._record.add_bytes(0, len(data))
-            self._handle(data)
-        except (BlockingIOError, InterruptedError):
-            return
-        except (MistError, OSError) as error:
-            self._fail(error)
 
     def _handle(self, data: bytes) -> None:
         for event in self._session.feed(data, time.monotonic()):
@@ -157,59 +132,6 @@ class RtmpConnection:
                 self._start(self._play(event))
         self._flush()
 
-    def _start(self, work: Any) -> None:
-        self._task = self._services.loop.create_task(self._guarded(work))
-
-    async def _guarded(self, work: Any) -> None:
-        """Run a task of the connection; an error ends the connection."""
-        try:
-            await work
-        except (MistError, OSError) as error:
-            self._fail(error)
-
-    def _check_time(self) -> None:
-        """End a connection whose peer takes too long for anything."""
-        now = time.monotonic()
-        try:
-            if self._close_at is not None and now >= self._close_at:
-                raise PeerClosed("refused")
-            self._session.handle_timeout(now)
-        except MistError as error:
-            self._fail(error)
-            return
-        self._timer = self._services.loop.call_later(1.0, self._check_time)
-
-    # -- sending
-
-    def _flush(self) -> None:
-        output = self._session.take_output()
-        if not output:
-            return
-        waiting = bool(self._unsent)
-        self._unsent += output
-        if len(self._unsent) > MAX_UNSENT_BYTES:
-            raise WriteStalled("the peer does not read what is sent to it")
-        if not waiting:
-            self._send()
-
-    def _send(self) -> None:
-        try:
-            sent = self._socket.send(self._unsent)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        self._record.add_bytes(sent, 0)
-        self._unsent = self._unsent[sent:]
-        if self._unsent:
-            self._services.loop.add_writer(self._socket.fileno(), self._writable)
-        else:
-            self._services.loop.remove_writer(self._socket.fileno())
-
-    def _writable(self) -> None:
-        try:
-            self._send()
-        except OSError as error:
-            self._fail(error)
-
     # -- publishing
 
     async def _publish(self, request: m.PublishRequested) -> None:
@@ -217,23 +139,7 @@ class RtmpConnection:
         try:
             if self._acceptable == PLAY_ONLY:
                 raise Busy("Publishing is switched off on this port")
-            target = await admit(
-                self._services.config, name, password_of(self._connected.app), self._peer, self._resolve
-            )
-            described = {
-                "stream": target.stream,
-                "input": "RTMP",
-                "connector": "RTMP",
-                "host": self._peer,
-                "name": name,
-                "query": query,
-            }
-            if target.keyed:
-                described["source"] = KEY_SOURCE
-            if self._unsent:
-                raise WriteStalled("the peer does not read what is sent to it")
-            async with asyncio.timeout(HAND_OVER_SECONDS):
-                await self._services.hand_over_publisher(self._socket.fileno(), described, self._session.export_state())
+            await self._hand_over(name, password_of(self._connected.app), query=query)
         except (MistError, TimeoutError) as error:
             text = str(error) or "Publishing failed"
             self._services.log.info("RTMP publisher %s to %s refused: %s", self._peer, name, text)
@@ -242,20 +148,6 @@ class RtmpConnection:
             self._refused()
             return
         self._close("handed over")
-
-    async def _resolve(self, host: str) -> list[str]:
-        try:
-            found = await self._services.loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        except OSError as error:
-            self._services.log.warning("the host %s of a push source has no address: %s", host, error)
-            return []
-        return [str(entry[4][0]) for entry in found]
-
-    def _refused(self) -> None:
-        """Send what is queued, and end the connection soon."""
-        self._close_at = time.monotonic() + REFUSED_SECONDS
-        self._flush()
-        self._services.loop.add_reader(self._socket.fileno(), self._readable)
 
     # -- playing
 
@@ -305,16 +197,10 @@ class RtmpConnection:
 
     def _join(self, viewer: _Viewer, choice: Choice, parameters: PlaybackParameters) -> None:
         """Give the socket to the fan-out. Raises MistError; the socket is still ours then."""
-        loop = self._services.loop
-        self._record.set_stream(choice.reader.name)
-        self._record.set_token(parameters.token)
         # A player that understands no enhanced RTMP never gets a track that needs it, or has to live with it.
         selectors = ",".join(f"{kind}={text}" for kind, text in sorted(parameters.selectors.items()))
         fourccs = ",".join(sorted(self._connected.enhanced))
-        head = self._unsent + self._session.take_output()
-        loop.remove_reader(self._socket.fileno())
-        loop.remove_writer(self._socket.fileno())
-        fd = self._socket.fileno()
+        fd, head = self._let_go(choice.reader, parameters)
         viewer.fd = fd
         viewer.subscription = self._services.fanout.join(
             choice.reader,
@@ -329,31 +215,10 @@ class RtmpConnection:
             on_readable=viewer.readable,
             **own_pace(parameters, choice),
         )
-        self._socket.detach()
-        self._closed = True
-        self._timer.cancel()
+        self._given_away()
         viewer.handle(b"")
 
     # -- the end
-
-    def _fail(self, error: Exception) -> None:
-        reason = getattr(error, "reason", "WRITE_FAILURE")
-        self._services.log.info("RTMP connection of %s: %s (%s)", self._peer, error, reason)
-        self._close(reason)
-
-    def _close(self, reason: str) -> None:
-        """Let go of the socket. A copy that was handed over lives on: there is no shutdown."""
-        if self._closed:
-            return
-        self._closed = True
-        self._timer.cancel()
-        loop = self._services.loop
-        loop.remove_reader(self._socket.fileno())
-        loop.remove_writer(self._socket.fileno())
-        if self._task is not None and self._task is not asyncio.current_task(loop):
-            self._task.cancel()
-        self._socket.close()
-        self._record.close()
 
     def close(self, reason: str = "CLEAN_SIGNAL") -> None:
         """End the connection."""

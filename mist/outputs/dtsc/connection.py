@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import socket
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from mist import __version__
-from mist.errors import MistError, PeerClosed, WriteStalled
+from mist.errors import MistError, PeerClosed
 from mist.formats import dtsc_session as d
 from mist.formats.tracks import VIDEO
 from mist.net.tls_relay import TlsRelay, server_context
 from mist.outputs.base import Choice, choose_tracks, own_pace
 from mist.outputs.base.on_demand import begin
+from mist.outputs.base.session_connection import SessionConnection
 from mist.outputs.dtsc.players import FilePlayer, LivePlayer, Player
 from mist.stream.capability import Capability, listener_options
 from mist.stream.parameters import PlaybackParameters, parse_parameters
-from mist.stream.push_access import KEY_SOURCE, admit
 from mist.stream.reader import StreamReader
-from mist.stream.services import ConnectionRecord, OutputServices
+from mist.stream.services import OutputServices
 
 DEFAULT_PORT: Final = 4200
-READ_BYTES: Final = 64 * 1024
 MAX_UNSENT_BYTES: Final = 64 * 1024
-REFUSED_SECONDS: Final = 2.0  # a refused peer may read why
-HAND_OVER_SECONDS: Final = 60.0
 SALT_BYTES: Final = 16
 
 CAPABILITY: Final = Capability(
@@ -72,43 +68,23 @@ CAPABILITY: Final = Capability(
 )
 
 
-class DtscConnection:
+class DtscConnection(SessionConnection[d.ListenerSession]):
     """One accepted connection, until a pusher is handed over or a player ends."""
 
+    connector = "DTSC"
+    max_unsent_bytes = MAX_UNSENT_BYTES
+
     def __init__(self, services: OutputServices, options: Mapping[str, Any], sock: socket.socket, peer: str) -> None:
-        self._services = services
-        self._sync = str(options.get("syncmode") or "0") == "1"
         self._relay: TlsRelay | None = None
         if options.get("cert"):
             context = server_context(str(options["cert"]), str(options.get("key") or ""))
             self._relay = TlsRelay(services.loop, sock, context, peer)
             sock = self._relay.inner
-        self._socket = sock
-        self._peer = peer
-        self._unsent = b""
-        self._task: asyncio.Task[None] | None = None
+        session = d.ListenerSession(secrets.token_hex(SALT_BYTES), f"mist/{__version__}", time.monotonic())
+        super().__init__(services, sock, peer, session)
+        self._sync = str(options.get("syncmode") or "0") == "1"
         self._player: Player | None = None
-        self._closed = False
-        self._close_at: float | None = None
-        self._record: ConnectionRecord = services.open_record("DTSC", peer)
-        self._session = d.ListenerSession(secrets.token_hex(SALT_BYTES), f"mist/{__version__}", time.monotonic())
-        self._timer = services.loop.call_later(1.0, self._check_time)
-        services.loop.add_reader(sock.fileno(), self._readable)
         services.loop.call_soon(self._guarded_flush)
-
-    # -- reading
-
-    def _readable(self) -> None:
-        try:
-            data = self._socket.recv(READ_BYTES)
-            if not data:
-                raise PeerClosed("the peer closed the connection")
-            self._record.add_bytes(0, len(data))
-            self._handle(data)
-        except (BlockingIOError, InterruptedError):
-            return
-        except (MistError, OSError) as error:
-            self._fail(error)
 
     def _handle(self, data: bytes) -> None:
         for event in self._session.feed(data, time.monotonic()):
@@ -121,30 +97,6 @@ class DtscConnection:
                 raise PeerClosed(f"the peer says: {event.text}")
         self._flush()
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        self._task = self._services.loop.create_task(self._guarded(work))
-
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a task of the connection; an error ends the connection."""
-        try:
-            await work
-        except (MistError, OSError) as error:
-            self._fail(error)
-
-    def _check_time(self) -> None:
-        """End a connection whose peer takes too long to say what it wants."""
-        now = time.monotonic()
-        try:
-            if self._close_at is not None and now >= self._close_at:
-                raise PeerClosed("refused")
-            self._session.handle_timeout(now)
-        except MistError as error:
-            self._fail(error)
-            return
-        self._timer = self._services.loop.call_later(1.0, self._check_time)
-
-    # -- sending
-
     def _guarded_flush(self) -> None:
         try:
             if not self._closed:
@@ -152,70 +104,21 @@ class DtscConnection:
         except (MistError, OSError) as error:
             self._fail(error)
 
-    def _flush(self) -> None:
-        output = self._session.take_output()
-        if not output:
-            return
-        waiting = bool(self._unsent)
-        self._unsent += output
-        if len(self._unsent) > MAX_UNSENT_BYTES:
-            raise WriteStalled("the peer does not read what is sent to it")
-        if not waiting:
-            self._send()
-
-    def _send(self) -> None:
-        try:
-            sent = self._socket.send(self._unsent)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        self._record.add_bytes(sent, 0)
-        self._unsent = self._unsent[sent:]
-        if self._unsent:
-            self._services.loop.add_writer(self._socket.fileno(), self._writable)
-        else:
-            self._services.loop.remove_writer(self._socket.fileno())
-
-    def _writable(self) -> None:
-        try:
-            self._send()
-        except OSError as error:
-            self._fail(error)
-
     # -- pushing
 
     async def _push(self, request: d.PushRequested) -> None:
         try:
-            services = self._services
-            target = await admit(services.config, request.stream, request.password, self._peer, self._resolve)
-            described = {"stream": target.stream, "input": "DTSC", "connector": "DTSC", "host": self._peer}
-            described["name"] = request.stream
-            if target.keyed:
-                described["source"] = KEY_SOURCE
-            self._flush()
-            if self._unsent:
-                raise WriteStalled("the peer does not read what is sent to it")
-            async with asyncio.timeout(HAND_OVER_SECONDS):
-                await services.hand_over_publisher(self._socket.fileno(), described, self._session.export_state())
+            await self._hand_over(request.stream, request.password)
         except (MistError, TimeoutError) as error:
             self._refuse(str(error) or "Pushing failed", f"push of {request.stream}")
             return
         self._close("handed over")
 
-    async def _resolve(self, host: str) -> list[str]:
-        try:
-            found = await self._services.loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        except OSError as error:
-            self._services.log.warning("the host %s of a push source has no address: %s", host, error)
-            return []
-        return [str(entry[4][0]) for entry in found]
-
     def _refuse(self, text: str, what: str) -> None:
         """Say why, and end the connection soon."""
         self._services.log.info("DTSC %s by %s refused: %s", what, self._peer, text)
         self._session.send_refused(text, time.monotonic())
-        self._close_at = time.monotonic() + REFUSED_SECONDS
-        self._flush()
-        self._services.loop.add_reader(self._socket.fileno(), self._readable)
+        self._refused()
 
     # -- playing
 
@@ -284,48 +187,22 @@ class DtscConnection:
 
         player.start(services, fd, head, self._record, closed, chunked=False)
 
-    def _let_go(self, reader: StreamReader, parameters: PlaybackParameters) -> tuple[int, bytes]:
-        """Stop reading and writing; return the socket's descriptor and what must still be sent first."""
-        self._record.set_stream(reader.name)
-        self._record.set_token(parameters.token)
-        fd = self._socket.fileno()
-        self._services.loop.remove_reader(fd)
-        self._services.loop.remove_writer(fd)
-        return fd, self._unsent + self._session.take_output()
-
     def _given_to(self, player: Player) -> None:
         """Take note that somebody else has the socket now."""
         self._player = player
-        self._socket.detach()
-        self._closed = True
-        self._timer.cancel()
+        self._given_away()
         player.started()
 
     # -- the end
 
     def _fail(self, error: Exception) -> None:
-        reason = getattr(error, "reason", "WRITE_FAILURE")
-        self._services.log.info("DTSC connection of %s: %s (%s)", self._peer, error, reason)
+        """End the connection, with what it can still be told."""
         if not self._closed:
             try:
                 self._socket.send(self._unsent + self._session.take_output())
             except OSError as problem:
                 self._services.log.debug("the peer did not hear why: %s", problem)
-        self._close(reason)
-
-    def _close(self, reason: str) -> None:
-        """Let go of the socket. A copy that was handed over lives on: there is no shutdown."""
-        if self._closed:
-            return
-        self._closed = True
-        self._timer.cancel()
-        loop = self._services.loop
-        loop.remove_reader(self._socket.fileno())
-        loop.remove_writer(self._socket.fileno())
-        if self._task is not None and self._task is not asyncio.current_task(loop):
-            self._task.cancel()
-        self._socket.close()
-        self._record.close()
+        super()._fail(error)
 
     def close(self, reason: str = "CLEAN_SIGNAL") -> None:
         """End the connection."""

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import time
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from mist.core.dtsc import DtscMuxer
 from mist.core.muxer import Muxer
@@ -15,11 +15,10 @@ from mist.formats import dtsc_session as d
 from mist.formats.tracks import TrackInfo
 from mist.outputs.base import Choice
 from mist.outputs.base.on_demand import Beginning, OnDemandSender
+from mist.outputs.base.session_connection import READ_BYTES
 from mist.stream.on_demand import OnDemandReader
 from mist.stream.parameters import PlaybackParameters
 from mist.stream.services import ConnectionRecord, OutputServices
-
-READ_BYTES: Final = 64 * 1024
 
 
 class Player(Protocol):

@@ -13,7 +13,8 @@ import pytest
 from mist.errors import Busy
 from mist.formats import dtsc_session
 from mist.formats.dtsc_session import ReceivingSession
-from mist.outputs.dtsc import OUTPUT, connection
+from mist.outputs.base import session_connection
+from mist.outputs.dtsc import OUTPUT
 from tests.support.dtsc_peer import command, media, read_value
 from tests.support.rtmp_fakes import FakeOutputServices
 
@@ -121,7 +122,7 @@ def test_a_pusher_is_handed_over_with_what_it_sent() -> None:
 def test_refused_pushers_hear_why(
     monkeypatch: pytest.MonkeyPatch, stream: str, password: str, error: Exception | None, text: bytes
 ) -> None:
-    monkeypatch.setattr(connection, "REFUSED_SECONDS", 0.0)
+    monkeypatch.setattr(session_connection, "REFUSED_SECONDS", 0.0)
 
     async def work(client: Client) -> None:
         await client.send(command("push", stream=stream, password=password))
@@ -147,7 +148,7 @@ def test_passwords_and_stream_keys(stream: str, password: str, expected: str) ->
 
 
 def test_a_stream_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "REFUSED_SECONDS", 0.0)
+    monkeypatch.setattr(session_connection, "REFUSED_SECONDS", 0.0)
 
     async def work(client: Client) -> None:
         await client.send(command("play", stream="nosuch"))

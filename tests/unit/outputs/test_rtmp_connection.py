@@ -13,7 +13,7 @@ import pytest
 from mist.errors import Busy
 from mist.formats.rtmp import messages as m
 from mist.formats.rtmp.server import ServerSession, State
-from mist.outputs import rtmp
+from mist.outputs.base import session_connection
 from mist.outputs.rtmp import OUTPUT, RtmpConnection
 from tests.support.rtmp_fakes import ClientOnLoop, FakeOutputServices
 
@@ -99,7 +99,7 @@ def test_a_publisher_is_handed_over_with_its_socket() -> None:
 def test_refused_publishers_hear_why(
     monkeypatch: pytest.MonkeyPatch, stream: str, app: str, error: Exception | None, code: str
 ) -> None:
-    monkeypatch.setattr(rtmp, "REFUSED_SECONDS", 0.0)
+    monkeypatch.setattr(session_connection, "REFUSED_SECONDS", 0.0)
 
     async def work(services: FakeOutputServices, connection: RtmpConnection, ours: socket.socket) -> None:
         client = ClientOnLoop(ours, publish=True, stream=stream, app=app)
