@@ -236,11 +236,13 @@ def test_a_sparse_file_of_twenty_gigabytes(tmp_path: Path) -> None:
     demuxer = make_demuxer()
     file_number = os.open(path, os.O_RDONLY)
     try:
-        begin = time.perf_counter()
+        fed = 0
         while not demuxer.ready:
             position, count = demuxer.want() or (0, 0)
-            demuxer.feed(os.pread(file_number, count, position))
-        assert time.perf_counter() - begin < 1
+            data = os.pread(file_number, count, position)
+            demuxer.feed(data)
+            fed += len(data)
+        assert fed < path.stat().st_size // 100  # the tables, not the media
         demuxer.seek(0, 0)  # goes through the tables once
         keys = demuxer.keys(0)
         times = []

@@ -107,7 +107,11 @@ class MistServer:
     # -- life --------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> MistServer:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop(check=False)
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -187,6 +191,7 @@ class MistServer:
         """End it with SIGTERM; with check, it must end by itself in time, cleanly, and leave nothing behind."""
         process, problems = self._process, []
         if process is None:
+            self._remove()
             return
         early = process.poll()
         if early is not None:
