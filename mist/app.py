@@ -64,6 +64,7 @@ def make_program(config_path: Path, *, explicit: bool, demo: bool, debug: int | 
         version=mist.__version__,
         outputs=discover("mist.outputs", "OUTPUT"),
         inputs=discover("mist.inputs", "INPUT"),
+        pushes=discover("mist.outputs", "PUSH", lambda role: str(role.connector)),
         load_config=load_config,
         controller=control,
         preload=preload,

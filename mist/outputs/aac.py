@@ -16,6 +16,7 @@ def make_muxer(_stream: str, tracks: list[TrackInfo]) -> Muxer:
 OUTPUT = ProgressiveOutput(
     Capability(
         name="AAC",
+        push_urls=("/*.aac",),
         friendly="AAC over HTTP",
         desc="Pseudostreaming in AAC format over HTTP",
         deps="HTTP",

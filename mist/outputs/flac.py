@@ -16,6 +16,7 @@ def make_muxer(_stream: str, tracks: list[TrackInfo]) -> Muxer:
 OUTPUT = ProgressiveOutput(
     Capability(
         name="FLAC",
+        push_urls=("/*.flac",),
         friendly="FLAC over HTTP",
         desc="Pseudostreaming in FLAC format over HTTP",
         deps="HTTP",

@@ -16,6 +16,7 @@ def make_muxer(_stream: str, tracks: list[TrackInfo]) -> Muxer:
 OUTPUT = ProgressiveOutput(
     Capability(
         name="FLV",
+        push_urls=("/*.flv",),
         friendly="Flash progressive over HTTP (FLV)",
         desc="Pseudostreaming in Adobe Flash FLV format over HTTP",
         deps="HTTP",

@@ -16,6 +16,7 @@ def make_muxer(_stream: str, tracks: list[TrackInfo]) -> Muxer:
 OUTPUT = ProgressiveOutput(
     Capability(
         name="MP3",
+        push_urls=("/*.mp3",),
         friendly="MP3 over HTTP",
         desc="Pseudostreaming in MP3 format over HTTP",
         deps="HTTP",

@@ -47,6 +47,7 @@ _CODEC_OF_FOURCC: Final = {
 
 CAPABILITY: Final = Capability(
     name="RTMP",
+    push_urls=("rtmp://*", "rtmps://*"),
     friendly="RTMP playback and publishing",
     desc=(
         "Plays over Adobe RTMP and enhanced RTMP, and lets encoders publish. Players that do not announce enhanced RTMP "

@@ -16,6 +16,7 @@ def make_muxer(_stream: str, tracks: list[TrackInfo]) -> Muxer:
 OUTPUT = ProgressiveOutput(
     Capability(
         name="WAV",
+        push_urls=("/*.wav",),
         friendly="WAV over HTTP",
         desc="Pseudostreaming in WAV format over HTTP",
         deps="HTTP",
