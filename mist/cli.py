@@ -15,6 +15,7 @@ from mist.commands import BadUsage, convert, info, record
 from mist.errors import MistError
 from mist.runtime.instance import DEFAULT_NAME, Instance
 
+RELOAD_SECONDS = 90.0
 DEFAULT_CONFIG = Path("/etc/mist/config.json")
 
 _DESCRIPTION = """\
@@ -23,7 +24,7 @@ RTMP, HTTP-FLV, MPEG-TS, MP4 and HLS, one frame later, without transcoding.
 
   mist serve --demo          a server with a test picture; open http://localhost:8080/demo.html
   mist status                what a running server does
-  mist reload                let it read its configuration again
+  mist reload                let it read its configuration again, and use newly installed code
   mist stop                  end it
   mist record live live.mkv  a stream of it into a file
 
@@ -52,6 +53,22 @@ Show what a running server does: listeners, streams with their tracks and viewer
 """
 
 
+_RELOAD = """\
+Read the configuration file again, as SIGHUP and `systemctl reload mist` do. A bad file changes nothing. Changes touch only what they
+concern: a stream whose source is another starts again, a port that is removed is closed, everything else goes on.
+
+When other code is installed than runs, it takes over in place: a child tries it first, and if that fails, the old code goes on.
+Ports, viewers and publishers stay connected.
+
+Exit status: 0 when all is done; 1, with the reason, when everything stays as it was.
+"""
+
+_UPGRADE = """\
+Replace every process of a running server in place by the code that is installed now, even if it is the same, without closing a
+connection. `mist reload` does so when the installed code differs from the running one. Exit status as there.
+"""
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     raw = argparse.RawDescriptionHelpFormatter
@@ -69,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--log-level", metavar="LEVEL", help="0 to 10, or error, warn, info, debug (default: config.debug, which is 4)"
     )
+    serve.add_argument("--trial", action="store_true", help=argparse.SUPPRESS)  # the first step of an upgrade
     serve.set_defaults(run=run_serve)
 
     status = commands.add_parser(
@@ -82,16 +100,22 @@ def build_parser() -> argparse.ArgumentParser:
 
     reload = commands.add_parser(
         "reload",
-        help="let a running server read its configuration again",
-        description="Read the configuration file again, as SIGHUP does. A bad file changes nothing; the log says why.",
+        help="let a running server read its configuration again, and go over to newly installed code",
+        description=_RELOAD,
+        formatter_class=raw,
     )
-    reload.set_defaults(run=run_reload)
+    reload.set_defaults(run=run_reload, force=False)
+
+    upgrade = commands.add_parser(
+        "upgrade", help="let a running server start again in place", description=_UPGRADE, formatter_class=raw
+    )
+    upgrade.set_defaults(run=run_reload, force=True)
 
     convert.add_commands(commands)
     info.add_commands(commands)
     recording = record.add_commands(commands, run_record)
 
-    for command in (serve, status, stop, reload, recording):
+    for command in (serve, status, stop, reload, upgrade, recording):
         command.add_argument(
             "--instance",
             default=DEFAULT_NAME,
@@ -124,6 +148,7 @@ def run_serve(options: argparse.Namespace) -> int:
     from mist.app import make_program
     from mist.runtime.log import parse_level
     from mist.runtime.spawner import Spawner
+    from mist.runtime.upgrade import try_out
 
     try:
         debug = None if options.log_level is None else parse_level(options.log_level)
@@ -137,6 +162,8 @@ def run_serve(options: argparse.Namespace) -> int:
         )
         return 2
     program = make_program(path, explicit=options.config is not None, demo=options.demo, debug=debug)
+    if options.trial:
+        return try_out(Instance(options.instance), program)
     return Spawner(Instance(options.instance), program).run()
 
 
@@ -156,10 +183,12 @@ def run_stop(options: argparse.Namespace) -> int:
 
 
 def run_reload(options: argparse.Namespace) -> int:
-    """Let a server read its configuration again."""
+    """Let a server read its configuration again, and go over to the installed code."""
     from mist.runtime.spawner_link import ask_blocking
 
-    ask_blocking(Instance(options.instance), {"do": "reload"})
+    answer = ask_blocking(Instance(options.instance), {"do": "reload", "force": options.force}, RELOAD_SECONDS)
+    if answer.get("notes"):
+        print(answer["notes"])
     return 0
 
 

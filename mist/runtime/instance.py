@@ -60,6 +60,7 @@ class Instance:
         self.folder = (base or base_folder()) / name
         self.config_file = self.folder / "config.json"
         self.status_file = self.folder / "status.json"
+        self.controller_state = self.folder / "controller.state"
         self.spawner_socket = self.folder / "spawner.sock"
         self.log_socket = self.folder / "log.sock"
         self.bells = self.folder / "bell"
@@ -119,6 +120,15 @@ class Instance:
         self.bells.mkdir(mode=0o700, exist_ok=True)
         self.spans.mkdir(mode=0o700, exist_ok=True)
         return living
+
+    def hand_on(self) -> tuple[int, int]:
+        """Return the descriptors that make this instance its process's own, for `take`."""
+        return self._lock, self._alive
+
+    def take(self, lock: int, alive: int) -> None:
+        """Own this instance by the descriptors of `hand_on`."""
+        self._lock, self._alive = lock, alive
+        inherit(alive)
 
     def _others_live(self) -> bool:
         """Mark this process as one of the instance and tell whether there are others."""
