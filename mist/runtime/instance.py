@@ -62,6 +62,7 @@ class Instance:
         self.status_file = self.folder / "status.json"
         self.controller_state = self.folder / "controller.state"
         self.spawner_socket = self.folder / "spawner.sock"
+        self.trigger_socket = self.folder / "trigger.sock"
         self.log_socket = self.folder / "log.sock"
         self.bells = self.folder / "bell"
         self.spans = self.folder / "span"
