@@ -133,7 +133,8 @@ class Trial:
             self._on_done(True, said)
         else:
             for line in said.splitlines():
-                log.error("The new code: %s", line)
+                if not line.startswith("Traceback"):
+                    log.error("The new code: %s", line)
             last = said.splitlines()[-1] if said else f"it ended with status {status}"
             self._on_done(False, last.removeprefix("mist: "))
 
