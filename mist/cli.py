@@ -26,6 +26,7 @@ RTMP, HTTP-FLV, MPEG-TS, MP4 and HLS, one frame later, without transcoding.
   mist status                what a running server does
   mist reload                let it read its configuration again, and use newly installed code
   mist stop                  end it
+  mist nuke live             end a stream that hangs
   mist record live live.mkv  a stream of it into a file
 
 Files, without a server:
@@ -66,6 +67,25 @@ Exit status: 0 when all is done; 1, with the reason, when everything stays as it
 _UPGRADE = """\
 Replace every process of a running server in place by the code that is installed now, even if it is the same, without closing a
 connection. `mist reload` does so when the installed code differs from the running one. Exit status as there.
+"""
+
+
+_NUKE = """\
+End a stream by force: its input is killed, its publisher and viewers are cut off, and its shared memory is removed. For a stream
+that hangs; one that works ends with the API's "stop_sessions" or with its configuration. The stream may start again at once.
+
+  mist nuke live             the stream "live"
+  mist nuke live+backstage   one of its wildcard streams
+
+Without a running server, what is left of the stream in shared memory is removed.
+"""
+
+_CLEANUP = """\
+Remove the shared memory (/dev/shm/mist.NAME.*) and the runtime directory of servers that do not run any more. A server does so by
+itself when it ends, and when it starts; this is for one that was killed together with all its processes and will not start again.
+
+An instance that runs, or whose processes wait for their main process, is left alone; when it was named, that is an error (exit
+status 1). Lists what was removed.
 """
 
 
@@ -111,11 +131,23 @@ def build_parser() -> argparse.ArgumentParser:
     )
     upgrade.set_defaults(run=run_reload, force=True)
 
+    nuke = commands.add_parser(
+        "nuke", help="end a stream by force and remove all of it", description=_NUKE, formatter_class=raw
+    )
+    nuke.add_argument("stream", metavar="STREAM")
+    nuke.set_defaults(run=run_nuke)
+
+    cleanup = commands.add_parser(
+        "cleanup", help="remove what dead servers left", description=_CLEANUP, formatter_class=raw
+    )
+    cleanup.add_argument("--instance", metavar="NAME", help="only what this one left (default: all that do not run)")
+    cleanup.set_defaults(run=run_cleanup)
+
     convert.add_commands(commands)
     info.add_commands(commands)
     recording = record.add_commands(commands, run_record)
 
-    for command in (serve, status, stop, reload, upgrade, recording):
+    for command in (serve, status, stop, reload, upgrade, nuke, recording):
         command.add_argument(
             "--instance",
             default=DEFAULT_NAME,
@@ -189,6 +221,39 @@ def run_reload(options: argparse.Namespace) -> int:
     answer = ask_blocking(Instance(options.instance), {"do": "reload", "force": options.force}, RELOAD_SECONDS)
     if answer.get("notes"):
         print(answer["notes"])
+    return 0
+
+
+def run_nuke(options: argparse.Namespace) -> int:
+    """End a stream by force."""
+    from mist.runtime.spawner_link import ask_blocking
+    from mist.stream.names import sanitise
+    from mist.stream.publisher import remove_stream
+
+    instance, stream = Instance(options.instance), sanitise(options.stream)
+    if not stream:
+        raise BadUsage(f'"{options.stream}" is not the name of a stream')
+    if instance.spawner_socket.exists():
+        ask_blocking(instance, {"do": "nuke_stream", "stream": stream})
+    else:
+        remove_stream(instance.name, stream)
+    return 0
+
+
+def run_cleanup(options: argparse.Namespace) -> int:
+    """Remove what dead servers left."""
+    from mist.runtime.cleanup import clean_up, known_instances
+    from mist.runtime.instance import AlreadyRunning
+
+    for instance in [Instance(options.instance)] if options.instance else known_instances():
+        try:
+            removed = clean_up(instance)
+        except AlreadyRunning:
+            if options.instance:
+                raise
+            continue
+        for name in removed:
+            print(name)
     return 0
 
 

@@ -208,13 +208,14 @@ class Instance:
                 os.unlink(entry.path)
         unlink_shared(self.shared_names())
 
-    def release(self) -> None:
-        """Remove the runtime directory and every name in shared memory, then the lock."""
+    def release(self, *, clear: bool = True) -> None:
+        """Remove the runtime directory and every name in shared memory, then the lock; or only let go of the lock."""
         if self._lock < 0:
             return
-        self._clear()
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
+        if clear:
+            self._clear()
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()
         os.close(self._lock)
         disinherit(self._alive)
         os.close(self._alive)

@@ -43,7 +43,7 @@ from mist.runtime.reload import Reload, Waiting, answer_all
 from mist.runtime.snapshot import Snapshot, read_snapshot, write_snapshot
 from mist.runtime.streams import Streams
 from mist.runtime.upgrade import Inheritance, execute, inherited
-from mist.stream.publisher import create_account, set_account
+from mist.stream.publisher import create_account, open_account, set_account
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +151,7 @@ class Spawner:
             if self.server.program.controller is not None:
                 self._bind_api(snapshot)
             create_account(self.instance.name, memory_bound(snapshot))
+        self._account = open_account(self.instance.name)  # mapped here, it shows that this instance runs
         self.server.program.preload()
         gc.collect()
         make_immortal()

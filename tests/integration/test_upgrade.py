@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.integration.conftest import MakeServer, SendTo
-from tests.integration.test_runtime import mist, status
+from tests.integration.test_runtime import mist, run_mist, status
 from tests.support.live import FRAME_MS, assert_rising, viewer, wait_mark
 from tests.support.processes import wait_until
 from tests.support.server import MistServer
@@ -88,3 +91,40 @@ def test_a_bad_configuration_stops_an_upgrade(server: MistServer) -> None:
 
 def pids_but_streams(server: MistServer) -> set[int]:
     return {one.pid for one in server.processes() if "guardian" in one.title or "controller" in one.title}
+
+
+# -- what is left --------------------------------------------------------------------------------------------------------
+
+
+def test_nuke_and_cleanup(make_server: MakeServer, send_to: SendTo, tmp_path: Path) -> None:
+    server = make_server()
+    sender = send_to(server)
+    sender.send([n * FRAME_MS for n in range(50)], headers=True)
+    assert any(".live" in name for name in server.shared_memory())
+    assert mist(server, "nuke", "live", "--instance", server.instance).returncode == 0
+    wait_until(lambda: not any(".live" in name for name in server.shared_memory()), 5, "the end of its memory")
+    wait_until(lambda: not server.processes_titled("mist: input"), 5, "the end of its input")
+    sender.close()
+    for folder, words in ((server.runtime_base, "already running"), (tmp_path, "another runtime directory")):
+        refused = run_mist(("cleanup", "--instance", server.instance), {"MIST_RUNTIME_DIR": str(folder)})
+        assert refused.returncode == 1
+        assert words in refused.stderr
+    assert server.running
+    assert server.shared_memory()
+
+
+def test_cleanup_removes_what_a_dead_server_left() -> None:
+    server = MistServer()
+    server.start()
+    try:
+        for one in server.processes():
+            with suppress(ProcessLookupError):
+                os.kill(one.pid, signal.SIGKILL)
+        wait_until(lambda: not server.processes() and not server.running, 5, "the end of all processes")
+        done = mist(server, "cleanup", "--instance", server.instance)
+        assert done.returncode == 0, done.stderr
+        assert str(server.runtime_folder / "lock") in done.stdout
+        assert server.leftovers() == []
+        assert not server.runtime_folder.exists()
+    finally:
+        server.stop(check=False)
