@@ -99,6 +99,7 @@ class Api:
         self.controller = controller
         self.addresses = LocalAddresses()
         self.limit = accounts.LoginLimit()
+        controller.memory.keep("login limits", self.limit, ("_budgets",))
         self._page: bytes | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

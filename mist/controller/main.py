@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,15 +50,15 @@ async def run(
     controller = Controller(services, store)
     loop = services.loop
     receiver = LogReceiver(loop, log_socket, controller.log_ring) if log_socket is not None else None
-    loop.add_signal_handler(signal.SIGHUP, lambda: controller.reload("SIGHUP"))
+    services.on_reload = controller.reload_asked
     try:
         await _serve(controller, api_socket)
     finally:
-        loop.remove_signal_handler(signal.SIGHUP)
         if receiver is not None:
             receiver.close()
         await controller.watch.close()
         store.save_if_changed()
+        controller.memory.write(controller.monotonic(), at_once=True)
 
 
 async def _serve(controller: Controller, api_socket: socket.socket | None) -> None:

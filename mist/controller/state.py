@@ -12,8 +12,9 @@ from typing import Any
 
 from mist.controller.config import Config
 from mist.controller.log_ring import LogRing
+from mist.controller.memory import Memory
 from mist.controller.reports import Reports
-from mist.controller.statistics import Statistics
+from mist.controller.statistics import KEPT, LAYOUT, Statistics
 from mist.controller.store import Store
 from mist.controller.streams import StreamWatch
 from mist.controller.system_load import SystemLoad, boot_time, default_memory_bound
@@ -45,6 +46,9 @@ class Controller:
         self.watch = StreamWatch(services)
         self.reports = Reports(self.statistics, self.watch, boot_time())
         self.log_ring = LogRing()
+        self.memory = Memory(services.load_state, services.save_state, services.log)
+        self.memory.keep("statistics", self.statistics, KEPT, LAYOUT)
+        self.memory.keep("log lines", self.log_ring, ("_lines", "total"))
         self.load = SystemLoad()
         self.lock = asyncio.Lock()
         self.identity = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(16))
@@ -71,18 +75,32 @@ class Controller:
 
     def reload(self, why: str) -> bool:
         """Read the configuration file again; keeps the running configuration when the file is bad, and logs why."""
+        return not self._reload(why)
+
+    def _reload(self, why: str) -> str:
         try:
             self.store.reload()
         except ConfigError as error:
             self.log.error("%s: the configuration stays as it was: %s", why, error)
-            return False
+            return f"the configuration stays as it was: {error}"
         self.log.info("%s: read %s", why, self.store.path, extra={"kind": "CONF"})
-        return True
+        return ""
+
+    def reload_asked(self, changed_only: bool) -> str:
+        """Read the file again for the operator; returns why not, or "".
+
+        changed_only: a file that is as it was stays unread, and changes that are not in it yet are saved.
+        """
+        if changed_only and not self.store.file_changed():
+            self.store.save_if_changed()
+            return ""
+        return self._reload("Reload")
 
     def tick(self) -> None:
         """Do what is due once a second."""
         self.load.sample()
         self.statistics.tick(self.services.connections(), int(self.clock()))
+        self.memory.write(self.monotonic())
 
     def check(self) -> None:
         """Do what is due every three seconds."""

@@ -13,6 +13,7 @@ from mist.controller.sessions import (
     LINGER_SECONDS,
     RATE_SECONDS,
     Kind,
+    Row,
     Session,
     SessionModes,
     identify,
@@ -106,6 +107,17 @@ class ServerRow(NamedTuple):
     resent: int
 
 
+# What the kept parts of `Statistics` are made of; a controller of another version compares.
+LAYOUT = (
+    *((one.__name__, one.__slots__) for one in (Session, Series, StreamTotals, _Connection, History)),
+    *((one.__name__, one._fields) for one in (Row, SeriesRow, ServerRow)),
+)
+KEPT = (
+    "live", "ended", "streams", "history", "total", "up", "down", "other_up", "other_down", "packets", "lost", "resent",
+    "_connections", "_began",
+)  # fmt: skip
+
+
 class Statistics:
     """Collates connections into sessions.
 
@@ -130,6 +142,7 @@ class Statistics:
         self._exceptions: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
         self._last_tick = 0
         self._ticks = 0
+        self._began = False
 
     def configure(self, snapshot: Mapping[str, Any]) -> None:
         """Take the settings of a configuration snapshot. Connections that are there keep the session they are in."""
@@ -144,7 +157,8 @@ class Statistics:
         self._last_tick = now
         self._ticks += 1
         self._read(snapshots, now)
-        if self._ticks == 1:  # what ran before this process began was counted by the one before it
+        if not self._began:  # what ran before the first controller began is nobody's
+            self._began = True
             self.up = self.down = self.other_up = self.other_down = 0
         self._forget_connections()
         if not self.live and not self.ended:

@@ -29,4 +29,18 @@ def installed_build() -> str:
 @cache
 def running_build() -> str:
     """Return what was installed when the main process started; all that it forks says the same."""
-    return installed_build()
+    return installed_build() + ("" if not _number else f"+{_number}")
+
+
+_number = 0
+
+
+def set_number(number: int) -> None:
+    """Tell one start of the same code from the one before. Before the first `running_build`."""
+    global _number
+    _number = number
+
+
+def is_current() -> bool:
+    """Tell whether what runs is what is installed."""
+    return running_build().partition("+")[0] == installed_build()

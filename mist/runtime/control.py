@@ -14,7 +14,7 @@ from typing import Any
 
 from mist.core.checkpoint import CheckpointTable
 from mist.errors import MistError, NotFound
-from mist.runtime.channel import Channel, Message
+from mist.runtime.channel import Channel, Message, close_all
 from mist.runtime.instance import Instance, write_atomically
 from mist.runtime.leftovers import all_records, open_records
 from mist.runtime.process import own
@@ -36,7 +36,7 @@ class Control(Worker):
     """Runs the controller and gives it what it may ask of the other processes.
 
     api_socket: listening socket of the control API, owned by the main process so that it survives this one. log_socket:
-    where all processes' log lines arrive. SIGHUP asks for the configuration to be read again; the controller takes it.
+    where all processes' log lines arrive.
     """
 
     program = key = CONTROLLER
@@ -44,6 +44,7 @@ class Control(Worker):
     def __init__(self, server: Server, channel: Channel, api_socket: socket.socket) -> None:
         super().__init__(server, channel)
         self.capabilities = server.program.capabilities()
+        self.on_reload: Callable[[bool], str] = lambda changed_only: "the controller is just starting; try again"
         self.api_socket = api_socket
         self.log_socket = self._open_log_socket()
         self._link = SpawnerLink(server.instance, self.loop)
@@ -82,6 +83,12 @@ class Control(Worker):
         finally:
             self.finish(0 if self._stopping else 1)
 
+    def command(self, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        if message.get("do") == "reload":
+            error = self.on_reload(bool(message.get("changed_only")))
+            self.channel.send({"event": "reloaded", "error": error})
+
     def stopping(self, reason: str) -> None:
         if self._task is not None:
             self._task.cancel()
@@ -104,6 +111,15 @@ class Control(Worker):
         if write_snapshot(self.server.instance, snapshot):
             self._snapshot = None
             self._link.tell({"do": "config"})
+
+    def load_state(self) -> bytes:
+        try:
+            return self.server.instance.controller_state.read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def save_state(self, data: bytes) -> None:
+        write_atomically(self.server.instance.controller_state, data)
 
     def _read_status(self) -> Mapping[str, Any]:
         try:
@@ -206,4 +222,5 @@ def former_children(instance: Instance) -> list[int]:
         return []
     found = [status["controller"]["pid"]]
     found += [one["pid"] for one in status["listeners"]] + [one["guardian"] for one in status["streams"]]
+    found += [one["guardian"] for one in status.get("pushes", ())]
     return [pid for pid in found if pid]

@@ -60,6 +60,7 @@ class Instance:
         self.folder = (base or base_folder()) / name
         self.config_file = self.folder / "config.json"
         self.status_file = self.folder / "status.json"
+        self.controller_state = self.folder / "controller.state"
         self.spawner_socket = self.folder / "spawner.sock"
         self.trigger_socket = self.folder / "trigger.sock"
         self.log_socket = self.folder / "log.sock"
@@ -120,6 +121,15 @@ class Instance:
         self.bells.mkdir(mode=0o700, exist_ok=True)
         self.spans.mkdir(mode=0o700, exist_ok=True)
         return living
+
+    def hand_on(self) -> tuple[int, int]:
+        """Return the descriptors that make this instance its process's own, for `take`."""
+        return self._lock, self._alive
+
+    def take(self, lock: int, alive: int) -> None:
+        """Own this instance by the descriptors of `hand_on`."""
+        self._lock, self._alive = lock, alive
+        inherit(alive)
 
     def _others_live(self) -> bool:
         """Mark this process as one of the instance and tell whether there are others."""
@@ -198,13 +208,14 @@ class Instance:
                 os.unlink(entry.path)
         unlink_shared(self.shared_names())
 
-    def release(self) -> None:
-        """Remove the runtime directory and every name in shared memory, then the lock."""
+    def release(self, *, clear: bool = True) -> None:
+        """Remove the runtime directory and every name in shared memory, then the lock; or only let go of the lock."""
         if self._lock < 0:
             return
-        self._clear()
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
+        if clear:
+            self._clear()
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()
         os.close(self._lock)
         disinherit(self._alive)
         os.close(self._alive)

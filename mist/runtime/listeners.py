@@ -7,7 +7,7 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -172,9 +172,19 @@ class Listeners:
             listener.sockets = bind_listening(*listener.address, listener.connector)
             self._listeners[key] = listener
 
-    def expect(self, snapshot: Snapshot) -> None:
-        """Know what is configured, before guardians of a former main process come back."""
+    def expect(self, snapshot: Snapshot, inherited: Mapping[str, Sequence[int]]) -> None:
+        """Know what is configured, before guardians of a former main process come back. inherited: ports by listener."""
         self._listeners.update(self.configured(snapshot))
+        for name, fds in inherited.items():
+            listener = self.find(name)
+            if listener is not None:
+                listener.sockets = [own(socket.socket(fileno=fd)) for fd in fds]
+            elif name.partition(" ")[0] == KIND:
+                close_all(fds)
+
+    def sockets(self) -> dict[str, list[int]]:
+        """Return the ports of all listeners, for the next main process."""
+        return {one.name: [sock.fileno() for sock in one.sockets] for one in self._listeners.values()}
 
     def start_all(self) -> None:
         """Start what does not run."""

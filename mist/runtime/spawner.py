@@ -19,7 +19,7 @@ from mist.errors import AccessDenied, MistError, NotFound, TransportError
 from mist.runtime import log as runtime_log
 from mist.runtime.attendant import Attendant, trigger_main
 from mist.runtime.backoff import Backoff
-from mist.runtime.build import running_build
+from mist.runtime.build import running_build, set_number
 from mist.runtime.channel import Channel, Message, close_all, peer_credentials
 from mist.runtime.control import CONTROLLER, control_main, former_children, write_status
 from mist.runtime.family import Child, Family
@@ -27,14 +27,25 @@ from mist.runtime.instance import SHARED_MEMORY, Instance
 from mist.runtime.leftovers import RecordSweeper, end_records, release_subscriptions
 from mist.runtime.listeners import Listeners, bind_listening, bind_unix
 from mist.runtime.notify import notify, watchdog_seconds
-from mist.runtime.process import adopt_orphans, children, descendants, fork, own, raise_descriptor_limit, send_signal
+from mist.runtime.process import (
+    RESET_SIGNALS,
+    adopt_orphans,
+    children,
+    descendants,
+    fork,
+    own,
+    raise_descriptor_limit,
+    send_signal,
+)
 from mist.runtime.program import Program, Server
 from mist.runtime.pushes import Pushes
 from mist.runtime.reactor import Reactor, Timer
 from mist.runtime.rejoin import refuse
+from mist.runtime.reload import Reload, Waiting, answer_all
 from mist.runtime.snapshot import Snapshot, read_snapshot, write_snapshot
 from mist.runtime.streams import Streams
-from mist.stream.publisher import create_account, set_account
+from mist.runtime.upgrade import Inheritance, execute, inherited
+from mist.stream.publisher import create_account, open_account, set_account
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +68,9 @@ class Spawner:
     def __init__(self, instance: Instance, program: Program) -> None:
         self.server = server = Server(instance, program)
         self.instance = instance
+        self._heir = inherited()
+        self._number = 0 if self._heir is None else self._heir.number
+        set_number(self._number)
         self._reactor = Reactor()
         self._family = Family(self._reactor, "", running_build(), self._gone)
         self._listeners = Listeners(server, self._family, self._reactor, self._changed)
@@ -80,6 +94,9 @@ class Spawner:
         self._ending = False
         self._serving = False
         self._expected: dict[int, int] = {}
+        self._reload = Reload(self._family, self._reactor, self._ask_controller, self._execute)
+        self._waiting: list[Waiting] = []
+        self._notes = ""
         self._sweeper = RecordSweeper(server.instance)
         self._sweep_timer: Timer | None = None
         self._requests: dict[str, Handler] = {
@@ -101,13 +118,16 @@ class Spawner:
     def run(self) -> int:
         """Serve until told to end; returns the exit status. Raises MistError when the first start fails."""
         raise_descriptor_limit()
-        living = self.instance.acquire()
+        heir = self._heir
+        if heir is not None:
+            self.instance.take(heir.lock, heir.alive)
+        living = self.instance.acquire() if heir is None else True
         try:
             status = 0 if living and self.instance.config_file.exists() else self._load_configuration()
             if status != 0:
                 return status
-            self._prepare(living)
-            self._go(living)
+            self._prepare(living, heir)
+            self._go(living, heir)
             self._reactor.run()
         finally:
             self.instance.release()
@@ -128,18 +148,22 @@ class Spawner:
         pid = fork(load, keep=(), abandon=self._reactor.abandon)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
-    def _prepare(self, living: bool) -> None:
-        """Get ready to fork. living: the guardians of a killed main process have the ports and the streams."""
+    def _prepare(self, living: bool, heir: Inheritance | None) -> None:
+        """Get ready to fork. living: the guardians of another main process have the ports and the streams."""
         snapshot = read_snapshot(self.instance)
         self._follow_level(snapshot)
         if living:
-            self._listeners.expect(snapshot)
+            sockets = heir.sockets if heir is not None else {}
+            self._listeners.expect(snapshot, sockets)
+            self._api_sockets = [own(socket.socket(fileno=fd)) for fd in sockets.get(CONTROLLER, ())]
+            self._api_address = api_address(snapshot)
             set_account(self.instance.name, memory_bound(snapshot))
         else:
             self._listeners.bind_first(snapshot)
             if self.server.program.controller is not None:
                 self._bind_api(snapshot)
             create_account(self.instance.name, memory_bound(snapshot))
+        self._account = open_account(self.instance.name)  # mapped here, it shows that this instance runs
         self.server.program.preload()
         gc.collect()
         make_immortal()
@@ -149,18 +173,25 @@ class Spawner:
         self._api_address = api_address(snapshot)
         self._api_sockets = bind_listening(*self._api_address, "the control API")
 
-    def _go(self, living: bool) -> None:
+    def _go(self, living: bool, heir: Inheritance | None) -> None:
         adopt_orphans()
         setproctitle.setproctitle(f"mist: server {self.instance.name}")
         reactor = self._reactor
         reactor.on_signal(signal.SIGCHLD, self._family.reap)
         reactor.on_signal(signal.SIGTERM, self.shutdown)
         reactor.on_signal(signal.SIGINT, self.shutdown)
-        reactor.on_signal(signal.SIGHUP, self._reload)
+        reactor.on_signal(signal.SIGHUP, self._reload.begin)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        self._door = bind_unix(str(self.instance.spawner_socket), SOCKET_MODE)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, RESET_SIGNALS)
+        if heir is None:
+            self._door = bind_unix(str(self.instance.spawner_socket), SOCKET_MODE)
+        else:
+            self._door = own(socket.socket(fileno=heir.door))
+            self._waiting = [(self._welcome(socket.socket(fileno=fd)), {"id": number}) for fd, number in heir.waiting]
+            self._notes = heir.notes
         reactor.add_reader(self._door.fileno(), self._visitors)
         self._triggers.open()
+        self._family.reap()
         if living:
             self._await_family()
         else:
@@ -185,7 +216,7 @@ class Spawner:
 
     def _await_family(self) -> None:
         """Wait until each process that the former status file names has come back or ended."""
-        log.warning("Taking over from a main process that was killed", extra={"kind": "CONF"})
+        log.info("Taking over from another main process", extra={"kind": "CONF"})
         for pid in former_children(self.instance):
             try:
                 pidfd = os.pidfd_open(pid)
@@ -261,9 +292,41 @@ class Spawner:
         self._streams.apply(snapshot)
         self._changed()
 
-    def _reload(self) -> None:
+    # -- reloading -------------------------------------------------------------------------------------------------
+
+    def _ask_controller(self, changed_only: bool) -> bool:
         if self._controller is not None:
-            send_signal(self._controller.pid, signal.SIGHUP)
+            self._controller.channel.send({"do": "reload", "changed_only": changed_only})
+        return self._controller is not None
+
+    def _execute(self, notes: str, waiting: list[Waiting]) -> str:
+        """Have the installed code take this process's place; returns why it could not."""
+        lock, alive = self.instance.hand_on()
+        sockets = {CONTROLLER: [sock.fileno() for sock in self._api_sockets], **self._listeners.sockets()}
+        self._number += 1
+        write_status(self.server, self._status())
+        log.info("Going over to the code that is installed now", extra={"kind": "CONF"})
+        try:
+            execute(
+                Inheritance(
+                    lock,
+                    alive,
+                    self._door.fileno(),
+                    self._number,
+                    {name: fds for name, fds in sockets.items() if fds},
+                    [(channel.fileno(), request.get("id", 0)) for channel, request in waiting if not channel.closed],
+                    notes,
+                )
+            )
+        except OSError as error:
+            return f"{sys.executable} cannot be executed: {error.strerror}"
+
+    def _settle(self) -> None:
+        """Answer those who wait for an upgrade once every child is one of this code."""
+        build = running_build()
+        if self._waiting and self._serving and all(one.build == build for one in self._family.children.values()):
+            answer_all(self._waiting, "", self._notes)
+            self._waiting = []
 
     # -- the controller --------------------------------------------------------------------------------------------
 
@@ -289,9 +352,12 @@ class Spawner:
 
     def _heard(self, child: Child, message: Message, fds: list[int]) -> None:
         close_all(fds)
+        if message.get("event") == "reloaded":
+            self._reload.controller_said(str(message.get("error", "")))
 
     def _controller_ended(self, child: Child, status: int) -> None:
         self._controller = None
+        self._reload.controller_said("")
         if not self._ending:
             delay = 0.0 if child.stopping else self._controller_backoff.next_delay(child.ran_seconds())
             self._reactor.call_later(delay, self._start_controller)
@@ -350,9 +416,13 @@ class Spawner:
                 log.warning("Refused a visitor of user %d", uid)
                 sock.close()
                 continue
-            channel = Channel(sock)
-            self._clients.add(channel)
-            channel.attach(self._reactor, self._make_receiver(channel), self._make_leaver(channel))
+            self._welcome(sock)
+
+    def _welcome(self, sock: socket.socket) -> Channel:
+        channel = Channel(sock)
+        self._clients.add(channel)
+        channel.attach(self._reactor, self._make_receiver(channel), self._make_leaver(channel))
+        return channel
 
     def _make_receiver(self, channel: Channel) -> Callable[[Message, list[int]], None]:
         def received(message: Message, fds: list[int]) -> None:
@@ -417,8 +487,7 @@ class Spawner:
 
     def _do_reload(self, channel: Channel, message: Message, fds: list[int]) -> None:
         close_all(fds)
-        self._reload()
-        _answer(channel, message, {"ok": True})
+        self._reload.begin((channel, message), force=bool(message.get("force")))
 
     def _do_shutdown(self, channel: Channel, message: Message, fds: list[int]) -> None:
         close_all(fds)
@@ -432,6 +501,8 @@ class Spawner:
             "pid": os.getpid(),
             "instance": self.instance.name,
             "version": self.server.program.version,
+            "build": running_build(),
+            "upgrade_failure": self._reload.failure,
             "started": self._started,
             "generation": self._generation,
             "controller": {"pid": self._controller.pid if self._controller else 0, "port": self._api_address[1]},
@@ -452,7 +523,9 @@ class Spawner:
             return
         status = self._status()
         write_status(self.server, status)
-        notify(f"STATUS={len(status['streams'])} streams, {len(status['listeners'])} listeners")
+        failure = f"; upgrade failed: {self._reload.failure}" if self._reload.failure else ""
+        notify(f"STATUS={len(status['streams'])} streams, {len(status['listeners'])} listeners{failure}")
+        self._settle()
 
     # -- end -------------------------------------------------------------------------------------------------------
 

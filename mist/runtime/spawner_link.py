@@ -13,6 +13,7 @@ from typing import Any
 from mist.errors import (
     AccessDenied,
     Busy,
+    ConfigError,
     MistError,
     NotFound,
     NotReady,
@@ -30,7 +31,17 @@ REQUEST_SECONDS = 30.0
 # Errors that travel between processes by name.
 ERRORS: Mapping[str, type[MistError]] = {
     error.__name__: error
-    for error in (AccessDenied, Busy, MistError, NotFound, NotReady, SharedMemoryFull, StreamError, UnsupportedError)
+    for error in (
+        AccessDenied,
+        Busy,
+        ConfigError,
+        MistError,
+        NotFound,
+        NotReady,
+        SharedMemoryFull,
+        StreamError,
+        UnsupportedError,
+    )
 }
 
 

@@ -140,9 +140,20 @@ class ControlServices(Protocol):
     log: logging.Logger
     triggers: Triggers
     capabilities: Mapping[str, Any]  # {"connectors": {name: document}, "inputs": {name: document}, "processes": {}}
+    # Called when the operator wants the configuration file read again, or (True) only if it has changed; returns why it was not,
+    # or "".
+    on_reload: Callable[[bool], str]
 
     def publish_config(self, snapshot: Mapping[str, Any]) -> None:
         """Write the immutable snapshot that all processes read, and tell them; listeners follow `config.protocols`."""
+        ...
+
+    def load_state(self) -> bytes:
+        """Return what a controller of this server gave to `save_state` last, b"" for the first one."""
+        ...
+
+    def save_state(self, data: bytes) -> None:
+        """Keep what the next controller is to know, as long as the server runs."""
         ...
 
     def listener_states(self) -> Mapping[str, Any]:

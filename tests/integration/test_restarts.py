@@ -194,24 +194,34 @@ def _comes_back(server: MistServer, title: str, old: int) -> None:
     )
 
 
-def test_controller_killed(server: MistServer, send_to: SendTo) -> None:
-    """Viewers and publisher do not notice, and the API answers again."""
+def test_controller_killed(make_server: MakeServer, send_to: SendTo) -> None:
+    """Viewers and publisher do not notice, new ones come meanwhile, and the next controller knows what the former knew."""
+    server = make_server()
     sender = send_to(server)
     sender.send([n * FRAME_MS for n in range(50)], headers=True)
+
+    def sent() -> int:
+        """Return what the session of the viewers has got, in bytes."""
+        rows = server.api({"clients": {"fields": ["protocol", "up"]}}, timeout_s=15)["clients"]["data"] or []
+        return next((row[1] for row in rows if row[0] == "RTMP"), 0)
+
+    sender.keep_sending()
     with viewer(server) as seen:
+        wait_until(sent, 10, "figures")
+        server.api({"addstream": {"unsaved": {"source": "push://"}}})
+        time.sleep(1.2)  # what is written is at most this old
+        before, lines = sent(), server.api({"log": True})["log"]
         old = _kill(server, "mist: controller")
-        sender.send([n * FRAME_MS for n in range(50, 150)])
-        wait_mark(seen, sender.number - 1)
+        with viewer(server):
+            wait_mark(seen, sender.number + 50)
         assert_rising(seen)
+        reply = server.api({"streams": True, "log": True, "active_streams": {"longform": True}})
+        assert sent() >= before
+        assert reply["active_streams"]["live"]["views"] == 1  # one address, one session
+        assert "unsaved" in reply["streams"]
+        assert lines[0] in reply["log"]
+        assert not [line for line in server.log if "ended after" in line]
         _comes_back(server, "mist: controller", old)
-
-        def answers() -> bool:
-            try:
-                return "authorize" in server.api({"active_streams": True})
-            except OSError:
-                return False
-
-        wait_until(answers, 10, "an answer of the new controller")
     sender.close()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,14 @@ class FakeControl:
         self.states: dict[str, Any] = {}
         self.published: list[dict[str, Any]] = []
         self.done: list[tuple[str, ...]] = []
+        self.on_reload: Callable[[bool], str] = lambda changed_only: ""
+        self.state = b""
+
+    def load_state(self) -> bytes:
+        return self.state
+
+    def save_state(self, data: bytes) -> None:
+        self.state = data
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
