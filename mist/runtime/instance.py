@@ -61,6 +61,7 @@ class Instance:
         self.status_file = self.folder / "status.json"
         self.spawner_socket = self.folder / "spawner.sock"
         self.log_socket = self.folder / "log.sock"
+        self.api_socket = self.folder / "api.sock"
         self.bells = self.folder / "bell"
         self.spans = self.folder / "span"
         self.lock_file = self.folder / "lock"

@@ -13,7 +13,7 @@ from typing import Any
 
 from mist.errors import MistError, TransportError
 from mist.runtime.backoff import Backoff
-from mist.runtime.channel import Channel
+from mist.runtime.channel import Channel, Message
 from mist.runtime.family import Child, Family
 from mist.runtime.guardian import guardian_main
 from mist.runtime.listener_guardian import make_listener_duty
@@ -169,6 +169,14 @@ class Listeners:
             if listener.child is not None:
                 listener.child.channel.send({"do": "config"})
         self._changed()
+
+    def tell(self, message: Message) -> None:
+        """Send a message to the guardians of all listeners."""
+        for listener in self._listeners.values():
+            if listener.child is not None:
+                listener.child.channel.send(message)
+        for child in self.draining:
+            child.channel.send(message)
 
     def _remove(self, listener: Listener, heir: Listener | None) -> None:
         """End a listener; one on the same port inherits its sockets, and its connections go on to their end."""

@@ -72,6 +72,7 @@ class Spawner:
             "publish": self._do_publish,
             "stop_stream": self._do_stop_stream,
             "nuke_stream": self._do_nuke_stream,
+            "end_connections": self._do_end_connections,
             "config": self._do_config,
             "status": self._do_status,
             "reload": self._do_reload,
@@ -282,6 +283,13 @@ class Spawner:
     def _do_nuke_stream(self, channel: Channel, message: Message, fds: list[int]) -> None:
         close_all(fds)
         self._streams.nuke(str(message["stream"]))
+        _answer(channel, message, {"ok": True})
+
+    def _do_end_connections(self, channel: Channel, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        order = {"do": "end_connections", "records": message["records"]}
+        self._listeners.tell(order)
+        self._streams.tell(order)
         _answer(channel, message, {"ok": True})
 
     def _do_config(self, channel: Channel, message: Message, fds: list[int]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ class FakeControl:
         self.snapshots: dict[int, ConnectionSnapshot] = {}
         self.states: dict[str, Any] = {}
         self.published: list[dict[str, Any]] = []
-        self.done: list[tuple[str, ...]] = []
+        self.done: list[tuple[str | int, ...]] = []
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -116,6 +116,9 @@ class FakeControl:
 
     async def nuke_stream(self, name: str) -> None:
         self.done.append(("nuke", name))
+
+    def end_connections(self, records: Iterable[int]) -> None:
+        self.done.append(("end", *sorted(records)))
 
     def shutdown(self, reason: str) -> None:
         self.done.append(("shutdown", reason))

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from mist.controller.access import Origin
+from mist.controller.accounts import permissions
 from mist.controller.api import Api, ApiConnection
 from mist.controller.calls import CALLS
+from mist.controller.gate import Caller
 from mist.core.packet import Packet
 from mist.formats.tracks import AAC, AUDIO, H264, VIDEO, TrackInfo
 from tests.support.fake_control import ControllerUnderTest, make_controller
@@ -19,6 +22,7 @@ from tests.support.fake_stream import FakeStream
 PAIRS: list[dict[str, Any]] = json.loads((Path(__file__).parents[2] / "data/api/pairs.json").read_text())
 PLACEHOLDERS = {"<object>": dict, "<list>": list, "<text>": str, "<int>": int, "<number>": (int, float)}
 REMOTE, HERE = "203.0.113.9", "127.0.0.1"
+LOCAL = Origin(HERE, local=True)
 
 
 def differences(expected: Any, found: Any, path: str = "reply") -> list[str]:
@@ -69,12 +73,10 @@ def test_pair(pair: dict[str, Any], tmp_path: Path) -> None:
     control.controller.endpoint = ("0.0.0.0", 4242)
 
     async def ask() -> dict[str, Any]:
-        connection = ApiConnection()
-        connection.authorised = "remote" in pair
         local = "remote" not in pair
-        reply = await Api(control.controller).run(
-            dict(pair["command"]), connection, HERE if local else REMOTE, local=local
-        )
+        origin = Origin(HERE if local else REMOTE, local=local)
+        bearer = None if local else Caller("somebody", REMOTE, permissions(pair["remote"]))
+        reply = await Api(control.controller).run(dict(pair["command"]), ApiConnection(), origin, bearer=bearer)
         await asyncio.sleep(0)
         return reply
 
@@ -95,7 +97,7 @@ def test_pair(pair: dict[str, Any], tmp_path: Path) -> None:
 def test_every_call_is_recorded() -> None:
     """Each call of the table appears in at least one pair."""
     recorded = {key for pair in PAIRS for key in pair["command"]}
-    assert {call.name for call in CALLS if not call.always or call.name == "log"} - recorded == set()
+    assert {call.name for call in CALLS if not call.every or call.name == "log"} - recorded == set()
 
 
 def test_work_behind_calls(tmp_path: Path) -> None:
@@ -105,7 +107,7 @@ def test_work_behind_calls(tmp_path: Path) -> None:
 
     async def ask() -> None:
         await Api(control.controller).run(
-            {"nuke_stream": "X+y", "shutdown": "bye", "deletestream": "a"}, ApiConnection(), HERE, local=True
+            {"nuke_stream": "X+y", "shutdown": "bye", "deletestream": "a"}, ApiConnection(), LOCAL
         )
         await asyncio.sleep(0)
         await control.controller.watch.close()
@@ -124,7 +126,7 @@ def test_changes_are_published_once(tmp_path: Path) -> None:
     control = make_controller(tmp_path, {})
     api = Api(control.controller)
     before = len(control.services.published)
-    asyncio.run(api.run({"addstream": {"a": {"source": "push://"}}}, ApiConnection(), HERE, local=True))
-    asyncio.run(api.run({"streams": 1, "addstream": {"a": {"source": "push://"}}}, ApiConnection(), HERE, local=True))
+    asyncio.run(api.run({"addstream": {"a": {"source": "push://"}}}, ApiConnection(), LOCAL))
+    asyncio.run(api.run({"streams": 1, "addstream": {"a": {"source": "push://"}}}, ApiConnection(), LOCAL))
     assert len(control.services.published) == before + 1
     assert control.services.published[-1]["streams"]["a"]["DVR"] == 50_000
