@@ -22,7 +22,9 @@ from mist.formats.json_text import dumps
 from mist.net.local_addresses import LocalAddresses
 
 CONNECTION_KEY = "mist.connection"
-ADMIN_SOCKET_KEY = "mist.admin_socket"  # in the scope of requests on the socket that only the server's own user can open
+ADMIN_SOCKET_KEY = (
+    "mist.admin_socket"  # in the scope of requests on the socket that only the server's own user can open
+)
 SERVER = f"mist/{mist.__version__}"
 REPLY_HEADERS = {
     "Access-Control-Allow-Credentials": "true",

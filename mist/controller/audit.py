@@ -21,7 +21,10 @@ _SECRET_VARIABLE = re.compile(r"(?i)([?&](?:\w*(?:pass|key|token|secret|auth)\w*
 
 
 def without_passwords(text: str) -> str:
-    """Return a URL, or another text, without user names, passwords and tokens."""
+    """Return a URL, or another text, without user names, passwords and tokens. In `push://` the password comes last."""
+    if text.startswith("push://"):
+        allowed, at, _ = text.partition("@")
+        return f"{allowed}@{HIDDEN}" if at else text
     return _SECRET_VARIABLE.sub(rf"\1{HIDDEN}", _USER_INFO.sub(f"{HIDDEN}@", text)) if "://" in text else text
 
 

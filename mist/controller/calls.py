@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any, cast
 
 from mist.controller import (
-    calls_config, calls_keys, calls_server, calls_sessions, calls_statistics, calls_streams, calls_tools, replies,
+    calls_config,
+    calls_keys,
+    calls_server,
+    calls_sessions,
+    calls_statistics,
+    calls_streams,
+    calls_tools,
+    replies,
 )  # fmt: skip
 from mist.controller.audit import summary
 from mist.controller.declaration import Call, LateHandler, Permission, always, given_list, given_object
@@ -166,6 +173,11 @@ def _may_run(controller: Controller, command: Command, call: Call) -> bool:
         return False
     if call.changes(value):
         controller.log.info(
-            "%s from %s: %s %s", caller.name, caller.address, call.name, summary(call.name, value), extra={"kind": "CONF"}
+            "%s from %s: %s %s",
+            caller.name,
+            caller.address,
+            call.name,
+            summary(call.name, value),
+            extra={"kind": "CONF"},
         )
     return True

@@ -6,7 +6,7 @@ from mist.controller.state import Command, Controller
 from mist.controller.version import version_report
 
 SHUTTING_DOWN = "Shutting down"
-NOT_ALLOWED = "Ignored - only a client on this machine may shut the server down"
+NOT_ALLOWED = "Ignored: only a client on the same machine may shut the server down"
 
 
 def capabilities(controller: Controller, command: Command) -> None:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mist.controller.audit import HIDDEN, without_secrets
+from mist.controller.audit import without_secrets
 from mist.controller.config import parse
 from mist.controller.declaration import Permission
 from mist.controller.state import Command, Controller
@@ -76,7 +76,9 @@ def _delete_with_source(controller: Controller, name: str) -> str:
         if not path.is_absolute() or source in others or not path.is_file():
             return SOURCE_REMAINS
         path.unlink()
-        controller.log.warning("The file %s was deleted with its stream", source, extra={"kind": "CONF", "stream": name})
+        controller.log.warning(
+            "The file %s was deleted with its stream", source, extra={"kind": "CONF", "stream": name}
+        )
         index = path.with_name(path.name + ".dtsh")
         if index.is_file():
             index.unlink()
@@ -132,9 +134,6 @@ def _shown(controller: Controller, command: Command, name: str) -> dict[str, Any
     stream = controller.store.streams[name]
     if not command.caller.may(Permission.STREAMS):
         stream = {key: without_secrets(value) for key, value in stream.items()}
-        source = str(stream.get("source", ""))
-        if source.startswith("push://") and "@" in source:
-            stream["source"] = f"{source.partition('@')[0]}@{HIDDEN}"
     return {**stream, "name": name, **controller.watch.online(name)}
 
 

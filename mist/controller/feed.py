@@ -157,5 +157,3 @@ def _past(history: History, wanted: str) -> list[list[Any]]:
         time = wanted.removeprefix(SINCE)
         return history.since(int(time)) if time.isdecimal() and len(time) < 20 else []
     return history.last(int(wanted)) if wanted.isdecimal() and len(wanted) < 20 else []
-
-

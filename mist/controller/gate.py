@@ -98,7 +98,9 @@ class Gate:
             return {"status": "OK"}, self._remembered(connection, origin)
         return {"status": "CHALL", "challenge": self.challenge(origin.address)}, None
 
-    async def _without_accounts(self, fields: Mapping[str, Any], origin: Origin) -> tuple[dict[str, Any], Caller | None]:
+    async def _without_accounts(
+        self, fields: Mapping[str, Any], origin: Origin
+    ) -> tuple[dict[str, Any], Caller | None]:
         if not origin.foreign and await self._create_first(fields, origin.address):
             return {"status": "ACC_MADE", "challenge": self.challenge(origin.address)}, None
         caller = Caller("local", origin.address, EVERYTHING, local=True) if origin.local else None

@@ -159,15 +159,20 @@ class Server(Record):
 
 
 PlaylistOrder = Annotated[
-    Any, 'true, ["append", line], ["clear"], ["remove", line], ["line", index, line], ["replace", old, new], or a list of those'
+    Any,
+    'true, ["append", line], ["clear"], ["remove", line], ["line", index, line], ["replace", old, new], or a list of those',
 ]
 WriterGiven = Annotated[
-    dict[str, Any] | list[Any], '{"name", "cmdline": text, "protocols": text or [text, …]} or [name, cmdline, protocols]'
+    dict[str, Any] | list[Any],
+    '{"name", "cmdline": text, "protocols": text or [text, …]} or [name, cmdline, protocols]',
 ]
 Writers = Annotated[list[tuple[str, str, list[str]]] | None, "[[name, cmdline, [protocol, …]], …] or null"]
-DeletedSources = Annotated[Any, 'a text such as "-2: Stream and source file deleted"; a list or object of them as was asked']
+DeletedSources = Annotated[
+    Any, 'a text such as "-2: Stream and source file deleted"; a list or object of them as was asked'
+]
 ActiveShown = Annotated[
-    Any, "[NAME, …], {NAME: [value, …]}, {fields: [text, …], data: {NAME: [value, …]}} or {NAME: {field: value}}; or null"
+    Any,
+    "[NAME, …], {NAME: [value, …]}, {fields: [text, …], data: {NAME: [value, …]}} or {NAME: {field: value}}; or null",
 ]
 StatsShown = Annotated[list[str] | dict[str, list[Any]] | None, "[NAME, …] or {NAME: [value, …]}, or null"]
 ShutdownTold = str

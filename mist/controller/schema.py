@@ -60,7 +60,9 @@ class Account(Section):
     an account without it cannot be used that way.
     """
 
-    hash: Annotated[str, Field(pattern=r"^scrypt\$\d{1,7}\$\d{1,2}\$\d{1,2}\$[A-Za-z0-9+/=]{1,100}\$[A-Za-z0-9+/=]{1,100}$")] = ""
+    hash: Annotated[
+        str, Field(pattern=r"^scrypt\$\d{1,7}\$\d{1,2}\$\d{1,2}\$[A-Za-z0-9+/=]{1,100}\$[A-Za-z0-9+/=]{1,100}$")
+    ] = ""
     password: Annotated[str, Field(pattern="^[0-9a-fA-F]{32}$")] | None = None
     permissions: Permissions = [Permission.ADMIN]
     keys: Annotated[list[AccountKey], Field(max_length=64)] = []

@@ -200,7 +200,9 @@ class Statistics:
     def connections_of(self, sessions: Iterable[Session]) -> list[int]:
         """Return the identifiers of the connection records that make up some sessions."""
         wanted = {id(session) for session in sessions}
-        return [number for number, one in self._connections.items() if one.session is not None and id(one.session) in wanted]
+        return [
+            number for number, one in self._connections.items() if one.session is not None and id(one.session) in wanted
+        ]
 
     def _read(self, snapshots: Iterable[ConnectionSnapshot], now: int) -> None:
         """Add what connections did since the last second, and mark the sessions that have an active one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mist.controller.access import Origin
 from mist.controller.accounts import permissions
 from mist.controller.api import Api, ApiConnection
 from mist.controller.calls import CALLS
+from mist.controller.declaration import Call, adapter
 from mist.controller.gate import Caller
 from mist.core.packet import Packet
 from mist.formats.tracks import AAC, AUDIO, H264, VIDEO, TrackInfo
@@ -83,7 +85,9 @@ def test_pair(pair: dict[str, Any], tmp_path: Path) -> None:
     reply = asyncio.run(ask())
     expected = pair["reply"]
     if "minimal" in pair["command"]:
-        status = {"status": "OK"} if "remote" in pair else {"status": "NOACC"}
+        status: dict[str, Any] = {"status": "OK"} if "remote" in pair else {"status": "NOACC"}
+        if "denied" in pair:
+            status["denied"] = pair["denied"]
         expected = {"LTS": 1, "authorize": status, **expected}
     assert differences(expected, reply) == []
     problems = [
@@ -92,6 +96,23 @@ def test_pair(pair: dict[str, Any], tmp_path: Path) -> None:
     for text in pair.get("logs", []):
         assert any(text in problem for problem in problems), problems
     assert pair.get("logs") or not [text for text in problems if "replaced by a backup" not in text]
+
+
+@pytest.mark.parametrize("call", [call for call in CALLS if call.reply], ids=lambda call: call.name)
+def test_replies_are_as_declared(call: Call) -> None:
+    """What is recorded fits the declarations, requests and replies."""
+    for pair in PAIRS:
+        command, reply = pair["command"], pair["reply"]
+        if call.name not in command or pair.get("logs"):
+            continue
+        assert call.problem(command[call.name]) == "", pair["name"]
+        for name, kind in call.reply.items():
+            if (
+                name in reply
+                and not re.search(r'"(<|\.\.\.)', json.dumps(reply[name]))
+                and "streams" not in (name, *command)
+            ):
+                adapter(kind).validate_python(reply[name], strict=False)
 
 
 def test_every_call_is_recorded() -> None:
