@@ -186,7 +186,7 @@ class LoginLimit:
         most = ATTEMPTS_AT_ONCE * factor
         budget = self._budgets.setdefault(key, _Budget(most, now))
         refilled = budget.attempts + (now - budget.at) / SECONDS_PER_ATTEMPT * factor
-        if refilled >= most:
+        if now - budget.at >= LOCK_SECONDS:
             budget.failures = 0
         budget.attempts = max(0.0, min(refilled, most) - 1)
         budget.at = now

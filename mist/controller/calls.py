@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from mist.controller import (
+    calls_accounts,
     calls_config,
     calls_keys,
     calls_server,
@@ -21,7 +22,7 @@ from mist.controller.state import Command, Controller
 from mist.errors import MistError
 
 READ, STREAMS, CONFIG, ADMIN = Permission.READ, Permission.STREAMS, Permission.CONFIG, Permission.ADMIN
-_c, _k, _n, _s, _t = calls_config, calls_keys, calls_sessions, calls_streams, calls_tools
+_a, _c, _k, _n, _s, _t = calls_accounts, calls_config, calls_keys, calls_sessions, calls_streams, calls_tools
 
 
 def _writes(name: str, run: Any, needs: Permission, request: Any, reply: Any = None, **options: Any) -> Call:
@@ -121,6 +122,11 @@ CALLS: tuple[Call, ...] = (
     ),
     _writes("external_writer_remove", _t.external_writer_remove, ADMIN, Names, {"external_writer_list": replies.Writers}),
     Call("enumerate_sources", _t.enumerate_sources, READ, Presence, {"enumerate_sources": Any}),
+    Call("account_list", _a.account_list, ADMIN, Presence, {"account_list": dict[str, Any] | None}),
+    _writes("account_set", _a.account_set, ADMIN, _a.AccountChange, {"account_set": replies.Done}, late=True),
+    _writes("account_remove", _a.account_remove, ADMIN, str, {"account_remove": replies.Done}),
+    _writes("account_key", _a.account_key, ADMIN, _a.KeyWanted, {"account_key": replies.Key}),
+    _writes("account_unkey", _a.account_unkey, ADMIN, _a.KeyWanted, {"account_unkey": replies.Done}),
     _writes("save", calls_config.save, CONFIG, Presence, late=True),
 )  # fmt: skip
 PUBLISH_BEFORE = "reply of streams"

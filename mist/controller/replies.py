@@ -123,6 +123,20 @@ class Deleted(Exact):
     error: str | None = None
 
 
+class Done(Exact):
+    """What was changed, or why nothing was."""
+
+    name: str | None = None
+    error: str | None = None
+
+
+class Key(Exact):
+    """A key that was made, or why none was."""
+
+    key: str | None = None
+    error: str | None = None
+
+
 class ActiveQuery(Record):
     """What `active_streams` is asked in its long form."""
 
