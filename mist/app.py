@@ -58,6 +58,7 @@ def make_program(config_path: Path, *, explicit: bool, demo: bool, debug: int | 
             must_exist=explicit,
             built_in_streams=built_in,
             last_snapshot=read_snapshot(services.server.instance),
+            admin_path=services.server.instance.api_socket,
         )
 
     program = Program(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import logging
 from collections.abc import Callable, Mapping
@@ -47,6 +48,7 @@ class Store:
         self._changed_at: float | None = None
         self._file_is_bad = False
         self._modified_at: int | None = None
+        self._saving = asyncio.Lock()
         self._saved: Document = {}
         self._start(must_exist, last_snapshot or {})
 
@@ -146,8 +148,28 @@ class Store:
         try:
             save_document(content, self.path)
         except (OSError, ConfigError) as error:
-            self.log.error("The configuration could not be saved: %s", error)
+            self._not_saved(error)
             return
+        self._is_saved(content)
+
+    async def save_beside(self) -> None:
+        """Write the configuration now, in a thread, so that nobody has to wait for the disk."""
+        async with self._saving:
+            content = self._fit_for_file()
+            try:
+                await asyncio.to_thread(save_document, content, self.path)
+            except (OSError, ConfigError) as error:
+                self._not_saved(error)
+                return
+            changed = self._changed_at
+            self._is_saved(content)
+            if content != self._fit_for_file():
+                self._changed_at = changed
+
+    def _not_saved(self, error: Exception) -> None:
+        self.log.error("The configuration could not be saved, and the file is as it was: %s", error)
+
+    def _is_saved(self, content: Document) -> None:
         self._saved = content
         self._changed_at = None
         self._file_is_bad = False

@@ -106,6 +106,7 @@ class Spawner:
             "nuke_stream": self._do_nuke_stream,
             "push_start": self._do_push_start,
             "push_stop": self._do_push_stop,
+            "end_connections": self._do_end_connections,
             "config": self._do_config,
             "status": self._do_status,
             "reload": self._do_reload,
@@ -472,6 +473,13 @@ class Spawner:
     def _do_push_stop(self, channel: Channel, message: Message, fds: list[int]) -> None:
         close_all(fds)
         self._pushes.stop(int(message["number"]), str(message.get("reason", "CLEAN_CONTROLLER_REQ")))
+        _answer(channel, message, {"ok": True})
+
+    def _do_end_connections(self, channel: Channel, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        order = {"do": "end_connections", "records": message["records"]}
+        self._listeners.tell(order)
+        self._streams.tell(order)
         _answer(channel, message, {"ok": True})
 
     def _do_config(self, channel: Channel, message: Message, fds: list[int]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -177,5 +177,9 @@ class ControlServices(Protocol):
     async def stop_stream(self, name: str, reason: str) -> None: ...
 
     async def nuke_stream(self, name: str) -> None: ...
+
+    def end_connections(self, records: Iterable[int]) -> None:
+        """Break connections, by the identifiers of their records; those that have ended are passed over."""
+        ...
 
     def shutdown(self, reason: str) -> None: ...
