@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from mist.core.muxer import Muxer
 from mist.errors import NoSuitableTrack, NotFound, NotReady
@@ -24,6 +24,8 @@ from mist.stream.reader import StreamReader
 from mist.stream.selectors import select_tracks
 from mist.stream.services import ConnectionRecord, OutputServices
 from mist.stream.state import TrackState
+
+SHORT_WAIT_S: Final = 0.2  # for the length of what a viewer gets anyway
 
 MuxerFactory = Callable[[list[TrackInfo]], Muxer]
 
@@ -205,7 +207,7 @@ class ProgressiveOutput:
         beginning = await begin(media, choice.indexes, parameters, time.time_ns() // 1000)
         layout: Layout | None = None
         if kind in STREAMED:
-            layout = await media.layout(kind, choice.indexes, beginning.from_us, beginning.to_us, wait_s=0.0)
+            layout = await media.layout(kind, choice.indexes, beginning.from_us, beginning.to_us, wait_s=SHORT_WAIT_S)
         sender = OnDemandSender(
             media,
             choice.indexes,

@@ -83,7 +83,7 @@ class FileSender(Sender):
         data = sink.take_output()
         if len(data) != positions[number + 1] - positions[number]:
             raise MistError(
-                f"span {number} of {self._media.name} has {len(data)} bytes, and not those that were announced"
+                f"span {number} of {self._media.name} has {len(data)} bytes, and not the {positions[number + 1] - positions[number]} that were announced"
             )
         if self._end > positions[number + 1]:
             self._media.prepare(number + 1)
