@@ -6,6 +6,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def vod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MistServer]:
         yield server
 
 
-def ask(server: MistServer, path: str, method: str = "GET", **headers: str) -> tuple[int, Mapping[str, str], bytes]:
+def ask(server: MistServer, path: str, method: str = "GET", **headers: str) -> tuple[int, Message[str, str], bytes]:
     request = urllib.request.Request(f"{server.http_url}{path}", headers=headers, method=method)
     try:
         with urllib.request.urlopen(request, timeout=30) as reply:

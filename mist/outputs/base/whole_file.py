@@ -81,9 +81,10 @@ class FileSender(Sender):
         sink = PayloadSink() if make_muxer is None else make_muxer([loaded.infos[one] for one in self._indexes])
         loaded.span.mux(sink, places(self._indexes, len(loaded.infos)), **self._window)
         data = sink.take_output()
-        if len(data) != positions[number + 1] - positions[number]:
+        announced = positions[number + 1] - positions[number]
+        if len(data) != announced:
             raise MistError(
-                f"span {number} of {self._media.name} has {len(data)} bytes, and not the {positions[number + 1] - positions[number]} that were announced"
+                f"span {number} of {self._media.name} has {len(data)} bytes, and {announced} were announced"
             )
         if self._end > positions[number + 1]:
             self._media.prepare(number + 1)
