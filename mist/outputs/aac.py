@@ -6,6 +6,7 @@ from mist.core.muxer import Muxer
 from mist.formats.audio_files import AdtsMuxer
 from mist.formats.tracks import TrackInfo
 from mist.outputs.base import Capability, ProgressiveOutput
+from mist.stream.layouts import AAC
 
 
 def make_muxer(_stream: str, tracks: list[TrackInfo]) -> Muxer:
@@ -27,4 +28,5 @@ OUTPUT = ProgressiveOutput(
     ),
     "audio/aac",
     make_muxer,
+    {".aac": AAC},
 )

@@ -6,6 +6,7 @@ from mist.core.muxer import Muxer
 from mist.formats import flac_file
 from mist.formats.tracks import TrackInfo
 from mist.outputs.base import Capability, ProgressiveOutput
+from mist.stream.layouts import FLAC
 
 
 def make_muxer(_stream: str, tracks: list[TrackInfo]) -> Muxer:
@@ -27,4 +28,5 @@ OUTPUT = ProgressiveOutput(
     ),
     "audio/flac",
     make_muxer,
+    {".flac": FLAC},
 )

@@ -6,6 +6,7 @@ from mist.core.flv import FlvMuxer
 from mist.core.muxer import Muxer
 from mist.formats.tracks import TrackInfo
 from mist.outputs.base import Capability, ProgressiveOutput
+from mist.stream.layouts import FLV
 
 
 def make_muxer(_stream: str, tracks: list[TrackInfo]) -> Muxer:
@@ -35,4 +36,5 @@ OUTPUT = ProgressiveOutput(
     ),
     "video/x-flv",
     make_muxer,
+    {".flv": FLV},
 )

@@ -6,6 +6,7 @@ from mist.core.muxer import Muxer
 from mist.formats import riff
 from mist.formats.tracks import TrackInfo
 from mist.outputs.base import Capability, ProgressiveOutput
+from mist.stream.layouts import WAV
 
 
 def make_muxer(_stream: str, tracks: list[TrackInfo]) -> Muxer:
@@ -27,4 +28,5 @@ OUTPUT = ProgressiveOutput(
     ),
     "audio/wav",
     make_muxer,
+    {".wav": WAV},
 )

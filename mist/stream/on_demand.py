@@ -218,14 +218,22 @@ class OnDemandReader:
                 if self.reader.status() in ENDED:
                     raise NotReady(f"The stream {self.name} has ended") from None
 
-    async def layout(self, kind: str, indexes: list[int], from_us: int | None, to_us: int | None) -> Layout | None:
+    async def layout(
+        self,
+        kind: str,
+        indexes: list[int],
+        from_us: int | None,
+        to_us: int | None,
+        *,
+        wait_s: float = WHOLE_WAIT_S,
+    ) -> Layout | None:
         """Return how a whole file of some tracks is laid out, or None where its length cannot be known.
 
         kind: of `mist.stream.layouts`. from_us, to_us: decode times between which packets are in it, None for no bound.
-        Waits a moment for the whole index; while that grows there is no length.
+        wait_s: how long to wait for the whole index; while that grows there is no length.
         """
-        if not self.complete:
-            await self._wait(lambda: self.complete or self.reader.status() in ENDED, WHOLE_WAIT_S)
+        if not self.complete and wait_s:
+            await self._wait(lambda: self.complete or self.reader.status() in ENDED, wait_s)
         if not self.complete or not len(self):
             return None
         wanted = (kind, tuple(indexes), from_us, to_us)
