@@ -9,7 +9,7 @@ import re
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Final
 
 from mist.core.demuxer import PacketList
@@ -99,7 +99,7 @@ def unix_us(date: str) -> int:
     except ValueError:
         return 0
     micros = int((match[2] or "0").ljust(6, "0")[:6])
-    return int(moment.astimezone(timezone.utc).timestamp()) * 1_000_000 + micros
+    return int(moment.astimezone(UTC).timestamp()) * 1_000_000 + micros
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 from mist.core.packet import Packet
@@ -124,7 +125,7 @@ class LivePresentation:
             for task in (pacing, *following):
                 task.cancel()
 
-    async def _all_done(self, following: list[asyncio.Future[None]], pacing: asyncio.Future[None]) -> None:
+    async def _all_done(self, following: Sequence[asyncio.Future[None]], pacing: asyncio.Future[None]) -> None:
         """Wait for the renditions; one that fails is left out as long as another goes on."""
         waiting: set[asyncio.Future[None]] = {*following, pacing}
         good = False

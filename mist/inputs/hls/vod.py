@@ -87,8 +87,10 @@ class OnDemandPresentation:
             self._publisher.play_on_demand()
             await asyncio.get_running_loop().create_future()
         finally:
-            for task in (*self._loading.values(), *self._making.values()):
-                task.cancel()
+            for loading in self._loading.values():
+                loading.cancel()
+            for making in self._making.values():
+                making.cancel()
             server.close()
             self.store.clear()
 
@@ -174,7 +176,7 @@ class OnDemandPresentation:
         """Return a span, fetched if it is not there. Raises MistError."""
         if not 0 <= number < len(self._index):
             raise NotFound(f"{self._services.stream} has no span {number}")
-        if number not in self.store:
+        while number not in self.store:
             await self._make_once(number)
         span = self.store.get(number)
         if number + 1 < len(self._index) and number + 1 not in self.store and number - 1 in self.store:
