@@ -9,14 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import MakeServer, Publish
+from tests.integration.conftest import MakeServer
 from tests.support.hls_client import record_hls
 from tests.support.media import BFRAMES, Sample
 from tests.support.nginx import Nginx
 from tests.support.packets import compare, read_media
 from tests.support.players import play
-from tests.support.processes import wait_until
-from tests.support.server import MistServer
 from tests.support.tools import find_tool
 
 pytestmark = pytest.mark.tools("ffmpeg", "ffprobe")
@@ -74,7 +72,11 @@ def test_a_complete_playlist_is_the_film(
     server = make_server(streams={"web": {"source": url}, "disk": {"source": str(folder / name / "index.m3u8")}})
     source = read_media(FILM.flv())
     for stream in ("web", "disk"):
-        seen = play(server, "ts", stream, tmp_path / f"{stream}.ts")
+        try:
+            seen = play(server, "ts", stream, tmp_path / f"{stream}.ts")
+        except Exception as error:
+            error.add_note("\n".join(server.log))
+            raise
         missing = compare(source, seen, tolerance_us=1000)
         assert not any(before or after for before, after in missing.values()), (stream, missing)
     part = tmp_path / "part.mp4"
