@@ -15,11 +15,9 @@ from mist.core.demuxer import PacketList
 from mist.errors import LimitExceededError, MistError, NotFound, UnsupportedError
 from mist.formats.containers import by_file_name, by_first_bytes
 from mist.formats.sniffing import SNIFF_BYTES
-from mist.inputs.file import FileDemuxer
 from mist.net.local_file import LocalFile
 from mist.stream.capability import Capability
 from mist.stream.services import InputServices
-from mist.stream.side_texts import SideTexts
 from mist.stream.source_intake import SourceIntake
 from mist.stream.variables import built_in, substitute
 
@@ -137,21 +135,22 @@ class PlaylistPlayer:
             container = by_first_bytes(file.read(0, SNIFF_BYTES))
         if container is None or container.make_demuxer is None:
             raise UnsupportedError("it is of no format that mist reads")
-        source = FileDemuxer(file, container, SideTexts())
+        demuxer = container.make_demuxer()
         sink = PacketList()
-        source.demuxer.attach(sink)
+        demuxer.attach(sink)
         intake = SourceIntake(self._services.publisher, self._services.record, self._services.log)
-        intake.describe(source.demuxer.tracks)
-        intake.forget_left()
+        described = False
         self._services.log.info("Playing %s", file.path)
         began_at = max(self._free_at, time.monotonic())
         first_us: int | None = None
-        more = True
-        while more:
-            more = source.step()
+        while (wanted := demuxer.want()) is not None:
+            demuxer.feed(file.read(*wanted))
             packets = sink.take()
-            if packets:
-                intake.describe(source.demuxer.tracks)
+            if demuxer.ready:
+                intake.describe(demuxer.tracks)
+            if demuxer.ready and not described:
+                described = True
+                intake.forget_left()
             for packet in packets:
                 if first_us is None:
                     first_us = packet.dts_us

@@ -95,7 +95,7 @@ def live_hls(folder: Path) -> subprocess.Popen[bytes]:
     """Have ffmpeg play the film in real time, over and over, into a live playlist."""
     folder.mkdir(exist_ok=True)
     fixed = ("-v", "error", "-re", "-stream_loop", "-1", "-i", str(FILM.flv()), "-c", "copy", "-f", "hls")
-    listed = ("-hls_time", "2", "-hls_list_size", "5", "-hls_flags", "delete_segments+program_date_time")
+    listed = ("-hls_time", "2", "-hls_list_size", "4", "-hls_flags", "delete_segments+program_date_time")
     return subprocess.Popen([find_tool("ffmpeg"), *fixed, *listed, str(folder / "index.m3u8")])
 
 
@@ -109,8 +109,8 @@ def test_a_live_playlist_is_followed(make_server: MakeServer, origin: tuple[Ngin
         url = f"http://127.0.0.1:{nginx.http_port}/live/index.m3u8"
         server = make_server(streams={"live": {"source": url, "segmentsize": 1000}})
         edge = make_server(streams={"live": {"source": f"{server.http_url}/hls/live/index.m3u8", "inputtimeout": 10}})
-        record_hls(server.play_url("hls"), tmp_path / "origin.ts", seconds=8)
-        record_hls(edge.play_url("hls"), tmp_path / "edge.ts", seconds=8)
+        record_hls(server.play_url("hls"), tmp_path / "origin.ts", seconds=4)
+        record_hls(edge.play_url("hls"), tmp_path / "edge.ts", seconds=4)
     finally:
         process.terminate()
         process.wait(10)
@@ -133,7 +133,7 @@ def test_a_program_and_a_list_of_files(make_server: MakeServer, tmp_path: Path) 
     server = make_server(streams={name: {"source": source, "segmentsize": 1000} for name, source in sources.items()})
     known = {packet.digest for packet in read_media(SHORT.flv()).of("video")}
     for name in sources:
-        record_hls(server.play_url("hls", name), tmp_path / f"{name}.ts", seconds=5)
+        record_hls(server.play_url("hls", name), tmp_path / f"{name}.ts", seconds=3)
         video = read_media(tmp_path / f"{name}.ts").of("video")
         assert {packet.digest for packet in video} <= known, name
         assert all(0 < later.dts_us - packet.dts_us < 200_000 for packet, later in pairwise(video)), name
