@@ -31,6 +31,14 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _T = TypeVar("_T")
 
 
+class HttpStatus(TransportError):
+    """The server answers with something else than the file. status: of HTTP."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
 class _TryAgain(Exception):
     """A failure that another connection may mend."""
 
@@ -56,7 +64,7 @@ class HttpReader(SourceReader):
         Raises TransportError.
         """
         self.name = _without_password(url)
-        self._url = url
+        self._url = self.url = url  # url: where redirects led
         self._stall_s = stall_s
         self._pause = pause
         self._sign = sign
@@ -77,6 +85,11 @@ class HttpReader(SourceReader):
     def close(self) -> None:
         """Close the connection."""
         self._drop()
+
+    @property
+    def validators(self) -> tuple[str, str]:
+        """ETag and Last-Modified of the file, "" for those that the server does not send."""
+        return self._identity or ("", "")
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -165,6 +178,7 @@ class HttpReader(SourceReader):
         for _ in range(MAX_REDIRECTS + 1):
             response = self._ask(url, position, count)
             if response.status not in _REDIRECTS:
+                self.url = url
                 self._take(response, position, count)
                 return
             self._drop()
@@ -228,7 +242,8 @@ class HttpReader(SourceReader):
             return
         if response.status not in (200, 206):
             self._drop()
-            raise TransportError(f"{self.name}: the server answers {response.status} {response.reason}")
+            text = f"{self.name}: the server answers {response.status} {response.reason}"
+            raise HttpStatus(text, response.status)
         ranged = response.status == 206
         if ranged and (found is None or found[1] is None or int(found[1]) != position):
             raise _TryAgain("the server answers with other bytes than those asked for")

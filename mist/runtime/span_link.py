@@ -20,10 +20,11 @@ log = logging.getLogger(__name__)
 BACKLOG = 128
 REQUEST_SECONDS = 30.0
 
-# Both answer with a descriptor that stays the answerer's and what goes with it, and raise MistError: for a span's number at once, for
-# a layout's description (`mist.stream.layouts`) when it is made.
-Answer = Callable[[int], tuple[int, Mapping[str, Any]]]
-AnswerLayout = Callable[[Mapping[str, Any]], Awaitable[tuple[int, Mapping[str, Any]]]]
+# Both answer with a descriptor that stays the answerer's and what goes with it, and raise MistError: for a span's number, at once or
+# when it is there, and for a layout's description (`mist.stream.layouts`) when it is made.
+Answered = tuple[int, Mapping[str, Any]]
+Answer = Callable[[int], Answered | Awaitable[Answered]]
+AnswerLayout = Callable[[Mapping[str, Any]], Awaitable[Answered]]
 
 
 def socket_path(instance: Instance, pid: int) -> str:
@@ -72,19 +73,26 @@ class SpanServer:
         close_all(fds)
         number = message.get("id")
         if "layout" in message and self._answer_layout is not None:
-            task = self._loop.create_task(self._lay_out(channel, number, self._answer_layout(message["layout"])))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._answer_later(channel, number, self._answer_layout(message["layout"]))
             return
         try:
-            fd, note = self._answer(int(message["span"]))
+            answer = self._answer(int(message["span"]))
+            if not isinstance(answer, tuple):
+                self._answer_later(channel, number, answer)
+                return
+            fd, note = answer
         except MistError as error:
             log.warning("Span %s: %s", message.get("span"), error)
             _refuse(channel, number, error)
             return
         _send(channel, number, fd, note)
 
-    async def _lay_out(self, channel: Channel, number: Any, answer: Awaitable[tuple[int, Mapping[str, Any]]]) -> None:
+    def _answer_later(self, channel: Channel, number: Any, answer: Awaitable[Answered]) -> None:
+        task = self._loop.create_task(self._send_later(channel, number, answer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _send_later(self, channel: Channel, number: Any, answer: Awaitable[Answered]) -> None:
         try:
             fd, note = await answer
         except MistError as error:

@@ -121,13 +121,14 @@ class InputServices(Protocol):
 
     def serve_spans(
         self,
-        answer: Callable[[int], tuple[int, Mapping[str, Any]]],
+        answer: Callable[[int], tuple[int, Mapping[str, Any]] | Awaitable[tuple[int, Mapping[str, Any]]]],
         answer_layout: Callable[[Mapping[str, Any]], Awaitable[tuple[int, Mapping[str, Any]]]],
     ) -> Closable:
         """Let workers ask for spans of the stream, and for the layout of whole files made from them.
 
-        answer: returns for a span's number the descriptor of its memory, which stays the input's, and {"tracks": its tracks as
-        text}. answer_layout: the same for a description (`mist.stream.layouts`). Both raise MistError, whose text the viewer is told.
+        answer: returns for a span's number, at once or later, the descriptor of its memory, which stays the input's, and
+        {"tracks": its tracks as text}. answer_layout: the same for a description (`mist.stream.layouts`). Both raise MistError,
+        whose text the viewer is told.
         """
         ...
 
