@@ -60,6 +60,7 @@ MIN_READ_BYTES: Final = 64 << 10
 
 # The names by which the control API and configurations know the inputs, and the formats that each reads.
 INPUTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "AV": ("libav",),
     "AAC": ("aac",),
     "AC3": ("ac3",),
     "EBML": ("mkv", "webm"),
@@ -90,6 +91,8 @@ class FileDemuxer:
         share: Callable[[], Demuxer] | None = getattr(model and model.media, "share", None)
         self.media: Demuxer = share() if share is not None else container.make_demuxer()
         self.demuxer: Demuxer = self.media
+        if hasattr(self.media, "size"):
+            self.media.size = file.size
 
     async def start(self, texts: SideTexts) -> None:
         """Read until the tracks are known. texts: subtitles beside the file. Raises RemoteProtocolError, MistError."""
@@ -545,6 +548,7 @@ class FileInput:
             name=name,
             friendly=f"{name} file",
             desc=f"On-demand playback of files, here, on http(s) servers and in S3 stores: {', '.join(suffixes)}",
+            priority=1 if name == "AV" else 9,
             source_match=tuple(f"{place}*{suffix}" for place in PLACES for suffix in suffixes),
         )
 

@@ -72,7 +72,8 @@ class S3Server:
         """Make a bucket, and an object in it."""
         for path, body in ((f"/{bucket}", b""), (f"/{bucket}/{quote(name)}", data)):
             signed = Keys(self.key, self.secret).sign("PUT", self.url + path, content_hash="UNSIGNED-PAYLOAD")
-            self._ask(urllib.request.Request(self.url + path, body, signed, method="PUT"))
+            headers = {**signed, "Content-Type": "application/octet-stream"}
+            self._ask(urllib.request.Request(self.url + path, body, headers, method="PUT"))
 
     def source(self, path: str, secret: str = "") -> str:
         """Return the source of an object. secret: another one than the right one."""
