@@ -152,6 +152,12 @@ def _without_adts(payload: bytes) -> bytes:
     return payload[header.header_bytes : header.frame_bytes]
 
 
+def _codec_name(stream: Any) -> str:
+    """Return what libav calls a stream's codec, "" for none."""
+    context = stream.codec_context
+    return "" if context is None else str(context.name)
+
+
 class _Stopped(Exception):
     """The demuxer is gone."""
 
@@ -189,11 +195,11 @@ class _Source:
 
     def read(self, count: int) -> bytes:
         """Return bytes; libav calls this."""
-        if self.seek_us is not None:
+        if self._leaving():
             return b""
         self.wanted = min(count, READ_BYTES) or READ_BYTES
         data = self._wait()
-        if self.seek_us is not None:
+        if self._leaving():
             return b""
         self.position += len(data)
         return data
@@ -206,6 +212,10 @@ class _Source:
     def tell(self) -> int:
         """Return the position; libav calls this."""
         return self.position
+
+    def _leaving(self) -> bool:
+        """Tell whether reading is to go on elsewhere, so that libav is told that the file ends here."""
+        return self.seek_us is not None
 
     def _wait(self) -> bytes:
         self._turn.put(None)
@@ -221,11 +231,11 @@ class _Source:
             with av.open(self, "r") as container:
                 streams: dict[int, _Track] = {}
                 for stream in container.streams:
-                    codec = CODECS.get(stream.codec_context.name) if stream.codec_context else None
+                    codec = CODECS.get(_codec_name(stream))
                     if codec is not None:
                         streams[stream.index] = _Track(stream, len(streams), codec)
                 if not streams:
-                    names = ", ".join(one.codec_context.name for one in container.streams if one.codec_context)
+                    names = ", ".join(filter(None, map(_codec_name, container.streams)))
                     raise UnsupportedError(f"none of its codecs is one that mist carries: {names or 'none'}")
                 self.tracks = list(streams.values())
                 self._read_all(container, streams)
@@ -247,7 +257,7 @@ class _Source:
                 container.seek(max(target - SEEK_MARGIN_US, 0), backward=True)
             try:
                 for found in container.demux():
-                    if self.seek_us is not None:
+                    if self._leaving():
                         break
                     track = streams.get(found.stream_index)
                     packet = track.packet(found) if track is not None else None
@@ -255,9 +265,9 @@ class _Source:
                         self.found.append((packet, max(found.pos or 0, 0)))
                         self._look_at_tracks(streams)
             except av.error.FFmpegError:
-                if self.seek_us is None:
+                if not self._leaving():
                     raise
-            if self.seek_us is None:
+            if not self._leaving():
                 self.wanted = 0
                 self._look_at_tracks(streams, ended=True)
                 self._wait()  # for a seek

@@ -1,4 +1,4 @@
-"""Files on other servers that the running server plays on demand: nginx, servers without ranges or that stall, S3; and what is kept of them."""
+"""Files on other servers that the running server plays on demand: nginx, S3, a file that changes, and what the cache keeps."""
 
 from __future__ import annotations
 

@@ -30,7 +30,16 @@ CASES = {
 def film(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     suffix, arguments, names = CASES[request.param]
     path = tmp_path_factory.mktemp("libav") / f"film.{suffix}"
-    inputs = ["-f", "lavfi", "-i", "testsrc2=size=128x96:rate=25", "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000"]
+    inputs = [
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc2=size=128x96:rate=25",
+        "-f",
+        "lavfi",
+        "-i",
+        "sine=frequency=440:sample_rate=48000",
+    ]
     run([find_tool("ffmpeg"), "-v", "error", *inputs, "-t", "4", *arguments, str(path)], 60)
     return path, names
 
