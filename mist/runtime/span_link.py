@@ -70,19 +70,16 @@ class SpanServer:
 
     def _asked(self, channel: Channel, message: Message, fds: list[int]) -> None:
         close_all(fds)
-        if "layout" in message and self._answer_layout is not None:
-            answer = self._answer_layout(message["layout"])
-        else:
-            answer = self._answer(int(message["span"]))
-        task = self._loop.create_task(self._reply(channel, message, answer))
+        task = self._loop.create_task(self._reply(channel, message))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _reply(
-        self, channel: Channel, message: Message, answer: Awaitable[tuple[int, Mapping[str, Any]]]
-    ) -> None:
+    async def _reply(self, channel: Channel, message: Message) -> None:
         try:
-            fd, note = await answer
+            if "layout" in message and self._answer_layout is not None:
+                fd, note = await self._answer_layout(message["layout"])
+            else:
+                fd, note = await self._answer(int(message["span"]))
         except MistError as error:
             if "span" in message:
                 log.warning("Span %s: %s", message["span"], error)
