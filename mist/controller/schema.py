@@ -117,9 +117,10 @@ class Memory(Section):
 
 
 class StreamCache(Section):
-    """Where the indexes of files are kept whose folders are not writable. path: of a directory, empty for none."""
+    """Where the indexes of files are kept that cannot lie beside them. path: of a directory, empty for none. assets: and remote files."""
 
     path: str = ""
+    assets: bool = False
     size_bytes: Annotated[int, Field(ge=0)] = DEFAULT_CACHE_BYTES
 
 

@@ -96,7 +96,7 @@ def _fetch_http(
     size = 0
     length, position = byte_range or (limit_bytes + 1, 0)
     try:
-        with HttpReader(quote(place, safe="%:/?#[]@!$&'()*+,;=~"), sign=lambda _method, _url: conditions) as reader:
+        with HttpReader(quote(place, safe="%:/?#[]@!$&'()*+,;=~"), headers=conditions) as reader:
             assert isinstance(reader, HttpReader)
             while size < length and (data := reader.read(position + size, min(length - size, READ_BYTES))):
                 parts.append(data)

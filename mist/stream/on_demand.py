@@ -26,7 +26,7 @@ from mist.stream.state import StreamStatus, TrackState
 KEPT_SPANS: Final = 4  # that nobody uses any more, for the next who wants them
 KEPT_LAYOUTS: Final = 2
 WHOLE_WAIT_S: Final = 2.0  # for the whole index, when a length is wanted
-RETRY_WAIT_S: Final = 0.25  # for one that has begun but cannot be reached yet
+MAX_INPUTS: Final = 5  # one after the other that may go while one span is wanted
 INPUT_WAIT_S: Final = 20.0  # for a new input, after one was killed, or for the first one's index to grow
 ENDED: Final = frozenset({StreamStatus.OFF, StreamStatus.SHUTDOWN, StreamStatus.INVALID})
 
@@ -203,20 +203,22 @@ class OnDemandReader:
 
     async def _ask(self, wanted: Mapping[str, Any], number: int) -> tuple[int, Mapping[str, Any]]:
         """Ask the input, or its successor, once its index has a span."""
-        waited_s = 0.0
-        while True:
+        gone = 0
+        for _ in range(MAX_INPUTS):
             if not await self.reaches(number):  # a killed input's successor may have to read the file again
                 raise NotFound(f"The stream {self.name} has no span {number}")
-            feeder = self.reader.table.pids[1]
+            if not self._has_input(gone):
+                await self._wait(lambda before=gone: self._has_input(before), INPUT_WAIT_S)  # type: ignore[misc]
+            if self.reader.status() in ENDED:
+                raise NotReady(f"The stream {self.name} has ended")
+            if not self._has_input(gone):
+                break
+            gone = self.reader.table.pids[1]
             try:
                 return await self._fetch(wanted)
             except TransportError:
-                if waited_s >= INPUT_WAIT_S:
-                    raise NotReady(f"The input of the stream {self.name} is gone") from None
-                if not await self._wait(lambda gone=feeder: self._has_input(gone), RETRY_WAIT_S):  # type: ignore[misc]
-                    waited_s += RETRY_WAIT_S
-                if self.reader.status() in ENDED:
-                    raise NotReady(f"The stream {self.name} has ended") from None
+                continue
+        raise NotReady(f"The input of the stream {self.name} is gone")
 
     async def layout(
         self,

@@ -121,7 +121,7 @@ class InputServices(Protocol):
 
     def serve_spans(
         self,
-        answer: Callable[[int], tuple[int, Mapping[str, Any]] | Awaitable[tuple[int, Mapping[str, Any]]]],
+        answer: Callable[[int], Awaitable[tuple[int, Mapping[str, Any]]]],
         answer_layout: Callable[[Mapping[str, Any]], Awaitable[tuple[int, Mapping[str, Any]]]],
     ) -> Closable:
         """Let workers ask for spans of the stream, and for the layout of whole files made from them.

@@ -178,7 +178,7 @@ class OnDemandPresentation:
             raise NotFound(f"{self._services.stream} has no span {number}")
         while number not in self.store:
             await self._make_once(number)
-        span = self.store.get(number)
+        span = await self.store.get(number)
         if number + 1 < len(self._index) and number + 1 not in self.store and number - 1 in self.store:
             self._make_once(number + 1).add_done_callback(_nobody_asks)
         return span.fileno(), {"tracks": self._notes[number]}
@@ -195,7 +195,7 @@ class OnDemandPresentation:
             making.add_done_callback(lambda _task: self._making.pop(number, None))
         return asyncio.shield(making)
 
-    def _take_made(self, number: int) -> SpanWriter:
+    async def _take_made(self, number: int) -> SpanWriter:
         writer, self._notes[number] = self._made.pop(number)
         return writer
 
@@ -230,7 +230,7 @@ class OnDemandPresentation:
         writer.finish()
         if number not in self.store:
             self._made[number] = writer, pack_tracks(infos)
-            self.store.get(number)
+            await self.store.get(number)
 
     # -- segments and their times --------------------------------------------------------------------------------------
 
