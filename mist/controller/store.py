@@ -123,8 +123,7 @@ class Store:
             self.document = copy.deepcopy(self._committed)
             raise
         self.config = config
-        self.document = config.document()
-        self._committed = copy.deepcopy(self.document)
+        self.document, self._committed = config.document(), config.document()
         self._changed_at = now if self._fit_for_file() != self._saved else None
         self.on_commit(config)
         return True
@@ -218,15 +217,18 @@ class Store:
             return None
 
     def _fit_for_file(self) -> Document:
-        """Return a copy of the document without what was never configured: built-in streams and default protocols."""
-        document = copy.deepcopy(self.document)
-        streams = document.get("streams", {})
+        """Return what was committed without what was never configured: built-in streams and default protocols.
+
+        It shares its parts with what was committed, which nobody changes in place.
+        """
+        document = dict(self._committed)
+        streams = document["streams"] = dict(document.get("streams", {}))
         for name, stream in self.built_in.items():
             if streams.get(name) == stream:
                 del streams[name]
         if not streams:
             document.pop("streams", None)
-        server = document.get("config", {})
+        server = document["config"] = dict(document.get("config", {}))
         if self._default_protocols and server.get("protocols") == [dict(entry) for entry in DEFAULT_PROTOCOLS]:
             del server["protocols"]
         if not server:
