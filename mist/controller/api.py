@@ -76,7 +76,7 @@ class Api:
 
     def origin(self, scope: Scope) -> Origin:
         """Return where a request comes from."""
-        if scope.get(ADMIN_SOCKET_KEY):
+        if (scope.get("state") or {}).get(ADMIN_SOCKET_KEY):
             return Origin("127.0.0.1", local=True, private=True)
         client = scope.get("client")
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}

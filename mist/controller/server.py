@@ -35,7 +35,6 @@ class ApiProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._connection = ApiConnection()
-        self.admin = False
         self._head_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -55,7 +54,6 @@ class ApiProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         scope: Any = self.scope
         scope[CONNECTION_KEY] = self._connection
-        scope[ADMIN_SOCKET_KEY] = self.admin
         self._expect_request_end()
 
     def on_url(self, url: bytes) -> None:
@@ -153,9 +151,8 @@ class ApiServer:
             sock.close()
 
     def _protocol(self, admin: bool) -> ApiProtocol:
-        protocol = ApiProtocol(config=self._config, server_state=self._state, app_state={}, _loop=self._loop)
-        protocol.admin = admin
-        return protocol
+        state = {ADMIN_SOCKET_KEY: admin}  # websockets get it, too
+        return ApiProtocol(config=self._config, server_state=self._state, app_state=state, _loop=self._loop)
 
     async def close(self) -> None:
         """Stop accepting, let requests that are being answered finish, and close all connections."""
