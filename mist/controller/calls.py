@@ -8,6 +8,7 @@ from mist.controller import (
     calls_accounts,
     calls_config,
     calls_keys,
+    calls_pushes,
     calls_server,
     calls_sessions,
     calls_statistics,
@@ -22,7 +23,9 @@ from mist.controller.state import Command, Controller
 from mist.errors import MistError
 
 READ, STREAMS, CONFIG, ADMIN = Permission.READ, Permission.STREAMS, Permission.CONFIG, Permission.ADMIN
-_a, _c, _k, _n, _s, _t = calls_accounts, calls_config, calls_keys, calls_sessions, calls_streams, calls_tools
+PUSHES = Permission.PUSHES
+_a, _c, _k, _n, _p = calls_accounts, calls_config, calls_keys, calls_sessions, calls_pushes
+_s, _t = calls_streams, calls_tools
 
 
 def _writes(name: str, run: Any, needs: Permission, request: Any, reply: Any = None, **options: Any) -> Call:
@@ -115,6 +118,18 @@ CALLS: tuple[Call, ...] = (
     _writes("tag_stream", _n.tag_stream, STREAMS, dict[str, Any]),
     _writes("untag_stream", _n.untag_stream, STREAMS, dict[str, Any]),
     Call("stream_tags", _n.stream_tags, READ, Names | Presence, {"stream_tags": dict[str, list[str] | None] | None}),
+    _writes("push_start", _p.push_start, PUSHES, replies.PushWanted),
+    _writes("push_stop", _p.push_stop, PUSHES, replies.PushNames),
+    _writes("push_stop_graceful", _p.push_stop_graceful, PUSHES, replies.PushNames),
+    Call("push_list", _p.push_list, READ, Presence, {"push_list": replies.PushRows}),
+    _writes("push_auto_add", _p.push_auto_add, PUSHES, replies.PushRules, replies.PUSH_RULES_SHOWN),
+    _writes("push_auto_remove", _p.push_auto_remove, PUSHES, replies.PushRulesGone, replies.PUSH_RULES_SHOWN),
+    Call("push_auto_list", _p.push_auto_list, READ, Presence, replies.PUSH_RULES_SHOWN),
+    Call("reply of automatic pushes", _p.reply, every=True),
+    Call(
+        "push_settings", _p.push_settings, READ, dict[str, Any] | Presence, {"push_settings": replies.PushSettings},
+        given_object, PUSHES,
+    ),
     Call("proc_list", _t.proc_list, READ, str | Presence, {"proc_list": dict[str, Any] | None}),
     Call("external_writer_list", _t.external_writer_list, READ, Presence, {"external_writer_list": replies.Writers}),
     _writes(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from mist.controller.push_rules import read_rule, rule_id
 from mist.errors import ConfigError
 
 SESSION_MODES = (
@@ -16,7 +15,6 @@ SESSION_MODES = (
     "sessionStreamInfoMode",
 )
 VARIABLE_MEMBERS = ("name", "target", "interval", "lastunix", "value", "waitTime")
-RULE_MEMBERS = ("stream", "target", "scheduletime", "completetime")
 RENAMED_PROTOCOLS = {"HSS": "CMAF", "DASH": "CMAF", "SRT": "SubRip"}
 STATUS_MEMBERS = ("online", "error")
 REPORTED_MEMBERS = ("iid", "version", "time")
@@ -124,21 +122,6 @@ def _variables(rows: list[Any]) -> dict[str, Any]:
     return result
 
 
-def push_rule(row: list[Any]) -> dict[str, Any]:
-    """Return the object form of an automatic push that was written as an array of up to ten positions."""
-    rule = {key: value for key, value in zip(RULE_MEMBERS, row, strict=False) if value not in (None, 0, "")}
-    for key, first in (("start_rule", 4), ("end_rule", 7)):
-        part = row[first : first + 3]
-        if len(part) == 3 and part[0]:
-            rule[key] = part
-    return rule
-
-
 def _pushes(rows: list[Any]) -> dict[str, Any]:
-    rules = [push_rule(row) for row in rows if isinstance(row, list) and len(row) > 1]
-    return {_identifier(rule): rule for rule in rules}
-
-
-def _identifier(rule: dict[str, Any]) -> str:
-    text = json.dumps(rule, sort_keys=True, separators=(",", ":"))
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+    rules = [rule for row in rows if isinstance(row, list) and (rule := read_rule(row)) is not None]
+    return {rule_id(rule): rule for rule in rules}

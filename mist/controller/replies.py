@@ -29,6 +29,22 @@ KeysShown = Annotated[
     list[tuple[dict[str, Any] | str, KeyPermissions]] | None, "[[KEY or URL, PERMISSIONS], …] or null"
 ]
 
+PushWanted = Annotated[Any, '{"stream": NAME, NAME+ or #TAG, "target": TARGET} or [stream, target]']
+PushNames = Annotated[Any, "NUMBER, NAME of a stream, or a list of them"]
+PushRows = Annotated[
+    list[list[Any]] | None, "[[number, stream, target as asked for, target as used, log lines?, status?], …] or null"
+]
+PushRules = Annotated[Any, "RULE, its array form, a list of them, or {ID: RULE}"]
+PushRulesGone = Annotated[Any, "ID, NAME of a stream, RULE, or a list of them"]
+PUSH_RULES_SHOWN: dict[str, Any] = {"auto_push": dict[str, Any] | None, "push_auto_list": list[list[Any]] | None}
+
+
+class PushSettings(Exact):
+    """How pushes are started."""
+
+    maxspeed: int
+    wait: int
+
 
 class Query(Record):
     """What `clients` and `totals` are asked."""

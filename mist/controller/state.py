@@ -14,6 +14,7 @@ from mist.controller.config import Config
 from mist.controller.gate import Caller
 from mist.controller.log_ring import History, LogRing
 from mist.controller.memory import Memory
+from mist.controller.pushes import Pushes
 from mist.controller.reports import Reports
 from mist.controller.sessions import Session, shown_address
 from mist.controller.statistics import KEPT, LAYOUT, Statistics
@@ -49,8 +50,10 @@ class Controller:
         self.watch = StreamWatch(services)
         self.reports = Reports(self.statistics, self.watch, boot_time())
         self.log_ring = LogRing()
+        self.pushes = Pushes(self)
         self.memory = Memory(services.load_state, services.save_state, services.log)
         self.memory.keep("statistics", self.statistics, KEPT, LAYOUT)
+        self.memory.keep("pushes", self.pushes, ("_told",))
         self.memory.keep("log lines", self.log_ring, ("_lines", "total"))
         self.access_ring = History()
         self.statistics.on_end = lambda session: self.access_ring.add(access_row(session))
@@ -109,6 +112,7 @@ class Controller:
         """Do what is due once a second."""
         self.load.sample()
         self.statistics.tick(self.services.connections(), int(self.clock()))
+        self.pushes.tick()
         self.memory.write(self.monotonic())
         if self.on_second:
             rows = self.stream_rows()

@@ -163,6 +163,20 @@ class Control(Worker):
             return []
         return [pid for pid in (feeder, guardian) if pid]
 
+    def pushes(self) -> list[Mapping[str, Any]]:
+        """Return the pushes that run or have ended lately."""
+        found: list[Mapping[str, Any]] = self._read_status().get("pushes", [])
+        return found
+
+    async def start_push(self, stream: str, requested: str, target: str) -> int:
+        """Start a push; see `ControlServices`."""
+        answer = await self._link.ask({"do": "push_start", "stream": stream, "requested": requested, "target": target})
+        return int(answer["number"])
+
+    async def stop_push(self, number: int) -> None:
+        """End a push. Raises NotFound."""
+        await self._link.ask({"do": "push_stop", "number": number})
+
     async def start_stream(self, name: str) -> None:
         await self._link.ask({"do": "start", "stream": name})
 

@@ -8,6 +8,7 @@ import time
 from typing import Any, Final, cast
 
 from mist.errors import MistError
+from mist.runtime import log as runtime_log
 from mist.runtime.channel import Channel
 from mist.runtime.guardian import WorkerMain
 from mist.runtime.output_worker import OutputWorker
@@ -26,6 +27,8 @@ class PushWorker(OutputWorker):
 
     def __init__(self, server: Server, channel: Channel, plan: PushPlan, role: PushRole) -> None:
         super().__init__(server, channel, plan.connector, cast(Any, None), {})
+        self.program = f"push {plan.number}"
+        runtime_log.become(self.program, plan.stream)
         self._plan = plan
         self._push = role
         self._status = PushStatus()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,28 @@ class LookingReader(FakeReader):
         """Let go of nothing."""
 
 
+class FakeTriggers:
+    """Notes what is fired; answers are those of `values`."""
+
+    def __init__(self) -> None:
+        self.fired: list[tuple[str, str, list[str]]] = []
+        self.values: dict[str, str] = {}
+
+    def wanted(self, name: str, stream: str = "") -> list[object]:
+        return [name]
+
+    def notify(self, name: str, stream: str, lines: Sequence[str]) -> None:
+        self.fired.append((name, stream, list(lines)))
+
+    async def allows(self, name: str, stream: str, lines: Sequence[str]) -> bool:
+        self.notify(name, stream, lines)
+        return True
+
+    async def replace(self, name: str, stream: str, lines: Sequence[str], value: str) -> str:
+        self.notify(name, stream, lines)
+        return self.values.get(name, value)
+
+
 class FakeControl:
     """The runtime's face to the controller. streams_by_name: the active ones; snapshots: connections by record id."""
 
@@ -82,6 +104,8 @@ class FakeControl:
         self.snapshots: dict[int, ConnectionSnapshot] = {}
         self.states: dict[str, Any] = {}
         self.published: list[dict[str, Any]] = []
+        self.pushed: list[Mapping[str, Any]] = []
+        self.triggers = FakeTriggers()
         self.done: list[tuple[str | int, ...]] = []
         self.on_reload: Callable[[bool], str] = lambda changed_only: ""
         self.state = b""
@@ -115,6 +139,18 @@ class FakeControl:
 
     def stream_pids(self, name: str) -> list[int]:
         return [4711] if name in self.streams_by_name else []
+
+    def pushes(self) -> list[Mapping[str, Any]]:
+        return self.pushed
+
+    async def start_push(self, stream: str, requested: str, target: str) -> int:
+        number = len(self.pushed) + 1
+        plan = {"number": number, "stream": stream, "requested": requested, "target": target, "connector": "FLV"}
+        self.pushed.append({**plan, "status": None, "result": None})
+        return number
+
+    async def stop_push(self, number: int) -> None:
+        self.pushed = [{**one, "result": {}} if one["number"] == number else one for one in self.pushed]
 
     async def start_stream(self, name: str) -> None:
         self.done.append(("start", name))

@@ -1,0 +1,114 @@
+"""API calls about pushes: those that run, and the rules of automatic ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mist.controller.push_rules import Rule, as_array, read_rule, rule_id
+from mist.controller.state import Command, Controller
+
+
+def _rules(controller: Controller) -> dict[str, Rule]:
+    found: dict[str, Rule] = controller.store.part("auto_push", {})
+    return found
+
+
+def push_start(controller: Controller, command: Command) -> None:
+    """Start pushes of a stream, of all wildcard streams of one, or of those with a tag."""
+    given = command["push_start"]
+    if isinstance(given, list):
+        given = dict(zip(("stream", "target"), given, strict=False))
+    if isinstance(given, dict) and given.get("stream") and given.get("target"):
+        controller.pushes.start(str(given["stream"]), str(given["target"]))
+    else:
+        controller.log.warning('push_start wants {"stream": NAME, "target": TARGET}')
+
+
+def push_stop(controller: Controller, command: Command) -> None:
+    """End pushes by number, or all of a stream."""
+    _stop(controller, command["push_stop"])
+
+
+def push_stop_graceful(controller: Controller, command: Command) -> None:
+    """End pushes; all of them finish what they have."""
+    _stop(controller, command["push_stop_graceful"])
+
+
+def _stop(controller: Controller, given: Any) -> None:
+    for one in given if isinstance(given, list) else [given]:
+        if isinstance(one, str) and not one.isdigit():
+            controller.pushes.stop(push.number for push in controller.pushes.running() if push.stream == one)
+        elif isinstance(one, int | str):
+            controller.pushes.stop([int(one)])
+
+
+def push_list(controller: Controller, command: Command) -> None:
+    """Show the pushes that run."""
+    command.reply["push_list"] = controller.pushes.shown()
+
+
+def push_auto_add(controller: Controller, command: Command) -> None:
+    """Add rules: one, a list of them, or an object of them by their identities."""
+    rules = _rules(controller)
+    for number, given in _each_rule(command["push_auto_add"]):
+        rule = read_rule(given)
+        if rule is None:
+            controller.log.warning("A rule of a push needs a stream and a target: %s", given)
+            continue
+        rules[number or rule_id(rule)] = rule
+
+
+def _each_rule(given: Any) -> list[tuple[str, Any]]:
+    if isinstance(given, dict) and not isinstance(given.get("stream"), str):
+        return [(str(name), rule) for name, rule in given.items()]
+    return [("", one) for one in (given if _is_list_of_rules(given) else [given])]
+
+
+def _is_list_of_rules(given: Any) -> bool:
+    return isinstance(given, list) and any(isinstance(one, list | dict) for one in given)
+
+
+def push_auto_remove(controller: Controller, command: Command) -> None:
+    """Remove rules: by identity, all of a stream, or those that are equal to what is given."""
+    given = command["push_auto_remove"]
+    rules = _rules(controller)
+    several = _is_list_of_rules(given) or (isinstance(given, list) and all(str(one) in rules for one in given))
+    for one in given if several else [given]:
+        for number in _found(rules, one):
+            del rules[number]
+
+
+def _found(rules: dict[str, Rule], given: Any) -> list[str]:
+    if isinstance(given, str):
+        return [given] if given in rules else [number for number, rule in rules.items() if rule["stream"] == given]
+    wanted = read_rule(given) if isinstance(given, dict | Sequence) else None
+    return [number for number, rule in rules.items() if rule == wanted]
+
+
+def push_auto_list(controller: Controller, command: Command) -> None:
+    """Ask for the rules; `reply` shows them once those of the command are stored."""
+
+
+def reply(controller: Controller, command: Command) -> None:
+    """Show the rules, as objects and as lists, to whoever asked for them or changed them."""
+    if any(f"push_auto_{what}" in command for what in ("add", "remove", "list")):
+        rules = controller.store.document.get("auto_push") or {}
+        if not rules:
+            controller.store.document.pop("auto_push", None)
+        command.reply["auto_push"] = dict(rules) or None
+        command.reply["push_auto_list"] = [as_array(rule) for rule in rules.values()] or None
+
+
+def push_settings(controller: Controller, command: Command) -> None:
+    """Set how long a push that has ended is waited with, and how many start in a second; show both."""
+    given = command["push_settings"]
+    settings = controller.store.part("push_settings", {})
+    if isinstance(given, dict):
+        for name in ("wait", "maxspeed"):
+            if isinstance(given.get(name), int | float) and given[name] >= 0:
+                settings[name] = int(given[name])
+    command.reply["push_settings"] = {
+        "maxspeed": int(settings.get("maxspeed", 0)),
+        "wait": int(settings.get("wait", 3)),
+    }

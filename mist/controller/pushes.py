@@ -1,0 +1,234 @@
+"""Pushes as the controller sees them: asked for, started by rules, listed, and told of when they end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from mist.controller.push_rules import Rule, judge, matches
+from mist.errors import MistError
+from mist.stream.state import StreamStatus
+from mist.stream.variables import built_in, substitute
+
+if TYPE_CHECKING:
+    from mist.controller.state import Controller
+
+LOG_LINES: Final = 10
+DEFAULT_WAIT_SECONDS: Final = 3
+MAX_REMEMBERED: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A push as the main process knows it. ended: its result is there."""
+
+    number: int
+    stream: str
+    requested: str
+    target: str
+    status: Mapping[str, Any] | None
+    ended: bool
+
+
+class Pushes:
+    """Starts and ends pushes. Called once a second; what takes long runs beside."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self._starting: set[tuple[str, str]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waited: dict[tuple[str, str], int] = {}  # by rule and stream: seconds that its push is missing
+        self._ready: set[str] = set()
+        self._told: dict[int, None] = {}  # ended pushes whose trigger has been fired
+
+    # -- what runs -------------------------------------------------------------------------------------------------
+
+    def all(self) -> list[Running]:
+        """Return all pushes that run or have ended lately."""
+        return [
+            Running(
+                one["number"], one["stream"], one["requested"], one["target"], one["status"], one["result"] is not None
+            )
+            for one in self._controller.services.pushes()
+        ]
+
+    def running(self) -> list[Running]:
+        """Return the pushes that run."""
+        return [one for one in self.all() if not one.ended]
+
+    def shown(self) -> list[list[Any]] | None:
+        """Return what `push_list` shows: number, stream, target as asked for and as used, log lines, status."""
+        rows = []
+        for one in self.running():
+            row: list[Any] = [one.number, one.stream, one.requested, one.target]
+            lines = self._lines(one.number)
+            if lines or one.status is not None:
+                row += [lines or None, dict(one.status or {})]
+            rows.append(row)
+        return rows or None
+
+    def _lines(self, number: int) -> list[list[Any]]:
+        """Return the last log lines of a push."""
+        name = f"push {number}"
+        return [row for row in self._controller.log_ring.history.last(1000) if row[5] == name][-LOG_LINES:]
+
+    # -- starting and stopping -------------------------------------------------------------------------------------
+
+    def start(self, pattern: str, target: str) -> None:
+        """Start pushes of all streams that a pattern means, unless they run."""
+        for stream in self.streams(pattern, configured=True):
+            self._begin(stream, target)
+
+    def streams(self, pattern: str, *, configured: bool = False) -> list[str]:
+        """Return the streams that a pattern means: active ones, with a name in full that one in any case."""
+        if not pattern.startswith("#") and not pattern.endswith("+"):
+            return [pattern]
+        watch = self._controller.watch
+        names = {*self._active(), *(watch.configured if configured and pattern.startswith("#") else ())}
+        return sorted(name for name in names if matches(pattern, name, self._tags(name)))
+
+    def stop(self, numbers: Iterable[int]) -> None:
+        """End pushes."""
+        for number in numbers:
+            self._spawn(self._stop(number))
+
+    def _begin(self, stream: str, target: str) -> bool:
+        """Start a push unless it runs or is about to; returns whether."""
+        used = self._used_target(stream, target)
+        known = {wanted for one in self.running() if one.stream == stream for wanted in (one.requested, one.target)}
+        if known & {target, used} or (stream, target) in self._starting:
+            return False
+        self._starting.add((stream, target))
+        self._spawn(self._start(stream, target))
+        return True
+
+    def _used_target(self, stream: str, target: str) -> str:
+        return substitute(target, self.variables(stream))
+
+    async def _start(self, stream: str, target: str) -> None:
+        controller = self._controller
+        try:
+            wanted = await controller.services.triggers.replace("PUSH_OUT_START", stream, [stream, target], target)
+            if not wanted.strip():
+                controller.log.info(
+                    "A handler of PUSH_OUT_START stopped the push to %s", target, extra={"stream": stream}
+                )
+                return
+            await controller.services.start_push(stream, target, self._used_target(stream, wanted))
+        except MistError as error:
+            controller.log.error("The push to %s was not started: %s", target, error, extra={"stream": stream})
+        finally:
+            self._starting.discard((stream, target))
+
+    async def _stop(self, number: int) -> None:
+        try:
+            await self._controller.services.stop_push(number)
+        except MistError as error:
+            self._controller.log.info("%s", error)
+
+    def _spawn(self, work: Any) -> None:
+        task = self._controller.services.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- each second -----------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Apply the rules, and tell of pushes that have ended."""
+        ready = set(self._active())
+        fresh, self._ready = ready - self._ready, ready
+        self._apply_rules(ready, fresh)
+        self._tell_ends()
+
+    def _apply_rules(self, ready: set[str], fresh: set[str]) -> None:
+        controller = self._controller
+        rules: dict[str, Rule] = controller.store.document.get("auto_push") or {}
+        if not rules:
+            self._waited.clear()
+            return
+        now = int(controller.clock())
+        settings = controller.store.document.get("push_settings") or {}
+        wait, most = int(settings.get("wait", DEFAULT_WAIT_SECONDS)), int(settings.get("maxspeed", 0))
+        running = self.running()
+        started = 0
+        done: list[str] = []
+        for number, rule in list(rules.items()):
+            streams = [name for name in sorted(ready) if matches(rule["stream"], name, self._tags(name))]
+            if judge(rule, now, self.variables(rule["stream"])).over:
+                self.stop(one.number for one in self._of_rule(rule, running))
+                done.append(number)
+                continue
+            begun = False
+            for name in streams:
+                if not judge(rule, now, self.variables(name)).active:
+                    self.stop(one.number for one in self._of_rule(rule, running) if one.stream == name)
+                    continue
+                if any(one.stream == name for one in self._of_rule(rule, running)):
+                    self._waited.pop((number, name), None)
+                    begun = True
+                    continue
+                at_once = name in fresh
+                if not at_once and not wait and "scheduletime" not in rule:
+                    continue
+                waited = self._waited[number, name] = self._waited.get((number, name), 0) + 1
+                if (at_once or waited >= wait) and not (most and started >= most) and not self._inhibited(rule, name):
+                    self._waited.pop((number, name), None)
+                    started += self._begin(name, rule["target"])
+            if begun and "scheduletime" in rule and "completetime" not in rule:
+                done.append(number)
+        for number in done:
+            del rules[number]
+        if done:
+            controller.commit()
+
+    def _of_rule(self, rule: Rule, running: list[Running]) -> list[Running]:
+        return [
+            one
+            for one in running
+            if one.requested == rule["target"] and matches(rule["stream"], one.stream, self._tags(one.stream))
+        ]
+
+    def _inhibited(self, rule: Rule, stream: str) -> bool:
+        patterns = rule.get("inhibit") or ()
+        tags = self._tags(stream)
+        return any(matches(str(one), stream, tags) for one in ([patterns] if isinstance(patterns, str) else patterns))
+
+    def _tell_ends(self) -> None:
+        """Fire PUSH_END for each push that has ended since the last look."""
+        for one in self.all():
+            if not one.ended or one.number in self._told:
+                continue
+            self._told[one.number] = None
+            while len(self._told) > MAX_REMEMBERED:
+                del self._told[next(iter(self._told))]
+            lines = self._lines(one.number)
+            payload = [
+                str(one.number),
+                one.stream,
+                one.requested,
+                one.target,
+                json.dumps(lines, separators=(",", ":")) if lines else "",
+                json.dumps(one.status, separators=(",", ":")) if one.status else "",
+            ]
+            self._controller.services.triggers.notify("PUSH_END", one.stream, payload)
+
+    # -- streams ---------------------------------------------------------------------------------------------------
+
+    def _active(self) -> list[str]:
+        watch = self._controller.watch
+        return [name for name in self._controller.services.streams() if watch.status(name) == StreamStatus.READY]
+
+    def _tags(self, stream: str) -> set[str]:
+        return set(self._controller.reports.tags(stream))
+
+    def variables(self, stream: str) -> dict[str, str]:
+        """Return the variables of a stream: those of the configuration, and the built-in ones."""
+        custom = self._controller.store.document.get("variables") or {}
+        values = {
+            name: str(entry.get("value", "")) for name, entry in sorted(custom.items()) if isinstance(entry, dict)
+        }
+        return {**values, **built_in(stream, datetime.fromtimestamp(self._controller.clock()))}

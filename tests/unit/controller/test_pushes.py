@@ -1,0 +1,129 @@
+"""Pushes in the controller: what starts and ends them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mist.stream.state import StreamStatus
+from tests.support.fake_control import Control, FakeStream, make_controller
+
+TARGET = "/media/$stream.ts"
+
+
+def run(tmp_path: Path, work: Callable[[Control, Callable[[], Any]], Any], config: dict[str, Any]) -> Control:
+    """Run work(control, second) on a loop, in which `live` plays; second() lets one pass."""
+    control = make_controller(tmp_path, {"streams": {"live": {"source": "push://"}}, **config})
+    control.services.streams_by_name["live"] = FakeStream("live", status=StreamStatus.READY)
+
+    async def all_of_it() -> None:
+        async def second() -> None:
+            control.second()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+        await work(control, second)
+
+    asyncio.run(all_of_it())
+    return control
+
+
+def pushed(control: Control) -> list[tuple[str, str, str]]:
+    return [
+        (one["stream"], one["requested"], one["target"])
+        for one in control.services.pushed
+        if one["result"] is None
+    ]
+
+
+def test_one_push_of_a_kind(tmp_path: Path) -> None:
+    async def work(control: Control, second: Any) -> None:
+        for _ in range(2):
+            control.controller.pushes.start("live", TARGET)
+            await second()
+
+    control = run(tmp_path, work, {})
+    assert pushed(control) == [("live", TARGET, "/media/live.ts")]
+    assert control.services.triggers.fired[0] == ("PUSH_OUT_START", "live", ["live", TARGET])
+
+
+def test_a_handler_changes_or_stops_a_push(tmp_path: Path) -> None:
+    async def work(control: Control, second: Any) -> None:
+        control.services.triggers.values["PUSH_OUT_START"] = "/other/$basename.ts"
+        control.controller.pushes.start("live", TARGET)
+        await second()
+        control.services.triggers.values["PUSH_OUT_START"] = ""
+        control.controller.pushes.start("live", "/third.ts")
+        await second()
+
+    assert pushed(run(tmp_path, work, {})) == [("live", TARGET, "/other/live.ts")]
+
+
+def test_a_rule_starts_at_once_and_again_after_a_while(tmp_path: Path) -> None:
+    async def work(control: Control, second: Any) -> None:
+        await second()
+        assert len(pushed(control)) == 1
+        await control.services.stop_push(1)
+        await second()
+        await second()
+        assert not pushed(control)
+        await second()
+        assert len(pushed(control)) == 1
+
+    control = run(tmp_path, work, {"auto_push": {"a": {"stream": "live", "target": TARGET}}})
+    ended = [fired for fired in control.services.triggers.fired if fired[0] == "PUSH_END"]
+    assert ended == [("PUSH_END", "live", ["1", "live", TARGET, "/media/live.ts", "", ""])]
+
+
+def test_without_a_wait_nothing_is_started_again(tmp_path: Path) -> None:
+    async def work(control: Control, second: Any) -> None:
+        await second()
+        await control.services.stop_push(1)
+        for _ in range(5):
+            await second()
+        assert not pushed(control)
+
+    run(tmp_path, work, {"auto_push": {"a": {"stream": "live", "target": TARGET}}, "push_settings": {"wait": 0}})
+
+
+def test_a_variable_switches_a_push_on_and_off(tmp_path: Path) -> None:
+    async def work(control: Control, second: Any) -> None:
+        variables = control.controller.store.part("variables", {})
+        for value, running in (("0", 0), ("1", 1), ("0", 0)):
+            variables["air"] = {"value": value}
+            for _ in range(4):
+                await second()
+            assert len(pushed(control)) == running, value
+
+    rule = {"stream": "live", "target": TARGET, "start_rule": ["air", 0, ""]}
+    run(tmp_path, work, {"auto_push": {"a": rule}})
+
+
+def test_rules_that_are_over_go(tmp_path: Path) -> None:
+    async def work(control: Control, second: Any) -> None:
+        now = int(control.controller.clock())
+        rules = control.controller.store.part("auto_push", {})
+        rules["short"] = {"stream": "live", "target": TARGET, "completetime": now + 3}
+        rules["once"] = {"stream": "live", "target": "/once.ts", "scheduletime": now + 2}
+        for _ in range(8):
+            await second()
+        assert not rules
+        assert [target for _, target, _ in pushed(control)] == ["/once.ts"]
+
+    run(tmp_path, work, {})
+
+
+def test_bounds_of_starts_and_inhibited_streams(tmp_path: Path) -> None:
+    async def work(control: Control, second: Any) -> None:
+        for name in ("live+a", "live+b", "live+c"):
+            control.services.streams_by_name[name] = FakeStream(name, status=StreamStatus.READY)
+        await second()
+        assert len(pushed(control)) == 1
+        for _ in range(9):
+            await second()
+        assert sorted(stream for stream, _, _ in pushed(control)) == ["live+a", "live+c"]
+
+    rule = {"stream": "live+", "target": TARGET, "inhibit": "live+b"}
+    run(tmp_path, work, {"auto_push": {"a": rule}, "push_settings": {"wait": 1, "maxspeed": 1}})
