@@ -17,6 +17,7 @@ import setproctitle
 from mist.core.immortal import make_immortal
 from mist.errors import AccessDenied, MistError, NotFound, TransportError
 from mist.runtime import log as runtime_log
+from mist.runtime.attendant import Attendant, trigger_main
 from mist.runtime.backoff import Backoff
 from mist.runtime.build import running_build, set_number
 from mist.runtime.channel import Channel, Message, close_all, peer_credentials
@@ -76,6 +77,13 @@ class Spawner:
         self._streams = Streams(server, self._family, self._reactor, self._changed)
         self._controller: Child | None = None
         self._controller_backoff = Backoff()
+        self._triggers = Attendant(
+            "The process of the triggers",
+            instance.trigger_socket,
+            lambda fd: trigger_main(server, fd),
+            self._family,
+            self._reactor,
+        )
         self._api_address: tuple[str, int] = ("", 0)
         self._api_sockets: list[socket.socket] = []
         self._clients: set[Channel] = set()
@@ -189,6 +197,7 @@ class Spawner:
             self._waiting = [(self._welcome(socket.socket(fileno=fd)), {"id": number}) for fd, number in heir.waiting]
             self._notes = heir.notes
         reactor.add_reader(self._door.fileno(), self._visitors)
+        self._triggers.open()
         self._family.reap()
         if living:
             self._await_family()
@@ -280,6 +289,7 @@ class Spawner:
     def _apply(self, snapshot: Snapshot) -> None:
         self._generation = int(snapshot["generation"])
         self._follow_level(snapshot)
+        self._triggers.tell({"do": "config"})
         self._listeners.apply(snapshot)
         self._streams.apply(snapshot)
         self._changed()
@@ -521,6 +531,7 @@ class Spawner:
         notify("STOPPING=1")
         self._reactor.remove_reader(self._door.fileno())
         self._door.close()
+        self._triggers.close()
         self._listeners.close()
         self._streams.close()
         for sock in self._api_sockets:

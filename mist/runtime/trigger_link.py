@@ -56,11 +56,15 @@ class TriggerLink:
     async def _results(
         self, found: Sequence[Handler], name: str, stream: str, lines: Sequence[str]
     ) -> list[tuple[Handler, str | None]]:
-        try:
-            answer = await self._link.ask(message(name, stream, lines))
-        except MistError as error:
-            log.error("The handlers of %s were not asked, their defaults count: %s", name, error)
-            return [(handler, None) for handler in found]
+        event = message(name, stream, lines)
+        for last in (False, True):
+            try:
+                answer = await self._link.ask(event)
+                break
+            except MistError as error:  # the process may have been killed: the next one is asked again
+                if last:
+                    log.error("The handlers of %s gave no answer, their defaults count: %s", name, error)
+                    return [(handler, None) for handler in found]
         return [
             (Handler(one["target"], one["blocking"], default=one["default"]), one["answer"])
             for one in answer["results"]

@@ -17,8 +17,6 @@ from typing import Any, Final
 from mist.net.handler_calls import Call, CallFailed, Event, HandlerCalls
 from mist.net.handler_calls import Server as Described
 from mist.runtime.channel import Channel, Message, close_all
-from mist.runtime.family import ChildMain
-from mist.runtime.process import own
 from mist.runtime.program import Server
 from mist.runtime.trigger_link import tags_of
 from mist.runtime.worker import Worker
@@ -41,7 +39,7 @@ class Count:
 class TriggerProcess(Worker):
     """Answers `fire` and `statistics` on its socket."""
 
-    program = "triggers"
+    program = key = "triggers"
 
     def __init__(self, server: Server, channel: Channel, door: socket.socket) -> None:
         super().__init__(server, channel)
@@ -133,19 +131,10 @@ class TriggerProcess(Worker):
         await self._calls.close()
         self.finish()
 
-    def guardian_gone(self) -> None:
+    def deserted(self, why: str) -> None:
         self.stop("CLEAN_SIGNAL")
 
 
 def _answer(visitor: Channel, request: Message, answer: Mapping[str, Any]) -> None:
     if "id" in request and not visitor.closed:
         visitor.send({**answer, "reply": request["id"]})
-
-
-def trigger_main(server: Server, fd: int) -> ChildMain:
-    """Return what the process of the triggers runs. fd: its listening socket."""
-
-    def main(channel: Channel) -> int:
-        return TriggerProcess(server, channel, own(socket.socket(fileno=fd))).run()
-
-    return main
