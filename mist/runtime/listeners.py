@@ -263,8 +263,12 @@ class Listeners:
     def take(self, message: Message, fds: list[int]) -> None:
         """Take over a guardian whose main process is gone, with its port."""
         listener = self.find(str(message["name"]))
-        if listener is None or listener.child is not None:
-            refuse(fds, "its port is not configured any more" if listener is None else "its port has another guardian")
+        if listener is None:
+            refuse(fds, "its port is not configured any more")
+            return
+        if listener.child is not None:
+            close_all(fds[2:])
+            retire_late(self._family, message, fds[:2])
             return
         if listener.sockets:
             close_all(fds[2:])
@@ -395,6 +399,19 @@ def retire(child: Child) -> None:
     if not child.stopping:
         child.stopping = True
         child.channel.send({"do": "retire"})
+
+
+def retire_late(family: Family, message: Message, fds: list[int]) -> None:
+    """Let a guardian that comes back after its duty was given to another one leave its workers to that one."""
+    child = family.adopt(
+        "A late guardian",
+        message,
+        fds,
+        on_message=lambda child, message, fds: close_all(fds),
+        on_ended=lambda child, status: None,
+    )
+    if child is not None:
+        retire(child)
 
 
 def pass_on_all(child: Child, joining: list[tuple[Message, list[int]]]) -> None:

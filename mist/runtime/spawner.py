@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import setproctitle
@@ -231,9 +232,18 @@ class Spawner:
                 continue
             self._expected[pid] = pidfd
             self._reactor.add_reader(pidfd, lambda pid=pid: self._came_back(pid))  # type: ignore[misc]
-        self._reactor.call_later(FAMILY_SECONDS, self._serve)
+        self._reactor.call_later(FAMILY_SECONDS, self._end_waiting)
         if not self._expected:
             self._serve()
+
+    def _end_waiting(self) -> None:
+        """Kill who should have come back and has not: it hangs, and others are to have what it holds."""
+        for pid, pidfd in tuple(self._expected.items()):
+            log.error("Process %d did not come back; killing it", pid)
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            self._came_back(pid)
+        self._serve()
 
     def _came_back(self, pid: int) -> None:
         pidfd = self._expected.pop(pid, -1)

@@ -313,18 +313,22 @@ def test_server_killed_and_started_again(make_server: MakeServer, send_to: SendT
 
 
 def test_main_process_and_guardians_killed_together(make_server: MakeServer, send_to: SendTo) -> None:
-    """What is left, an input and the workers, finds new guardians under a new main process."""
+    """What is left, an input and the workers, finds new guardians under a new main process; one that hangs is replaced."""
     server = make_server()
     sender = send_to(server)
     sender.send([n * FRAME_MS for n in range(50)], headers=True)
+    sender.keep_sending()
     with viewer(server) as seen:
         before = _pids(server, "input live")
-        for pid in (server.pid, *(one.pid for one in server.processes_titled("mist: guardian"))):
+        [hung] = server.processes_titled("mist: guardian HTTP")
+        os.kill(hung.pid, signal.SIGSTOP)
+        for pid in (server.pid, *(one.pid for one in server.processes_titled("mist: guardian") if one != hung)):
             os.kill(pid, signal.SIGKILL)
         server.restart()
         assert _pids(server, "input live") == before
-        sender.send([n * FRAME_MS for n in range(50, 100)])
-        wait_mark(seen, sender.number - 1)
+        assert hung.pid not in [one.pid for one in server.processes()]
+        assert server.get("/json_live.js")
+        wait_mark(seen, sender.number + 10)
         assert_rising(seen)
         with viewer(server):
             pass
