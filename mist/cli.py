@@ -7,11 +7,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import mist
-from mist.commands import BadUsage, convert, info, record
+from mist.commands import BadUsage, convert, info, operate_account, operate_show, record
 from mist.errors import MistError
 from mist.runtime.instance import DEFAULT_NAME, Instance
 
@@ -25,6 +25,10 @@ RTMP, HTTP-FLV, MPEG-TS, MP4 and HLS, one frame later, without transcoding.
   mist serve --demo          a server with a test picture; open http://localhost:8080/demo.html
   mist status                what a running server does
   mist reload                let it read its configuration again, and use newly installed code
+  mist streams, mist clients what it serves, and to whom
+  mist log -f                what it says
+  mist account add NAME      who may use its control API
+  mist api CALL [JSON]       any call of it
   mist stop                  end it
   mist nuke live             end a stream that hangs
   mist record live live.mkv  a stream of it into a file
@@ -147,7 +151,12 @@ def build_parser() -> argparse.ArgumentParser:
     info.add_commands(commands)
     recording = record.add_commands(commands, run_record)
 
-    for command in (serve, status, stop, reload, upgrade, nuke, recording):
+    operating = [
+        *operate_show.add_commands(commands, with_api),
+        *operate_account.add_commands(commands, with_api),
+    ]
+
+    for command in (serve, status, stop, reload, upgrade, nuke, recording, *operating):
         command.add_argument(
             "--instance",
             default=DEFAULT_NAME,
@@ -155,6 +164,11 @@ def build_parser() -> argparse.ArgumentParser:
             help="several servers run side by side under different names (default %(default)s)",
         )
     return parser
+
+
+def with_api(work: Callable[[Path, argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """Return a command that reaches the control API of the instance by its own socket."""
+    return lambda options: work(Instance(options.instance).api_socket, options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mist.core.checkpoint import CheckpointTable
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 CONTROLLER = "controller"
 ENDED_SHOWN_SECONDS = 15
 STOP_SECONDS = 1.5
+RECORD_PID_SHIFT, RECORD_NUMBER_MASK = 44, 0xFFF  # of the numbers that identify records of connections
 
 
 class Control(Worker):
@@ -171,6 +172,14 @@ class Control(Worker):
     async def nuke_stream(self, name: str) -> None:
         await self._link.ask({"do": "nuke_stream", "stream": name})
 
+    def end_connections(self, records: Iterable[int]) -> None:
+        """Break connections, by the identifiers of their records: listeners end theirs, a publisher's input is told to stop."""
+        wanted: dict[str, list[int]] = {}
+        for identifier in records:
+            wanted.setdefault(str(identifier >> RECORD_PID_SHIFT), []).append(identifier >> 32 & RECORD_NUMBER_MASK)
+        if wanted:
+            self._link.tell({"do": "end_connections", "records": wanted})
+
     def shutdown(self, reason: str) -> None:
         self._link.tell({"do": "shutdown", "reason": reason})
 
@@ -197,7 +206,7 @@ def connection_snapshots(table: CheckpointTable, ended_since_us: int) -> list[Co
                 packets_lost=lost,
                 packets_retransmitted=retransmitted,
                 active=bool(active),
-                record_id=pid << 44 | number << 32 | generation & 0xFFFFFFFF,
+                record_id=pid << RECORD_PID_SHIFT | number << 32 | generation & 0xFFFFFFFF,
             )
         )
     return found
@@ -222,4 +231,5 @@ def former_children(instance: Instance) -> list[int]:
         return []
     found = [status["controller"]["pid"]]
     found += [one["pid"] for one in status["listeners"]] + [one["guardian"] for one in status["streams"]]
+    found += [one["guardian"] for one in status.get("pushes", ())]
     return [pid for pid in found if pid]

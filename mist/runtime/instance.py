@@ -64,6 +64,7 @@ class Instance:
         self.spawner_socket = self.folder / "spawner.sock"
         self.trigger_socket = self.folder / "trigger.sock"
         self.log_socket = self.folder / "log.sock"
+        self.api_socket = self.folder / "api.sock"
         self.bells = self.folder / "bell"
         self.spans = self.folder / "span"
         self.lock_file = self.folder / "lock"

@@ -267,6 +267,11 @@ class ListenerDuty:
             for served in self._served.values():
                 if served.used:  # the others have not read the configuration yet, and need not wake up for it
                     served.handle.channel.send({"do": "config"})
+        elif what == "end_connections":
+            for served in self._served.values():
+                numbers = message["records"].get(str(served.handle.pid))
+                if numbers:
+                    served.handle.channel.send({"do": "end_connections", "records": numbers})
         elif what == "stop":
             self._guardian.end(message.get("reason", "CLEAN_CONTROLLER_REQ"))
 

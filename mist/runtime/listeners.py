@@ -231,6 +231,12 @@ class Listeners:
                 listener.child.channel.send({"do": "config"})
         self._changed()
 
+    def tell(self, message: Message) -> None:
+        """Send a message to the guardians of all listeners."""
+        for listener in self._listeners.values():
+            if listener.child is not None:
+                listener.child.channel.send(message)
+
     def _change(self, listener: Listener, changed: Listener) -> None:
         """Give a listener other options, and perhaps another port."""
         if changed.address != listener.address:

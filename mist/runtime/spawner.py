@@ -40,6 +40,7 @@ from mist.runtime.process import (
     send_signal,
 )
 from mist.runtime.program import Program, Server
+from mist.runtime.pushes import Pushes
 from mist.runtime.reactor import Reactor, Timer
 from mist.runtime.rejoin import refuse
 from mist.runtime.reload import Reload, Waiting, answer_all
@@ -76,6 +77,7 @@ class Spawner:
         self._family = Family(self._reactor, "", running_build(), self._gone)
         self._listeners = Listeners(server, self._family, self._reactor, self._changed)
         self._streams = Streams(server, self._family, self._reactor, self._changed)
+        self._pushes = Pushes(server, self._family, self._reactor, self._changed)
         self._controller: Child | None = None
         self._controller_backoff = Backoff()
         self._triggers = Attendant(
@@ -104,6 +106,9 @@ class Spawner:
             "publish": self._do_publish,
             "stop_stream": self._do_stop_stream,
             "nuke_stream": self._do_nuke_stream,
+            "push_start": self._do_push_start,
+            "push_stop": self._do_push_stop,
+            "end_connections": self._do_end_connections,
             "config": self._do_config,
             "status": self._do_status,
             "reload": self._do_reload,
@@ -260,7 +265,11 @@ class Spawner:
         pid = int(message["pid"])
         mine = not message["to"]
         kind = str(message["name"] if mine else message["to"]).partition(" ")[0]
-        books: dict[str, Streams | Listeners] = {"stream": self._streams, "listener": self._listeners}
+        books: dict[str, Streams | Listeners | Pushes] = {
+            "stream": self._streams,
+            "listener": self._listeners,
+            "push": self._pushes,
+        }
         holder = books.get(kind)
         if not mine and holder is not None:
             holder.pass_on(message, fds)
@@ -478,6 +487,23 @@ class Spawner:
         self._streams.nuke(str(message["stream"]))
         _answer(channel, message, {"ok": True})
 
+    def _do_push_start(self, channel: Channel, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        number = self._pushes.start(str(message["stream"]), str(message["requested"]), str(message["target"]))
+        _answer(channel, message, {"number": number})
+
+    def _do_push_stop(self, channel: Channel, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        self._pushes.stop(int(message["number"]), str(message.get("reason", "CLEAN_CONTROLLER_REQ")))
+        _answer(channel, message, {"ok": True})
+
+    def _do_end_connections(self, channel: Channel, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        order = {"do": "end_connections", "records": message["records"]}
+        self._listeners.tell(order)
+        self._streams.tell(order)
+        _answer(channel, message, {"ok": True})
+
     def _do_config(self, channel: Channel, message: Message, fds: list[int]) -> None:
         close_all(fds)
         snapshot = read_snapshot(self.instance)
@@ -512,6 +538,7 @@ class Spawner:
             "controller": {"pid": self._controller.pid if self._controller else 0, "port": self._api_address[1]},
             "listeners": self._listeners.states(),
             "streams": self._streams.states(),
+            "pushes": self._pushes.states(),
         }
 
     def _changed(self) -> None:
@@ -542,6 +569,7 @@ class Spawner:
         self._reactor.remove_reader(self._door.fileno())
         self._door.close()
         self._triggers.close()
+        self._pushes.close()
         self._listeners.close()
         self._streams.close()
         for sock in self._api_sockets:

@@ -201,6 +201,8 @@ class StreamDuty:
             self._wait_ready(message)
         elif what == "config":
             self._configure()
+        elif what == "end_connections":
+            self._guardian.tell_workers(message)
         elif what == "stop":
             self._end(str(message.get("reason", "CLEAN_CONTROLLER_REQ")))
 

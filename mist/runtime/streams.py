@@ -121,6 +121,11 @@ class Streams:
             self._retry_planned = True
             self._reactor.call_later(ALWAYS_ON_RETRY_SECONDS, self._keep_always_on)
 
+    def tell(self, message: Message) -> None:
+        """Send a message to the guardians of all streams."""
+        for stream in self._streams.values():
+            self._tell(stream, message)
+
     def _tell(self, stream: Stream, message: Message) -> None:
         if stream.child is not None:
             stream.child.channel.send(message)

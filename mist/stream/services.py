@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -121,13 +121,14 @@ class InputServices(Protocol):
 
     def serve_spans(
         self,
-        answer: Callable[[int], tuple[int, Mapping[str, Any]]],
+        answer: Callable[[int], Awaitable[tuple[int, Mapping[str, Any]]]],
         answer_layout: Callable[[Mapping[str, Any]], Awaitable[tuple[int, Mapping[str, Any]]]],
     ) -> Closable:
         """Let workers ask for spans of the stream, and for the layout of whole files made from them.
 
-        answer: returns for a span's number the descriptor of its memory, which stays the input's, and {"tracks": its tracks as
-        text}. answer_layout: the same for a description (`mist.stream.layouts`). Both raise MistError, whose text the viewer is told.
+        answer: returns for a span's number, at once or later, the descriptor of its memory, which stays the input's, and
+        {"tracks": its tracks as text}. answer_layout: the same for a description (`mist.stream.layouts`). Both raise MistError,
+        whose text the viewer is told.
         """
         ...
 
@@ -177,5 +178,9 @@ class ControlServices(Protocol):
     async def stop_stream(self, name: str, reason: str) -> None: ...
 
     async def nuke_stream(self, name: str) -> None: ...
+
+    def end_connections(self, records: Iterable[int]) -> None:
+        """Break connections, by the identifiers of their records; those that have ended are passed over."""
+        ...
 
     def shutdown(self, reason: str) -> None: ...

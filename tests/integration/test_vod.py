@@ -22,7 +22,6 @@ from tests.support.media import BFRAMES, NO_BFRAMES, Sample
 from tests.support.packets import SeenMedia, compare, read_media
 from tests.support.players import play
 from tests.support.processes import wait_until
-from tests.support.rtmp_peer import Refused, RtmpPeer
 from tests.support.server import MistServer
 from tests.support.tools import find_tool, run
 
@@ -349,11 +348,6 @@ def test_the_server_stops_while_viewers_play(make_server: MakeServer, film: Path
     server.stop()
     for reply in replies:
         reply.close()
-
-
-def test_rtmp_says_that_it_does_not_play_files(vod: MistServer) -> None:
-    with RtmpPeer(vod.rtmp_port, timeout_s=10) as peer, pytest.raises(Refused, match="on demand"):
-        peer.play("film")
 
 
 def test_segments_come_from_the_cache_the_second_time(vod: MistServer) -> None:
