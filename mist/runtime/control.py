@@ -158,8 +158,8 @@ def connection_snapshots(table: CheckpointTable, ended_since_us: int) -> list[Co
     """Return the connections of one process: the active ones, and those that ended since then."""
     found = []
     for row in table.snapshot(ended_since_us):
-        number, generation, pid, connector, stream, host, token, started, updated, down, up, position, *rest = row
-        packets, lost, retransmitted, active = rest
+        _number, _generation, pid, connector, stream, host, token, started, updated, down, up, position, *rest = row
+        packets, lost, retransmitted, active, identity = rest
         found.append(
             ConnectionSnapshot(
                 pid=pid,
@@ -176,7 +176,7 @@ def connection_snapshots(table: CheckpointTable, ended_since_us: int) -> list[Co
                 packets_lost=lost,
                 packets_retransmitted=retransmitted,
                 active=bool(active),
-                record_id=pid << 44 | number << 32 | generation & 0xFFFFFFFF,
+                record_id=identity,
             )
         )
     return found

@@ -15,7 +15,8 @@ from typing import Any, cast
 
 import setproctitle
 
-from mist.core.fanout import Fanout, Subscription
+from mist.core.fanout import Fanout
+from mist.core.subscription import Subscription
 from mist.errors import MistError, NotFound, NotReady, StreamError
 from mist.runtime.channel import Channel, Message, close_all, memory_file
 from mist.runtime.guardian import WorkerMain
