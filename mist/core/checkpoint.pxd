@@ -50,6 +50,7 @@ cdef class Record:
     cdef ConnectionRecord* data
     cdef Segment segment
     cdef BlobStore blobs
+    cdef uint32_t* handling      # the table's
     cdef readonly int number
     cdef Progress* begin(self) noexcept
     cdef int commit(self) except -1

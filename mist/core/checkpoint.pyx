@@ -96,6 +96,10 @@ cdef class Record:
             return
         store32(&self.data.recoverable, 1)
 
+    def blame(self, bint begins):
+        """Say that what this process does now is for this connection, or no longer: if it dies of it, that one is to blame."""
+        self.handling[0] = self.data.connection if begins else 0
+
     def give_up(self):
         """Say that the connection cannot be continued by another process."""
         store32(&self.data.recoverable, 0)
@@ -187,11 +191,12 @@ cdef class Record:
         sent_at, received, pending, state, between, arena, position, flags = other.progress()
         store32(&self.data.state, 0)
         self.data[0] = other.data[0]
+        self.data.state = 0
         memset(&self.data.progress, 0, sizeof(self.data.progress))
         self.data.generation, self.data.pid = generation, pid
         self.save(sent_at, received, [pending], state, between=between, arena=arena, position=position, flags=flags)
-        store32(&other.data.state, 0)
         store32(&self.data.state, 1)
+        store32(&other.data.state, 0)
 
     def close(self):
         """Say that the connection has ended; its figures stay readable until the record is used again."""
@@ -222,7 +227,7 @@ cdef class CheckpointTable:
         cdef Record record = Record()
         cdef int number = self.find_free()
         cdef uint32_t generation
-        record.segment, record.blobs = self.segment, self.blobs
+        record.segment, record.blobs, record.handling = self.segment, self.blobs, &self.header.handling
         record.number = number
         record.data = self.at(number)
         generation = record.data.generation + 1
@@ -236,12 +241,9 @@ cdef class CheckpointTable:
         store32(&record.data.state, 1)
         return record
 
-    def set_handling(self, uint32_t connection):
-        """Say which connection this process is occupied with: the one to blame if it dies of it. 0: none."""
-        self.header.handling = connection
-
     @property
     def handling(self):
+        """The guardian's number of the connection that the process was occupied with, 0 for none."""
         return self.header.handling
 
     def recoverable(self):

@@ -60,10 +60,14 @@ cdef class Subscription:
         if not data:
             raise PeerClosed("the peer closed the connection")
         self.holding = True
+        if self.record is not None:
+            self.record.blame(True)
         try:
             self.state = handle(data)
         finally:
             self.holding = False
+            if self.record is not None:
+                self.record.blame(False)
             self.received += <uint64_t> len(data)
             if not self.dead:
                 self.publish()

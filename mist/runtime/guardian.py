@@ -49,6 +49,11 @@ class Duty(Protocol):
     def command(self, message: Message, fds: list[int]) -> None: ...
     def worker_said(self, worker: WorkerHandle, message: Message, fds: list[int]) -> None: ...
     def worker_ended(self, worker: WorkerHandle, status: int) -> None: ...
+
+    def bequeath(self, worker: WorkerHandle, status: int) -> bool:
+        """Give a dead worker's connections to another one; True if so, and `Guardian.forget_worker` is called later."""
+        ...
+
     def stopping(self) -> None: ...
     def finish(self) -> None: ...
 
@@ -121,11 +126,16 @@ class Guardian:
             worker.channel.close()
             if status != 0 and not worker.stopping:
                 log.error("Worker %d %s after %.0f s", pid, describe_exit(status), worker.ran_seconds())
-            end_records(self.instance, pid)
-            self.upstream.send({"event": "worker_ended", "pid": pid})
+            if not self._duty.bequeath(worker, status):
+                self.forget_worker(pid)
             self._duty.worker_ended(worker, status)
         if self._ending and not self.workers:
             self.reactor.stop()
+
+    def forget_worker(self, pid: int) -> None:
+        """Let the statistics know that a worker's connections have ended, but for those that another one has."""
+        end_records(self.instance, pid)
+        self.upstream.send({"event": "worker_ended", "pid": pid})
 
     def tell_workers(self, message: Message) -> None:
         """Send a message to every worker."""

@@ -7,17 +7,19 @@ import errno
 import logging
 import os
 import resource
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mist.runtime.adoption import orders
 from mist.runtime.backoff import Backoff
 from mist.runtime.channel import Message, close_all
 from mist.runtime.guardian import Guardian, WorkerHandle, WorkerMain
-from mist.runtime.leftovers import release_subscriptions
-from mist.runtime.process import own
+from mist.runtime.leftovers import open_records, records_name, release_subscriptions
+from mist.runtime.process import own, send_signal
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,16 @@ ACCEPT_PAUSE_SECONDS = 0.1
 # Descriptors kept free for channels, logs and forking; and the number of connections of which none of that is left.
 RESERVED_DESCRIPTORS = 64
 REFUSAL_LINE_SECONDS = 5.0
+PING_SECONDS = 1.0
+HANG_SECONDS = 2.0
+RETIRE_SECONDS = 0.5
+# A connection that so many workers died of in that time is closed.
+POISON_DEATHS = 3
+POISON_SECONDS = 10.0
+# Workers that die one after the other, each this soon after it began, are not replaced at once.
+RAPID_SECONDS = 1.0
+RAPID_DEATHS = 5
+RAPID_DELAY_SECONDS = 1.0
 
 
 def plain_address(address: str) -> str:
@@ -50,6 +62,13 @@ class Served:
 
     handle: WorkerHandle
     connections: dict[int, int] = field(default_factory=dict)
+    hosts: dict[int, str] = field(default_factory=dict)
+    arenas: dict[int, int] = field(default_factory=dict)  # {number: our duplicate} of the memory of its groups
+    former: list[int] = field(default_factory=list)  # workers that it has not taken over everything from
+    heir: Served | None = None  # who gets its connections
+    bequeathed: bool = False
+    reserved: bool = False  # for another one's connections
+    asked: float = 0.0  # since when it owes an answer to a ping
     idle_since: float = field(default_factory=time.monotonic)
     used: bool = False
 
@@ -79,6 +98,9 @@ class ListenerDuty:
         self._refused = 0
         self._refusal_told = 0.0
         self._idle_check_planned = False
+        self._watch = Heartbeat(self)
+        self._suspects = Suspects()
+        self._rapid_deaths = 0
         self._guardian: Guardian
 
     def start(self, guardian: Guardian) -> None:
@@ -152,19 +174,29 @@ class ListenerDuty:
         self._last_number += 1
         number = self._last_number
         served.connections[number] = fd
+        served.hosts[number] = host
         served.used = True
+        self._watch.begin()
         self._open += 1
         served.handle.channel.send({"do": "serve", "connection": number, "host": host}, (fd,))
         self._plan_spare()
 
     def _choose(self) -> Served:
-        usable = [served for served in self._served.values() if not served.handle.stopping]
+        usable = self._usable()
         idle = next((served for served in usable if not served.connections), None)
         if idle is not None:
             return idle
         if not self._limit or len(usable) < self._limit:
             return self._fork()
         return min(usable, key=lambda served: len(served.connections))
+
+    def _usable(self) -> list[Served]:
+        """Return the workers that may get connections."""
+        return [
+            served
+            for served in self._served.values()
+            if not served.handle.stopping and not served.reserved and served.heir is None
+        ]
 
     # -- workers ---------------------------------------------------------------------------------------------------
 
@@ -182,7 +214,7 @@ class ListenerDuty:
         self._spare_planned = False
         if self._draining or self._guardian.ending:
             return
-        usable = [served for served in self._served.values() if not served.handle.stopping]
+        usable = self._usable()
         if self._limit and len(usable) >= self._limit:
             return
         if all(served.connections for served in usable):
@@ -196,7 +228,7 @@ class ListenerDuty:
     def _end_idle(self) -> None:
         """End workers that have been idle for long, but for one, so that their memory returns."""
         self._idle_check_planned = False
-        usable = [served for served in self._served.values() if not served.handle.stopping]
+        usable = self._usable()
         idle = [served for served in usable if not served.connections]
         idle.sort(key=lambda served: served.idle_since)
         now = time.monotonic()
@@ -207,12 +239,30 @@ class ListenerDuty:
             self._plan_idle_check()
 
     def worker_said(self, worker: WorkerHandle, message: Message, fds: list[int]) -> None:
-        close_all(fds)
         served = self._served.get(worker.pid)
         if served is None:
+            close_all(fds)
             return
+        if "pong" in message:
+            served.asked = 0.0
+        elif "arena" in message and len(fds) == 1:
+            close_all([fd for fd in (served.arenas.get(message["arena"]),) if fd is not None])
+            served.arenas[message["arena"]] = fds[0]
+        elif "arena_gone" in message:
+            close_all([fd for fd in (served.arenas.pop(message["arena_gone"], None),) if fd is not None])
+        elif "inventory" in message:
+            self._take_inventory(served, message["inventory"], fds)
+        elif "adopted" in message:
+            self._adopted(served, message["adopted"])
+        else:
+            close_all(fds)
+            self._connections_closed(served, message)
+
+    def _connections_closed(self, served: Served, message: Message) -> None:
+        worker = served.handle
         for number in message.get("closed", ()):
             fd = served.connections.pop(number, None)
+            served.hosts.pop(number, None)
             if fd is not None:
                 os.close(fd)
                 self._open -= 1
@@ -225,14 +275,103 @@ class ListenerDuty:
 
     def worker_ended(self, worker: WorkerHandle, status: int) -> None:
         served = self._served.pop(worker.pid)
-        if status and not self._guardian.ending:
+        if status and not self._guardian.ending and not served.bequeathed:
             release_subscriptions(self._guardian.instance, worker.pid)
-        close_all(tuple(served.connections.values()))
+        close_all((*served.connections.values(), *served.arenas.values()))
         self._open -= len(served.connections)
         if self._draining and not self._served:
             self._guardian.end()
         elif not self._guardian.ending:
             self._plan_spare(self._backoff.next_delay(worker.ran_seconds()) if status else 0.0)
+
+    # -- other workers' connections --------------------------------------------------------------------------------
+
+    def bequeath(self, worker: WorkerHandle, status: int) -> bool:
+        """Give a worker's connections to another one, unless it has ended in peace."""
+        served = self._served[worker.pid]
+        left_alone = status == 0 or worker.stopping
+        if (left_alone and served.heir is None) or self._guardian.ending or not served.connections:
+            if served.heir is not None:
+                served.heir.reserved = False
+            return False
+        self._drop_poison(served)
+        estate = Served(
+            served.handle, served.connections, served.hosts, served.arenas, former=[worker.pid, *served.former]
+        )
+        estate.heir = served.heir
+        served.connections, served.hosts, served.arenas = {}, {}, {}
+        served.bequeathed = worker.stopping = True
+        self._rapid_deaths = self._rapid_deaths + 1 if worker.ran_seconds() < RAPID_SECONDS else 0
+        if self._rapid_deaths > RAPID_DEATHS:
+            self._guardian.reactor.call_later(RAPID_DELAY_SECONDS, self._give, estate)
+        else:
+            self._give(estate)
+        return True
+
+    def _give(self, estate: Served) -> None:
+        heir = estate.heir
+        if heir is None or heir.handle.pid not in self._served:
+            idle = [served for served in self._usable() if not served.connections]
+            heir = idle[0] if idle else self._fork()
+        connections = {number: (estate.hosts[number], fd) for number, fd in estate.connections.items()}
+        for message, fds in orders(estate.former, estate.arenas, connections):
+            heir.handle.channel.send(message, fds)
+        heir.connections.update(estate.connections)
+        heir.hosts.update(estate.hosts)
+        heir.arenas.update(estate.arenas)
+        heir.former.extend(estate.former)
+        heir.used, heir.reserved = True, False
+        self._watch.begin()
+        self._plan_spare()
+
+    def _adopted(self, served: Served, pids: list[int]) -> None:
+        """A worker has everything of former ones."""
+        for pid in pids:
+            if pid in served.former:
+                served.former.remove(pid)
+                release_subscriptions(self._guardian.instance, pid)
+                self._guardian.forget_worker(pid)
+
+    def _drop_poison(self, served: Served) -> None:
+        """Close the connection that worker after worker died of."""
+        records = open_records(records_name(self._guardian.instance, served.handle.pid))
+        number = 0 if records is None else records.handling
+        fd = served.connections.get(number)
+        if fd is None or not self._suspects.blame(number, time.monotonic()):
+            return
+        log.error("The connection from %s is closed: %d workers died of it", served.hosts[number], POISON_DEATHS)
+        del served.connections[number]
+        del served.hosts[number]
+        os.close(fd)
+        self._open -= 1
+
+    def replace_worker(self, served: Served) -> None:
+        """Let a fresh worker go on with the connections of one that is of use no longer; it is forked first."""
+        if served.handle.stopping or served.heir is not None:
+            return
+        if not served.connections:
+            self._guardian.stop_worker(served.handle, "CLEAN_CONTROLLER_REQ")
+            return
+        served.heir = self._fork()
+        served.heir.reserved = True
+        served.handle.channel.send({"do": "retire"})
+        self._guardian.reactor.call_later(RETIRE_SECONDS, self._kill, served)
+
+    def _kill(self, served: Served) -> None:
+        if self._served.get(served.handle.pid) is served:
+            send_signal(served.handle.pid, signal.SIGKILL)
+
+    def worker_rejoined(self, worker: WorkerHandle) -> None:
+        """A worker whose guardian was killed has come to this one; what it has follows as its inventory."""
+        self._served[worker.pid] = Served(worker, used=True)
+
+    def _take_inventory(self, served: Served, inventory: Mapping[str, Any], fds: list[int]) -> None:
+        served.arenas.update(zip(inventory.get("arenas", ()), fds, strict=False))
+        for (number, host), fd in zip(inventory.get("connections", ()), fds, strict=False):
+            served.connections[number], served.hosts[number] = fd, host
+            self._last_number = max(self._last_number, number)
+            self._open += 1
+        self._watch.begin()
 
     # -- orders ----------------------------------------------------------------------------------------------------
 
@@ -243,6 +382,9 @@ class ListenerDuty:
             for served in self._served.values():
                 if served.used:  # the others have not read the configuration yet, and need not wake up for it
                     served.handle.channel.send({"do": "config"})
+        elif what == "replace":
+            for served in tuple(self._served.values()):
+                self.replace_worker(served)
         elif what == "drain":
             self._drain()
         elif what == "stop":
@@ -269,7 +411,55 @@ class ListenerDuty:
 
     def finish(self) -> None:
         for served in self._served.values():
-            close_all(tuple(served.connections.values()))
+            close_all((*served.connections.values(), *served.arenas.values()))
+
+
+class Suspects:
+    """Connections that workers were occupied with when they died."""
+
+    def __init__(self) -> None:
+        self._deaths: dict[int, list[float]] = {}
+
+    def blame(self, number: int, now: float) -> bool:
+        """Count a death; True when it is one too many for this connection."""
+        self._deaths = {one: times for one, times in self._deaths.items() if now - times[-1] < POISON_SECONDS}
+        times = [time for time in self._deaths.get(number, ()) if now - time < POISON_SECONDS]
+        self._deaths[number] = [*times, now]
+        return len(times) + 1 >= POISON_DEATHS
+
+
+class Heartbeat:
+    """Finds workers that hang: those with connections are asked for a sign of life once a second."""
+
+    def __init__(self, duty: ListenerDuty) -> None:
+        self._duty = duty
+        self._planned = False
+        self._last = 0.0
+
+    def begin(self) -> None:
+        """Watch for as long as there are connections."""
+        if not self._planned:
+            self._planned = True
+            self._last = time.monotonic()
+            self._duty._guardian.reactor.call_later(PING_SECONDS, self._beat)
+
+    def _beat(self) -> None:
+        self._planned = False
+        now = time.monotonic()
+        late = now - self._last > 1.5 * PING_SECONDS  # this process itself was held up, and has answers to read
+        busy = [served for served in self._duty._served.values() if served.connections]
+        for served in busy:
+            if not served.asked:
+                served.asked = now
+                served.handle.channel.send({"do": "ping", "ping": 1})
+            elif late:
+                served.asked = now
+            elif now - served.asked >= HANG_SECONDS:
+                log.error("Worker %d has not answered for %.0f s; ending it", served.handle.pid, now - served.asked)
+                served.asked = now
+                send_signal(served.handle.pid, signal.SIGKILL)
+        if busy:
+            self.begin()
 
 
 def make_listener_duty(

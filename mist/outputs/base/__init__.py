@@ -13,7 +13,9 @@ from mist.core.muxer import Muxer
 from mist.errors import NoSuitableTrack, NotFound, NotReady
 from mist.formats.tracks import TrackInfo
 from mist.net.http_messages import parse_range
+from mist.net.http_server import Resumed
 from mist.outputs.base.on_demand import OnDemandSender, Sender, begin, time_window
+from mist.outputs.base.resumed import resume_viewer
 from mist.outputs.base.whole_file import SMALL_BYTES, FileSender
 from mist.stream.capability import Capability, discover, listener_options
 from mist.stream.on_demand import OnDemandReader
@@ -47,6 +49,24 @@ class Choice:
     reselect: Callable[[list[TrackState]], list[int]]
 
 
+def selection(
+    reader: StreamReader, parameters: PlaybackParameters, capability: Capability, user_agent: str
+) -> Callable[[list[TrackState]], list[int]]:
+    """Return what chooses a viewer's tracks."""
+
+    def select(states: list[TrackState]) -> list[int]:
+        return select_tracks(
+            states,
+            parameters.selectors,
+            capability.codecs,
+            live=reader.live,
+            exceptions=capability.exceptions,
+            user_agent=user_agent,
+        )
+
+    return select
+
+
 async def choose_tracks(
     services: OutputServices,
     reader: StreamReader,
@@ -59,16 +79,7 @@ async def choose_tracks(
     Raises NoSuitableTrack, NotReady when the stream ends meanwhile.
     """
 
-    def select(states: list[TrackState]) -> list[int]:
-        return select_tracks(
-            states,
-            parameters.selectors,
-            capability.codecs,
-            live=reader.live,
-            exceptions=capability.exceptions,
-            user_agent=user_agent,
-        )
-
+    select = selection(reader, parameters, capability, user_agent)
     if reader.live:
         await wait_playable(services, reader, parameters, select)
     indexes = select(reader.tracks())
@@ -146,6 +157,9 @@ class ProgressiveOutput:
         from mist.stream.parameters import parse_parameters
 
         parameters = parse_parameters(request.query, rate_header=request.headers.get("x-mist-rate", ""))
+        if response.resumed is not None:
+            self.resume(services, request, response.resumed, parameters)
+            return
         reader = await services.open_stream(request.stream)
         try:
             choice = await self.choose(services, reader, parameters, request.headers.get("user-agent", ""))
@@ -287,6 +301,9 @@ class ProgressiveOutput:
         """Hand the connection's socket to the fan-out."""
         reader = choice.reader
         pace = own_pace(parameters, choice)
+        selectors = ",".join(f"{kind}={text}" for kind, text in sorted(parameters.selectors.items()))
+        key = f"{self.capability.name}.{self.suffix}?{selectors}"
+        state = response.saved(kind="live", stream=reader.name, key=key, indexes=choice.indexes)
         record = response.take_record()
         fd, head = response.take_socket(200, self.media_type(choice), headers)
         self._describe(record, request, reader)
@@ -295,18 +312,34 @@ class ProgressiveOutput:
             record.close()
             services.close_stream(reader)
 
-        selectors = ",".join(f"{kind}={text}" for kind, text in sorted(parameters.selectors.items()))
         services.fanout.join(
             reader,
             choice.indexes,
-            f"{self.capability.name}.{self.suffix}?{selectors}",
+            key,
             lambda tracks: self.make_muxer(reader.name, tracks),
             fd,
             head,
             reselect=choice.reselect,
             record=record,
+            state=state,
             on_close=closed,
             **pace,
+        )
+
+    def resume(
+        self, services: OutputServices, request: Any, resumed: Resumed, parameters: PlaybackParameters
+    ) -> None:
+        """Go on with a live reply that another process had begun. Raises MistError, OSError."""
+        agent = request.headers.get("user-agent", "")
+        record = resumed.record
+        resume_viewer(
+            services,
+            resumed.sock,
+            record,
+            resumed.saved,
+            lambda _reader, tracks: self.make_muxer(str(resumed.saved["stream"]), tracks),
+            lambda reader, states: selection(reader, parameters, self.capability, agent)(states),
+            on_close=lambda reason: record.close(),
         )
 
 

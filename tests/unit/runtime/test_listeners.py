@@ -251,7 +251,7 @@ def test_a_connection_is_open_as_long_as_any_number_leads_to_it() -> None:
         gone: list[bool] = []
         sock = AcceptedSocket(fileno=one.detach())
         sock.on_gone = lambda: gone.append(True)
-        served = Served(1, os.fstat(sock.fileno()).st_ino, {sock.fileno()})
+        served = Served(1, "", os.fstat(sock.fileno()).st_ino, {sock.fileno()})
         copy = os.dup(sock.fileno())
         served.descriptors.add(copy)
         sock.close()
