@@ -13,7 +13,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any, Final, Protocol, cast
@@ -83,6 +83,7 @@ class Resumed:
     sock: socket.socket
     record: Any
     saved: Mapping[str, Any]
+    request: bytes  # that is answered, as it came
 
 
 class Response:
@@ -180,6 +181,19 @@ class Response:
         """Return what `resumed` needs to answer this request from where its reply is, in another process."""
         return self._connection.saved_request(members)
 
+    def saver(self) -> Callable[[Mapping[str, Any]], bytes]:
+        """Return a function that does what `saved` does, at any time."""
+        return self._connection.request_saver()
+
+
+def request_saver(answered: int, received: bytes) -> Callable[[Mapping[str, Any]], bytes]:
+    """Return what packs members with a request. answered: how many requests come before it in what was received."""
+
+    def save(members: Mapping[str, Any]) -> bytes:
+        return json.dumps({**members, "answered": answered}).encode() + b"\n" + received
+
+    return save
+
 
 class HttpConnection(asyncio.Protocol):
     """One accepted connection; connect it with `loop.connect_accepted_socket` or `loop.create_server`."""
@@ -249,8 +263,12 @@ class HttpConnection(asyncio.Protocol):
         """Return the request in hand, with what a handler wants to know of it; for `Response` only."""
         return self._described(members)
 
+    def request_saver(self) -> Callable[[Mapping[str, Any]], bytes]:
+        """Return what does that also when this connection has given its socket away; for `Response` only."""
+        return request_saver(self._answered, self._unanswered)
+
     def _described(self, members: Mapping[str, Any]) -> bytes:
-        return json.dumps({**members, "answered": self._answered}).encode() + b"\n" + self._unanswered
+        return request_saver(self._answered, self._unanswered)(members)
 
     def resume(self, sock: socket.socket, saved: Mapping[str, Any], received: bytes) -> None:
         """Go on with a connection of another process, which had saved this. Raises OSError."""

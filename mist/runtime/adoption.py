@@ -91,7 +91,9 @@ class Adopter:
         return found
 
     def _go_on(self, former: Record | None, number: int, host: str, fd: int) -> None:
-        if (former is None and not touched(fd)) or (former is not None and former.recoverable and not former.progress()[3]):
+        if (former is None and not touched(fd)) or (
+            former is not None and former.recoverable and not former.progress()[3]
+        ):
             self._host.serve(number, host, fd)  # its former worker had not begun with it
             return
         if former is None or not former.recoverable:

@@ -343,7 +343,9 @@ class OutputWorker(Worker):
 
     def _loop_error(self, loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
         super()._loop_error(loop, context)
-        if isinstance(context.get("exception"), MemoryError):  # a process without memory can only give its work to another one
+        if isinstance(
+            context.get("exception"), MemoryError
+        ):  # a process without memory can only give its work to another one
             self._retire()
 
     def stopping(self, reason: str) -> None:

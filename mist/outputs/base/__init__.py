@@ -10,11 +10,11 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from mist.core.muxer import Muxer
-from mist.errors import NoSuitableTrack, NotFound, NotReady
+from mist.errors import MistError, NoSuitableTrack, NotFound, NotReady
 from mist.formats.tracks import TrackInfo
 from mist.net.http_messages import parse_range
-from mist.net.http_server import Resumed
-from mist.outputs.base.on_demand import OnDemandSender, Sender, begin, time_window
+from mist.net.http_server import Resumed, request_saver
+from mist.outputs.base.on_demand import Beginning, OnDemandSender, Sender, begin, time_window
 from mist.outputs.base.resumed import resume_viewer
 from mist.outputs.base.whole_file import SMALL_BYTES, FileSender
 from mist.stream.capability import Capability, discover, listener_options
@@ -158,7 +158,7 @@ class ProgressiveOutput:
 
         parameters = parse_parameters(request.query, rate_header=request.headers.get("x-mist-rate", ""))
         if response.resumed is not None:
-            self.resume(services, request, response.resumed, parameters)
+            await self.resume(services, request, response.resumed, parameters)
             return
         reader = await services.open_stream(request.stream)
         try:
@@ -248,7 +248,7 @@ class ProgressiveOutput:
         if wanted is not None:
             headers["Content-Range"] = f"bytes {begin_at}-{end - 1}/{layout.size}"
         status = 206 if wanted is not None else 200
-        sender = FileSender(media, choice.indexes, layout, begin_at, end, window)
+        sender = FileSender(media, choice.indexes, layout, begin_at, end, window, kind)
         if end - begin_at > SMALL_BYTES:
             headers["Content-Length"] = str(end - begin_at)
             self._hand_over(services, request, response, choice, sender, status, headers, chunked=False)
@@ -273,6 +273,7 @@ class ProgressiveOutput:
     ) -> None:
         """Let a sender have the connection's socket."""
         reader = choice.reader
+        saver = response.saver()
         record: ConnectionRecord = response.take_record()
         fd, head = response.take_socket(status, self.media_type(choice), headers)
         self._describe(record, request, reader)
@@ -281,7 +282,7 @@ class ProgressiveOutput:
             record.close()
             services.close_stream(reader)
 
-        sender.start(services, fd, head, record, closed, chunked=chunked)
+        sender.start(services, fd, head, record, closed, chunked=chunked, saver=saver)
 
     def _describe(self, record: ConnectionRecord, request: Any, reader: StreamReader) -> None:
         """Let a connection's record say what is played."""
@@ -326,10 +327,13 @@ class ProgressiveOutput:
             **pace,
         )
 
-    def resume(
+    async def resume(
         self, services: OutputServices, request: Any, resumed: Resumed, parameters: PlaybackParameters
     ) -> None:
-        """Go on with a live reply that another process had begun. Raises MistError, OSError."""
+        """Go on with a reply that another process had begun. Raises MistError, OSError."""
+        if resumed.saved["kind"] != "live":
+            await self._resume_on_demand(services, request, resumed, parameters)
+            return
         agent = request.headers.get("user-agent", "")
         record = resumed.record
         resume_viewer(
@@ -341,6 +345,43 @@ class ProgressiveOutput:
             lambda reader, states: selection(reader, parameters, self.capability, agent)(states),
             on_close=lambda reason: record.close(),
         )
+
+    async def _resume_on_demand(
+        self, services: OutputServices, request: Any, resumed: Resumed, parameters: PlaybackParameters
+    ) -> None:
+        """Go on sending an on-demand stream or a file made from it. Raises MistError."""
+        saved = resumed.saved
+        reader = await services.open_stream(str(saved["stream"]))
+        try:
+            media = services.on_demand(reader)
+            indexes = list(saved["indexes"])
+            sender: Sender
+            if saved["kind"] == "file":
+                window = dict(saved["window"])
+                layout = await media.layout(saved["layout"], indexes, window.get("from_us"), window.get("to_us"))
+                if layout is None or layout.size < saved["end"]:
+                    raise MistError("the file is not what it was")
+                sender = FileSender(media, indexes, layout, saved["at"], saved["end"], window, saved["layout"])
+            else:
+                await self.choose(services, reader, parameters, request.headers.get("user-agent", ""))
+                beginning = Beginning(await media.span(saved["span"]), saved["from_us"], saved["to_us"])
+                sender = OnDemandSender(
+                    media, indexes, lambda tracks: self.make_muxer(reader.name, tracks), beginning, parameters
+                )
+                sender.go_to(saved)
+        except BaseException:
+            services.close_stream(reader)
+            raise
+        record = resumed.record
+
+        def closed() -> None:
+            record.close()
+            services.close_stream(reader)
+
+        saver = request_saver(int(saved["answered"]), resumed.request)
+        chunked = bool(saved["chunked"])
+        fd = resumed.sock.detach()
+        sender.start(services, fd, b"", record, closed, chunked=chunked, saver=saver, resumed=True)
 
 
 def own_pace(parameters: PlaybackParameters, choice: Choice) -> dict[str, Any]:

@@ -187,7 +187,7 @@ class HttpOutput:
             raise MistError("nothing serves what its request asked for")
         request = requests[0]
         request.stream, request.rest = route.stream, route.rest
-        return ResumedReply(services, route.output, request, Resumed(sock, record, saved))
+        return ResumedReply(services, route.output, request, Resumed(sock, record, saved, received))
 
 
 class ResumedReply:
