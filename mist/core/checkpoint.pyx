@@ -324,10 +324,10 @@ def create_checkpoints(str name not None, int capacity=DEFAULT_RECORDS):
     return table
 
 
-def open_checkpoints(str name not None, bint growing=False):
-    """Open a worker's table, to look, or with `growing` to claim records in it. Raises NotFound."""
+def open_checkpoints(str name not None):
+    """Open a worker's table, to look. Raises NotFound."""
     cdef CheckpointTable table = CheckpointTable()
-    table.segment = open_segment(name, True, growing)
+    table.segment = open_segment(name, True)
     table.name = name
     table.header = <TableHeader*> table.segment.data
     if (

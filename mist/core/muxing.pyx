@@ -9,7 +9,7 @@ from mist.core.packet cimport NEW_INIT, PacketView
 from mist.core.shm cimport load32, load64
 from mist.core.track_buffer cimport KEY_RECORD, MAX_TRACKS, PacketRecord, TrackReader
 
-import json
+import marshal
 
 from mist.errors import LimitExceededError, MistError, NotFound
 
@@ -20,26 +20,19 @@ cdef uint64_t NEVER = <uint64_t> 1 << 62
 
 
 def described(infos):
-    """Return tracks as text; `restore_infos` reads it."""
-    return json.dumps([
-        {
-            name: {"hex": value.hex()} if isinstance(value, bytes) else value
-            for name, value in ((name, getattr(info, name)) for name in type(info).__dataclass_fields__)
-        }
-        for info in infos
-    ]).encode()
+    """Return tracks as bytes; `restore_infos` reads it."""
+    return marshal.dumps([{name: getattr(info, name) for name in type(info).__dataclass_fields__} for info in infos], 2)
 
 
 def restore_infos(text, kind):
-    """Return the tracks that `described` wrote, as objects of `kind`; members it does not have are left out."""
+    """Return the tracks that `described` wrote, as objects of `kind`; members it does not have are left out. Raises MistError."""
     known = kind.__dataclass_fields__
-    return [
-        kind(**{
-            name: bytes.fromhex(value["hex"]) if isinstance(value, dict) else value
-            for name, value in entry.items() if name in known
-        })
-        for entry in json.loads(text)
-    ]
+    try:
+        return [
+            kind(**{name: value for name, value in entry.items() if name in known}) for entry in marshal.loads(text)
+        ]
+    except (ValueError, TypeError, EOFError, AttributeError) as error:
+        raise MistError(f"the description of the tracks is damaged: {error}") from None
 
 
 cdef class MuxGroup:

@@ -7,19 +7,21 @@ import errno
 import logging
 import os
 import resource
+import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mist.runtime.adoption import orders
 from mist.runtime.backoff import Backoff
+from mist.runtime.build import running_build
 from mist.runtime.channel import Message, close_all
 from mist.runtime.guardian import Guardian, WorkerHandle, WorkerMain
 from mist.runtime.leftovers import open_records, records_name, release_subscriptions
-from mist.runtime.process import own, send_signal
+from mist.runtime.process import own
 
 log = logging.getLogger(__name__)
 
@@ -58,19 +60,27 @@ def worker_limit(options: Mapping[str, Any]) -> int:
 
 @dataclass(eq=False)
 class Served:
-    """A worker and the sockets that it was given: {connection number: our duplicate}."""
+    """A worker and the sockets that it was given: {connection number: our duplicate, or -1}.
+
+    former: it was made by a guardian with other options or of other code, so it gets no new connections.
+    """
 
     handle: WorkerHandle
     connections: dict[int, int] = field(default_factory=dict)
     hosts: dict[int, str] = field(default_factory=dict)
     arenas: dict[int, int] = field(default_factory=dict)  # {number: our duplicate} of the memory of its groups
-    former: list[int] = field(default_factory=list)  # workers that it has not taken over everything from
+    estates: list[int] = field(default_factory=list)  # workers that it has not taken over everything from
     heir: Served | None = None  # who gets its connections
     bequeathed: bool = False
     reserved: bool = False  # for another one's connections
     asked: float = 0.0  # since when it owes an answer to a ping
     idle_since: float = field(default_factory=time.monotonic)
     used: bool = False
+
+    def let_go(self) -> None:
+        close_all((*self.connections.values(), *self.arenas.values()))
+        self.connections.clear()
+        self.arenas.clear()
 
 
 class ListenerDuty:
@@ -84,14 +94,16 @@ class ListenerDuty:
         self, connector: str, options: Mapping[str, Any], sockets: list[socket.socket], worker_main: WorkerMain
     ) -> None:
         self.connector = connector
+        self._options = options
         self._sockets = sockets
         self._worker_main = worker_main
         self._limit = worker_limit(options)
         self._served: dict[int, Served] = {}
-        self._last_number = 0
+        # Others than the former guardian's, whose workers may come with their connections.
+        self._last_number = secrets.randbits(31)
         self._backoff = Backoff()
         self._spare_planned = False
-        self._draining = False
+        self._retired = False
         self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS
         self._open = 0
@@ -144,7 +156,7 @@ class ListenerDuty:
         self._guardian.reactor.call_later(ACCEPT_PAUSE_SECONDS, self._resume)
 
     def _resume(self) -> None:
-        if not self._guardian.ending and not self._draining:
+        if not self._guardian.ending and not self._retired:
             self._listen(True)
 
     def _refuse_one(self, listening: socket.socket) -> None:
@@ -171,7 +183,7 @@ class ListenerDuty:
 
     def _assign(self, fd: int, host: str) -> None:
         served = self._choose()
-        self._last_number += 1
+        self._last_number = self._last_number % 0x7FFFFFFF + 1
         number = self._last_number
         served.connections[number] = fd
         served.hosts[number] = host
@@ -206,13 +218,13 @@ class ListenerDuty:
         return served
 
     def _plan_spare(self, delay: float = SPARE_DELAY_SECONDS) -> None:
-        if not self._spare_planned and not self._draining:
+        if not self._spare_planned and not self._retired:
             self._spare_planned = True
             self._guardian.reactor.call_later(delay, self._make_spare)
 
     def _make_spare(self) -> None:
         self._spare_planned = False
-        if self._draining or self._guardian.ending:
+        if self._retired or self._guardian.ending:
             return
         usable = self._usable()
         if self._limit and len(usable) >= self._limit:
@@ -228,11 +240,10 @@ class ListenerDuty:
     def _end_idle(self) -> None:
         """End workers that have been idle for long, but for one, so that their memory returns."""
         self._idle_check_planned = False
-        usable = self._usable()
-        idle = [served for served in usable if not served.connections]
+        idle = [served for served in self._usable() if not served.connections]
         idle.sort(key=lambda served: served.idle_since)
         now = time.monotonic()
-        for served in idle[: len(idle) if self._draining else -1]:
+        for served in idle[:-1]:
             if now - served.idle_since >= IDLE_WORKER_SECONDS:
                 self._guardian.stop_worker(served.handle, "CLEAN_INACTIVE")
         if len(idle) > 1:
@@ -268,20 +279,29 @@ class ListenerDuty:
                 self._open -= 1
         if not served.connections:
             served.idle_since = time.monotonic()
-            if self._draining:
+            if served.handle.build != running_build():
                 self._guardian.stop_worker(worker, "CLEAN_CONTROLLER_REQ")
             else:
                 self._plan_idle_check()
+
+    def worker_rejoined(self, worker: WorkerHandle, note: Message) -> None:
+        """Take over a worker of a former guardian; what it has follows as its inventory."""
+        if worker.pid not in self._served:
+            self._served[worker.pid] = Served(worker, used=True)
+
+    def replace_workers(self) -> None:
+        """Let fresh workers go on with the connections of those of other code."""
+        for served in tuple(self._served.values()):
+            if served.handle.build != running_build():
+                self.replace_worker(served)
 
     def worker_ended(self, worker: WorkerHandle, status: int) -> None:
         served = self._served.pop(worker.pid)
         if status and not self._guardian.ending and not served.bequeathed:
             release_subscriptions(self._guardian.instance, worker.pid)
-        close_all((*served.connections.values(), *served.arenas.values()))
         self._open -= len(served.connections)
-        if self._draining and not self._served:
-            self._guardian.end()
-        elif not self._guardian.ending:
+        served.let_go()
+        if not self._guardian.ending:
             self._plan_spare(self._backoff.next_delay(worker.ran_seconds()) if status else 0.0)
 
     # -- other workers' connections --------------------------------------------------------------------------------
@@ -296,7 +316,7 @@ class ListenerDuty:
             return False
         self._drop_poison(served)
         estate = Served(
-            served.handle, served.connections, served.hosts, served.arenas, former=[worker.pid, *served.former]
+            served.handle, served.connections, served.hosts, served.arenas, estates=[worker.pid, *served.estates]
         )
         estate.heir = served.heir
         served.connections, served.hosts, served.arenas = {}, {}, {}
@@ -314,12 +334,12 @@ class ListenerDuty:
             idle = [served for served in self._usable() if not served.connections]
             heir = idle[0] if idle else self._fork()
         connections = {number: (estate.hosts[number], fd) for number, fd in estate.connections.items()}
-        for message, fds in orders(estate.former, estate.arenas, connections):
+        for message, fds in orders(estate.estates, estate.arenas, connections):
             heir.handle.channel.send(message, fds)
         heir.connections.update(estate.connections)
         heir.hosts.update(estate.hosts)
         heir.arenas.update(estate.arenas)
-        heir.former.extend(estate.former)
+        heir.estates.extend(estate.estates)
         heir.used, heir.reserved = True, False
         self._watch.begin()
         self._plan_spare()
@@ -327,8 +347,8 @@ class ListenerDuty:
     def _adopted(self, served: Served, pids: list[int]) -> None:
         """A worker has everything of former ones."""
         for pid in pids:
-            if pid in served.former:
-                served.former.remove(pid)
+            if pid in served.estates:
+                served.estates.remove(pid)
                 release_subscriptions(self._guardian.instance, pid)
                 self._guardian.forget_worker(pid)
 
@@ -359,17 +379,12 @@ class ListenerDuty:
 
     def _kill(self, served: Served) -> None:
         if self._served.get(served.handle.pid) is served:
-            send_signal(served.handle.pid, signal.SIGKILL)
-
-    def worker_rejoined(self, worker: WorkerHandle) -> None:
-        """A worker whose guardian was killed has come to this one; what it has follows as its inventory."""
-        self._served[worker.pid] = Served(worker, used=True)
+            served.handle.signal(signal.SIGKILL)
 
     def _take_inventory(self, served: Served, inventory: Mapping[str, Any], fds: list[int]) -> None:
         served.arenas.update(zip(inventory.get("arenas", ()), fds, strict=False))
         for (number, host), fd in zip(inventory.get("connections", ()), fds, strict=False):
             served.connections[number], served.hosts[number] = fd, host
-            self._last_number = max(self._last_number, number)
             self._open += 1
         self._watch.begin()
 
@@ -385,20 +400,19 @@ class ListenerDuty:
         elif what == "replace":
             for served in tuple(self._served.values()):
                 self.replace_worker(served)
-        elif what == "drain":
-            self._drain()
         elif what == "stop":
             self._guardian.end(message.get("reason", "CLEAN_CONTROLLER_REQ"))
 
-    def _drain(self) -> None:
-        """Accept no more, and end with the last connection: another guardian has this port now."""
-        self._draining = True
+    def show(self) -> tuple[Message, Sequence[int]]:
+        return {"entry": dict(self._options)}, [sock.fileno() for sock in self._sockets]
+
+    def may_retire(self) -> bool:
+        return True
+
+    def retire(self) -> None:
+        """Accept no more: the next guardian has the same sockets."""
+        self._retired = True
         self._close_sockets()
-        for served in tuple(self._served.values()):
-            if not served.connections:
-                self._guardian.stop_worker(served.handle, "CLEAN_CONTROLLER_REQ")
-        if not self._served:
-            self._guardian.end()
 
     def _close_sockets(self) -> None:
         self._listen(False)
@@ -411,7 +425,7 @@ class ListenerDuty:
 
     def finish(self) -> None:
         for served in self._served.values():
-            close_all((*served.connections.values(), *served.arenas.values()))
+            served.let_go()
 
 
 class Suspects:
@@ -457,7 +471,7 @@ class Heartbeat:
             elif now - served.asked >= HANG_SECONDS:
                 log.error("Worker %d has not answered for %.0f s; ending it", served.handle.pid, now - served.asked)
                 served.asked = now
-                send_signal(served.handle.pid, signal.SIGKILL)
+                served.handle.signal(signal.SIGKILL)
         if busy:
             self.begin()
 

@@ -311,7 +311,7 @@ class OutputWorker(Worker):
         self.channel.send({"closed": self._closed})
         self._closed = []
         self.show_title()
-        if not self._served and self.drained_by_guardian:
+        if not self._served and self.homeless:
             self.finish()
 
     def _sweep(self) -> None:
@@ -334,19 +334,25 @@ class OutputWorker(Worker):
     # -- end -------------------------------------------------------------------------------------------------------
 
     def guardian_gone(self) -> None:
-        if self._stopping:
-            return
         if self._served:
             super().guardian_gone()
-        else:
+        elif not self._stopping:
+            self.finish()
+
+    def rejoined(self) -> None:
+        for message, fds in self.inventory():
+            copies = [os.dup(fd) for fd in fds]
+            self.channel.send(message, copies, close=copies)
+
+    def deserted(self, why: str) -> None:
+        super().deserted(why)
+        if not self._served:
             self.finish()
 
     def _loop_error(self, loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
         super()._loop_error(loop, context)
-        if isinstance(
-            context.get("exception"), MemoryError
-        ):  # a process without memory can only give its work to another one
-            self._retire()
+        if isinstance(context.get("exception"), MemoryError):
+            self._retire()  # all that a process without memory can do is to give its work to another one
 
     def stopping(self, reason: str) -> None:
         for served in tuple(self._served.values()):

