@@ -102,7 +102,7 @@ def stage() -> Iterator[Stage]:
 def sender(stage: Stage) -> Iterator[Sender]:
     sender = Sender(stage.server)
     sender.send([number * FRAME_MS for number in range(60)], headers=True)
-    sender.keep_sending(0.01)
+    sender.keep_sending(0.02)
     yield sender
     sender.close()
 
@@ -131,7 +131,11 @@ def test_live_viewers(stage: Stage, sender: Sender, how: signal.Signals) -> None
 
 def test_players_of_rtmp_and_dtsc(stage: Stage, sender: Sender) -> None:
     got: list[av.Packet] = []
-    with av.open(stage.server.play_url("rtmp"), timeout=(10, 10)) as container, DtscPeer(stage.dtsc_port) as dtsc:
+    quick = {"analyzeduration": "500000"}
+    with (
+        av.open(stage.server.play_url("rtmp"), timeout=(10, 10), options=quick) as container,
+        DtscPeer(stage.dtsc_port) as dtsc,
+    ):
         dtsc.play("live")
         heard = dtsc.packets()
         packets = container.demux(video=0)
