@@ -26,7 +26,7 @@ from mist.runtime.control import CONTROLLER, control_main, former_children, writ
 from mist.runtime.descriptor_store import forget, listening_port, store, stored
 from mist.runtime.family import Child, Family
 from mist.runtime.instance import SHARED_MEMORY, Instance
-from mist.runtime.leftovers import RecordSweeper, end_records, release_subscriptions
+from mist.runtime.leftovers import RecordSweeper, release_subscriptions
 from mist.runtime.listeners import Listeners, bind_listening, bind_unix
 from mist.runtime.notify import notify, watchdog_seconds
 from mist.runtime.process import (
@@ -403,12 +403,11 @@ class Spawner:
     # -- children --------------------------------------------------------------------------------------------------
 
     def _gone(self, pid: int) -> None:
-        """Clear up after a process that has ended."""
+        """Clear up after a process that has ended; its records are its guardian's for a while, then the sweeper's."""
         if self._ending:
             if not self._left():
                 self._reactor.stop()
             return
-        end_records(self.instance, pid)
         release_subscriptions(self.instance, pid)
         self._plan_sweep(SWEEP_DELAY_SECONDS)
 
