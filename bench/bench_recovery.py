@@ -29,12 +29,13 @@ def watch(socks: list[socket.socket], longest: dict[socket.socket, float], ended
         selector.register(sock, selectors.EVENT_READ)
     while not ended.is_set():
         for key, _ in selector.select(0.2):
-            sock: socket.socket = key.fileobj  # type: ignore[assignment]
-            if not sock.recv(1 << 20):
+            viewer = key.fileobj
+            assert isinstance(viewer, socket.socket)
+            if not viewer.recv(1 << 20):
                 sys.exit("a viewer's connection was closed")
             now = time.monotonic()
-            longest[sock] = max(longest[sock], now - last[sock])
-            last[sock] = now
+            longest[viewer] = max(longest[viewer], now - last[viewer])
+            last[viewer] = now
 
 
 def main() -> None:
