@@ -12,7 +12,7 @@ from pathlib import Path
 
 import mist
 from mist.commands import BadUsage, convert, info, record
-from mist.errors import MistError
+from mist.errors import ConfigError, MistError
 from mist.runtime.instance import DEFAULT_NAME, Instance
 
 DEFAULT_CONFIG = Path("/etc/mist/config.json")
@@ -25,6 +25,7 @@ RTMP, HTTP-FLV, MPEG-TS, MP4 and HLS, one frame later, without transcoding.
   mist status                what a running server does
   mist reload                let it read its configuration again
   mist stop                  end it
+  mist config check          what is wrong in its configuration
   mist record live live.mkv  a stream of it into a file
 
 Files, without a server:
@@ -87,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     reload.set_defaults(run=run_reload)
 
+    _add_config_commands(commands)
     convert.add_commands(commands)
     info.add_commands(commands)
     recording = record.add_commands(commands, run_record)
@@ -99,6 +101,39 @@ def build_parser() -> argparse.ArgumentParser:
             help="several servers run side by side under different names (default %(default)s)",
         )
     return parser
+
+
+def _add_config_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    config = commands.add_parser(
+        "config",
+        help="check or show the configuration",
+        description="Look at the configuration without a server. It may be of several files, which are taken together.",
+    )
+    kinds = config.add_subparsers(dest="what", metavar="COMMAND", required=True)
+    check = kinds.add_parser(
+        "check",
+        help="find the mistakes in a configuration",
+        description=(
+            "Say whether a server would accept the configuration: a line for each mistake with file, key, what is expected "
+            "and what stands there. Exit status: 0 it is good, 2 it is not."
+        ),
+    )
+    check.set_defaults(run=run_config_check)
+    show = kinds.add_parser(
+        "show",
+        help="show what all files of a configuration make together",
+        description="Print the configuration that all files make, as JSON, with the file that each value is from in a comment.",
+    )
+    show.set_defaults(run=run_config_show)
+    for command in (check, show):
+        command.add_argument(
+            "path",
+            type=Path,
+            nargs="?",
+            default=DEFAULT_CONFIG,
+            metavar="PATH",
+            help="the main file (default %(default)s)",
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -138,6 +173,33 @@ def run_serve(options: argparse.Namespace) -> int:
         return 2
     program = make_program(path, explicit=options.config is not None, demo=options.demo, debug=debug)
     return Spawner(Instance(options.instance), program).run()
+
+
+def run_config_check(options: argparse.Namespace) -> int:
+    """Check a configuration."""
+    from mist.app import make_program
+    from mist.controller.config import check
+    from mist.controller.config_files import read_parts
+
+    program = make_program(options.path, explicit=True, demo=False, debug=None)
+    try:
+        check(read_parts(options.path, must_exist=True), program.capabilities(), sys.maxsize)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def run_config_show(options: argparse.Namespace) -> int:
+    """Show a configuration and where each part is from."""
+    from mist.controller.config_files import read_parts, shown
+
+    try:
+        print(shown(read_parts(options.path, must_exist=True)), end="")
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
 
 
 def run_stop(options: argparse.Namespace) -> int:
