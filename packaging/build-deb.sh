@@ -1,6 +1,5 @@
 #!/bin/sh
-# build-deb.sh FOLDER [CHANGE]: build the package of the sources beside this script into FOLDER, on Debian 13 with the build dependencies.
-# CHANGE: a line for a further entry of the changelog, whose version is the one before with "+1" behind it.
+# build-deb.sh FOLDER: build the package of the sources beside this script into FOLDER, on Debian 13 with the build dependencies.
 set -eu
 PATH=/usr/sbin:/usr/bin:/sbin:/bin # no other Python
 export PATH
@@ -22,10 +21,5 @@ mkdir "$work/mist"
     tar -x -C "$work/mist"
 mv "$work/mist/packaging/debian" "$work/mist/debian"
 cd "$work/mist"
-if [ -n "${2-}" ]; then
-    { printf 'mist (%s+1) trixie; urgency=medium\n\n  * %s\n\n -- The mist developers <mist@localhost.localdomain>  %s\n\n' \
-        "$version" "$2" "$(date -R)"; cat debian/changelog; } > changelog.new
-    mv changelog.new debian/changelog
-fi
 dpkg-buildpackage -b -us -uc
 cp "$work"/*.deb "$work"/*.changes "$out/"
