@@ -22,4 +22,4 @@ mkdir "$work/mist"
 mv "$work/mist/packaging/debian" "$work/mist/debian"
 cd "$work/mist"
 dpkg-buildpackage -b -us -uc
-cp "$work"/*.deb "$work"/*.changes "$out/"
+cp "$work"/*.deb "$work"/*.changes "$work"/*.buildinfo "$out/"

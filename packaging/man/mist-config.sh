@@ -1,6 +1,7 @@
 #!/bin/sh
 # mist-config.sh DOCUMENT: the document of the configuration as the manual page mist-config(5)
 set -eu
+printf '%s\n' "'\\\" t" # it has tables
 {
     printf '# Name\n\nmist-config - configuration of the mist media server\n\n'
     sed -e '1s/^# .*/# Description/' -e 's/\[\([^]]*\)\]([^)]*)/\1/g' "$1"

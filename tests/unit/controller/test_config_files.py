@@ -55,7 +55,11 @@ def test_comments_become_blanks() -> None:
 def test_a_patch_makes_what_it_was_made_for() -> None:
     base = {"a": {"b": 1, "c": [1]}, "d": 2, "ui_settings": {"x": None}}
     wanted = {"a": {"c": [2], "e": {"f": 1}}, "ui_settings": {"x": None, "y": 1}}
-    assert difference(base, wanted) == {"a": {"b": None, "c": [2], "e": {"f": 1}}, "d": None, "ui_settings": wanted["ui_settings"]}
+    assert difference(base, wanted) == {
+        "a": {"b": None, "c": [2], "e": {"f": 1}},
+        "d": None,
+        "ui_settings": wanted["ui_settings"],
+    }
     assert merge(base, difference(base, wanted)) == wanted
 
 
