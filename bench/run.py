@@ -26,6 +26,7 @@ ALL = (
     ("bench_idle.py",),
     ("bench_streams.py",),
     ("bench_remux.py",),
+    ("bench_api.py",),
 )
 SHORT = (
     ("bench_viewers.py", "--viewers", "20", "--rounds", "1", "--seconds", "2"),
@@ -36,6 +37,7 @@ SHORT = (
     ("bench_idle.py", "--seconds", "3"),
     ("bench_streams.py", "--counts", "5", "10", "--seconds", "2"),
     ("bench_remux.py", "--rounds", "1", "flv:ts"),
+    ("bench_api.py", "--seconds", "0.3", "--megabytes", "0.1", "--rounds", "2"),
 )
 
 

@@ -64,12 +64,14 @@ def make_program(config_path: Path, *, explicit: bool, demo: bool, debug: int | 
             must_exist=explicit,
             built_in_streams=built_in,
             last_snapshot=read_snapshot(services.server.instance),
+            admin_path=services.server.instance.api_socket,
         )
 
     program = Program(
         version=mist.__version__,
         outputs=discover("mist.outputs", "OUTPUT"),
         inputs=discover("mist.inputs", "INPUT"),
+        pushes=discover("mist.outputs", "PUSH", lambda role: str(role.connector)),
         load_config=load_config,
         controller=control,
         preload=preload,

@@ -7,14 +7,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import mist
-from mist.commands import BadUsage, convert, info, record
+from mist.commands import BadUsage, convert, info, operate_account, operate_show, record
 from mist.errors import ConfigError, MistError
 from mist.runtime.instance import DEFAULT_NAME, Instance
 
+RELOAD_SECONDS = 90.0
 DEFAULT_CONFIG = Path("/etc/mist/config.json")
 
 _DESCRIPTION = """\
@@ -23,9 +24,14 @@ RTMP, HTTP-FLV, MPEG-TS, MP4 and HLS, one frame later, without transcoding.
 
   mist serve --demo          a server with a test picture; open http://localhost:8080/demo.html
   mist status                what a running server does
-  mist reload                let it read its configuration again
+  mist reload                let it read its configuration again, and use newly installed code
+  mist streams, mist clients what it serves, and to whom
+  mist log -f                what it says
+  mist account add NAME      who may use its control API
+  mist api CALL [JSON]       any call of it
   mist stop                  end it
   mist config check          what is wrong in its configuration
+  mist nuke live             end a stream that hangs
   mist record live live.mkv  a stream of it into a file
 
 Files, without a server:
@@ -53,6 +59,41 @@ Show what a running server does: listeners, streams with their tracks and viewer
 """
 
 
+_RELOAD = """\
+Read the configuration file again, as SIGHUP and `systemctl reload mist` do. A bad file changes nothing. Changes touch only what they
+concern: a stream whose source is another starts again, a port that is removed is closed, everything else goes on.
+
+When other code is installed than runs, it takes over in place: a child tries it first, and if that fails, the old code goes on.
+Ports, viewers and publishers stay connected.
+
+Exit status: 0 when all is done; 1, with the reason, when everything stays as it was.
+"""
+
+_UPGRADE = """\
+Replace every process of a running server in place by the code that is installed now, even if it is the same, without closing a
+connection. `mist reload` does so when the installed code differs from the running one. Exit status as there.
+"""
+
+
+_NUKE = """\
+End a stream by force: its input is killed, its publisher and viewers are cut off, and its shared memory is removed. For a stream
+that hangs; one that works ends with the API's "stop_sessions" or with its configuration. The stream may start again at once.
+
+  mist nuke live             the stream "live"
+  mist nuke live+backstage   one of its wildcard streams
+
+Without a running server, what is left of the stream in shared memory is removed.
+"""
+
+_CLEANUP = """\
+Remove the shared memory (/dev/shm/mist.NAME.*) and the runtime directory of servers that do not run any more. A server does so by
+itself when it ends, and when it starts; this is for one that was killed together with all its processes and will not start again.
+
+An instance that runs, or whose processes wait for their main process, is left alone; when it was named, that is an error (exit
+status 1). Lists what was removed.
+"""
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     raw = argparse.RawDescriptionHelpFormatter
@@ -70,6 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--log-level", metavar="LEVEL", help="0 to 10, or error, warn, info, debug (default: config.debug, which is 4)"
     )
+    serve.add_argument("--trial", action="store_true", help=argparse.SUPPRESS)  # the first step of an upgrade
     serve.set_defaults(run=run_serve)
 
     status = commands.add_parser(
@@ -83,17 +125,40 @@ def build_parser() -> argparse.ArgumentParser:
 
     reload = commands.add_parser(
         "reload",
-        help="let a running server read its configuration again",
-        description="Read the configuration file again, as SIGHUP does. A bad file changes nothing; the log says why.",
+        help="let a running server read its configuration again, and go over to newly installed code",
+        description=_RELOAD,
+        formatter_class=raw,
     )
-    reload.set_defaults(run=run_reload)
+    reload.set_defaults(run=run_reload, force=False)
+
+    upgrade = commands.add_parser(
+        "upgrade", help="let a running server start again in place", description=_UPGRADE, formatter_class=raw
+    )
+    upgrade.set_defaults(run=run_reload, force=True)
+
+    nuke = commands.add_parser(
+        "nuke", help="end a stream by force and remove all of it", description=_NUKE, formatter_class=raw
+    )
+    nuke.add_argument("stream", metavar="STREAM")
+    nuke.set_defaults(run=run_nuke)
+
+    cleanup = commands.add_parser(
+        "cleanup", help="remove what dead servers left", description=_CLEANUP, formatter_class=raw
+    )
+    cleanup.add_argument("--instance", metavar="NAME", help="only what this one left (default: all that do not run)")
+    cleanup.set_defaults(run=run_cleanup)
 
     _add_config_commands(commands)
     convert.add_commands(commands)
     info.add_commands(commands)
     recording = record.add_commands(commands, run_record)
 
-    for command in (serve, status, stop, reload, recording):
+    operating = [
+        *operate_show.add_commands(commands, with_api),
+        *operate_account.add_commands(commands, with_api),
+    ]
+
+    for command in (serve, status, stop, reload, upgrade, nuke, recording, *operating):
         command.add_argument(
             "--instance",
             default=DEFAULT_NAME,
@@ -136,6 +201,11 @@ def _add_config_commands(commands: argparse._SubParsersAction[argparse.ArgumentP
         )
 
 
+def with_api(work: Callable[[Path, argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """Return a command that reaches the control API of the instance by its own socket."""
+    return lambda options: work(Instance(options.instance).api_socket, options)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = build_parser().parse_args(arguments)
@@ -159,6 +229,7 @@ def run_serve(options: argparse.Namespace) -> int:
     from mist.app import make_program
     from mist.runtime.log import parse_level
     from mist.runtime.spawner import Spawner
+    from mist.runtime.upgrade import try_out
 
     try:
         debug = None if options.log_level is None else parse_level(options.log_level)
@@ -172,6 +243,8 @@ def run_serve(options: argparse.Namespace) -> int:
         )
         return 2
     program = make_program(path, explicit=options.config is not None, demo=options.demo, debug=debug)
+    if options.trial:
+        return try_out(Instance(options.instance), program)
     return Spawner(Instance(options.instance), program).run()
 
 
@@ -218,10 +291,45 @@ def run_stop(options: argparse.Namespace) -> int:
 
 
 def run_reload(options: argparse.Namespace) -> int:
-    """Let a server read its configuration again."""
+    """Let a server read its configuration again, and go over to the installed code."""
     from mist.runtime.spawner_link import ask_blocking
 
-    ask_blocking(Instance(options.instance), {"do": "reload"})
+    answer = ask_blocking(Instance(options.instance), {"do": "reload", "force": options.force}, RELOAD_SECONDS)
+    if answer.get("notes"):
+        print(answer["notes"])
+    return 0
+
+
+def run_nuke(options: argparse.Namespace) -> int:
+    """End a stream by force."""
+    from mist.runtime.spawner_link import ask_blocking
+    from mist.stream.names import sanitise
+    from mist.stream.publisher import remove_stream
+
+    instance, stream = Instance(options.instance), sanitise(options.stream)
+    if not stream:
+        raise BadUsage(f'"{options.stream}" is not the name of a stream')
+    if instance.spawner_socket.exists():
+        ask_blocking(instance, {"do": "nuke_stream", "stream": stream})
+    else:
+        remove_stream(instance.name, stream)
+    return 0
+
+
+def run_cleanup(options: argparse.Namespace) -> int:
+    """Remove what dead servers left."""
+    from mist.runtime.cleanup import clean_up, known_instances
+    from mist.runtime.instance import AlreadyRunning
+
+    for instance in [Instance(options.instance)] if options.instance else known_instances():
+        try:
+            removed = clean_up(instance)
+        except AlreadyRunning:
+            if options.instance:
+                raise
+            continue
+        for name in removed:
+            print(name)
     return 0
 
 

@@ -183,8 +183,8 @@ def _run(
 ) -> None:
     """Record until something ends it."""
     from mist.commands.progress import Progress, bytes_text, time_text
-    from mist.commands.recording_files import RecordingFiles
     from mist.stream.recorder import Recorder
+    from mist.stream.recording_files import RecordingFiles
 
     progress = Progress(None)
 

@@ -39,7 +39,10 @@ def open_input(source: str, format_name: str | None) -> Iterator[OpenInput]:
         if container is None:
             container = tell_format(source, reader)
         assert container.make_demuxer is not None
-        yield OpenInput(reader, container, container.make_demuxer())
+        made = container.make_demuxer()
+        if hasattr(made, "size"):
+            made.size = reader.size
+        yield OpenInput(reader, container, made)
 
 
 def readable(name: str) -> Container:

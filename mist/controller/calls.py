@@ -2,65 +2,188 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any, cast
 
-from mist.controller import calls_config, calls_server, calls_statistics, calls_streams
+from mist.controller import (
+    calls_accounts,
+    calls_config,
+    calls_keys,
+    calls_server,
+    calls_sessions,
+    calls_statistics,
+    calls_streams,
+    calls_tools,
+    replies,
+)  # fmt: skip
+from mist.controller.audit import summary
+from mist.controller.declaration import Call, LateHandler, Permission, always, given_list, given_object
+from mist.controller.replies import Names, Presence
 from mist.controller.state import Command, Controller
 from mist.errors import MistError
 
-Handler = Callable[[Controller, Command], None]
+READ, STREAMS, CONFIG, ADMIN = Permission.READ, Permission.STREAMS, Permission.CONFIG, Permission.ADMIN
+_a, _c, _k, _n, _s, _t = calls_accounts, calls_config, calls_keys, calls_sessions, calls_streams, calls_tools
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A step of every command. It runs when the command has the key `name`, or in every command when `always` is set."""
-
-    name: str
-    run: Handler
-    always: bool = False
+def _writes(name: str, run: Any, needs: Permission, request: Any, reply: Any = None, **options: Any) -> Call:
+    """Return the declaration of a call that always changes something."""
+    return Call(name, run, needs, request, reply, always, needs, **options)
 
 
 CALLS: tuple[Call, ...] = (
-    Call("config_backup", calls_config.config_backup),
-    Call("config_reload", calls_config.config_reload),
-    Call("config_restore", calls_config.config_restore),
-    Call("config", calls_config.config),
-    Call("streams", calls_streams.streams),
-    Call("addstream", calls_streams.addstream),
-    Call("deletestream", calls_streams.deletestream),
-    Call("addprotocol", calls_config.addprotocol),
-    Call("deleteprotocol", calls_config.deleteprotocol),
-    Call("updateprotocol", calls_config.updateprotocol),
-    Call("tags", calls_config.tags),
-    Call("add_tag", calls_config.add_tag),
-    Call("remove_tag", calls_config.remove_tag),
-    Call("capabilities", calls_server.capabilities),
-    Call("load", calls_server.load),
-    Call("browse", calls_server.browse),
-    Call("ui_settings", calls_config.ui_settings),
-    Call("version", calls_server.version),
-    Call("publish what changed", calls_config.publish, always=True),
-    Call("reply of streams", calls_streams.reply, always=True),
-    Call("reply of config", calls_config.reply, always=True),
-    Call("log", calls_server.log, always=True),
-    Call("clients", calls_statistics.clients),
-    Call("totals", calls_statistics.totals),
-    Call("active_streams", calls_statistics.active_streams),
-    Call("stats_streams", calls_statistics.stats_streams),
-    Call("api_endpoint", calls_server.api_endpoint),
-    Call("shutdown", calls_server.shutdown),
-    Call("nuke_stream", calls_streams.nuke_stream),
-    Call("save", calls_config.save),
-)
+    Call("config_backup", _c.config_backup, ADMIN, Presence, {"config_backup": dict[str, Any]}),
+    _writes("config_reload", _c.config_reload, CONFIG, Presence),
+    _writes("config_restore", _c.config_restore, ADMIN, dict[str, Any] | Presence),
+    Call("config", _c.config, READ, dict[str, Any] | Presence, {"config": replies.Server}, given_object, CONFIG),
+    Call("jwks", _k.jwks, ADMIN, list[Any] | Presence, {"jwks": replies.KeysShown}, given_list, ADMIN),
+    _writes("deletejwks", _k.deletejwks, ADMIN, replies.KeysGiven, {"deletejwks": list[Any] | None}),
+    _writes("addjwks", _k.addjwks, ADMIN, replies.KeysGiven, {"addjwks": list[Any] | None}),
+    Call(
+        "bandwidth", _c.bandwidth, READ, replies.Bandwidth | Presence, {"bandwidth": replies.Bandwidth}, given_object, CONFIG
+    ),
+    Call(
+        "streams", _s.streams, READ, replies.StreamsGiven | Presence, {"streams": replies.StreamsShown}, given_object, STREAMS
+    ),
+    _writes("addstream", _s.addstream, STREAMS, replies.StreamsGiven, {"streams": replies.SomeStreams}),
+    _writes("deletestream", _s.deletestream, STREAMS, Names, {"streams": replies.SomeStreams}),
+    _writes(
+        "deletestreamsource", _s.deletestreamsource, STREAMS, Names,
+        {"deletestreamsource": replies.DeletedSources, "streams": replies.SomeStreams},
+    ),
+    _writes("addprotocol", _c.addprotocol, CONFIG, replies.Protocols),
+    _writes("deleteprotocol", _c.deleteprotocol, CONFIG, replies.Protocols),
+    _writes("updateprotocol", _c.updateprotocol, CONFIG, tuple[replies.ProtocolObject, replies.ProtocolObject]),
+    Call("tags", _c.tags, READ, list[Any] | Presence, {"tags": list[str]}, given_list, CONFIG),
+    _writes("add_tag", _c.add_tag, CONFIG, Names, {"tags": list[str]}),
+    _writes("remove_tag", _c.remove_tag, CONFIG, Names, {"tags": list[str]}),
+    Call("capabilities", calls_server.capabilities, READ, Presence, {"capabilities": replies.Capabilities | None}),
+    Call("load", calls_server.load, READ, Presence, {"load": replies.Load}),
+    Call("browse", _t.browse, STREAMS, str | Presence, {"browse": replies.Browse}, late=True),
+    Call(
+        "streamkeys", _k.set_streamkeys, STREAMS, dict[str, Any] | Presence, {"streamkeys": dict[str, str] | None},
+        given_object, STREAMS,
+    ),
+    _writes(
+        "streamkey_del", _k.streamkey_del, STREAMS, Names,
+        {"streamkey_del": replies.Deleted, "streamkeys": dict[str, str] | None},
+    ),
+    _writes(
+        "streamkey_add", _k.streamkey_add, STREAMS, dict[str, Any] | Presence,
+        {"streamkey_add": replies.Added, "streamkeys": dict[str, str] | None},
+    ),
+    Call("reply of stream keys", _k.show_streamkeys, every=True),
+    _writes(
+        "playlist", _t.playlist, STREAMS, dict[str, replies.PlaylistOrder], {"playlist": dict[str, Any] | None}, late=True
+    ),
+    Call(
+        "ui_settings", _c.ui_settings, READ, dict[str, Any] | Presence, {"ui_settings": dict[str, Any] | None},
+        given_object, CONFIG,
+    ),
+    Call("update", _t.update, READ, Presence, {"update": replies.Update}),
+    Call("checkupdate", _t.update, READ, Presence, {"update": replies.Update}),
+    Call("autoupdate", _t.update, ADMIN, Presence, {"update": replies.Update}),
+    Call("abortupdate", _t.update, ADMIN, Presence, {"update": replies.Update}),
+    Call("version", calls_server.version, READ, Presence, {"version": replies.Version}),
+    Call("reply of streams", calls_streams.reply, every=True),
+    Call("reply of config", calls_config.reply, every=True),
+    Call("log", calls_server.log, READ, Presence, {"log": replies.LogRows}, every=True),
+    _writes("clearstatlogs", calls_server.clearstatlogs, CONFIG, Presence),
+    Call(
+        "clients", calls_statistics.clients, READ, replies.Query | list[Any] | Presence,
+        {"clients": replies.Clients | list[replies.Clients]},
+    ),
+    Call(
+        "totals", calls_statistics.totals, READ, replies.TotalsQuery | list[Any] | Presence,
+        {"totals": replies.Totals | list[replies.Totals]},
+    ),
+    Call(
+        "active_streams", calls_statistics.active_streams, READ, replies.ActiveQuery | list[Any] | Presence,
+        {"active_streams": replies.ActiveShown},
+    ),
+    Call(
+        "stats_streams", calls_statistics.stats_streams, READ, list[Any] | Presence, {"stats_streams": replies.StatsShown}
+    ),
+    Call("api_endpoint", calls_server.api_endpoint, READ, Presence, {"api_endpoint": str}),
+    _writes("shutdown", calls_server.shutdown, ADMIN, Presence, {"shutdown": str}),
+    _writes("nuke_stream", _s.nuke_stream, STREAMS, str),
+    _writes("no_unconfigured_streams", _s.no_unconfigured_streams, STREAMS, Presence),
+    _writes("invalidate_sessions", _n.invalidate_sessions, STREAMS, Names),
+    _writes("stop_sessions", _n.stop_sessions, STREAMS, Names),
+    _writes("stop_sessid", _n.stop_sessid, STREAMS, Names),
+    _writes("stop_tag", _n.stop_tag, STREAMS, Names),
+    _writes("tag_sessid", _n.tag_sessid, STREAMS, dict[str, Any]),
+    _writes("tag_stream", _n.tag_stream, STREAMS, dict[str, Any]),
+    _writes("untag_stream", _n.untag_stream, STREAMS, dict[str, Any]),
+    Call("stream_tags", _n.stream_tags, READ, Names | Presence, {"stream_tags": dict[str, list[str] | None] | None}),
+    Call("proc_list", _t.proc_list, READ, str | Presence, {"proc_list": dict[str, Any] | None}),
+    Call("external_writer_list", _t.external_writer_list, READ, Presence, {"external_writer_list": replies.Writers}),
+    _writes(
+        "external_writer_add", _t.external_writer_add, ADMIN, replies.WriterGiven, {"external_writer_list": replies.Writers}
+    ),
+    _writes("external_writer_remove", _t.external_writer_remove, ADMIN, Names, {"external_writer_list": replies.Writers}),
+    Call("enumerate_sources", _t.enumerate_sources, READ, Presence, {"enumerate_sources": Any}),
+    Call("account_list", _a.account_list, ADMIN, Presence, {"account_list": dict[str, Any] | None}),
+    _writes("account_set", _a.account_set, ADMIN, _a.AccountChange, {"account_set": replies.Done}, late=True),
+    _writes("account_remove", _a.account_remove, ADMIN, str, {"account_remove": replies.Done}),
+    _writes("account_key", _a.account_key, ADMIN, _a.KeyWanted, {"account_key": replies.Key}),
+    _writes("account_unkey", _a.account_unkey, ADMIN, _a.KeyWanted, {"account_unkey": replies.Done}),
+    _writes("save", calls_config.save, CONFIG, Presence, late=True),
+)  # fmt: skip
+PUBLISH_BEFORE = "reply of streams"
 
 
-def execute(controller: Controller, command: Command) -> None:
-    """Run all calls of a command and fill its reply. What a call cannot do is logged and does not stop the others."""
+async def execute(controller: Controller, command: Command) -> None:
+    """Run all calls of a command and fill its reply. What a call cannot do is logged and does not stop the others.
+
+    The calls share the configuration's lock, but for the late ones: those wait for files, and keep nobody else waiting.
+    """
     command.reply["LTS"] = 1
-    for call in CALLS:
-        if call.always or call.name in command:
+    late: list[Call] = []
+    async with controller.lock:
+        for call in CALLS:
+            if call.name == PUBLISH_BEFORE:
+                controller.commit()
+            if not call.every and not _may_run(controller, command, call):
+                continue
+            if call.late:
+                late.append(call)
+                continue
             try:
                 call.run(controller, command)
             except MistError as error:
                 controller.log.warning("API call %s: %s", call.name, error)
+        controller.commit()
+    for call in late:
+        try:
+            await cast(LateHandler, call.run)(controller, command)
+        except MistError as error:
+            controller.log.warning("API call %s: %s", call.name, error)
+
+
+def _may_run(controller: Controller, command: Command, call: Call) -> bool:
+    """Return whether a command has a call, in an acceptable form and from somebody who may make it; notes changes."""
+    if call.name not in command:
+        return False
+    value, caller = command[call.name], command.caller
+    needed = call.permission(value)
+    if not caller.may(needed):
+        command.denied.append(call.name)
+        controller.log.warning(
+            "API call %s by %s from %s needs the permission %s", call.name, caller.name, caller.address, needed,
+            extra={"kind": "AUTH"},
+        )  # fmt: skip
+        return False
+    problem = call.problem(value)
+    if problem:
+        controller.log.warning("API call %s", problem)
+        return False
+    if call.changes(value):
+        controller.log.info(
+            "%s from %s: %s %s",
+            caller.name,
+            caller.address,
+            call.name,
+            summary(call.name, value),
+            extra={"kind": "CONF"},
+        )
+    return True

@@ -8,11 +8,12 @@ from typing import Any
 from mist.controller import protocols
 from mist.controller.config import parse
 from mist.controller.migration import clean
-from mist.controller.schema import Server
+from mist.controller.schema import DEFAULT_BANDWIDTH_EXCEPTIONS, Server
 from mist.controller.state import Command, Controller
 from mist.controller.version import version_text
 from mist.errors import ConfigError
 
+ADDRESS = ("interface", "port", "username")
 NOT_BACKED_UP = ("log", "online", "error")
 
 
@@ -58,6 +59,8 @@ def reply(controller: Controller, command: Command) -> None:
     shown: dict[str, Any] = {
         key: None if value in ({}, []) else value for key, value in controller.store.config.snapshot()["config"].items()
     }
+    configured = controller.store.server.get("controller", {})
+    shown["controller"] = {key: value for key, value in shown["controller"].items() if key in (*ADDRESS, *configured)}
     for absent in ("location", "triggers", "trustedproxy"):
         shown.setdefault(absent, None)
     entries = controller.store.server.get("protocols") or []
@@ -68,14 +71,21 @@ def reply(controller: Controller, command: Command) -> None:
     command.reply["config"] = shown
 
 
-def publish(controller: Controller, command: Command) -> None:
-    """Give what the calls so far changed to all processes."""
-    controller.commit()
-
-
-def save(controller: Controller, command: Command) -> None:
+async def save(controller: Controller, command: Command) -> None:
     """Write the configuration to its files now."""
-    controller.store.save()
+    await controller.store.save_beside()
+
+
+def bandwidth(controller: Controller, command: Command) -> None:
+    """Return the bandwidth this server should be loaded with, and whose traffic is not counted; an object stores them."""
+    given = command["bandwidth"]
+    if isinstance(given, dict):
+        present = dict(controller.store.document.get("bandwidth", {}))
+        wanted = {key: given[key] for key in ("limit", "exceptions") if key in given}
+        checked = parse({"bandwidth": {**present, **wanted}}).document().get("bandwidth", {})
+        controller.store.document["bandwidth"] = {key: value for key, value in checked.items() if value != []}
+    shown = {"exceptions": DEFAULT_BANDWIDTH_EXCEPTIONS, **controller.store.document.get("bandwidth", {})}
+    command.reply["bandwidth"] = shown
 
 
 def config_backup(controller: Controller, command: Command) -> None:

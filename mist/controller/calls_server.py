@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any
-
 from mist.controller.state import Command, Controller
 from mist.controller.version import version_report
 
-MAX_LISTED = 10_000
 SHUTTING_DOWN = "Shutting down"
 NOT_ALLOWED = "Ignored: only a client on the same machine may shut the server down"
 
@@ -35,29 +31,15 @@ def version(controller: Controller, command: Command) -> None:
     command.reply["version"] = dict(version_report())
 
 
-def browse(controller: Controller, command: Command) -> None:
-    """List a folder of the server; an empty text means the working directory."""
-    given = command["browse"] if isinstance(command["browse"], str) else ""
-    result: dict[str, Any] = {"path": [given]}
-    command.reply["browse"] = result
-    folders: list[str] = []
-    files: list[str] = []
-    try:
-        with os.scandir(given or ".") as entries:
-            for entry, _ in zip(entries, range(MAX_LISTED), strict=False):
-                (folders if entry.is_dir() else files).append(entry.name)
-        result["path"] = [os.path.realpath(given or ".")]
-    except (OSError, ValueError):
-        return
-    result.update({name: found for name, found in (("subdirectories", folders), ("files", files)) if found})
-
-
 def log(controller: Controller, command: Command) -> None:
-    """Return the last lines of the log, and forget them when asked to."""
+    """Return the last lines of the log."""
     if "log" in command or not command.minimal:
         command.reply["log"] = controller.log_ring.rows() or None
-    if "clearstatlogs" in command:
-        controller.log_ring.clear()
+
+
+def clearstatlogs(controller: Controller, command: Command) -> None:
+    """Forget the lines that `log` returns, once they are in this reply."""
+    controller.log_ring.clear()
 
 
 def api_endpoint(controller: Controller, command: Command) -> None:
@@ -65,7 +47,8 @@ def api_endpoint(controller: Controller, command: Command) -> None:
     host, port = controller.endpoint
     if host in ("", "0.0.0.0", "::"):
         host = _host_name(command.host) or "localhost"
-    command.reply["api_endpoint"] = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+    scheme = "https" if controller.store.config.model.config.controller.tls is not None else "http"
+    command.reply["api_endpoint"] = f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
 
 
 def _host_name(header: str) -> str:
@@ -77,7 +60,7 @@ def _host_name(header: str) -> str:
 
 def shutdown(controller: Controller, command: Command) -> None:
     """Stop the whole server, if the client is on the same machine."""
-    if not command.local:
+    if not command.caller.local:
         command.reply["shutdown"] = NOT_ALLOWED
         return
     reason = command["shutdown"]

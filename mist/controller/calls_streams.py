@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
+from mist.controller.audit import without_secrets
 from mist.controller.config import parse
+from mist.controller.declaration import Permission
 from mist.controller.state import Command, Controller
 from mist.errors import ConfigError, NotFound
-from mist.stream.names import sanitise
+from mist.stream.names import base_name, sanitise
 
 CLEAN_NAME = re.compile(r"[a-z0-9_.-]{1,100}")
 DELETED = "CLEAN_CONTROLLER_REQ"
 INCOMPLETE = "incomplete list"
+# Clients read the number.
+NO_ACTION = "0: No action taken"
+SOURCE_REMAINS = "-1: Stream deleted, source remains"
+SOURCE_DELETED = "-2: Stream and source file deleted"
+SOURCE_AND_INDEX_DELETED = "-3: Stream, source file and dtsh deleted"
 
 
 def streams(controller: Controller, command: Command) -> None:
@@ -40,6 +48,45 @@ def deletestream(controller: Controller, command: Command) -> None:
     command.named_streams = command.named_streams or []
     for name in command.names("deletestream"):
         _delete(controller, name)
+
+
+def deletestreamsource(controller: Controller, command: Command) -> None:
+    """Delete streams and the files they play; the reply tells for each what was deleted."""
+    given = command["deletestreamsource"]
+    command.named_streams = command.named_streams or []
+    if isinstance(given, str):
+        command.reply["deletestreamsource"] = _delete_with_source(controller, given)
+    elif isinstance(given, list):
+        told = [_delete_with_source(controller, name) for name in given if isinstance(name, str)]
+        command.reply["deletestreamsource"] = told or None
+    elif isinstance(given, dict):
+        command.reply["deletestreamsource"] = {name: _delete_with_source(controller, name) for name in given} or None
+
+
+def _delete_with_source(controller: Controller, name: str) -> str:
+    """Delete a stream and its source, if that is a file and nobody else's, and return what was done, in words."""
+    stream = controller.store.streams.get(name)
+    if stream is None:
+        return NO_ACTION
+    source = str(stream.get("source", ""))
+    others = {str(other.get("source", "")) for key, other in controller.store.streams.items() if key != name}
+    _delete(controller, name)
+    path = Path(source)
+    try:
+        if not path.is_absolute() or source in others or not path.is_file():
+            return SOURCE_REMAINS
+        path.unlink()
+        controller.log.warning(
+            "The file %s was deleted with its stream", source, extra={"kind": "CONF", "stream": name}
+        )
+        index = path.with_name(path.name + ".dtsh")
+        if index.is_file():
+            index.unlink()
+            return SOURCE_AND_INDEX_DELETED
+    except (OSError, ValueError) as error:
+        controller.log.error("%s", error, extra={"stream": name})
+        return SOURCE_DELETED if not path.exists() else SOURCE_REMAINS
+    return SOURCE_DELETED
 
 
 def _store(controller: Controller, name: str, stream: Any) -> bool:
@@ -77,13 +124,17 @@ def reply(controller: Controller, command: Command) -> None:
     configured = controller.store.streams
     if "streams" not in command and command.named_streams is not None:
         names = [name for name in command.named_streams if name in configured]
-        command.reply["streams"] = {INCOMPLETE: 1, **{name: _shown(controller, name) for name in names}}
+        command.reply["streams"] = {INCOMPLETE: 1, **{name: _shown(controller, command, name) for name in names}}
     elif "streams" in command or not command.minimal:
-        command.reply["streams"] = {name: _shown(controller, name) for name in configured} or None
+        command.reply["streams"] = {name: _shown(controller, command, name) for name in configured} or None
 
 
-def _shown(controller: Controller, name: str) -> dict[str, Any]:
-    return {**controller.store.streams[name], "name": name, **controller.watch.online(name)}
+def _shown(controller: Controller, command: Command, name: str) -> dict[str, Any]:
+    """Return a stream with its state; who may not change streams does not see the passwords in it."""
+    stream = controller.store.streams[name]
+    if not command.caller.may(Permission.STREAMS):
+        stream = {key: without_secrets(value) for key, value in stream.items()}
+    return {**stream, "name": name, **controller.watch.online(name)}
 
 
 def nuke_stream(controller: Controller, command: Command) -> None:
@@ -91,3 +142,10 @@ def nuke_stream(controller: Controller, command: Command) -> None:
     name = command["nuke_stream"]
     if isinstance(name, str) and name:
         controller.watch.nuke(sanitise(name))
+
+
+def no_unconfigured_streams(controller: Controller, command: Command) -> None:
+    """Remove by force every active stream whose configuration is gone or has no source."""
+    for name in controller.services.streams():
+        if not controller.store.streams.get(base_name(name), {}).get("source"):
+            controller.watch.nuke(name)

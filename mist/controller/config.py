@@ -53,7 +53,8 @@ _EXPECTATIONS = {
     "model_type": "an object",
     "model_attributes_type": "an object",
     "missing": "a value",
-    "string_pattern_mismatch": "32 hexadecimal digits, the MD5 of the password",
+    "string_pattern_mismatch": "32 hexadecimal digits (an MD5), or the hash that mist account makes",
+    "enum": "one of read, streams, pushes, config, admin",
 }
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import socket
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 KEPT_LINES = 100
+HISTORY_CHARACTERS = 1024 * 1024
+ROW_CHARACTERS = 64  # a row without its texts
 MAX_DATAGRAM_BYTES = 65536
 MAX_READS_AT_ONCE = 64
 LogRow = list[Any]  # [unix seconds, kind, message, stream, process id, program, "file:line"]
@@ -34,16 +38,50 @@ def parse_line(datagram: bytes) -> LogRow | None:
     ]
 
 
+class History:
+    """Keeps about a mebibyte of rows, whose first member is their unix second, and tells listeners of new ones."""
+
+    def __init__(self) -> None:
+        self._rows: deque[tuple[list[Any], int]] = deque()
+        self._characters = 0
+        self._listeners: set[Callable[[list[Any]], None]] = set()
+
+    def add(self, row: list[Any]) -> None:
+        """Append a row, dropping the oldest when there are too many."""
+        size = ROW_CHARACTERS + sum(len(part) for part in row if isinstance(part, str))
+        self._rows.append((row, size))
+        self._characters += size
+        while self._characters > HISTORY_CHARACTERS:
+            self._characters -= self._rows.popleft()[1]
+        for listener in tuple(self._listeners):
+            listener(row)
+
+    def last(self, count: int) -> list[list[Any]]:
+        """Return the newest rows, oldest first."""
+        return [row for row, _ in itertools.islice(self._rows, max(len(self._rows) - count, 0), None)]
+
+    def since(self, time: int) -> list[list[Any]]:
+        """Return the rows of a unix second and later."""
+        return [row for row, _ in self._rows if row[0] >= time]
+
+    def listen(self, listener: Callable[[list[Any]], None]) -> Callable[[], None]:
+        """Call a listener with each new row; returns what ends that."""
+        self._listeners.add(listener)
+        return lambda: self._listeners.discard(listener)
+
+
 class LogRing:
-    """Keeps the last lines for the API's `log`. total: lines since the start, kept or not."""
+    """Keeps the last lines for the API's `log`. total: lines since the start, kept or not. history: more, for `/ws`."""
 
     def __init__(self) -> None:
         self._lines: deque[LogRow] = deque(maxlen=KEPT_LINES)
+        self.history = History()
         self.total = 0
 
     def add(self, row: LogRow) -> None:
         """Append a line, dropping the oldest when there are too many."""
         self._lines.append(row)
+        self.history.add(row)
         self.total += 1
 
     def rows(self) -> list[LogRow]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mist.controller.doors import Doors
 from mist.controller.log_ring import LogReceiver
 from mist.controller.state import Controller
 from mist.controller.store import Store
@@ -27,12 +27,14 @@ async def run(
     must_exist: bool = False,
     built_in_streams: Mapping[str, Mapping[str, Any]] | None = None,
     last_snapshot: Mapping[str, Any] | None = None,
+    admin_path: Path | None = None,
 ) -> None:
     """Run the controller until it is cancelled; changes that are not saved yet are saved then.
 
     api_socket: a listening socket for the API, closed at the end; None binds `config.controller`. log_socket: the
     runtime's datagram socket for log lines. must_exist: refuse to run without the file. built_in_streams: streams that
     exist unless the configuration defines them itself. last_snapshot: what was published last, by a controller that died.
+    admin_path: where commands of the server's own user reach the API without login.
     Raises ConfigError for a bad file, TransportError for a port that is taken.
     """
     try:
@@ -51,33 +53,41 @@ async def run(
     controller = Controller(services, store)
     loop = services.loop
     receiver = LogReceiver(loop, log_socket, controller.log_ring) if log_socket is not None else None
-    loop.add_signal_handler(signal.SIGHUP, lambda: controller.reload("SIGHUP"))
+    services.on_reload = controller.reload_asked
     try:
-        await _serve(controller, api_socket)
+        await _serve(controller, api_socket, admin_path)
     finally:
-        loop.remove_signal_handler(signal.SIGHUP)
         if receiver is not None:
             receiver.close()
         await controller.watch.close()
         store.save_if_changed()
+        controller.memory.write(controller.monotonic(), at_once=True)
 
 
-async def _serve(controller: Controller, api_socket: socket.socket | None) -> None:
+async def _serve(controller: Controller, api_socket: socket.socket | None, admin_path: Path | None) -> None:
     from mist.controller.api import application
-    from mist.controller.server import ApiServer, listen
+    from mist.controller.server import ApiServer, listen, listen_here
 
     address = controller.store.config.model.config.controller
     listener = api_socket if api_socket is not None else listen(address.interface, address.port)
     host, port = listener.getsockname()[:2]
     controller.endpoint = (host, port)
     server = ApiServer(application(controller), controller.services.loop)
+    doors = Doors(controller, server)
+    doors.follow()
     await server.start(listener)
+    if admin_path is not None:
+        await server.start(listen_here(str(admin_path)), admin=True)
+    controller.on_publish = doors.follow
     controller.publish(controller.store.config)
     controller.log.info("The control API listens on port %d", port, extra={"kind": "CONF"})
     try:
         await _keep_time(controller)
     finally:
+        doors.close()
         await server.close()
+        if admin_path is not None:
+            admin_path.unlink(missing_ok=True)
 
 
 async def _keep_time(controller: Controller) -> None:

@@ -233,8 +233,11 @@ class Reports:
             return max((track.last_us for track in tracks), default=0) // 1000
         return min((track.first_us for track in tracks), default=0) // 1000
 
-    def _tags(self, name: str) -> list[str] | None:
-        return sorted(self.statistics.streams[name].tags | self.watch.configured_tags(name)) or None
+    def tags(self, name: str) -> list[str]:
+        """Return the tags of a stream: those of its configuration, and those given and taken while it is active."""
+        totals = self.statistics.streams.get(name)
+        configured = self.watch.configured_tags(name)
+        return sorted(configured if totals is None else (configured | totals.tags) - totals.untagged)
 
 
 _Reader = Callable[[Reports, str], Any]
@@ -269,7 +272,7 @@ _FIELDS: dict[str, _Reader] = {
     "sourcepids": lambda reports, name: reports.watch.pids(name) or None,
     "pid": lambda reports, name: reports.watch.pids(name) or None,
     "status": lambda reports, name: STATUS_WORDS.get(reports.watch.status(name), "Invalid / Unknown"),
-    "tags": lambda reports, name: reports._tags(name),
+    "tags": lambda reports, name: reports.tags(name) or None,
 }
 
 

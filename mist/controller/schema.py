@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from mist.controller.declaration import Permission
+
 MINIMUM_BUFFER_MS = 1000
 DEFAULT_CACHE_BYTES = 1024 * 1024 * 1024
 DEFAULT_PACKET_BYTES = 32 * 1024 * 1024
@@ -40,18 +42,53 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True, protected_namespaces=())
 
 
-class Account(Section):
-    """A login of the control API. password: lower-case hexadecimal MD5 of the clear password."""
+Permissions = Annotated[list[Permission], BeforeValidator(_as_list)]
 
-    password: Annotated[str, Field(pattern="^[0-9a-fA-F]{32}$")]
+
+class AccountKey(Section):
+    """A key for programs. hash: SHA-256 of the key, in hexadecimal. permissions: those of the account unless given."""
+
+    name: str = ""
+    hash: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    permissions: Permissions = [Permission.ADMIN]
+
+
+class Account(Section):
+    """A login of the control API.
+
+    hash: the password as `mist account` writes it. password: its MD5 in hexadecimal, for clients that log in by challenge;
+    an account without it cannot be used that way.
+    """
+
+    hash: Annotated[
+        str, Field(pattern=r"^scrypt\$\d{1,7}\$\d{1,2}\$\d{1,2}\$[A-Za-z0-9+/=]{1,100}\$[A-Za-z0-9+/=]{1,100}$")
+    ] = ""
+    password: Annotated[str, Field(pattern="^[0-9a-fA-F]{32}$")] | None = None
+    permissions: Permissions = [Permission.ADMIN]
+    keys: Annotated[list[AccountKey], Field(max_length=64)] = []
+
+
+class Tls(Section):
+    """Files in PEM form: the certificate with those that lead to its issuer, and its key."""
+
+    certificate: str = ""
+    key: str = ""
 
 
 class ControllerAddress(Section):
-    """Where the control API listens, and the user the service runs as."""
+    """Where the control API listens, and the user the service runs as.
+
+    localaccess: whether a request from this machine needs no login. udp: whether datagrams are answered. browse: the folders
+    that the call `browse` may look into.
+    """
 
     interface: str = "0.0.0.0"
     port: Port = 4242
     username: str = "root"
+    tls: Tls | None = None
+    localaccess: bool = True
+    udp: bool = True
+    browse: Annotated[list[str], BeforeValidator(_as_list)] = ["/srv", "/media", "/mnt", "/home", "/var/lib/mist"]
 
 
 class ProtocolEntry(Section):
@@ -80,9 +117,10 @@ class Memory(Section):
 
 
 class StreamCache(Section):
-    """Where the indexes of files are kept whose folders are not writable. path: of a directory, empty for none."""
+    """Where the indexes of files are kept that cannot lie beside them. path: of a directory, empty for none. assets: and remote files."""
 
     path: str = ""
+    assets: bool = False
     size_bytes: Annotated[int, Field(ge=0)] = DEFAULT_CACHE_BYTES
 
 
@@ -108,7 +146,10 @@ class TriggerHandler(Section):
     sync: bool = False
     streams: Words = []
     params: str = ""
-    default: str = "true"
+    default: str | None = None
+    attempts: Annotated[int, Field(ge=1, le=100)] | None = None
+    timeout: Annotated[float, Field(gt=0, le=60)] | None = None
+    secret: str = ""
 
 
 class Server(Section):

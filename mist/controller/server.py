@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
+import ssl
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from mist.controller.api import CONNECTION_KEY, ApiConnection
-from mist.errors import TransportError
+from mist.controller.api import ADMIN_SOCKET_KEY, CONNECTION_KEY, ApiConnection
+from mist.errors import ConfigError, TransportError
+
+log = logging.getLogger(__name__)
 
 BACKLOG = 500
 MAX_CONNECTIONS = 2000
@@ -19,6 +23,10 @@ MAX_HEAD_BYTES = 64 * 1024
 KEEP_ALIVE_SECONDS = 60
 REQUEST_SECONDS = 60.0  # from the first byte of a request to its last
 STOP_SECONDS = 2.0
+HANDSHAKE_SECONDS = 10.0
+MAX_HANDSHAKES = 200
+MAX_MESSAGE_BYTES = 16 * 1024
+ACCEPT_PAUSE_SECONDS = 0.1
 
 
 class ApiProtocol(HttpToolsProtocol):
@@ -60,6 +68,11 @@ class ApiProtocol(HttpToolsProtocol):
         self._stop_deadline()
         super().on_message_complete()
 
+    def handle_websocket_upgrade(self) -> None:
+        """Go on as a websocket: requests have an end, a websocket has none."""
+        self._stop_deadline()
+        super().handle_websocket_upgrade()
+
     def _count_head(self, count: int) -> None:
         self._head_bytes += count
         if self._head_bytes > MAX_HEAD_BYTES:
@@ -76,7 +89,7 @@ class ApiProtocol(HttpToolsProtocol):
 
 
 class ApiServer:
-    """Serves an ASGI application on a listening socket until it is closed."""
+    """Serves an ASGI application on listening sockets until it is closed."""
 
     def __init__(self, application: Any, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -84,7 +97,8 @@ class ApiServer:
         self._config = uvicorn.Config(
             application,
             http=ApiProtocol,
-            ws="none",
+            ws="wsproto",
+            ws_max_size=MAX_MESSAGE_BYTES,
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -93,21 +107,60 @@ class ApiServer:
             date_header=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
         )
-        self._server: asyncio.AbstractServer | None = None
+        self._accepting: list[asyncio.Task[None]] = []
+        self._listeners: list[socket.socket] = []
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self.tls: ssl.SSLContext | None = None
+        self.refusing = False  # encryption is configured and cannot be had: nobody is served in the clear instead
 
-    async def start(self, listener: socket.socket) -> None:
-        """Begin to accept. listener: bound and listening; it is closed with the server."""
-        self._config.load()
-        self._server = await self._loop.create_server(self._protocol, sock=listener, backlog=BACKLOG)
+    async def start(self, listener: socket.socket, *, admin: bool = False) -> None:
+        """Begin to accept. listener: bound and listening; it is closed with the server. admin: only its owner can open it."""
+        if not self._config.loaded:
+            self._config.load()
+        listener.setblocking(False)
+        self._listeners.append(listener)
+        self._accepting.append(self._loop.create_task(self._accept(listener, admin)))
 
-    def _protocol(self) -> ApiProtocol:
-        return ApiProtocol(config=self._config, server_state=self._state, app_state={}, _loop=self._loop)
+    async def _accept(self, listener: socket.socket, admin: bool) -> None:
+        while True:
+            try:
+                sock, _ = await self._loop.sock_accept(listener)
+            except OSError as error:
+                if listener.fileno() < 0:
+                    return
+                log.error("The control API cannot accept connections: %s", error.strerror or error)
+                await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
+                continue
+            if len(self._handshakes) >= MAX_HANDSHAKES or (self.refusing and not admin):
+                sock.close()
+                continue
+            task = self._loop.create_task(self._connect(sock, admin))
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
+
+    async def _connect(self, sock: socket.socket, admin: bool) -> None:
+        """Give an accepted socket its protocol, after the handshake of TLS where that is on."""
+        tls = None if admin else self.tls
+        seconds = HANDSHAKE_SECONDS if tls is not None else None
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: self._protocol(admin), sock, ssl=tls, ssl_handshake_timeout=seconds
+            )
+        except (OSError, ssl.SSLError) as error:
+            log.debug("A connection to the control API ended: %s", error)
+            sock.close()
+
+    def _protocol(self, admin: bool) -> ApiProtocol:
+        state = {ADMIN_SOCKET_KEY: admin}  # websockets get it, too
+        return ApiProtocol(config=self._config, server_state=self._state, app_state=state, _loop=self._loop)
 
     async def close(self) -> None:
         """Stop accepting, let requests that are being answered finish, and close all connections."""
-        if self._server is None:
-            return
-        self._server.close()
+        for task in (*self._accepting, *self._handshakes):
+            task.cancel()
+        await asyncio.gather(*self._accepting, *self._handshakes, return_exceptions=True)
+        for listener in self._listeners:
+            listener.close()
         for connection in list(self._state.connections):
             connection.shutdown()
         tasks = list(self._state.tasks)
@@ -117,6 +170,18 @@ class ApiServer:
             transport = getattr(connection, "transport", None)
             if transport is not None:
                 transport.abort()
+
+
+def tls_context(certificate: str, key: str) -> ssl.SSLContext:
+    """Return what TLS connections are made with. Raises ConfigError that names the file."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(certificate, key, password=lambda: b"")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"config.controller.tls: {certificate} and {key} cannot be used: {error}") from None
+    return context
 
 
 def listen(interface: str, port: int) -> socket.socket:
@@ -157,3 +222,23 @@ def _is_refused(error: OSError) -> bool:
     import errno
 
     return error.errno in (errno.EADDRINUSE, errno.EACCES)
+
+
+def listen_here(path: str) -> socket.socket:
+    """Return a listening socket at a path that only this process's user can open. Raises TransportError."""
+    import os
+
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if os.path.lexists(path):
+            os.unlink(path)
+        mask = os.umask(0o177)
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(mask)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise TransportError(f"The control API cannot listen at {path}: {error.strerror or error}") from error
+    return listener

@@ -21,6 +21,7 @@ INFO_CONNECTOR = "HTTP"
 UNKNOWN_HOST = "::"
 
 RATE_SECONDS = 5
+MAX_TAGS = 64
 
 
 class Kind(IntEnum):
@@ -194,6 +195,10 @@ class Session:
     def protocol(self) -> str:
         """The connectors that were used, joined by commas."""
         return ",".join(sorted(self.connectors)) if self.connectors else INFO_CONNECTOR
+
+    def tag(self, tags: set[str]) -> None:
+        """Give the session tags, up to a bound."""
+        self.tags = set(sorted(self.tags | tags)[:MAX_TAGS])
 
     def record(self, now: int) -> None:
         """Append this second to the history."""

@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mist.controller.config import Config
-from mist.controller.log_ring import LogRing
+from mist.controller.gate import Caller
+from mist.controller.log_ring import History, LogRing
+from mist.controller.memory import Memory
 from mist.controller.reports import Reports
-from mist.controller.statistics import Statistics
+from mist.controller.sessions import Session, shown_address
+from mist.controller.statistics import KEPT, LAYOUT, Statistics
 from mist.controller.store import Store
 from mist.controller.streams import StreamWatch
 from mist.controller.system_load import SystemLoad, boot_time, default_memory_bound
@@ -25,7 +28,8 @@ class Controller:
     """The parts of the controller, and the wires between them.
 
     clock: unix seconds. monotonic: seconds that never go back. identity: sixteen characters, new with each start.
-    endpoint: host and port of the API once it listens.
+    endpoint: host and port of the API once it listens. udp_address: the same for datagrams. on_second: what is told the
+    streams' states and counters each second.
     """
 
     def __init__(
@@ -45,10 +49,18 @@ class Controller:
         self.watch = StreamWatch(services)
         self.reports = Reports(self.statistics, self.watch, boot_time())
         self.log_ring = LogRing()
+        self.memory = Memory(services.load_state, services.save_state, services.log)
+        self.memory.keep("statistics", self.statistics, KEPT, LAYOUT)
+        self.memory.keep("log lines", self.log_ring, ("_lines", "total"))
+        self.access_ring = History()
+        self.statistics.on_end = lambda session: self.access_ring.add(access_row(session))
+        self.on_second: set[Callable[[list[list[Any]]], None]] = set()
+        self.udp_address: tuple[str, int] | None = None
         self.load = SystemLoad()
         self.lock = asyncio.Lock()
         self.identity = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(16))
         self.endpoint: tuple[str, int] = ("0.0.0.0", 0)
+        self.on_publish: Callable[[], None] = lambda: None
         store.on_commit = self.publish
 
     def publish(self, config: Config) -> None:
@@ -61,6 +73,7 @@ class Controller:
         self.statistics.configure(snapshot)
         self.watch.configure(snapshot)
         self.services.publish_config(snapshot)
+        self.on_publish()
 
     def commit(self) -> None:
         """Publish what calls changed. A configuration that is not acceptable as a whole is dropped, and the log says why."""
@@ -71,18 +84,46 @@ class Controller:
 
     def reload(self, why: str) -> bool:
         """Read the configuration file again; keeps the running configuration when the file is bad, and logs why."""
+        return not self._reload(why)
+
+    def _reload(self, why: str) -> str:
         try:
             self.store.reload()
         except ConfigError as error:
             self.log.error("%s: the configuration stays as it was: %s", why, error)
-            return False
+            return f"the configuration stays as it was: {error}"
         self.log.info("%s: read %s", why, self.store.path, extra={"kind": "CONF"})
-        return True
+        return ""
+
+    def reload_asked(self, changed_only: bool) -> str:
+        """Read the file again for the operator; returns why not, or "".
+
+        changed_only: a file that is as it was stays unread, and changes that are not in it yet are saved.
+        """
+        if changed_only and not self.store.file_changed():
+            self.store.save_if_changed()
+            return ""
+        return self._reload("Reload")
 
     def tick(self) -> None:
         """Do what is due once a second."""
         self.load.sample()
         self.statistics.tick(self.services.connections(), int(self.clock()))
+        self.memory.write(self.monotonic())
+        if self.on_second:
+            rows = self.stream_rows()
+            for told in tuple(self.on_second):
+                told(rows)
+
+    def stream_rows(self) -> list[list[Any]]:
+        """Return name, state, viewers, inputs, outputs and tags of all configured and active streams."""
+        counted = self.statistics.streams
+        rows: list[list[Any]] = []
+        for name in sorted({*self.watch.configured, *counted, *self.services.streams()}):
+            now = counted[name].now if name in counted else (0, 0, 0)
+            tags = " ".join(self.reports.tags(name))
+            rows.append([name, int(self.watch.status(name)), *now[:3], tags])
+        return rows
 
     def check(self) -> None:
         """Do what is due every three seconds."""
@@ -92,17 +133,28 @@ class Controller:
         self.store.save_if_due(self.monotonic())
 
 
+def access_row(session: Session) -> list[Any]:
+    """Return a session that ended as `/ws` shows it."""
+    return [
+        session.ended, session.id, session.stream, session.protocol, shown_address(session.host), session.connected_s,
+        session.up, session.down, "".join(f"[{tag}]" for tag in sorted(session.tags)),
+    ]  # fmt: skip
+
+
 @dataclass(slots=True)
 class Command:
     """One command object of a request, and the reply that its calls add to.
 
-    local: whether it comes from this machine. host: the name by which the client calls the server, or "".
+    caller: who asks. host: the name by which the client calls the server, or "". secure: whether it does so over TLS.
     named_streams: the streams that an incomplete `streams` reply is to show; None for a complete one or none.
+    denied: the calls that the caller may not make.
     """
 
     values: Mapping[str, Any]
-    local: bool = False
+    caller: Caller
     host: str = ""
+    secure: bool = False
+    denied: list[str] = field(default_factory=list)
     reply: dict[str, Any] = field(default_factory=dict)
     named_streams: list[str] | None = None
 

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 from mist.controller.history import HISTORY_SECONDS, History
 from mist.controller.sessions import (
     LINGER_SECONDS,
+    MAX_TAGS,
     RATE_SECONDS,
     Kind,
+    Row,
     Session,
     SessionModes,
     identify,
@@ -22,6 +24,8 @@ from mist.controller.sessions import (
 from mist.stream.state import ConnectionSnapshot
 
 MAX_ENDED_SESSIONS = 10_000
+MAX_WAITING_STREAMS = 1000
+TAG_WAIT_SECONDS = 60
 
 
 class SeriesRow(NamedTuple):
@@ -65,10 +69,12 @@ class StreamTotals:
     """Counters of one stream since its first session. sessions: how many sessions of it are remembered.
 
     now: viewers, inputs, outputs and unspecified sessions at this moment. total: the same since the start. series: by
-    connector.
+    connector. tags, untagged: given and taken at run time, beside what the configuration says.
     """
 
-    __slots__ = ("down", "lost", "now", "packets", "resent", "series", "sessions", "tags", "total", "up", "viewseconds")
+    __slots__ = (
+        "down", "lost", "now", "packets", "resent", "series", "sessions", "tags", "total", "untagged", "up", "viewseconds",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.now = [0, 0, 0, 0]
@@ -77,6 +83,7 @@ class StreamTotals:
         self.series: dict[str, Series] = {}
         self.up = self.down = self.packets = self.lost = self.resent = self.viewseconds = 0
         self.tags: set[str] = set()
+        self.untagged: set[str] = set()
 
 
 class _Connection:
@@ -106,6 +113,17 @@ class ServerRow(NamedTuple):
     resent: int
 
 
+# What the kept parts of `Statistics` are made of; a controller of another version compares.
+LAYOUT = (
+    *((one.__name__, one.__slots__) for one in (Session, Series, StreamTotals, _Connection, History)),
+    *((one.__name__, one._fields) for one in (Row, SeriesRow, ServerRow)),
+)
+KEPT = (
+    "live", "ended", "streams", "history", "total", "up", "down", "other_up", "other_down", "packets", "lost", "resent",
+    "_connections", "_began",
+)  # fmt: skip
+
+
 class Statistics:
     """Collates connections into sessions.
 
@@ -127,9 +145,11 @@ class Statistics:
         self.up = self.down = self.other_up = self.other_down = 0
         self.packets = self.lost = self.resent = 0
         self._connections: dict[int, _Connection] = {}
+        self._waiting_tags: dict[str, tuple[set[str], int]] = {}
         self._exceptions: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
         self._last_tick = 0
         self._ticks = 0
+        self._began = False
 
     def configure(self, snapshot: Mapping[str, Any]) -> None:
         """Take the settings of a configuration snapshot. Connections that are there keep the session they are in."""
@@ -144,9 +164,11 @@ class Statistics:
         self._last_tick = now
         self._ticks += 1
         self._read(snapshots, now)
-        if self._ticks == 1:  # what ran before this process began was counted by the one before it
+        if not self._began:  # what ran before the first controller began is nobody's
+            self._began = True
             self.up = self.down = self.other_up = self.other_down = 0
         self._forget_connections()
+        self._forget_waiting_tags(now)
         if not self.live and not self.ended:
             return
         self._age_sessions(now, elapsed)
@@ -161,6 +183,40 @@ class Statistics:
         self.history.append(
             ServerRow(now, counts[0], counts[1], counts[2], up, down, self.packets, self.lost, self.resent)
         )
+
+    # -- what the API does to streams and sessions ---------------------------------------------------------------------
+
+    def tag_stream(self, name: str, tags: set[str]) -> None:
+        """Give tags to a stream; one that is not active gets them when it appears within a minute."""
+        totals = self.streams.get(name)
+        if totals is not None:
+            totals.tags |= tags
+            totals.untagged -= tags
+            if len(totals.tags) > MAX_TAGS:
+                totals.tags = set(sorted(totals.tags)[:MAX_TAGS])
+        elif len(self._waiting_tags) < MAX_WAITING_STREAMS:
+            waiting = self._waiting_tags.get(name, (set(), 0))[0]
+            self._waiting_tags[name] = (set(sorted(waiting | tags)[:MAX_TAGS]), self._last_tick + TAG_WAIT_SECONDS)
+
+    def untag_stream(self, name: str, tags: set[str]) -> None:
+        """Take tags from a stream."""
+        totals = self.streams.get(name)
+        if totals is not None:
+            totals.tags -= tags
+            totals.untagged = set(sorted(totals.untagged | tags)[:MAX_TAGS])
+        elif name in self._waiting_tags:
+            self._waiting_tags[name][0].difference_update(tags)
+
+    def _forget_waiting_tags(self, now: int) -> None:
+        if self._waiting_tags:
+            self._waiting_tags = {name: entry for name, entry in self._waiting_tags.items() if entry[1] > now}
+
+    def connections_of(self, sessions: Iterable[Session]) -> list[int]:
+        """Return the identifiers of the connection records that make up some sessions."""
+        wanted = {id(session) for session in sessions}
+        return [
+            number for number, one in self._connections.items() if one.session is not None and id(one.session) in wanted
+        ]
 
     def _read(self, snapshots: Iterable[ConnectionSnapshot], now: int) -> None:
         """Add what connections did since the last second, and mark the sessions that have an active one."""
@@ -206,6 +262,7 @@ class Statistics:
         totals = self.streams.get(stream)
         if totals is None:
             totals = self.streams[stream] = StreamTotals()
+            totals.tags |= self._waiting_tags.pop(stream, (set(), 0))[0]
         series = totals.series.get(connector)
         if series is None:
             series = totals.series[connector] = Series(now)

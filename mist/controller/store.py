@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import logging
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,7 @@ class Store:
         self._file_is_bad = False
         self._files: list[Path] = [path]
         self._modified_at = ""
+        self._saving = asyncio.Lock()
         self._saved: Document = {}
         self._start(must_exist, last_snapshot or {})
 
@@ -128,15 +131,19 @@ class Store:
             self.document = copy.deepcopy(self._committed)
             raise
         self.config = config
-        self.document = config.document()
-        self._committed = copy.deepcopy(self.document)
+        self.document, self._committed = config.document(), config.document()
         self._changed_at = now if self._fit_for_file() != self._saved else None
         self.on_commit(config)
         return True
 
     def reload(self) -> None:
         """Read the file again and use it; what was not saved is lost. Raises ConfigError and changes nothing then."""
-        self._take(self._read())
+        try:
+            config = self._read()
+        except ConfigError:
+            self._file_is_bad = True
+            raise
+        self._take(config)
         self._file_is_bad = False
         self.on_commit(self.config)
 
@@ -152,10 +159,39 @@ class Store:
         """Write the configuration now. A failure is logged, and tried again when the next write is due."""
         content = self._fit_for_file()
         try:
+            self._keep_bad_file()
             save_document(content, self.path)
         except (OSError, ConfigError) as error:
-            self.log.error("The configuration could not be saved: %s", error)
+            self._not_saved(error)
             return
+        self._is_saved(content)
+
+    async def save_beside(self) -> None:
+        """Write the configuration now, in a thread, so that nobody has to wait for the disk."""
+        async with self._saving:
+            content = self._fit_for_file()
+            try:
+                self._keep_bad_file()
+                await asyncio.to_thread(save_document, content, self.path)
+            except (OSError, ConfigError) as error:
+                self._not_saved(error)
+                return
+            changed = self._changed_at
+            self._is_saved(content)
+            if content != self._fit_for_file():
+                self._changed_at = changed
+
+    def _keep_bad_file(self) -> None:
+        """Put a file that could not be used out of the way of the one that is to be written. Raises OSError."""
+        if self._file_is_bad and self.path.exists():
+            aside = self.path.with_name(f"{self.path.name}.bad-{time.strftime('%Y%m%d-%H%M%S')}")
+            self.path.rename(aside)
+            self.log.warning("The bad configuration file is kept as %s", aside)
+
+    def _not_saved(self, error: Exception) -> None:
+        self.log.error("The configuration could not be saved, and the file is as it was: %s", error)
+
+    def _is_saved(self, content: Document) -> None:
         self._saved = content
         self._changed_at = None
         self._file_is_bad = False
@@ -189,15 +225,18 @@ class Store:
         return fingerprint(self.path, self._files)
 
     def _fit_for_file(self) -> Document:
-        """Return a copy of the document without what was never configured: built-in streams and default protocols."""
-        document = copy.deepcopy(self.document)
-        streams = document.get("streams", {})
+        """Return what was committed without what was never configured: built-in streams and default protocols.
+
+        It shares its parts with what was committed, which nobody changes in place.
+        """
+        document = dict(self._committed)
+        streams = document["streams"] = dict(document.get("streams", {}))
         for name, stream in self.built_in.items():
             if streams.get(name) == stream:
                 del streams[name]
         if not streams:
             document.pop("streams", None)
-        server = document.get("config", {})
+        server = document["config"] = dict(document.get("config", {}))
         if self._default_protocols and server.get("protocols") == [dict(entry) for entry in DEFAULT_PROTOCOLS]:
             del server["protocols"]
         if not server:

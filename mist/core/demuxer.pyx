@@ -2,7 +2,7 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t
 
 from mist.core.muxer cimport Muxer
 from mist.core.packet cimport KEYFRAME, Packet, PacketView
@@ -76,6 +76,27 @@ cdef class Demuxer:
         payload = PyBytes_FromStringAndSize(<const char*> packet.data, <Py_ssize_t> packet.size)
         self.held.append((Packet(track, packet.dts_us, packet.offset_us, packet.flags & KEYFRAME != 0, payload), self.position))
         return 0
+
+    def put_packet(self, Packet packet not None, int64_t position):
+        """Write a packet, for demuxers that are written in Python. position: byte in the input where reading resumes for it."""
+        cdef PacketView view
+        cdef const uint8_t[::1] payload = packet.payload
+        view.dts_us = packet.dts_us
+        view.offset_us = packet.offset_us
+        view.flags = KEYFRAME if packet.keyframe else 0
+        view.size = <size_t> payload.shape[0]
+        view.data = &payload[0] if payload.shape[0] else NULL
+        self.position = position
+        self.emit(packet.track, &view)
+
+    def put_ready(self, list tracks not None):
+        """Make all tracks known, for demuxers that are written in Python."""
+        self.tracks = tracks
+        self.become_ready()
+
+    def put_end(self):
+        """Say that nothing more is wanted, for demuxers that are written in Python."""
+        self.ended = True
 
     cdef int set_track(self, int track, object info, bint changed) except -1:
         """Make known what a track is. changed: a known track differs from here on."""

@@ -27,6 +27,7 @@ cdef class TagMuxer(Muxer):
     cdef uint8_t* pending       # 1: the track's set-up goes out before its next packet
     cdef int count
     cdef bint enhanced
+    cdef int64_t duration_us    # of a whole file, for onMetaData; 0: not known
     cdef list tracks
     cdef list inits             # body of each track's sequence header, b"" if it has none
     cdef int _plan_all(self, list tracks) except -1

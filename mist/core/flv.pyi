@@ -29,10 +29,14 @@ def serialize_frame(info: TrackInfo, packet: Packet, number: int = 0, enhanced: 
 def carries(info: TrackInfo, enhanced: bool = True) -> bool: ...
 
 class TagMuxer(Muxer):
-    def __init__(self, tracks: Sequence[TrackInfo], enhanced: bool = True) -> None: ...
+    def __init__(self, tracks: Sequence[TrackInfo], enhanced: bool = True, duration_us: int = 0) -> None: ...
 
 @final
 class FlvMuxer(TagMuxer): ...
+
+@final
+class FlvSizes(TagMuxer):
+    total_bytes: int
 
 @final
 class FlvReader:

@@ -266,6 +266,8 @@ cdef bytes _metadata(TagMuxer muxer):
     for name, entries in others.items():
         if entries:
             values.append(_amf_key(name) + b"\x03" + b"".join(entries) + b"\x00\x00\x09")
+    if muxer.duration_us:
+        values.insert(0, _amf_number("duration", muxer.duration_us / 1e6))
     count = sum(1 for _ in values)
     return b"\x02" + _amf_key("onMetaData") + b"\x08" + struct.pack(">I", count) + b"".join(values) + b"\x00\x00\x09"
 
@@ -277,6 +279,7 @@ cdef class TagMuxer(Muxer):
 
     tracks: the first track of each type is written plainly, further ones as multitrack bodies with ids from 1.
     enhanced: the receiver knows E-RTMP; without it only legacy codecs and one track of each type are possible.
+    duration_us: of a whole file, for onMetaData; 0: not known.
     Raises UnsupportedError for tracks that the format cannot carry.
     """
 
@@ -291,8 +294,9 @@ cdef class TagMuxer(Muxer):
         free(self.plans)
         free(self.pending)
 
-    def __init__(self, tracks, bint enhanced=True):
+    def __init__(self, tracks, bint enhanced=True, int64_t duration_us=0):
         self.enhanced = enhanced
+        self.duration_us = duration_us
         self.tracks = []
         self.inits = []
         self._plan_all(list(tracks))
@@ -424,6 +428,18 @@ cdef class FlvMuxer(TagMuxer):
         out.write(b"FLV\x01" + bytes((flags,)) + b"\x00\x00\x00\x09\x00\x00\x00\x00")
         self.put_setup(out, <uint32_t> to_ms(start_us))
         return out.take()
+
+
+@cython.final
+cdef class FlvSizes(TagMuxer):
+    """Counts what packets take in an FLV stream; their payload is not looked at."""
+
+    cdef readonly int64_t total_bytes
+
+    cdef int put(self, ByteBuffer out, uint8_t tag_type, uint32_t time_ms, const uint8_t* head, size_t head_size,
+                 const uint8_t* data, size_t size) except -1:
+        self.total_bytes += <int64_t> (head_size + size + 15)
+        return 0
 
 
 # -- Reading FLV

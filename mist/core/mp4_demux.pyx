@@ -140,7 +140,7 @@ cdef class Mp4Demuxer(Demuxer):
             while track.sparse and track.load() and track.head.dts_us < at_us:
                 track.has_head = False
             if index < 0 and track.load():
-                at_us = track.head.dts_us
+                at_us = min(at_us, track.head.dts_us)   # the main track may begin later than what is sought
 
     def attach(self, Muxer sink):
         """Write packets into this muxer from now on, those held back first. None: hold back."""

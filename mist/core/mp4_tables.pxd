@@ -64,6 +64,7 @@ cdef class SampleTable:
     cdef int make_marks(self) except -1
     cdef void rewind(self, Cursor* cursor) noexcept nogil
     cdef int next(self, Cursor* cursor, Sample* sample) noexcept nogil
+    cdef Cursor* mark_before(self, uint32_t number, int64_t ticks) except NULL
     cdef int go_to_sample(self, Cursor* cursor, uint32_t number) except -1
     cdef int go_to_time(self, Cursor* cursor, int64_t ticks) except -1
     cdef uint32_t key_before(self, uint32_t number) noexcept nogil

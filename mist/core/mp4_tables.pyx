@@ -7,7 +7,7 @@ so that every later seek is a binary search and a short walk.
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, UINT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 
@@ -254,22 +254,26 @@ cdef class SampleTable:
             raise self.broken()
         return 0
 
-    cdef int go_to_sample(self, Cursor* cursor, uint32_t number) except -1:
-        """Go before the packet that holds a sample, or to the end."""
+    cdef Cursor* mark_before(self, uint32_t number, int64_t ticks) except NULL:
+        """Return the last mark that is not after a sample nor later than a decode time, or the first one."""
         cdef size_t low = 0
         cdef size_t high
         cdef size_t middle
-        cdef Cursor before
-        cdef Sample sample
         self.make_marks()
         high = self.mark_count
         while high - low > 1:
             middle = (low + high) // 2
-            if self.marks[middle].sample <= number:
+            if self.marks[middle].sample <= number and self.marks[middle].dts_ticks <= ticks:
                 low = middle
             else:
                 high = middle
-        cursor[0] = self.marks[low]
+        return &self.marks[low]
+
+    cdef int go_to_sample(self, Cursor* cursor, uint32_t number) except -1:
+        """Go before the packet that holds a sample, or to the end."""
+        cdef Cursor before
+        cdef Sample sample
+        cursor[0] = self.mark_before(number, INT64_MAX)[0]
         while cursor.sample <= number:
             before = cursor[0]
             if self.next(cursor, &sample) <= 0:
@@ -279,20 +283,9 @@ cdef class SampleTable:
 
     cdef int go_to_time(self, Cursor* cursor, int64_t ticks) except -1:
         """Go before the last packet that is not later than a decode time, or to the first one."""
-        cdef size_t low = 0
-        cdef size_t high
-        cdef size_t middle
         cdef Cursor before
         cdef Sample sample
-        self.make_marks()
-        high = self.mark_count
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self.marks[middle].dts_ticks <= ticks:
-                low = middle
-            else:
-                high = middle
-        before = self.marks[low]
+        before = self.mark_before(UINT32_MAX, ticks)[0]
         cursor[0] = before
         while self.next(cursor, &sample) > 0 and cursor.dts_ticks <= ticks and cursor.sample < self.count:
             before = cursor[0]

@@ -1,4 +1,5 @@
 from array import array
+from collections.abc import Callable
 from typing import Final, final
 
 from mist.core.muxer import Muxer
@@ -12,10 +13,21 @@ class PacketLog(Muxer):
     whole: bool
     def pack(self) -> bytes: ...
     def lay_out(
-        self, layout: Muxer, places: list[int], index: SpanIndex, from_us: int = ..., to_us: int = ...
+        self,
+        layout: Muxer,
+        places: list[int],
+        index: SpanIndex,
+        from_us: int = ...,
+        to_us: int = ...,
+        measure: Callable[[], int] | None = None,
     ) -> array[int]: ...
 
 def unpack_log(data: bytes) -> PacketLog: ...
 
 @final
 class PayloadSink(Muxer): ...
+
+@final
+class FrameSizes(Muxer):
+    total_bytes: int
+    def __init__(self, before: int = 0, frame_bytes: int = 1, most: int = 0) -> None: ...

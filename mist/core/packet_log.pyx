@@ -144,11 +144,11 @@ cdef class PacketLog(Muxer):
         return 0
 
     def lay_out(self, Muxer layout not None, list places not None, SpanIndex index not None,
-                int64_t from_us=INT64_MIN, int64_t to_us=INT64_MAX):
+                int64_t from_us=INT64_MIN, int64_t to_us=INT64_MAX, measure=None):
         """Write packets without payload (data is NULL) to a sink, in the order in which the spans have them.
 
         places, from_us, to_us: as for `Span.mux`. Returns an array: for each span how many packets were written before it, and at its end
-        how many in all. Nothing may be logged any more afterwards.
+        how many in all; with measure what that returned there. Nothing may be logged any more afterwards.
         """
         cdef int[MAX_PLACES] place_of
         cdef PacketView view
@@ -167,7 +167,7 @@ cdef class PacketLog(Muxer):
         for number in range(self.count):
             one = &self.packets[number]
             while span < spans and one.dts_us >= index.records[span].from_us:
-                append(written)
+                append(written if measure is None else measure())
                 span += 1
             if place_of[one.track] < 0 or one.dts_us < from_us or one.dts_us >= to_us:
                 continue
@@ -176,7 +176,7 @@ cdef class PacketLog(Muxer):
             layout.write_view(place_of[one.track], &view)
             written += 1
         while span <= spans:
-            append(written)
+            append(written if measure is None else measure())
             span += 1
         return counts
 
@@ -213,3 +213,28 @@ cdef class PayloadSink(Muxer):
 
     cdef int write_view(self, int track, const PacketView* packet) except -1:
         return self.out.append(packet.data, packet.size)
+
+
+@cython.final
+cdef class FrameSizes(Muxer):
+    """Counts what packets of one track take in a file that holds little but their payload.
+
+    before: bytes before each. frame_bytes: what is left of one at the end of a packet is dropped. most: packets beyond it are left out,
+    and with it the empty ones; 0 for no limit.
+    """
+
+    cdef size_t before
+    cdef size_t frame_bytes
+    cdef size_t most
+    cdef readonly int64_t total_bytes
+
+    def __init__(self, size_t before=0, size_t frame_bytes=1, size_t most=0):
+        self.before = before
+        self.frame_bytes = max(frame_bytes, <size_t> 1)
+        self.most = most
+
+    cdef int write_view(self, int track, const PacketView* packet) except -1:
+        if self.most and not 0 < packet.size <= self.most:
+            return 0
+        self.total_bytes += <int64_t> (self.before + packet.size - packet.size % self.frame_bytes)
+        return 0

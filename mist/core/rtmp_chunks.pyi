@@ -1,6 +1,8 @@
+from collections.abc import Sequence
 from typing import Final, final
 
 from mist.core.flv import TagMuxer
+from mist.formats.tracks import TrackInfo
 
 MAX_CHUNK_STREAMS: Final[int]
 MAX_MEMORY_BYTES: Final[int]
@@ -39,3 +41,9 @@ class ChunkWriter:
 
 @final
 class RtmpPlayMuxer(TagMuxer): ...
+
+@final
+class RtmpPublishMuxer(TagMuxer):
+    def __init__(
+        self, tracks: Sequence[TrackInfo], enhanced: bool = True, message_stream: int = 1, keep_times: bool = False
+    ) -> None: ...

@@ -198,6 +198,14 @@ _ROWS: Final = (
         codecs=((("+@meta",),),),
     ),
     Container(
+        name="libav",
+        suffixes=(".avi", ".wmv", ".wma", ".asf", ".rm", ".rmvb", ".mpg", ".mpeg", ".vob"),
+        mime="application/octet-stream",
+        make_demuxer=demuxer("formats.libav", "LibavDemuxer"),
+        sniff=sniffing.is_for_libav,
+        weak=True,
+    ),
+    Container(
         name="m2v",
         suffixes=(".m2v", ".mpv"),
         mime="video/mpeg",

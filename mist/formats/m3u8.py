@@ -1,4 +1,4 @@
-"""HTTP Live Streaming playlists: written for viewers, and read as strictly as RFC 8216 is written."""
+"""HTTP Live Streaming playlists: written for viewers, and read as strictly as RFC 8216 is written, or as players do."""
 
 from __future__ import annotations
 
@@ -177,8 +177,11 @@ _ONCE: Final = frozenset(
 )
 
 
-def parse_playlist(data: bytes) -> MasterPlaylist | MediaPlaylist:
+def parse_playlist(data: bytes, *, lenient: bool = False) -> MasterPlaylist | MediaPlaylist:
     """Read a playlist; tags that are not known are passed over, as clients must do.
+
+    lenient: what is wrong and can still be understood is taken, as players do: a byte order mark, durations without a comma,
+    with a fraction in old versions, or over TARGETDURATION (which then follows the longest), tags that stand twice.
 
     Raises RemoteProtocolError (offset: line number, counted from 0) for what RFC 8216 forbids; LimitExceededError over
     MAX_PLAYLIST_BYTES or MAX_LINES.
@@ -186,17 +189,19 @@ def parse_playlist(data: bytes) -> MasterPlaylist | MediaPlaylist:
     if len(data) > MAX_PLAYLIST_BYTES:
         raise LimitExceededError(f"the playlist has over {MAX_PLAYLIST_BYTES} bytes", spec=SPEC + "4.1")
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig" if lenient else "utf-8")
     except UnicodeDecodeError as error:
         raise RemoteProtocolError(f"the playlist is not UTF-8: {error}", offset=0, spec=SPEC + "4.1") from None
     if text.startswith("\ufeff"):
         raise RemoteProtocolError("the playlist begins with a byte order mark", offset=0, spec=SPEC + "4.1")
     lines = text.replace("\r\n", "\n").split("\n")
+    if lenient:
+        lines = [line.strip() for line in lines]
     if len(lines) > MAX_LINES:
         raise LimitExceededError(f"the playlist has over {MAX_LINES} lines", spec=SPEC + "4.1")
     if lines[0] != "#EXTM3U":
         raise RemoteProtocolError("the playlist does not begin with #EXTM3U", offset=0, spec=SPEC + "4.3.1.1")
-    return _Reader().read(lines[1:])
+    return _Reader(lenient=lenient).read(lines[1:])
 
 
 def parse_attributes(text: str) -> dict[str, str]:
@@ -233,6 +238,7 @@ class _Pending:
 class _Reader:
     """One pass over the lines of a playlist."""
 
+    lenient: bool = False
     line: int = 0
     seen: set[str] = field(default_factory=set)
     version: int = 1
@@ -275,6 +281,8 @@ class _Reader:
 
     def _tag(self, name: str, value: str) -> None:
         if name in _ONCE and name in self.seen:
+            if self.lenient:
+                return
             raise self.fail(f"a second {name}", "4.3.3")
         self.seen.add(name)
         handler = _TAGS.get(name)
@@ -291,7 +299,7 @@ class _Reader:
     def _extinf(self, value: str) -> None:
         self.seen.add("INF")
         duration, comma, title = value.partition(",")
-        if not comma or _FLOAT.fullmatch(duration) is None or self.pending.duration:
+        if (not comma and not self.lenient) or _FLOAT.fullmatch(duration) is None or self.pending.duration:
             raise self.fail(f"malformed or second EXTINF {value[:60]!r}", "4.3.2.1")
         self.pending.duration, self.pending.title = duration, title
 
@@ -411,7 +419,7 @@ class _Reader:
         )
 
     def _segment(self, uri: str, pending: _Pending) -> None:
-        if self.version < 3 and "." in pending.duration:
+        if self.version < 3 and not self.lenient and "." in pending.duration:
             raise self.fail(f"a duration with a fraction in version {self.version}", "4.3.2.1")
         self.discontinuities += pending.discontinuity
         self.segments.append(
@@ -436,6 +444,9 @@ class _Reader:
             if self.segments or self.target >= 0:
                 raise self.fail("a master playlist with tags of media playlists", "4.1")
             return MasterPlaylist(tuple(self.variants), tuple(self.renditions), self.version)
+        if self.lenient:
+            longest_us = max((segment.duration_us for segment in self.segments), default=1_000_000)
+            self.target = max(self.target, (longest_us + 500_000) // 1_000_000, 1)
         if self.target < 0:
             raise self.fail("no TARGETDURATION", "4.3.3.1")
         for segment in self.segments:

@@ -29,6 +29,8 @@ _H264_FIRST: Final = frozenset((1, 5, 6, 7, 8, 9))
 _HEVC_FIRST: Final = frozenset((32, 33, 34, 35, 39))
 _START_CODE: Final = re.compile(rb"\x00{2,}\x01")
 
+_LIBAV: Final = (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b".RMF", b"\x00\x00\x01\xba")
+
 _BOM: Final = b"\xef\xbb\xbf"
 _WEBVTT: Final = re.compile(rb"WEBVTT(?:[ \t\r\n]|$)")
 _SUBRIP: Final = re.compile(rb"\s*\d+[ \t]*\r?\n\s*\d+:\d\d:\d\d[,.]\d{1,3}[ \t]*-->[ \t]*\d+:\d\d:\d\d[,.]\d{1,3}")
@@ -151,6 +153,11 @@ def is_web_vtt(head: bytes) -> bool:
 def is_subrip(head: bytes) -> bool:
     """Tell SubRip: a number, and below it the times of a cue."""
     return _SUBRIP.match(head.removeprefix(_BOM)) is not None
+
+
+def is_for_libav(head: bytes) -> bool:
+    """Tell the formats that are left to libav: AVI, ASF, RealMedia, and MPEG program streams."""
+    return head.startswith(_LIBAV) or (head.startswith(b"RIFF") and head[8:12] == b"AVI ")
 
 
 def never(_head: bytes) -> bool:

@@ -11,6 +11,7 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,14 +21,27 @@ from mist.core.muxer import Muxer
 from mist.core.packet_log import PacketLog
 from mist.core.span import SpanWriter, open_span
 from mist.core.span_index import SpanIndex, SpanIndexer, create_index, open_index
-from mist.errors import MistError, NotFound, RemoteProtocolError, TruncatedError, UnsupportedError
+from mist.errors import MistError, NotFound, RemoteProtocolError, TransportError, TruncatedError, UnsupportedError
 from mist.formats.containers import CONTAINERS, Container, by_file_name, by_first_bytes
 from mist.formats.dtsh import built
 from mist.formats.sniffing import SNIFF_BYTES
 from mist.formats.tracks import TrackInfo
+from mist.net.block_file import BlockFile
 from mist.net.local_file import LocalFile
+from mist.net.remote_file import CHECK_SECONDS as REMOTE_CHECK_SECONDS
+from mist.net.remote_file import RemoteFile, cached_blocks
+from mist.net.source_reader import SOURCE_CHANGED, URL_SCHEMES, is_url, path_of
 from mist.stream.capability import Capability
-from mist.stream.index_file import MARGIN_S, IndexFile, KeptIndex, cache_settings, figures_of, serialize_index
+from mist.stream.index_file import (
+    MARGIN_S,
+    IndexFile,
+    KeptIndex,
+    cache_settings,
+    figures_of,
+    keeps_assets,
+    serialize_index,
+    trim,
+)
 from mist.stream.layouts import make_layout
 from mist.stream.names import wildcard_part
 from mist.stream.on_demand import index_name, main_track, pack_tracks, unpack_tracks
@@ -46,6 +60,7 @@ MIN_READ_BYTES: Final = 64 << 10
 
 # The names by which the control API and configurations know the inputs, and the formats that each reads.
 INPUTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "AV": ("libav",),
     "AAC": ("aac",),
     "AC3": ("ac3",),
     "EBML": ("mkv", "webm"),
@@ -62,28 +77,29 @@ INPUTS: Final[Mapping[str, tuple[str, ...]]] = {
 READABLE: Final = tuple(container for container in CONTAINERS if container.make_demuxer is not None)
 TEXT_FORMATS: Final = frozenset({"srt", "vtt"})
 START_FAILURE: Final = "READ_START_FAILURE"
+PLACES: Final = ("/", *(f"{scheme}://" for scheme in URL_SCHEMES))  # what sources of files begin with
 
 
 class FileDemuxer:
     """A demuxer that is driven through a file; its errors name file and byte."""
 
-    def __init__(
-        self, file: LocalFile, container: Container, texts: SideTexts, model: FileDemuxer | None = None
-    ) -> None:
-        """Read until the tracks are known. Raises RemoteProtocolError, MistError.
-
-        texts: subtitles beside the file. model: another one of the same file, whose tables are shared if its format has any.
-        """
+    def __init__(self, file: LocalFile | RemoteFile, container: Container, model: FileDemuxer | None = None) -> None:
+        """Begin; `start` must follow. model: another one of the same file, whose tables are shared if its format has any."""
         assert container.make_demuxer is not None
         self.file = file
         self.read_bytes = 0
         share: Callable[[], Demuxer] | None = getattr(model and model.media, "share", None)
-        self.demuxer: Demuxer = share() if share is not None else container.make_demuxer()
-        while not self.demuxer.ready and self.read_bytes < MAX_START_BYTES and self.step():
+        self.media: Demuxer = share() if share is not None else container.make_demuxer()
+        self.demuxer: Demuxer = self.media
+        if hasattr(self.media, "size"):
+            self.media.size = file.size
+
+    async def start(self, texts: SideTexts) -> None:
+        """Read until the tracks are known. texts: subtitles beside the file. Raises RemoteProtocolError, MistError."""
+        while not self.media.ready and self.read_bytes < MAX_START_BYTES and await self.step():
             pass
-        if not self.demuxer.ready or not self.demuxer.tracks:
-            raise RemoteProtocolError(f"{file.path} has no tracks that mist can read", offset=self.read_bytes)
-        self.media: Demuxer = self.demuxer
+        if not self.media.ready or not self.media.tracks:
+            raise RemoteProtocolError(f"{self.file.path} has no tracks that mist can read", offset=self.read_bytes)
         self.demuxer = texts.around(self.media)
 
     def index_into(self, sink: Muxer) -> None:
@@ -91,14 +107,16 @@ class FileDemuxer:
         index_into: Callable[[Muxer], None] = getattr(self.demuxer, "index_into", self.demuxer.attach)
         index_into(sink)
 
-    def step(self, most: int = 0) -> bool:
+    async def step(self, most: int = 0) -> bool:
         """Feed one piece, of at most so many bytes (0 for any); False when nothing more is wanted."""
         wanted = self.demuxer.want()
         if wanted is None:
             return False
         position, count = wanted
+        if most:
+            count = min(count, most)
         try:
-            data = self.file.read(position, min(count, most) if most else count)
+            data = await read_from(self.file, position, count)
             self.read_bytes += len(data)
             self.demuxer.feed(data)
         except RemoteProtocolError as error:
@@ -109,21 +127,31 @@ class FileDemuxer:
         return True
 
 
+async def read_from(file: LocalFile | RemoteFile, position: int, count: int) -> bytes:
+    """Return bytes of a file; what a network may take its time for is waited for in a thread."""
+    if file.waits:
+        return await asyncio.to_thread(file.read, position, count)
+    return file.read(position, count)
+
+
 class FileStream:
     """One file that is played."""
 
-    def __init__(self, services: InputServices, file: LocalFile, container: Container) -> None:
+    def __init__(self, services: InputServices, file: LocalFile | RemoteFile, container: Container) -> None:
         """Take over an open file."""
         self.services = services
         self.publisher = services.publisher
         self.container = container
         self.file = file
+        self.scanned_file = file.another()
         self.texts = SideTexts()
-        if container.name not in TEXT_FORMATS:
+        if container.name not in TEXT_FORMATS and isinstance(file, LocalFile):
             self.texts = read_side_texts(file.path, services.log.warning)
         inode, size, modified_ns = file.identity
         self.identity = (inode, size, modified_ns ^ self.texts.stamp)
-        self.kept = IndexFile(file.path, cache_settings(services.server_config), services.log)
+        self.stamp = self.texts.stamp if isinstance(file, LocalFile) else inode
+        cache = cache_settings(services.server_config)
+        self.kept = IndexFile(file.path, cache, services.log, local=isinstance(file, LocalFile))
         self.store = SpanStore(self._load, self.publisher.claim_memory)
         self.index: SpanIndex
         self._scan: FileDemuxer | None = None
@@ -131,7 +159,8 @@ class FileStream:
         self._loader: FileDemuxer | None = None
         self._versions: list[str] = []
         self._reported = -1
-        self._changed = asyncio.Event()
+        self._suspected = asyncio.Event()
+        self._ahead: set[asyncio.Task[None]] = set()
         self._log = PacketLog()
         self._records: IndexBuilder | None = None
         self._sizes_known = False
@@ -163,11 +192,11 @@ class FileStream:
     @property
     def _source(self) -> tuple[int, int, int]:
         """What the kept index must have been made of."""
-        return self.file.identity[1], self.file.modified_ns, self.texts.stamp
+        return self.file.identity[1], self.file.modified_ns, self.stamp
 
     def restore(self) -> bool:
         """Take the index over that was kept on disk; False when there is none that fits."""
-        kept = self.kept.load(self._source)
+        kept = self._kept_index()
         if kept is None:
             return False
         infos = unpack_tracks(kept.versions[-1])
@@ -182,6 +211,9 @@ class FileStream:
         self._announce()
         self.services.log.info("%s: %d spans, from %s", self.file.path, self.index.count, self.kept.written)
         return True
+
+    def _kept_index(self) -> KeptIndex | None:
+        return self.kept.load(self._source) if self.file.lasting else None
 
     def _take_log(self, kept: KeptIndex) -> None:
         self._log = kept.log
@@ -206,12 +238,18 @@ class FileStream:
             self._log,
         )
         data = serialize_index(built(scan.demuxer, self._records), kept)
-        if not self.file.changed():
+        if self.file.lasting and not await self._change():
             await asyncio.to_thread(self.kept.save, data)
 
-    def open(self) -> None:
+    async def _new_scan(self) -> FileDemuxer:
+        scan = FileDemuxer(self.scanned_file, self.container)
+        await scan.start(self.texts)
+        self._scan = scan
+        return scan
+
+    async def open(self) -> None:
         """Begin to read the file. Raises RemoteProtocolError."""
-        scan = self._scan = FileDemuxer(self.file, self.container, self.texts)
+        scan = await self._new_scan()
         self._create_index(main_track(scan.demuxer.tracks))
         scan.demuxer.on_tracks = self._tracks_changed
         self._publish_tracks(scan.demuxer.tracks)
@@ -255,7 +293,7 @@ class FileStream:
             while more:
                 until = time.monotonic() + SLICE_SECONDS
                 while more and time.monotonic() < until:
-                    more = self._scan.step()
+                    more = await self._scan.step()
                 if time.monotonic() - reported > REPORT_SECONDS or (self.index.count and not self.ready):
                     reported = time.monotonic()
                     self._report()
@@ -280,13 +318,13 @@ class FileStream:
 
     async def log_again(self) -> None:
         """Read the file once more for the sizes of its packets, which a killed predecessor knew."""
-        scan = self._scan = FileDemuxer(self.file, self.container, self.texts)
+        scan = await self._new_scan()
         scan.index_into(self._log)
         more = True
         while more:
             until = time.monotonic() + SLICE_SECONDS
             while more and time.monotonic() < until:
-                more = scan.step()
+                more = await scan.step()
             await asyncio.sleep(0)
         self._all_logged(scan)
 
@@ -323,14 +361,16 @@ class FileStream:
 
     # -- spans -----------------------------------------------------------------------------------------------------
 
-    def answer(self, number: int) -> tuple[int, Mapping[str, Any]]:
+    async def answer(self, number: int) -> tuple[int, Mapping[str, Any]]:
         """Return a span for a worker, and have the next one loaded when there is time."""
         if not 0 <= number < self.index.count:
             raise NotFound(f"{self.file.path} has no span {number}")
         in_order = number - 1 in self.store
-        span = self.store.get(number)
+        span = await self.store.get(number)
         if in_order:
-            self.services.loop.call_soon(self._read_ahead, number + 1)
+            task = self.services.loop.create_task(self._read_ahead(number + 1))
+            self._ahead.add(task)
+            task.add_done_callback(self._ahead.discard)
         return span.fileno(), {"tracks": self._versions[self.index[number][6]]}
 
     async def answer_layout(self, description: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
@@ -342,30 +382,36 @@ class FileStream:
         found = self._layouts.pop(key, None)
         if found is None:
             infos = unpack_tracks(self._versions[0])
-            found = make_layout(description, self._log, self.index, infos, self._first_payload)
+            first = await self.store.get(0)
+            found = make_layout(description, self._log, self.index, infos, partial(_first_payload, first))
             while len(self._layouts) >= KEPT_LAYOUTS:
                 os.close(self._layouts.popitem(last=False)[1][0])
         self._layouts[key] = found
         return found
 
-    def _first_payload(self, track: int) -> bytes:
-        """Return the payload of a track's first packet, b"" if it has none at the beginning."""
-        first = open_span(self.store.get(0).fileno())
-        return next((packet.payload for packet in first.packet_list() if packet.track == track), b"")
-
-    def _read_ahead(self, number: int) -> None:
+    async def _read_ahead(self, number: int) -> None:
         for ahead in range(number, min(number + READ_AHEAD_SPANS, self.index.count)):
             try:
-                self.store.get(ahead)
+                await self.store.get(ahead)
             except MistError:
                 return  # who asks for it is told
 
-    def _load(self, number: int) -> SpanWriter:
+    async def _load(self, number: int) -> SpanWriter:
         """Read one span from the file. Raises MistError that names file and byte."""
+        try:
+            return await self._read_span(number)
+        except RemoteProtocolError:
+            self._suspected.set()
+            raise
+        except TransportError as error:  # which means another thing to who asks for the span
+            raise MistError(str(error), reason=error.reason) from error
+
+    async def _read_span(self, number: int) -> SpanWriter:
         from_us, to_us, position, size, packets, _, _ = self.index[number]
         loader = self._loader
         if loader is None:
-            loader = FileDemuxer(self.file, self.container, self.texts, self._scan)
+            loader = FileDemuxer(self.file, self.container, self._scan)
+            await loader.start(self.texts)
         self._loader = None  # a demuxer that raises is of no more use
         tracks = max(len(loader.demuxer.tracks), len(self.publisher.tracks))
         loader.demuxer.attach(SpanWriter(0, 0, 0, 0, 1))  # drops what is held back
@@ -376,18 +422,13 @@ class FileStream:
         limit = size * 2 + SPAN_SLACK_BYTES
         while not writer.whole and not writer.passed and loader.read_bytes < limit:
             left = size + MIN_READ_BYTES - loader.read_bytes
-            if not loader.step(max(left, MIN_READ_BYTES)):
+            if not await loader.step(max(left, MIN_READ_BYTES)):
                 break
         if not writer.count:
-            self._changed_now()
             raise TruncatedError(f"{self.file.path}, byte {position}: the media that was here is gone", offset=position)
         writer.finish()
         self._loader = loader
         return writer
-
-    def _changed_now(self) -> None:
-        if self.file.changed():
-            self._changed.set()
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -398,65 +439,103 @@ class FileStream:
             if self.adopt():
                 self._reported = self.index.count
                 self.publisher.play_on_demand()
-                if (kept := self.kept.load(self._source)) is not None:
+                if (kept := self._kept_index()) is not None:
                     self._take_log(kept)
                 else:
                     await self.log_again()
             elif not self.restore():
-                self.open()
+                await self.open()
                 await self.build()
             await self._watch_file()
         finally:
             server.close()
+            for task in self._ahead:
+                task.cancel()
+            for file in (self.scanned_file, self.file):
+                file.stop()
             self.store.clear()
             for fd, _ in self._layouts.values():
                 os.close(fd)
+            self.scanned_file.close()
             self.file.close()
 
     def _age_s(self) -> float:
         return time.time() - self.file.modified_ns / 1e9
 
+    async def _change(self) -> str:
+        """Return what has become of the file, "" when nothing has."""
+        return await asyncio.to_thread(self.file.changed) if self.file.waits else self.file.changed()
+
     async def _watch_file(self) -> None:
         """Return when the file has changed."""
+        pause_s = REMOTE_CHECK_SECONDS if self.file.waits else CHECK_SECONDS
         new = self.kept.written is not None and self._age_s() < MARGIN_S
-        while not (text := self.file.changed()):
+        while not (text := await self._change()):
             if new and self._age_s() >= MARGIN_S:
                 new = False
                 self.kept.confirm()
             try:
-                async with asyncio.timeout(CHECK_SECONDS):
-                    await self._changed.wait()
+                async with asyncio.timeout(pause_s):
+                    await self._suspected.wait()
             except TimeoutError:
                 continue
+            self._suspected.clear()
         self.services.log.warning("%s; the stream ends, and begins anew when it is asked for", text)
 
 
 def source_path(source: str) -> str:
-    """Return the path of a file's source: without a prefix that names the input, and without a query if there is no such file."""
+    """Return the path or URL of a file's source: without a prefix that names the input, and without a query if there is no such file."""
     prefix, colon, rest = source.partition(":")
-    path = rest if colon and prefix.upper() in {name.upper() for name in INPUTS} and rest.startswith("/") else source
-    return path.partition("?")[0] if "?" in path and not Path(path).exists() else path
+    named = colon and prefix.upper() in {name.upper() for name in INPUTS} and (rest.startswith("/") or is_url(rest))
+    path = rest if named else source
+    return path.partition("?")[0] if "?" in path and not is_url(path) and not Path(path).exists() else path
+
+
+async def open_file(services: InputServices, path: str) -> LocalFile | RemoteFile:
+    """Open a path or URL. Raises MistError, with the reason START_FAILURE for what trying again soon will not mend."""
+    if not is_url(path):
+        return LocalFile(path)
+    folder, size_bytes = cache_settings(services.server_config)
+    blocks: Callable[[str, int], BlockFile] | None = None
+    if folder and keeps_assets(services.server_config):
+        blocks = cached_blocks(Path(folder), lambda count: trim(Path(folder), size_bytes - count))
+    try:
+        return await asyncio.to_thread(RemoteFile, path, blocks)
+    except MistError as error:
+        raise MistError(str(error), reason=START_FAILURE) from error
 
 
 async def play_file(services: InputServices, path: str, containers: Sequence[Container]) -> None:
     """Play a file until cancelled, or until it is another one. Raises MistError.
 
-    containers: those that it may be: the one of its suffix, else the one that its first bytes say.
+    path: may be a URL. containers: those that it may be: the one of its suffix, else the one that its first bytes say.
     """
-    file = LocalFile(path)
-    container = by_file_name(path)
+    file = await open_file(services, path)
+    container = by_file_name(path_of(path))
     if container not in containers:
-        container = by_first_bytes(file.read(0, SNIFF_BYTES))
+        try:
+            container = by_first_bytes(await read_from(file, 0, SNIFF_BYTES))
+        except BaseException:
+            file.close()
+            raise
     if container is None or container.make_demuxer is None:
         file.close()
-        raise UnsupportedError(f"{path} is of no format that mist reads", reason=START_FAILURE)
+        raise UnsupportedError(f"{file.path} is of no format that mist reads", reason=START_FAILURE)
     stream = FileStream(services, file, container)
     try:
         await stream.run()
     except RemoteProtocolError as error:
+        if error.reason == SOURCE_CHANGED:
+            raise MistError(str(error), reason="CLEAN_EOF") from None
         if stream.ready:
             raise
         raise MistError(str(error), reason=START_FAILURE) from None
+
+
+def _first_payload(span: SpanWriter, track: int) -> bytes:
+    """Return the payload of a track's first packet, b"" if it has none in the first span."""
+    packets = open_span(span.fileno()).packet_list()
+    return next((packet.payload for packet in packets if packet.track == track), b"")
 
 
 class FileInput:
@@ -468,8 +547,9 @@ class FileInput:
         self.capability = Capability(
             name=name,
             friendly=f"{name} file",
-            desc=f"On-demand playback of local files: {', '.join(suffixes)}",
-            source_match=tuple(f"/*{suffix}" for suffix in suffixes),
+            desc=f"On-demand playback of files, here, on http(s) servers and in S3 stores: {', '.join(suffixes)}",
+            priority=1 if name == "AV" else 9,
+            source_match=tuple(f"{place}*{suffix}" for place in PLACES for suffix in suffixes),
         )
 
     async def run(self, services: InputServices) -> None:

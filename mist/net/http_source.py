@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import re
+import socket
 import ssl
-import time
+import threading
 from base64 import b64encode
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final, TypeVar
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
 import mist
 from mist.errors import ConnectTimeout, RemoteProtocolError, TransportError, UnsupportedError
-from mist.net.source_reader import SourceReader
+from mist.net import s3
+from mist.net.source_reader import SOURCE_CHANGED, SourceReader
 
 MAX_REDIRECTS: Final = 6
 TRIES: Final = 5  # without a byte between them
@@ -29,6 +33,14 @@ _CONTENT_RANGE: Final = re.compile(r"bytes (?:(\d{1,18})-\d{1,18}|\*)/(?:(\d{1,1
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 _T = TypeVar("_T")
+
+
+class HttpStatus(TransportError):
+    """The server answers with something else than the file. status: of HTTP."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text, reason=f"HTTP_{status}")
+        self.status = status
 
 
 class _TryAgain(Exception):
@@ -46,20 +58,24 @@ class HttpReader(SourceReader):
         url: str,
         *,
         stall_s: float = STALL_S,
-        pause: Callable[[float], None] = time.sleep,
-        sign: Callable[[str, str], Mapping[str, str]] | None = None,
+        pause: Callable[[float], object] | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Take a URL, in which user and password may stand, and ask for its first byte.
+        """Take a URL, in which user and password may stand, and ask for its first byte. A URL of S3 is signed with the keys in it.
 
-        stall_s: a server that is silent for so long is asked again. pause: waits before another try. sign: returns headers
-        for a method and a URL, such as a signature.
-        Raises TransportError.
+        stall_s: a server that is silent for so long is asked again. pause: waits before another try. headers: more to send.
+        Raises TransportError, whose reason is "HTTP_" and the status for what the server answered.
         """
-        self.name = _without_password(url)
-        self._url = url
+        self.name = without_password(url)
+        self._sign: Callable[[str, str], Mapping[str, str]] | None = None
+        if s3.is_s3(url):
+            url, keys = s3.split_source(url)
+            self._sign = None if keys is None else keys.sign
+        self._url = self.url = url  # url: where redirects led
+        self._headers = headers
         self._stall_s = stall_s
-        self._pause = pause
-        self._sign = sign
+        self._stopped = threading.Event()
+        self._pause = pause or self._stopped.wait
         self._connection: http.client.HTTPConnection | None = None
         self._connected_to: tuple[str, str] = ("", "")
         self._response: http.client.HTTPResponse | None = None
@@ -78,6 +94,24 @@ class HttpReader(SourceReader):
         """Close the connection."""
         self._drop()
 
+    def stop(self) -> None:
+        """End what another thread reads, with an error there. The reader is of no use afterwards."""
+        self._stopped.set()
+        sock = getattr(self._connection, "sock", None)
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def position(self) -> int:
+        """The byte that comes next without another request."""
+        return self._at
+
+    @property
+    def validators(self) -> tuple[str, str]:
+        """What tells this file from later ones: the headers ETag and Last-Modified, empty where the server has none."""
+        return self._identity or ("", "")
+
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def _again(self, position: int, action: Callable[[], _T]) -> _T:
@@ -91,7 +125,7 @@ class HttpReader(SourceReader):
                 raise
             except (_TryAgain, OSError, http.client.HTTPException) as error:
                 self._drop()
-                if isinstance(error, ssl.SSLCertVerificationError) or not left:
+                if isinstance(error, ssl.SSLCertVerificationError) or not left or self._stopped.is_set():
                     kind = ConnectTimeout if isinstance(error, TimeoutError) else TransportError
                     raise kind(f"{self.name}: byte {position}: {self._words(error)}") from error
             self._pause(pause_s)
@@ -165,12 +199,13 @@ class HttpReader(SourceReader):
         for _ in range(MAX_REDIRECTS + 1):
             response = self._ask(url, position, count)
             if response.status not in _REDIRECTS:
+                self.url = url
                 self._take(response, position, count)
                 return
             self._drop()
             url = urljoin(url, response.headers.get("Location", ""))
             if urlsplit(url).scheme not in _DEFAULT_PORTS:
-                raise TransportError(f"{self.name}: the server redirects to {_without_password(url)}")
+                raise TransportError(f"{self.name}: the server redirects to {without_password(url)}")
         raise TransportError(f"{self.name}: more than {MAX_REDIRECTS} redirects")
 
     def _ask(self, url: str, position: int, count: int | None) -> http.client.HTTPResponse:
@@ -185,6 +220,7 @@ class HttpReader(SourceReader):
         if parts.username is not None:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             headers["Authorization"] = "Basic " + b64encode(pair.encode()).decode("ascii")
+        headers.update(self._headers)
         if self._sign is not None:
             headers.update(self._sign("GET", url))
         proxy = _proxy(parts)
@@ -227,8 +263,10 @@ class HttpReader(SourceReader):
             self.size = int(found[2]) if found and found[2] else position
             return
         if response.status not in (200, 206):
+            said = s3.error_text(response.read(s3.MAX_ERROR_BYTES))
             self._drop()
-            raise TransportError(f"{self.name}: the server answers {response.status} {response.reason}")
+            text = f"the server answers {response.status} {response.reason}" + (f" ({said})" if said else "")
+            raise HttpStatus(f"{self.name}: {text}", response.status)
         ranged = response.status == 206
         if ranged and (found is None or found[1] is None or int(found[1]) != position):
             raise _TryAgain("the server answers with other bytes than those asked for")
@@ -251,7 +289,9 @@ class HttpReader(SourceReader):
         other_size = self.size is not None and total is not None and total != self.size
         if other_tag or other_time or other_size:
             self._drop()
-            raise RemoteProtocolError("the file changed on the server while it was read", offset=position)
+            raise RemoteProtocolError(
+                "the file changed on the server while it was read", offset=position, reason=SOURCE_CHANGED
+            )
 
     def _drop(self) -> None:
         self._response = None
@@ -268,7 +308,7 @@ def _proxy(parts: SplitResult) -> SplitResult | None:
     return urlsplit(found if "://" in found else f"http://{found}")
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
     """Return a URL for messages."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -15,7 +15,13 @@ def _identity(status: os.stat_result) -> tuple[int, int, int]:
 
 
 class LocalFile(FileReader):
-    """An open regular file. It stays readable when its name goes away."""
+    """An open regular file. It stays readable when its name goes away.
+
+    waits: reading may take as long as a network takes. lasting: this file can be told from another one later.
+    """
+
+    waits = False
+    lasting = True
 
     def __init__(self, path: str) -> None:
         """Open it. Raises NotFound (no such file, no permission, no regular file), with a text for the operator."""
@@ -32,6 +38,13 @@ class LocalFile(FileReader):
         super().__init__(path, fd)
         self.identity = _identity(status)
         self.modified_ns = status.st_mtime_ns
+
+    def another(self) -> LocalFile:
+        """Return the same file for another reader of it."""
+        return self
+
+    def stop(self) -> None:
+        """End what another thread reads: there is none."""
 
     def changed(self) -> str:
         """Return what has become of the file since it was opened, "" when nothing has."""

@@ -16,6 +16,8 @@ STANDARD_INPUT: Final = "-"
 PIPE_BYTES: Final = 1 << 20  # asked of the kernel for pipes: fewer switches between the two processes
 HEAD_BYTES: Final = 1 << 16  # of a pipe are kept, for a second look at its beginning
 SKIP_BYTES: Final = 1 << 18
+SOURCE_CHANGED: Final = "SOURCE_CHANGED"  # the reason of errors about a source that became another one
+URL_SCHEMES: Final = ("http", "https", "s3", "s3+http", "s3+https")
 
 
 class SourceReader(ABC):
@@ -69,7 +71,9 @@ class FileReader(SourceReader):
 
     def _check_size(self, position: int) -> None:
         now = os.fstat(self._fd).st_size
-        raise RemoteProtocolError(f"it was cut from {self.size} to {now} bytes while it was read", offset=position)
+        raise RemoteProtocolError(
+            f"it was cut from {self.size} to {now} bytes while it was read", offset=position, reason=SOURCE_CHANGED
+        )
 
     def close(self) -> None:
         """Close the file."""
@@ -130,8 +134,9 @@ class PipeReader(SourceReader):
 
 
 def is_url(source: str) -> bool:
-    """Tell whether a source is on an http(s) server."""
-    return source.lower().startswith(("http://", "https://"))
+    """Tell whether a source is on an http(s) server, an S3 store among them."""
+    scheme, mark, _ = source.partition("://")
+    return bool(mark) and scheme.lower() in URL_SCHEMES
 
 
 def path_of(source: str) -> str:
@@ -140,7 +145,7 @@ def path_of(source: str) -> str:
 
 
 def open_source(source: str) -> SourceReader:
-    """Open a source: "-" for standard input, a path, a file: URL, or an http(s) URL. Raises TransportError."""
+    """Open a source: "-" for standard input, a path, a file: URL, or an http(s) or S3 URL. Raises TransportError."""
     if source == STANDARD_INPUT:
         return PipeReader("standard input", sys.stdin.fileno(), owned=False)
     if is_url(source):

@@ -81,7 +81,7 @@ class _Side(asyncio.Protocol):
 
 
 class TlsRelay:
-    """Ends TLS of an accepted connection in this process. `inner` is the plain end, the caller's to use and to close."""
+    """Ends TLS of a connection in this process. `inner` is the plain end, the caller's to use and to close."""
 
     def __init__(
         self,
@@ -89,12 +89,17 @@ class TlsRelay:
         sock: socket.socket,
         context: ssl.SSLContext,
         peer: str,
+        server_name: str | None = None,
     ) -> None:
-        """Begin the handshake. sock: the accepted, non-blocking socket; the relay's from now on. Raises OSError."""
+        """Begin the handshake. sock: a non-blocking socket, the relay's from now on. server_name: of the server that it is connected to;
+        None for an accepted socket. Raises OSError.
+        """
         ours, self.inner = socket.socketpair()
         ours.setblocking(False)
         self.inner.setblocking(False)
         self._peer = peer
+        self._server_name = server_name
+        self.error: Exception | None = None  # why there was no handshake
         self._outer_side, self._inner_side = _Side(self._end), _Side(self._end)
         self._outer_side.other, self._inner_side.other = self._inner_side, self._outer_side
         self._task: asyncio.Task[None] | None = loop.create_task(self._run(loop, sock, ours, context))
@@ -104,10 +109,20 @@ class TlsRelay:
     ) -> None:
         try:
             await loop.create_unix_connection(lambda: self._inner_side, sock=ours)
-            await loop.connect_accepted_socket(
-                lambda: self._outer_side, sock, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS
-            )
+            if self._server_name is None:
+                await loop.connect_accepted_socket(
+                    lambda: self._outer_side, sock, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS
+                )
+            else:
+                await loop.create_connection(
+                    lambda: self._outer_side,
+                    sock=sock,
+                    ssl=context,
+                    server_hostname=self._server_name,
+                    ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                )
         except (OSError, TimeoutError) as error:
+            self.error = error
             log.info("TLS with %s failed: %s", self._peer, error)
             sock.close()
             self.close()

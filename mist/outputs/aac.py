@@ -6,6 +6,7 @@ from mist.core.muxer import Muxer
 from mist.formats.audio_files import AdtsMuxer
 from mist.formats.tracks import TrackInfo
 from mist.outputs.base import Capability, ProgressiveOutput
+from mist.stream.layouts import AAC
 
 
 def make_muxer(_stream: str, tracks: list[TrackInfo]) -> Muxer:
@@ -16,6 +17,7 @@ def make_muxer(_stream: str, tracks: list[TrackInfo]) -> Muxer:
 OUTPUT = ProgressiveOutput(
     Capability(
         name="AAC",
+        push_urls=("/*.aac",),
         friendly="AAC over HTTP",
         desc="Pseudostreaming in AAC format over HTTP",
         deps="HTTP",
@@ -26,4 +28,5 @@ OUTPUT = ProgressiveOutput(
     ),
     "audio/aac",
     make_muxer,
+    {".aac": AAC},
 )

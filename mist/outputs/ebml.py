@@ -30,6 +30,7 @@ _BROWSERS: Final = (
 )
 _CAPABILITY: Final = Capability(
     name="EBML",
+    push_urls=("/*.mkv", "/*.webm"),
     friendly="WebM/Matroska over HTTP",
     desc="Pseudostreaming in Matroska and WebM format over HTTP",
     deps="HTTP",

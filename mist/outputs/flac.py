@@ -6,6 +6,7 @@ from mist.core.muxer import Muxer
 from mist.formats import flac_file
 from mist.formats.tracks import TrackInfo
 from mist.outputs.base import Capability, ProgressiveOutput
+from mist.stream.layouts import FLAC
 
 
 def make_muxer(_stream: str, tracks: list[TrackInfo]) -> Muxer:
@@ -16,6 +17,7 @@ def make_muxer(_stream: str, tracks: list[TrackInfo]) -> Muxer:
 OUTPUT = ProgressiveOutput(
     Capability(
         name="FLAC",
+        push_urls=("/*.flac",),
         friendly="FLAC over HTTP",
         desc="Pseudostreaming in FLAC format over HTTP",
         deps="HTTP",
@@ -26,4 +28,5 @@ OUTPUT = ProgressiveOutput(
     ),
     "audio/flac",
     make_muxer,
+    {".flac": FLAC},
 )

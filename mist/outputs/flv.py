@@ -6,6 +6,7 @@ from mist.core.flv import FlvMuxer
 from mist.core.muxer import Muxer
 from mist.formats.tracks import TrackInfo
 from mist.outputs.base import Capability, ProgressiveOutput
+from mist.stream.layouts import FLV
 
 
 def make_muxer(_stream: str, tracks: list[TrackInfo]) -> Muxer:
@@ -16,6 +17,7 @@ def make_muxer(_stream: str, tracks: list[TrackInfo]) -> Muxer:
 OUTPUT = ProgressiveOutput(
     Capability(
         name="FLV",
+        push_urls=("/*.flv",),
         friendly="Flash progressive over HTTP (FLV)",
         desc="Pseudostreaming in Adobe Flash FLV format over HTTP",
         deps="HTTP",
@@ -34,4 +36,5 @@ OUTPUT = ProgressiveOutput(
     ),
     "video/x-flv",
     make_muxer,
+    {".flv": FLV},
 )

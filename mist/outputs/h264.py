@@ -12,6 +12,7 @@ from mist.stream.services import OutputServices
 
 _CAPABILITY: Final = Capability(
     name="H264",
+    push_urls=("/*.h264",),
     friendly="H264/HEVC over HTTP",
     desc="Pseudostreaming in raw H264 or HEVC Annex B format over HTTP",
     deps="HTTP",

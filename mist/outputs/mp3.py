@@ -6,6 +6,7 @@ from mist.core.muxer import Muxer
 from mist.formats.audio_files import Mp3Muxer
 from mist.formats.tracks import TrackInfo
 from mist.outputs.base import Capability, ProgressiveOutput
+from mist.stream.layouts import MP3
 
 
 def make_muxer(_stream: str, tracks: list[TrackInfo]) -> Muxer:
@@ -16,6 +17,7 @@ def make_muxer(_stream: str, tracks: list[TrackInfo]) -> Muxer:
 OUTPUT = ProgressiveOutput(
     Capability(
         name="MP3",
+        push_urls=("/*.mp3",),
         friendly="MP3 over HTTP",
         desc="Pseudostreaming in MP3 format over HTTP",
         deps="HTTP",
@@ -26,4 +28,5 @@ OUTPUT = ProgressiveOutput(
     ),
     "audio/mpeg",
     make_muxer,
+    {".mp3": MP3},
 )

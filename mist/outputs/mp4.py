@@ -18,6 +18,7 @@ def make_muxer(_stream: str, tracks: list[TrackInfo]) -> Muxer:
 OUTPUT = ProgressiveOutput(
     Capability(
         name="MP4",
+        push_urls=("/*.mp4", "/*.fmp4"),
         friendly="MP4 over HTTP",
         desc="Pseudostreaming in MP4 format over HTTP",
         deps="HTTP",

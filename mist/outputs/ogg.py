@@ -25,6 +25,7 @@ class OggOutput(ProgressiveOutput):
 OUTPUT = OggOutput(
     Capability(
         name="OGG",
+        push_urls=("/*.ogg", "/*.opus", "/*.oga", "/*.ogv"),
         friendly="OGG over HTTP",
         desc="Pseudostreaming in OGG format over HTTP",
         deps="HTTP",

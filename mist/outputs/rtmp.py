@@ -17,6 +17,8 @@ from mist.formats.rtmp import messages as m
 from mist.formats.rtmp.server import ServerSession
 from mist.formats.tracks import TrackInfo
 from mist.outputs.base import Choice, choose_tracks, own_pace
+from mist.outputs.base.on_demand import begin
+from mist.outputs.base.rtmp_files import RtmpFilePlayer, asked_times
 from mist.outputs.base.session_connection import READ_BYTES, SessionConnection
 from mist.stream.capability import Capability, listener_options
 from mist.stream.parameters import PlaybackParameters, parse_parameters
@@ -47,6 +49,7 @@ _CODEC_OF_FOURCC: Final = {
 
 CAPABILITY: Final = Capability(
     name="RTMP",
+    push_urls=("rtmp://*", "rtmps://*"),
     friendly="RTMP playback and publishing",
     desc=(
         "Plays over Adobe RTMP and enhanced RTMP, and lets encoders publish. Players that do not announce enhanced RTMP "
@@ -120,6 +123,7 @@ class RtmpConnection(SessionConnection[ServerSession]):
         self._acceptable = int(options.get("acceptable") or 0)
         self._connected = m.Connected("", "", "", frozenset(), False)
         self._viewer: _Viewer | None = None
+        self._player: RtmpFilePlayer | None = None
 
     def _handle(self, data: bytes) -> None:
         for event in self._session.feed(data, time.monotonic()):
@@ -159,9 +163,10 @@ class RtmpConnection(SessionConnection[ServerSession]):
                 raise Busy("Playback is switched off on this port")
             parameters = parse_parameters(dict(parse_qsl(query, keep_blank_values=True)))
             reader = await self._services.open_stream(name)
-            if not reader.live:
-                raise NoSuitableTrack(f"The stream {name} is played on demand, which RTMP is not: ask for it over HTTP")
             choice = await self._choose(reader, parameters)
+            if not reader.live:
+                await self._send_file(choice, asked_times(parameters, request), request)
+                return
             self._viewer = _Viewer(self._services, self._session, self._record, reader, self._peer)
             self._session.send_play_start(name, request.reset, time.monotonic())
             self._join(self._viewer, choice, parameters)
@@ -179,7 +184,7 @@ class RtmpConnection(SessionConnection[ServerSession]):
             self._session.send_play_refused(code, text, time.monotonic())
             self._refused()
         except BaseException:
-            if reader is not None and self._viewer is None:
+            if reader is not None and self._viewer is None and self._player is None:
                 self._services.close_stream(reader)
             raise
 
@@ -218,11 +223,30 @@ class RtmpConnection(SessionConnection[ServerSession]):
         self._given_away()
         viewer.handle(b"")
 
+    async def _send_file(self, choice: Choice, parameters: PlaybackParameters, request: m.PlayRequested) -> None:
+        """Send an on-demand stream. Raises MistError; the socket is still ours then."""
+        services, reader = self._services, choice.reader
+        media = services.on_demand(reader)
+        beginning = await begin(media, choice.indexes, parameters, time.time_ns() // 1000)
+        player = RtmpFilePlayer(services, self._session, media, choice.indexes, beginning, parameters)
+        self._session.send_play_start(reader.name, request.reset, time.monotonic(), recorded=True)
+        fd, head = self._let_go(reader, parameters)
+        self._player = player
+        self._given_away()
+
+        def closed() -> None:
+            self._record.close()
+            services.close_stream(reader)
+
+        player.start(services, fd, head, self._record, closed, chunked=False)
+
     # -- the end
 
     def close(self, reason: str = "CLEAN_SIGNAL") -> None:
         """End the connection."""
-        if self._viewer is not None and self._viewer.subscription is not None:
+        if self._player is not None:
+            self._player.close(reason)
+        elif self._viewer is not None and self._viewer.subscription is not None:
             self._viewer.subscription.close(reason)
         else:
             self._close(reason)

@@ -16,6 +16,7 @@ from mist.stream.services import OutputServices
 _SYNONYMS: Final = (("track", "subtitle"), ("from", "start"), ("to", "stop"))
 _CAPABILITY: Final = Capability(
     name="SRT",
+    push_urls=("/*.srt", "/*.vtt"),
     friendly="SubRip/WebVTT over HTTP",
     desc="Pseudostreaming in SubRip (SRT) or WebVTT subtitle format over HTTP",
     deps="HTTP",

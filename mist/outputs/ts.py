@@ -16,6 +16,7 @@ def make_muxer(stream: str, tracks: list[TrackInfo]) -> Muxer:
 OUTPUT = ProgressiveOutput(
     Capability(
         name="HTTPTS",
+        push_urls=("/*.ts",),
         friendly="TS over HTTP",
         desc="Pseudostreaming in MPEG2/TS format over HTTP",
         deps="HTTP",

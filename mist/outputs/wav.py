@@ -6,6 +6,7 @@ from mist.core.muxer import Muxer
 from mist.formats import riff
 from mist.formats.tracks import TrackInfo
 from mist.outputs.base import Capability, ProgressiveOutput
+from mist.stream.layouts import WAV
 
 
 def make_muxer(_stream: str, tracks: list[TrackInfo]) -> Muxer:
@@ -16,6 +17,7 @@ def make_muxer(_stream: str, tracks: list[TrackInfo]) -> Muxer:
 OUTPUT = ProgressiveOutput(
     Capability(
         name="WAV",
+        push_urls=("/*.wav",),
         friendly="WAV over HTTP",
         desc="Pseudostreaming in WAV format over HTTP",
         deps="HTTP",
@@ -26,4 +28,5 @@ OUTPUT = ProgressiveOutput(
     ),
     "audio/wav",
     make_muxer,
+    {".wav": WAV},
 )

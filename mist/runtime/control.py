@@ -9,13 +9,13 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mist.core.checkpoint import CheckpointTable
 from mist.errors import MistError, NotFound
-from mist.runtime.channel import Channel
-from mist.runtime.instance import write_atomically
+from mist.runtime.channel import Channel, Message, close_all
+from mist.runtime.instance import Instance, write_atomically
 from mist.runtime.leftovers import all_records, open_records
 from mist.runtime.process import own
 from mist.runtime.program import Server
@@ -27,22 +27,25 @@ from mist.stream.state import ConnectionSnapshot
 
 log = logging.getLogger(__name__)
 
+CONTROLLER = "controller"
 ENDED_SHOWN_SECONDS = 15
 STOP_SECONDS = 1.5
+RECORD_PID_SHIFT, RECORD_NUMBER_MASK = 44, 0xFFF  # of the numbers that identify records of connections
 
 
 class Control(Worker):
     """Runs the controller and gives it what it may ask of the other processes.
 
     api_socket: listening socket of the control API, owned by the main process so that it survives this one. log_socket:
-    where all processes' log lines arrive. SIGHUP asks for the configuration to be read again; the controller takes it.
+    where all processes' log lines arrive.
     """
 
-    program = "controller"
+    program = key = CONTROLLER
 
     def __init__(self, server: Server, channel: Channel, api_socket: socket.socket) -> None:
         super().__init__(server, channel)
         self.capabilities = server.program.capabilities()
+        self.on_reload: Callable[[bool], str] = lambda changed_only: "the controller is just starting; try again"
         self.api_socket = api_socket
         self.log_socket = self._open_log_socket()
         self._link = SpawnerLink(server.instance, self.loop)
@@ -81,12 +84,21 @@ class Control(Worker):
         finally:
             self.finish(0 if self._stopping else 1)
 
+    def command(self, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        if message.get("do") == "reload":
+            error = self.on_reload(bool(message.get("changed_only")))
+            self.channel.send({"event": "reloaded", "error": error})
+
     def stopping(self, reason: str) -> None:
         if self._task is not None:
             self._task.cancel()
         self.loop.call_later(STOP_SECONDS, self.finish)
 
-    def guardian_gone(self) -> None:
+    def show(self) -> tuple[Message, Sequence[int]]:
+        return {}, [self.api_socket.fileno()]
+
+    def deserted(self, why: str) -> None:
         self.stop("CLEAN_SIGNAL")
 
     def ended(self) -> None:
@@ -98,7 +110,17 @@ class Control(Worker):
     def publish_config(self, snapshot: Mapping[str, Any]) -> None:
         """Write the snapshot that all processes read, and tell them."""
         if write_snapshot(self.server.instance, snapshot):
+            self._snapshot = None
             self._link.tell({"do": "config"})
+
+    def load_state(self) -> bytes:
+        try:
+            return self.server.instance.controller_state.read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def save_state(self, data: bytes) -> None:
+        write_atomically(self.server.instance.controller_state, data)
 
     def _read_status(self) -> Mapping[str, Any]:
         try:
@@ -150,6 +172,14 @@ class Control(Worker):
     async def nuke_stream(self, name: str) -> None:
         await self._link.ask({"do": "nuke_stream", "stream": name})
 
+    def end_connections(self, records: Iterable[int]) -> None:
+        """Break connections, by the identifiers of their records: listeners end theirs, a publisher's input is told to stop."""
+        wanted: dict[str, list[int]] = {}
+        for identifier in records:
+            wanted.setdefault(str(identifier >> RECORD_PID_SHIFT), []).append(identifier >> 32 & RECORD_NUMBER_MASK)
+        if wanted:
+            self._link.tell({"do": "end_connections", "records": wanted})
+
     def shutdown(self, reason: str) -> None:
         self._link.tell({"do": "shutdown", "reason": reason})
 
@@ -176,7 +206,7 @@ def connection_snapshots(table: CheckpointTable, ended_since_us: int) -> list[Co
                 packets_lost=lost,
                 packets_retransmitted=retransmitted,
                 active=bool(active),
-                record_id=pid << 44 | number << 32 | generation & 0xFFFFFFFF,
+                record_id=pid << RECORD_PID_SHIFT | number << 32 | generation & 0xFFFFFFFF,
             )
         )
     return found
@@ -191,3 +221,15 @@ def write_status(server: Server, status: Mapping[str, Any]) -> None:
     """Replace the file that says what runs."""
     data = json.dumps({**status, "pid": os.getpid()}, separators=(",", ":")).encode()
     write_atomically(server.instance.status_file, data)
+
+
+def former_children(instance: Instance) -> list[int]:
+    """Return the processes that the main process which wrote the status file had started."""
+    try:
+        status = json.loads(instance.status_file.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return []
+    found = [status["controller"]["pid"]]
+    found += [one["pid"] for one in status["listeners"]] + [one["guardian"] for one in status["streams"]]
+    found += [one["guardian"] for one in status.get("pushes", ())]
+    return [pid for pid in found if pid]

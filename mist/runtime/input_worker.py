@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from mist.errors import MistError
-from mist.runtime.channel import Channel, read_memory_file
+from mist.runtime.channel import Channel, Message, close_all, read_memory_file
 from mist.runtime.guardian import WorkerMain
 from mist.runtime.program import InputRole, Server
 from mist.runtime.snapshot import stream_settings
@@ -73,6 +73,11 @@ class InputWorker(Worker):
         self.record.set_token(str(self.request.get("token", "")))
         self._task = self.loop.create_task(self._run())
 
+    def command(self, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        if message.get("do") == "end_connections" and str(os.getpid()) in message["records"]:
+            self.stop("CLEAN_CONTROLLER_REQ")
+
     def serve_spans(self, answer: Answer, answer_layout: AnswerLayout) -> SpanServer:
         """Serve the spans of an on-demand stream; see `InputServices`."""
         return SpanServer(self.server.instance, self.loop, answer, answer_layout)
@@ -99,6 +104,9 @@ class InputWorker(Worker):
         log.log(logging.INFO if clean else logging.WARNING, "%s (%s)", str(error) or type(error).__name__, error.reason)
         self.channel.send({"event": "failed", "text": str(error), "reason": error.reason})
         self.exit_status = 0 if clean else 1
+
+    def deserted(self, why: str) -> None:
+        self.stop("CLEAN_SIGNAL")
 
     def stopping(self, reason: str) -> None:
         log.info("Stopping: %s", reason)

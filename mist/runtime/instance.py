@@ -7,10 +7,11 @@ import fcntl
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from mist.errors import ConfigError, MistError
+from mist.runtime.process import disinherit, inherit
 
 SHARED_MEMORY = Path("/dev/shm")
 SERVICE_FOLDER = Path("/run/mist")
@@ -67,12 +68,16 @@ class Instance:
         self.folder = (base or base_folder()) / name
         self.config_file = self.folder / "config.json"
         self.status_file = self.folder / "status.json"
+        self.controller_state = self.folder / "controller.state"
         self.spawner_socket = self.folder / "spawner.sock"
+        self.trigger_socket = self.folder / "trigger.sock"
         self.log_socket = self.folder / "log.sock"
+        self.api_socket = self.folder / "api.sock"
         self.bells = self.folder / "bell"
         self.spans = self.folder / "span"
         self.lock_file = self.folder / "lock"
-        self._lock = -1
+        self.alive_file = self.folder / "alive"
+        self._lock = self._alive = -1
 
     def __repr__(self) -> str:
         return f"Instance({self.name!r})"
@@ -101,10 +106,13 @@ class Instance:
 
     # -- life ------------------------------------------------------------------------------------------------------
 
-    def acquire(self) -> None:
-        """Make the runtime directory, lock it and clear what a killed server left there and in shared memory.
+    def acquire(self) -> bool:
+        """Make the runtime directory and lock it.
 
-        Raises AlreadyRunning, ConfigError (the directory is unusable); their texts are for the operator.
+        Returns whether processes of this instance, whose main process was killed, still live: then all that is theirs stays. If
+        not, what a killed server left there and in shared memory is cleared. `alive` is open in every process of the instance,
+        so that the kernel tells which. Raises AlreadyRunning, ConfigError (the directory is unusable); their texts are for the
+        operator.
         """
         self._check_folder_name()
         while True:
@@ -116,9 +124,33 @@ class Instance:
         self._lock = fd
         os.truncate(fd, 0)
         os.pwrite(fd, b"%d\n" % os.getpid(), 0)
-        self._clear(keep_lock=True)
-        self.bells.mkdir(mode=0o700)
-        self.spans.mkdir(mode=0o700)
+        living = self._others_live()
+        if not living:
+            self._clear(keep=(self.lock_file.name, self.alive_file.name))
+        self.bells.mkdir(mode=0o700, exist_ok=True)
+        self.spans.mkdir(mode=0o700, exist_ok=True)
+        return living
+
+    def hand_on(self) -> tuple[int, int]:
+        """Return the descriptors that make this instance its process's own, for `take`."""
+        return self._lock, self._alive
+
+    def take(self, lock: int, alive: int) -> None:
+        """Own this instance by the descriptors of `hand_on`."""
+        self._lock, self._alive = lock, alive
+        inherit(alive)
+
+    def _others_live(self) -> bool:
+        """Mark this process as one of the instance and tell whether there are others."""
+        self._alive = os.open(self.alive_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        inherit(self._alive)
+        try:
+            fcntl.flock(self._alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            fcntl.flock(self._alive, fcntl.LOCK_SH)
+        return False
 
     def _check_folder_name(self) -> None:
         if len(os.fsencode(self.folder)) > MAX_FOLDER_BYTES:
@@ -175,9 +207,9 @@ class Instance:
         except FileNotFoundError:
             return False
 
-    def _clear(self, *, keep_lock: bool) -> None:
+    def _clear(self, *, keep: Collection[str] = ()) -> None:
         for entry in os.scandir(self.folder):
-            if keep_lock and entry.name == self.lock_file.name:
+            if entry.name in keep:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 remove_folder(entry.path)
@@ -185,15 +217,18 @@ class Instance:
                 os.unlink(entry.path)
         unlink_shared(self.shared_names())
 
-    def release(self) -> None:
-        """Remove the runtime directory and every name in shared memory, then the lock."""
+    def release(self, *, clear: bool = True) -> None:
+        """Remove the runtime directory and every name in shared memory, then the lock; or only let go of the lock."""
         if self._lock < 0:
             return
-        self._clear(keep_lock=False)
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
+        if clear:
+            self._clear()
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()
         os.close(self._lock)
-        self._lock = -1
+        disinherit(self._alive)
+        os.close(self._alive)
+        self._lock = self._alive = -1
 
 
 def remove_folder(path: str) -> None:

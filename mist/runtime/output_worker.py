@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
+from weakref import WeakValueDictionary
 
 import setproctitle
 
+from mist.core.checkpoint import Record
 from mist.core.fanout import Fanout, Subscription
 from mist.errors import MistError, NotFound, NotReady, StreamError
 from mist.runtime.channel import Channel, Message, close_all, memory_file
@@ -149,6 +152,8 @@ class OutputWorker(Worker):
         self._fanout: TrackedFanout | None = None
         self._served: dict[int, Served] = {}
         self._by_inode: dict[int, Served] = {}
+        self._by_record: WeakValueDictionary[int, Served] = WeakValueDictionary()
+        self._making: Served | None = None
         self._closed: list[int] = []
         self._by_name: dict[str, HeldStream] = {}
         self._by_reader: dict[int, HeldStream] = {}
@@ -166,8 +171,27 @@ class OutputWorker(Worker):
     def command(self, message: Message, fds: list[int]) -> None:
         if message.get("do") == "serve" and len(fds) == 1:
             self._serve(int(message["connection"]), str(message["host"]), fds[0])
-        else:
-            close_all(fds)
+            return
+        close_all(fds)
+        if message.get("do") == "end_connections":
+            for number in message["records"]:
+                self._break(int(number))
+
+    def open_record(self, connector: str, host: str) -> Record:
+        """Return a record for the connection that is being made; see `OutputServices`."""
+        record = super().open_record(connector, host)
+        if self._making is not None:
+            self._by_record[record.number] = self._making
+        return record
+
+    def _break(self, number: int) -> None:
+        """End the connection that has a record, whoever serves it: to all of them it looks as if the peer had left."""
+        served = self._by_record.get(number)
+        if served is None or not served.is_open():
+            return
+        for fd in served.descriptors:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as sock:
+                sock.shutdown(socket.SHUT_RDWR)
 
     def _serve(self, number: int, host: str, fd: int) -> None:
         served = Served(number, os.fstat(fd).st_ino, {fd})
@@ -180,6 +204,7 @@ class OutputWorker(Worker):
             return
         sock.setblocking(False)
         sock.on_gone = lambda: self._check_soon(served)
+        self._making = served
         try:
             served.connection = self._role.connection(cast(OutputServices, self), self._options, sock, host)
         except Exception as error:
@@ -187,6 +212,8 @@ class OutputWorker(Worker):
                 "A connection from %s could not be served: %s", host, error, exc_info=not isinstance(error, MistError)
             )
             sock.close()
+        finally:
+            self._making = None
         self.show_title()
         if not self._sweeping:
             self._sweeping = True
@@ -210,7 +237,7 @@ class OutputWorker(Worker):
         self.channel.send({"closed": self._closed})
         self._closed = []
         self.show_title()
-        if not self._served and self.drained_by_guardian:
+        if not self._served and self.homeless:
             self.finish()
 
     def _sweep(self) -> None:
@@ -233,11 +260,17 @@ class OutputWorker(Worker):
     # -- end -------------------------------------------------------------------------------------------------------
 
     def guardian_gone(self) -> None:
-        if self._stopping:
-            return
         if self._served:
             super().guardian_gone()
-        else:
+        elif not self._stopping:
+            self.finish()
+
+    def show(self) -> tuple[Message, Sequence[int]]:
+        return {"connections": list(self._served)}, ()
+
+    def deserted(self, why: str) -> None:
+        super().deserted(why)
+        if not self._served:
             self.finish()
 
     def stopping(self, reason: str) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from mist.runtime.instance import Instance
 from mist.runtime.snapshot import Snapshot
 from mist.stream.capability import Capability
+from mist.stream.push import PushRole
 from mist.stream.services import InputServices, OutputServices
 
 
@@ -45,7 +46,8 @@ class Program:
     outputs, inputs: by capability name. load_config: reads and checks the configuration and returns its snapshot; runs in
     a process of its own, so it may import what it likes; raises ConfigError. controller: the controller's main coroutine,
     given the control services. preload: imports what workers need, called once before anything is forked. debug: log
-    level from the command line, or None for the configured one.
+    level from the command line, or None for the configured one. pushes: what sends streams elsewhere, by the name of the
+    output that it belongs to.
     """
 
     version: str
@@ -56,6 +58,7 @@ class Program:
     preload: Callable[[], None] = lambda: None
     config_path: Path = Path("/etc/mist/config.json")
     debug: int | None = None
+    pushes: Mapping[str, PushRole] = field(default_factory=dict)
 
     def listener(self, connector: str) -> ListenerRole | None:
         """Return the output that listens for a connector, or None."""
@@ -82,6 +85,24 @@ class Program:
             if not document.get("non-provider") and any(fits(one, plain) for one in document.get("source_match", ()))
         ]
         return max(fitting)[1] if fitting else None
+
+    def push_role(self, target: str) -> tuple[str, str] | None:
+        """Return the connector that pushes to a target, and the target without a connector's name in front; or None.
+
+        "NAME:rest" names the connector, unless a "//" follows. Else the first by name one of whose patterns fits; what is compared ends
+        at the target's last "?".
+        """
+        prefix, colon, rest = target.partition(":")
+        if colon and not rest.startswith("//"):
+            named = next((name for name in self.pushes if name.lower() == prefix.lower()), None)
+            if named is not None:
+                return named, rest
+        plain = target.rpartition("?")[0] or target
+        for name in sorted(self.pushes):
+            patterns = self.outputs[name].capability.push_urls
+            if any(fits(pattern, plain) for pattern in patterns):
+                return name, target
+        return None
 
     def _input_documents(self) -> list[tuple[str, Mapping[str, Any]]]:
         return [(name, one.capability.document()) for name, one in self.inputs.items()]

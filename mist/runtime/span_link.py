@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 BACKLOG = 128
 REQUEST_SECONDS = 30.0
 
-# Both answer with a descriptor that stays the answerer's and what goes with it, and raise MistError: for a span's number at once, for
-# a layout's description (`mist.stream.layouts`) when it is made.
-Answer = Callable[[int], tuple[int, Mapping[str, Any]]]
+# Both answer with a descriptor that stays the answerer's and what goes with it, and raise MistError: for a span's number, and for a
+# layout's description (`mist.stream.layouts`).
+Answer = Callable[[int], Awaitable[tuple[int, Mapping[str, Any]]]]
 AnswerLayout = Callable[[Mapping[str, Any]], Awaitable[tuple[int, Mapping[str, Any]]]]
 
 
@@ -32,7 +32,7 @@ def socket_path(instance: Instance, pid: int) -> str:
 
 
 class SpanServer:
-    """The input's end: takes connections of workers and answers them, one request after the other."""
+    """The input's end: takes connections of workers and answers each request when it can."""
 
     def __init__(
         self,
@@ -70,27 +70,24 @@ class SpanServer:
 
     def _asked(self, channel: Channel, message: Message, fds: list[int]) -> None:
         close_all(fds)
-        number = message.get("id")
-        if "layout" in message and self._answer_layout is not None:
-            task = self._loop.create_task(self._lay_out(channel, number, self._answer_layout(message["layout"])))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            return
-        try:
-            fd, note = self._answer(int(message["span"]))
-        except MistError as error:
-            log.warning("Span %s: %s", message.get("span"), error)
-            _refuse(channel, number, error)
-            return
-        _send(channel, number, fd, note)
+        task = self._loop.create_task(self._reply(channel, message))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _lay_out(self, channel: Channel, number: Any, answer: Awaitable[tuple[int, Mapping[str, Any]]]) -> None:
+    async def _reply(self, channel: Channel, message: Message) -> None:
         try:
-            fd, note = await answer
+            if "layout" in message and self._answer_layout is not None:
+                fd, note = await self._answer_layout(message["layout"])
+            else:
+                fd, note = await self._answer(int(message["span"]))
         except MistError as error:
-            _refuse(channel, number, error)
+            if "span" in message:
+                log.warning("Span %s: %s", message["span"], error)
+            channel.send({"id": message.get("id"), "error": type(error).__name__, "text": str(error)})
             return
-        _send(channel, number, fd, note)
+        if not channel.closed:
+            copy = os.dup(fd)
+            channel.send({"id": message.get("id"), **note}, (copy,), close=(copy,))
 
     def close(self) -> None:
         for task in self._tasks:
@@ -104,15 +101,6 @@ class SpanServer:
             os.unlink(self._path)
 
 
-def _send(channel: Channel, number: Any, fd: int, note: Mapping[str, Any]) -> None:
-    copy = os.dup(fd)
-    channel.send({"id": number, **note}, (copy,), close=(copy,))
-
-
-def _refuse(channel: Channel, number: Any, error: MistError) -> None:
-    channel.send({"id": number, "error": type(error).__name__, "text": str(error)})
-
-
 class SpanClient:
     """A worker's end, for one stream: connects when it is first asked, and again to another input."""
 
@@ -121,6 +109,7 @@ class SpanClient:
         self._loop = loop
         self._input_pid = input_pid
         self._channel: Channel | None = None
+        self._connected_to = 0
         self._last_id = 0
         self._pending: dict[int, asyncio.Future[tuple[int, Message]]] = {}
 
@@ -146,14 +135,18 @@ class SpanClient:
             self._pending.pop(request, None)
 
     def _connect(self) -> Channel:
+        pid = self._input_pid()
+        if self._channel is not None and self._connected_to != pid:
+            self.close()
         if self._channel is None or self._channel.closed:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
             try:
-                sock.connect(socket_path(self._instance, self._input_pid()))
+                sock.connect(socket_path(self._instance, pid))
             except OSError as error:
                 sock.close()
                 raise TransportError(f"the stream's input is not there: {error.strerror}") from None
             self._channel = Channel(sock)
+            self._connected_to = pid
             self._channel.attach(self._loop, self._answered, self._lost)
         return self._channel
 
@@ -179,4 +172,5 @@ class SpanClient:
     def close(self) -> None:
         if self._channel is not None:
             self._channel.close()
+            self._channel = None
         self._lost()

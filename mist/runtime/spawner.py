@@ -17,20 +17,35 @@ import setproctitle
 from mist.core.immortal import make_immortal
 from mist.errors import AccessDenied, MistError, NotFound, TransportError
 from mist.runtime import log as runtime_log
+from mist.runtime.attendant import Attendant, trigger_main
 from mist.runtime.backoff import Backoff
+from mist.runtime.build import running_build, set_number
 from mist.runtime.channel import Channel, Message, close_all, peer_credentials
-from mist.runtime.control import control_main, write_status
+from mist.runtime.control import CONTROLLER, control_main, former_children, write_status
 from mist.runtime.family import Child, Family
 from mist.runtime.instance import SHARED_MEMORY, Instance
 from mist.runtime.leftovers import RecordSweeper, end_records, release_subscriptions
 from mist.runtime.listeners import Listeners, bind_listening, bind_unix
 from mist.runtime.notify import notify, watchdog_seconds
-from mist.runtime.process import adopt_orphans, children, fork, raise_descriptor_limit, send_signal
+from mist.runtime.process import (
+    RESET_SIGNALS,
+    adopt_orphans,
+    children,
+    descendants,
+    fork,
+    own,
+    raise_descriptor_limit,
+    send_signal,
+)
 from mist.runtime.program import Program, Server
+from mist.runtime.pushes import Pushes
 from mist.runtime.reactor import Reactor, Timer
+from mist.runtime.rejoin import refuse
+from mist.runtime.reload import Reload, Waiting, answer_all
 from mist.runtime.snapshot import Snapshot, read_snapshot, write_snapshot
 from mist.runtime.streams import Streams
-from mist.stream.publisher import create_account
+from mist.runtime.upgrade import Inheritance, execute, inherited
+from mist.stream.publisher import create_account, open_account, set_account
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +56,7 @@ DEFAULT_API_PORT = 4242
 EXIT_CONFIG = 2  # the configuration is unusable
 SOCKET_MODE = 0o660
 SWEEP_DELAY_SECONDS = 0.5
+FAMILY_SECONDS = 5.0  # how long a new main process waits for those that a killed one had started
 API_MOVE_SECONDS = 0.5
 
 Handler = Callable[[Channel, Message, list[int]], None]
@@ -52,12 +68,23 @@ class Spawner:
     def __init__(self, instance: Instance, program: Program) -> None:
         self.server = server = Server(instance, program)
         self.instance = instance
+        self._heir = inherited()
+        self._number = 0 if self._heir is None else self._heir.number
+        set_number(self._number)
         self._reactor = Reactor()
-        self._family = Family(self._reactor, self._orphan_ended)
+        self._family = Family(self._reactor, "", running_build(), self._gone)
         self._listeners = Listeners(server, self._family, self._reactor, self._changed)
         self._streams = Streams(server, self._family, self._reactor, self._changed)
+        self._pushes = Pushes(server, self._family, self._reactor, self._changed)
         self._controller: Child | None = None
         self._controller_backoff = Backoff()
+        self._triggers = Attendant(
+            "The process of the triggers",
+            instance.trigger_socket,
+            lambda fd: trigger_main(server, fd),
+            self._family,
+            self._reactor,
+        )
         self._api_address: tuple[str, int] = ("", 0)
         self._api_sockets: list[socket.socket] = []
         self._clients: set[Channel] = set()
@@ -65,6 +92,11 @@ class Spawner:
         self._generation = 0
         self._status_planned = False
         self._ending = False
+        self._serving = False
+        self._expected: dict[int, int] = {}
+        self._reload = Reload(self._family, self._reactor, self._ask_controller, self._execute)
+        self._waiting: list[Waiting] = []
+        self._notes = ""
         self._sweeper = RecordSweeper(server.instance)
         self._sweep_timer: Timer | None = None
         self._requests: dict[str, Handler] = {
@@ -72,10 +104,14 @@ class Spawner:
             "publish": self._do_publish,
             "stop_stream": self._do_stop_stream,
             "nuke_stream": self._do_nuke_stream,
+            "push_start": self._do_push_start,
+            "push_stop": self._do_push_stop,
+            "end_connections": self._do_end_connections,
             "config": self._do_config,
             "status": self._do_status,
             "reload": self._do_reload,
             "shutdown": self._do_shutdown,
+            "rejoin": self._do_rejoin,
         }
 
     # -- start -----------------------------------------------------------------------------------------------------
@@ -83,13 +119,16 @@ class Spawner:
     def run(self) -> int:
         """Serve until told to end; returns the exit status. Raises MistError when the first start fails."""
         raise_descriptor_limit()
-        self.instance.acquire()
+        heir = self._heir
+        if heir is not None:
+            self.instance.take(heir.lock, heir.alive)
+        living = self.instance.acquire() if heir is None else True
         try:
-            status = self._load_configuration()
+            status = 0 if living and self.instance.config_file.exists() else self._load_configuration()
             if status != 0:
                 return status
-            self._prepare()
-            self._go()
+            self._prepare(living, heir)
+            self._go(living, heir)
             self._reactor.run()
         finally:
             self.instance.release()
@@ -110,37 +149,128 @@ class Spawner:
         pid = fork(load, keep=(), abandon=self._reactor.abandon)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
-    def _prepare(self) -> None:
+    def _prepare(self, living: bool, heir: Inheritance | None) -> None:
+        """Get ready to fork. living: the guardians of another main process have the ports and the streams."""
         snapshot = read_snapshot(self.instance)
         self._follow_level(snapshot)
-        self._listeners.bind_first(snapshot)
-        if self.server.program.controller is not None:
+        if living:
+            sockets = heir.sockets if heir is not None else {}
+            self._listeners.expect(snapshot, sockets)
+            self._api_sockets = [own(socket.socket(fileno=fd)) for fd in sockets.get(CONTROLLER, ())]
             self._api_address = api_address(snapshot)
-            self._api_sockets = bind_listening(*self._api_address, "the control API")
-        create_account(self.instance.name, memory_bound(snapshot))
+            set_account(self.instance.name, memory_bound(snapshot))
+        else:
+            self._listeners.bind_first(snapshot)
+            if self.server.program.controller is not None:
+                self._bind_api(snapshot)
+            create_account(self.instance.name, memory_bound(snapshot))
+        self._account = open_account(self.instance.name)  # mapped here, it shows that this instance runs
         self.server.program.preload()
         gc.collect()
         make_immortal()
         gc.freeze()
 
-    def _go(self) -> None:
+    def _bind_api(self, snapshot: Snapshot) -> None:
+        self._api_address = api_address(snapshot)
+        self._api_sockets = bind_listening(*self._api_address, "the control API")
+
+    def _go(self, living: bool, heir: Inheritance | None) -> None:
         adopt_orphans()
         setproctitle.setproctitle(f"mist: server {self.instance.name}")
         reactor = self._reactor
-        reactor.on_signal(signal.SIGCHLD, self._children_ended)
+        reactor.on_signal(signal.SIGCHLD, self._family.reap)
         reactor.on_signal(signal.SIGTERM, self.shutdown)
         reactor.on_signal(signal.SIGINT, self.shutdown)
-        reactor.on_signal(signal.SIGHUP, self._reload)
+        reactor.on_signal(signal.SIGHUP, self._reload.begin)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        self._door = bind_unix(str(self.instance.spawner_socket), SOCKET_MODE)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, RESET_SIGNALS)
+        if heir is None:
+            self._door = bind_unix(str(self.instance.spawner_socket), SOCKET_MODE)
+        else:
+            self._door = own(socket.socket(fileno=heir.door))
+            self._waiting = [(self._welcome(socket.socket(fileno=fd)), {"id": number}) for fd, number in heir.waiting]
+            self._notes = heir.notes
         reactor.add_reader(self._door.fileno(), self._visitors)
-        self._start_controller()
+        self._triggers.open()
+        self._family.reap()
+        if living:
+            self._await_family()
+        else:
+            self._serve()
+
+    def _serve(self) -> None:
+        """Start everything that does not run yet."""
+        if self._serving or self._ending:
+            return
+        self._serving = True
+        snapshot = read_snapshot(self.instance)
+        if self._controller is None:
+            self._start_controller()
         self._listeners.start_all()
-        self._apply(read_snapshot(self.instance))
+        self._apply(snapshot)
         self._write_status()
         notify("READY=1")
         self._watchdog()
         log.info("Server %s runs, process %d", self.instance.name, os.getpid(), extra={"kind": "CONF"})
+
+    # -- processes that a former main process had started ----------------------------------------------------------
+
+    def _await_family(self) -> None:
+        """Wait until each process that the former status file names has come back or ended."""
+        log.info("Taking over from another main process", extra={"kind": "CONF"})
+        for pid in former_children(self.instance):
+            try:
+                pidfd = os.pidfd_open(pid)
+            except OSError:
+                continue
+            self._expected[pid] = pidfd
+            self._reactor.add_reader(pidfd, lambda pid=pid: self._came_back(pid))  # type: ignore[misc]
+        self._reactor.call_later(FAMILY_SECONDS, self._serve)
+        if not self._expected:
+            self._serve()
+
+    def _came_back(self, pid: int) -> None:
+        pidfd = self._expected.pop(pid, -1)
+        if pidfd >= 0:
+            self._reactor.remove_reader(pidfd)
+            os.close(pidfd)
+            if not self._expected:
+                self._serve()
+
+    def _do_rejoin(self, channel: Channel, message: Message, fds: list[int]) -> None:
+        if len(fds) < 2:
+            close_all(fds)
+            return
+        pid = int(message["pid"])
+        mine = not message["to"]
+        kind = str(message["name"] if mine else message["to"]).partition(" ")[0]
+        books: dict[str, Streams | Listeners | Pushes] = {
+            "stream": self._streams,
+            "listener": self._listeners,
+            "push": self._pushes,
+        }
+        holder = books.get(kind)
+        if not mine and holder is not None:
+            holder.pass_on(message, fds)
+        elif mine and holder is not None:
+            holder.take(message, fds)
+        elif mine and kind == CONTROLLER and self._controller is None:
+            self._take_controller(message, fds)
+        else:
+            refuse(fds)
+        self._came_back(pid)
+
+    def _take_controller(self, message: Message, fds: list[int]) -> None:
+        if not self._api_sockets:
+            self._api_sockets = [own(socket.socket(fileno=fd)) for fd in fds[2:]]
+            self._api_address = api_address(read_snapshot(self.instance))
+        else:
+            close_all(fds[2:])
+        self._controller = self._family.adopt(
+            "The controller", message, fds[:2], on_message=self._heard, on_ended=self._controller_ended
+        )
+        if self._controller is not None and self._controller.build != running_build():
+            self._controller.terminate()
 
     def _watchdog(self) -> None:
         seconds = watchdog_seconds()
@@ -158,32 +288,78 @@ class Spawner:
     def _apply(self, snapshot: Snapshot) -> None:
         self._generation = int(snapshot["generation"])
         self._follow_level(snapshot)
+        self._triggers.tell({"do": "config"})
         self._listeners.apply(snapshot)
         self._streams.apply(snapshot)
         self._changed()
 
-    def _reload(self) -> None:
+    # -- reloading -------------------------------------------------------------------------------------------------
+
+    def _ask_controller(self, changed_only: bool) -> bool:
         if self._controller is not None:
-            send_signal(self._controller.pid, signal.SIGHUP)
+            self._controller.channel.send({"do": "reload", "changed_only": changed_only})
+        return self._controller is not None
+
+    def _execute(self, notes: str, waiting: list[Waiting]) -> str:
+        """Have the installed code take this process's place; returns why it could not."""
+        lock, alive = self.instance.hand_on()
+        sockets = {CONTROLLER: [sock.fileno() for sock in self._api_sockets], **self._listeners.sockets()}
+        self._number += 1
+        write_status(self.server, self._status())
+        log.info("Going over to the code that is installed now", extra={"kind": "CONF"})
+        try:
+            execute(
+                Inheritance(
+                    lock,
+                    alive,
+                    self._door.fileno(),
+                    self._number,
+                    {name: fds for name, fds in sockets.items() if fds},
+                    [(channel.fileno(), request.get("id", 0)) for channel, request in waiting if not channel.closed],
+                    notes,
+                )
+            )
+        except OSError as error:
+            return f"{sys.executable} cannot be executed: {error.strerror}"
+
+    def _settle(self) -> None:
+        """Answer those who wait for an upgrade once every child is one of this code."""
+        build = running_build()
+        if self._waiting and self._serving and all(one.build == build for one in self._family.children.values()):
+            answer_all(self._waiting, "", self._notes)
+            self._waiting = []
 
     # -- the controller --------------------------------------------------------------------------------------------
 
     def _start_controller(self) -> None:
         if self.server.program.controller is None or self._ending:
             return
+        if not self._api_sockets:
+            try:
+                self._bind_api(read_snapshot(self.instance))
+            except TransportError as error:
+                log.error("%s; trying again", error)
+                self._reactor.call_later(self._controller_backoff.next_delay(0.0) or 1.0, self._start_controller)
+                return
         fd = self._api_sockets[0].fileno()
         self._controller = self._family.start(
-            "controller",
+            "The controller",
             control_main(self.server, fd),
-            on_message=lambda message: None,
+            on_message=self._heard,
             on_ended=self._controller_ended,
             fds=(fd,),
         )
         self._changed()
 
-    def _controller_ended(self, status: int) -> None:
-        child, self._controller = self._controller, None
-        if not self._ending and child is not None:
+    def _heard(self, child: Child, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        if message.get("event") == "reloaded":
+            self._reload.controller_said(str(message.get("error", "")))
+
+    def _controller_ended(self, child: Child, status: int) -> None:
+        self._controller = None
+        self._reload.controller_said("")
+        if not self._ending:
             delay = 0.0 if child.stopping else self._controller_backoff.next_delay(child.ran_seconds())
             self._reactor.call_later(delay, self._start_controller)
 
@@ -204,18 +380,19 @@ class Spawner:
 
     # -- children --------------------------------------------------------------------------------------------------
 
-    def _children_ended(self) -> None:
-        self._family.reap()
-        if self._ending and not children(os.getpid()):
-            self._reactor.stop()
+    def _gone(self, pid: int) -> None:
+        """Clear up after a process that has ended."""
+        if self._ending:
+            if not self._left():
+                self._reactor.stop()
             return
+        end_records(self.instance, pid)
+        release_subscriptions(self.instance, pid)
         self._plan_sweep(SWEEP_DELAY_SECONDS)
 
-    def _orphan_ended(self, pid: int) -> None:
-        """Clear up after a process whose guardian had been killed."""
-        if not self._ending:
-            end_records(self.instance, pid)
-            release_subscriptions(self.instance, pid)
+    def _left(self) -> set[int]:
+        """Return all processes of this server but this one, as far as they are known here."""
+        return {*children(os.getpid()), *self._family.children}
 
     def _plan_sweep(self, delay: float) -> None:
         if self._sweep_timer is None:
@@ -240,9 +417,13 @@ class Spawner:
                 log.warning("Refused a visitor of user %d", uid)
                 sock.close()
                 continue
-            channel = Channel(sock)
-            self._clients.add(channel)
-            channel.attach(self._reactor, self._make_receiver(channel), self._make_leaver(channel))
+            self._welcome(sock)
+
+    def _welcome(self, sock: socket.socket) -> Channel:
+        channel = Channel(sock)
+        self._clients.add(channel)
+        channel.attach(self._reactor, self._make_receiver(channel), self._make_leaver(channel))
+        return channel
 
     def _make_receiver(self, channel: Channel) -> Callable[[Message, list[int]], None]:
         def received(message: Message, fds: list[int]) -> None:
@@ -284,6 +465,23 @@ class Spawner:
         self._streams.nuke(str(message["stream"]))
         _answer(channel, message, {"ok": True})
 
+    def _do_push_start(self, channel: Channel, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        number = self._pushes.start(str(message["stream"]), str(message["requested"]), str(message["target"]))
+        _answer(channel, message, {"number": number})
+
+    def _do_push_stop(self, channel: Channel, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        self._pushes.stop(int(message["number"]), str(message.get("reason", "CLEAN_CONTROLLER_REQ")))
+        _answer(channel, message, {"ok": True})
+
+    def _do_end_connections(self, channel: Channel, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        order = {"do": "end_connections", "records": message["records"]}
+        self._listeners.tell(order)
+        self._streams.tell(order)
+        _answer(channel, message, {"ok": True})
+
     def _do_config(self, channel: Channel, message: Message, fds: list[int]) -> None:
         close_all(fds)
         snapshot = read_snapshot(self.instance)
@@ -297,8 +495,7 @@ class Spawner:
 
     def _do_reload(self, channel: Channel, message: Message, fds: list[int]) -> None:
         close_all(fds)
-        self._reload()
-        _answer(channel, message, {"ok": True})
+        self._reload.begin((channel, message), force=bool(message.get("force")))
 
     def _do_shutdown(self, channel: Channel, message: Message, fds: list[int]) -> None:
         close_all(fds)
@@ -312,11 +509,14 @@ class Spawner:
             "pid": os.getpid(),
             "instance": self.instance.name,
             "version": self.server.program.version,
+            "build": running_build(),
+            "upgrade_failure": self._reload.failure,
             "started": self._started,
             "generation": self._generation,
             "controller": {"pid": self._controller.pid if self._controller else 0, "port": self._api_address[1]},
             "listeners": self._listeners.states(),
             "streams": self._streams.states(),
+            "pushes": self._pushes.states(),
         }
 
     def _changed(self) -> None:
@@ -331,7 +531,9 @@ class Spawner:
             return
         status = self._status()
         write_status(self.server, status)
-        notify(f"STATUS={len(status['streams'])} streams, {len(status['listeners'])} listeners")
+        failure = f"; upgrade failed: {self._reload.failure}" if self._reload.failure else ""
+        notify(f"STATUS={len(status['streams'])} streams, {len(status['listeners'])} listeners{failure}")
+        self._settle()
 
     # -- end -------------------------------------------------------------------------------------------------------
 
@@ -344,24 +546,26 @@ class Spawner:
         notify("STOPPING=1")
         self._reactor.remove_reader(self._door.fileno())
         self._door.close()
+        self._triggers.close()
+        self._pushes.close()
         self._listeners.close()
         self._streams.close()
         for sock in self._api_sockets:
             sock.close()
         for child in self._family.children.values():
             child.stopping = True
-        for pid in children(os.getpid()):
+        for pid in self._left():
             send_signal(pid, signal.SIGTERM)
         self._reactor.call_later(KILL_AFTER_SECONDS, self._kill_all)
-        if not children(os.getpid()):
+        if not self._left():
             self._reactor.stop()
 
     def _kill_all(self) -> None:
-        left = children(os.getpid())
-        for pid in left:
-            send_signal(pid, signal.SIGKILL)
+        for pid in self._left():
+            for one in (*descendants(pid), pid):
+                send_signal(one, signal.SIGKILL)
         self._family.reap()
-        if children(os.getpid()):
+        if self._left():
             self._reactor.call_later(KILL_AGAIN_SECONDS, self._kill_all)
         else:
             self._reactor.stop()

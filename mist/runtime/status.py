@@ -23,6 +23,8 @@ def collect(instance: Instance, status: dict[str, Any]) -> dict[str, Any]:
     return {
         "instance": instance.name,
         "version": status["version"],
+        "build": status["build"],
+        "upgrade_failure": status["upgrade_failure"],
         "pid": status["pid"],
         "uptime_s": round(time.time() - status["started"]),
         "memory": {"streams_bytes": used, "bound_bytes": bound},
@@ -82,6 +84,7 @@ def show(report: dict[str, Any]) -> str:
     lines = [
         f"mist {report['version']}, instance {report['instance']}, process {report['pid']}, up {duration(report['uptime_s'])}",
         f"memory of streams: {report['memory']['streams_bytes'] / 1e6:.1f} MB",
+        *([f"the last upgrade failed: {report['upgrade_failure']}"] if report["upgrade_failure"] else []),
         "",
         "LISTENERS",
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,13 +103,15 @@ def listener_options(port: int) -> dict[str, Any]:
     }
 
 
-def discover(package: str, attribute: str) -> dict[str, Any]:
-    """Return {capability name: object} of all modules directly in a package that have the attribute."""
+def discover(
+    package: str, attribute: str, name: Callable[[Any], str] = lambda item: str(item.capability.name)
+) -> dict[str, Any]:
+    """Return {name: object} of all modules directly in a package that have the attribute. name: of an object, else its capability's."""
     found = {}
     for info in pkgutil.iter_modules(importlib.import_module(package).__path__):
         module = importlib.import_module(f"{package}.{info.name}")
         offered = getattr(module, attribute, None)
         for item in offered if isinstance(offered, tuple) else (offered,):
             if item is not None:
-                found[item.capability.name] = item
+                found[name(item)] = item
     return found

@@ -9,6 +9,7 @@ long as it is sound.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import logging
@@ -36,9 +37,10 @@ SUFFIX: Final = ".dtsh"
 LAYOUT: Final = 1  # of the member that only mist reads
 MARGIN_S: Final = 15  # an index must be this much newer than what it describes
 DEFAULT_CACHE_BYTES: Final = 1 << 30
+DISK_BLOCK_BYTES: Final = 512  # what `st_blocks` counts
 FIGURES: Final = 8  # of each track, as `SpanIndexer.figures` returns them
 _SPAN: Final = struct.Struct(">qqqQI?I")
-_CACHED_NAME: Final = re.compile(r"[0-9a-f]{40}\.dtsh")
+_CACHED_NAME: Final = re.compile(r"[0-9a-f]{40}\.(?:dtsh|asset)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,17 +149,22 @@ def cache_settings(server: Mapping[str, Any]) -> tuple[str, int]:
     return str(section.get("path") or ""), int(section.get("size_bytes", DEFAULT_CACHE_BYTES))
 
 
+def keeps_assets(server: Mapping[str, Any]) -> bool:
+    """Tell whether the stream cache is for remote files as well as for indexes. server: as in `cache_settings`."""
+    return bool((server.get("streamcache") or {}).get("assets"))
+
+
 class IndexFile:
     """Where a file's index is kept. Nothing here raises: an index that cannot be kept or read is made anew."""
 
-    def __init__(self, path: str, cache: tuple[str, int], log: logging.Logger) -> None:
-        """path: of the media file. cache: directory, "" for none, and the bytes that it may have."""
-        self.beside = Path(path + SUFFIX)
+    def __init__(self, path: str, cache: tuple[str, int], log: logging.Logger, *, local: bool = True) -> None:
+        """path: of the media file, or its URL if it is not local. cache: directory, "" for none, and the bytes that it may have."""
+        self.beside = Path(path + SUFFIX) if local else None
         self.folder = Path(cache[0]) if cache[0] else None
         self.cache_bytes = cache[1]
         self.log = log
         self.written: Path | None = None
-        name = hashlib.sha256(os.fsencode(Path(path).absolute())).hexdigest()[:40]
+        name = hashlib.sha256(os.fsencode(Path(path).absolute() if local else path)).hexdigest()[:40]
         self.cached = self.folder / (name + SUFFIX) if self.folder else None
 
     def load(self, source: tuple[int, int, int]) -> KeptIndex | None:
@@ -206,7 +213,7 @@ class IndexFile:
     def save(self, data: bytes) -> bool:
         """Keep an index beside the file, else in the cache; False when it can be in neither."""
         failure = f"{len(data)} bytes are more than an index may have" if len(data) > MAX_HEADER_BYTES else ""
-        if not failure and not self.beside.exists():
+        if not failure and self.beside is not None and not self.beside.exists():
             failure = _write(self.beside, data)
             if not failure:
                 self.written = self.beside
@@ -259,23 +266,46 @@ def _write(path: Path, data: bytes) -> str:
     return ""
 
 
-def trim(folder: Path, size_bytes: int) -> None:
-    """Delete the indexes of a cache that were not used for the longest time, until the others take no more than so many bytes."""
+def trim(folder: Path, size_bytes: int) -> bool:
+    """Delete what of a cache was not used for the longest time, until the rest takes no more than so many bytes.
+
+    What a process has open for reading and writing it locks, and that stays. Returns whether the rest is as small as that.
+    """
     found: list[tuple[int, int, Path]] = []
     try:
         for path in folder.iterdir():
             if _CACHED_NAME.fullmatch(path.name):
-                status = path.stat()
-                found.append((status.st_mtime_ns, status.st_size, path))
+                with contextlib.suppress(FileNotFoundError):  # another process makes room as well
+                    status = path.stat()
+                    size = min(status.st_size, status.st_blocks * DISK_BLOCK_BYTES)  # files of blocks have holes
+                    found.append((status.st_mtime_ns, size, path))
     except OSError:
-        return  # whatever it is, nothing can be written either
+        return size_bytes >= 0  # whatever it is, nothing can be written either
     total = sum(size for _, size, _ in found)
     for _, size, path in sorted(found):
         if total <= size_bytes:
             break
-        with contextlib.suppress(OSError):
-            path.unlink()
-        total -= size
+        if _delete_unused(path):
+            total -= size
+    return total <= size_bytes
+
+
+def _delete_unused(path: Path) -> bool:
+    """Delete a file that no process has locked, and tell whether it is gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
 
 
 def figures_of(figures: Sequence[tuple[Any, ...]]) -> list[tuple[int, ...]]:

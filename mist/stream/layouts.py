@@ -12,21 +12,68 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from mist.core.flv import FlvMuxer, FlvSizes
 from mist.core.mp4_file_mux import Mp4FileLayout
-from mist.core.packet_log import PacketLog
+from mist.core.packet_log import FrameSizes, PacketLog
 from mist.core.span_index import SpanIndex
 from mist.errors import UnsupportedError
+from mist.formats import flac_file, riff
+from mist.formats.audio_files import AdtsMuxer
 from mist.formats.mp4_file import FileMovie
 from mist.formats.tracks import AC3, EAC3, SUBTITLE, TrackInfo
 
 MP4: Final = "mp4"
 MP4_3GP: Final = "3gp"
+FLV: Final = "flv"
+AAC: Final = "aac"
+MP3: Final = "mp3"
+FLAC: Final = "flac"
+WAV: Final = "wav"
 KINDS: Final[Mapping[str, Callable[[], FileMovie]]] = {MP4: FileMovie, MP4_3GP: lambda: FileMovie("3gp6")}
 DESCRIBED_BY_PACKETS: Final = frozenset({AC3, EAC3})  # whose set-up is in their first packet
 
 _NUMBER_BYTES: Final = 8
+_ADTS_MAX_BYTES: Final = 8191  # of a frame with its header
+
+
+class _Streamed(NamedTuple):
+    """A format whose packets each take as many bytes as their size says, whatever is in them.
+
+    sizes: returns what counts them. header: returns all before them, by the tracks, the decode time of the first packet, the length of
+    the media in microseconds and in bytes. Either raises UnsupportedError.
+    """
+
+    sizes: Callable[[list[TrackInfo]], FlvSizes | FrameSizes]
+    header: Callable[[list[TrackInfo], int, int, int], bytes]
+
+
+def _adts_sizes(tracks: list[TrackInfo]) -> FrameSizes:
+    before = len(AdtsMuxer(tracks).prefix(tracks[0]))
+    return FrameSizes(before, most=_ADTS_MAX_BYTES - before)
+
+
+def _wav_header(tracks: list[TrackInfo], _start_us: int, _duration_us: int, media_bytes: int) -> bytes:
+    if media_bytes & 1:
+        raise UnsupportedError("an odd number of sample bytes, which are filled up at the end")
+    muxer = riff.make_muxer(tracks)
+    muxer.restore(media_bytes.to_bytes(_NUMBER_BYTES, "little"))
+    header = bytearray(muxer.header())
+    for position, data in muxer.patches():
+        header[position : position + len(data)] = data
+    return bytes(header)
+
+
+STREAMED: Final[Mapping[str, _Streamed]] = {
+    FLV: _Streamed(
+        FlvSizes, lambda tracks, start_us, duration_us, _: FlvMuxer(tracks, duration_us=duration_us).header(start_us)
+    ),
+    AAC: _Streamed(_adts_sizes, lambda *_: b""),
+    MP3: _Streamed(lambda _: FrameSizes(), lambda *_: b""),
+    FLAC: _Streamed(lambda _: FrameSizes(), lambda tracks, start_us, *_: flac_file.make_muxer(tracks).header(start_us)),
+    WAV: _Streamed(lambda tracks: FrameSizes(frame_bytes=riff.format_of(tracks[0]).frame_bytes), _wav_header),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +105,49 @@ def make_layout(
     description: "kind", "indexes" of tracks, "from_us" and "to_us" or None. infos: all tracks of the stream. first_payload: returns
     the first packet of a track. Raises UnsupportedError where the length cannot be known.
     """
+    kind = description["kind"]
     indexes = [int(one) for one in description["indexes"]]
-    make_movie = KINDS.get(description["kind"])
-    if make_movie is None or not log.whole or any(infos[one].codec == SUBTITLE for one in indexes):
-        raise UnsupportedError("the length of this file is not known beforehand")
     tracks = [infos[one] for one in indexes]
-    payloads = {
-        place: first_payload(one) for place, one in enumerate(indexes) if infos[one].codec in DESCRIBED_BY_PACKETS
-    }
-    layout = Mp4FileLayout(tracks, make_movie(), payloads)
+    if not log.whole or any(info.codec == SUBTITLE for info in tracks) or index[index.count - 1][6]:
+        raise UnsupportedError("the length of this file is not known beforehand")
     window = {name: int(description[name]) for name in ("from_us", "to_us") if description.get(name) is not None}
     places = [indexes.index(one) if one in indexes else -1 for one in range(len(infos))]
+    if kind in STREAMED:
+        positions, header = _streamed_layout(STREAMED[kind], log, index, tracks, places, window)
+    elif kind in KINDS:
+        payloads = {
+            place: first_payload(one) for place, one in enumerate(indexes) if infos[one].codec in DESCRIBED_BY_PACKETS
+        }
+        positions, header = _mp4_layout(Mp4FileLayout(tracks, KINDS[kind](), payloads), log, index, places, window)
+    else:
+        raise UnsupportedError(f"no file of kind {kind} is laid out")
+    return _memory(positions, header), {"spans": len(positions)}
+
+
+def _mp4_layout(
+    layout: Mp4FileLayout, log: PacketLog, index: SpanIndex, places: list[int], window: Mapping[str, Any]
+) -> tuple[array[int], bytes]:
     counts = log.lay_out(layout, places, index, **window)
     layout.finish()
     positions = array("q", (layout.locate(one)[2] if one < layout.packets else layout.total_bytes for one in counts))
     positions[0] = layout.header_bytes
-    return _memory(positions, layout.header()), {"spans": len(positions)}
+    return positions, layout.header()
+
+
+def _streamed_layout(
+    kind: _Streamed,
+    log: PacketLog,
+    index: SpanIndex,
+    tracks: list[TrackInfo],
+    places: list[int],
+    window: Mapping[str, Any],
+) -> tuple[array[int], bytes]:
+    sizes = kind.sizes(tracks)
+    ends = log.lay_out(sizes, places, index, **window, measure=lambda: sizes.total_bytes)
+    from_us = window.get("from_us", index[0][0])
+    to_us = min(window.get("to_us", index.end_us), index.end_us)
+    header = kind.header(tracks, from_us, max(to_us - from_us, 0), sizes.total_bytes)
+    return array("q", (len(header) + end for end in ends)), header
 
 
 def _memory(positions: array[int], header: bytes) -> int:

@@ -26,7 +26,7 @@ from mist.stream.state import StreamStatus, TrackState
 KEPT_SPANS: Final = 4  # that nobody uses any more, for the next who wants them
 KEPT_LAYOUTS: Final = 2
 WHOLE_WAIT_S: Final = 2.0  # for the whole index, when a length is wanted
-RETRY_WAIT_S: Final = 0.25  # for one that has begun but cannot be reached yet
+MAX_INPUTS: Final = 5  # one after the other that may go while one span is wanted
 INPUT_WAIT_S: Final = 20.0  # for a new input, after one was killed, or for the first one's index to grow
 ENDED: Final = frozenset({StreamStatus.OFF, StreamStatus.SHUTDOWN, StreamStatus.INVALID})
 
@@ -203,29 +203,39 @@ class OnDemandReader:
 
     async def _ask(self, wanted: Mapping[str, Any], number: int) -> tuple[int, Mapping[str, Any]]:
         """Ask the input, or its successor, once its index has a span."""
-        waited_s = 0.0
-        while True:
+        gone = 0
+        for _ in range(MAX_INPUTS):
             if not await self.reaches(number):  # a killed input's successor may have to read the file again
                 raise NotFound(f"The stream {self.name} has no span {number}")
-            feeder = self.reader.table.pids[1]
+            if not self._has_input(gone):
+                await self._wait(lambda before=gone: self._has_input(before), INPUT_WAIT_S)  # type: ignore[misc]
+            if self.reader.status() in ENDED:
+                raise NotReady(f"The stream {self.name} has ended")
+            if not self._has_input(gone):
+                break
+            gone = self.reader.table.pids[1]
             try:
                 return await self._fetch(wanted)
             except TransportError:
-                if waited_s >= INPUT_WAIT_S:
-                    raise NotReady(f"The input of the stream {self.name} is gone") from None
-                if not await self._wait(lambda gone=feeder: self._has_input(gone), RETRY_WAIT_S):  # type: ignore[misc]
-                    waited_s += RETRY_WAIT_S
-                if self.reader.status() in ENDED:
-                    raise NotReady(f"The stream {self.name} has ended") from None
+                continue
+        raise NotReady(f"The input of the stream {self.name} is gone")
 
-    async def layout(self, kind: str, indexes: list[int], from_us: int | None, to_us: int | None) -> Layout | None:
+    async def layout(
+        self,
+        kind: str,
+        indexes: list[int],
+        from_us: int | None,
+        to_us: int | None,
+        *,
+        wait_s: float = WHOLE_WAIT_S,
+    ) -> Layout | None:
         """Return how a whole file of some tracks is laid out, or None where its length cannot be known.
 
         kind: of `mist.stream.layouts`. from_us, to_us: decode times between which packets are in it, None for no bound.
-        Waits a moment for the whole index; while that grows there is no length.
+        wait_s: how long to wait for the whole index; while that grows there is no length.
         """
-        if not self.complete:
-            await self._wait(lambda: self.complete or self.reader.status() in ENDED, WHOLE_WAIT_S)
+        if not self.complete and wait_s:
+            await self._wait(lambda: self.complete or self.reader.status() in ENDED, wait_s)
         if not self.complete or not len(self):
             return None
         wanted = (kind, tuple(indexes), from_us, to_us)

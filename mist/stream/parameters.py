@@ -106,6 +106,12 @@ def _unix_s(query: Mapping[str, str], name: str) -> int | None:
     return _integer(query, name, -_LIMIT_S, _LIMIT_S, 0) if query.get(name) else None
 
 
+def absolute_unix_s(query: Mapping[str, str], name: str, now_unix_s: float) -> int:
+    """Return a unix time of a query; one that counts from now as what it is now."""
+    unix_s = _unix_s(query, name) or 0
+    return unix_s + int(now_unix_s) if unix_s <= RELATIVE_UNIX_LIMIT_S else unix_s
+
+
 def _seconds_us(query: Mapping[str, str], name: str) -> int | None:
     if not query.get(name):
         return None

@@ -114,6 +114,21 @@ class Recorder:
         return self._filter is not None
 
     @property
+    def tracks(self) -> list[int]:
+        """The indexes of the tracks that are recorded."""
+        return list(self._indexes)
+
+    @property
+    def first_us(self) -> int:
+        """The media time of the recording's beginning."""
+        return self._first_us
+
+    @property
+    def done_us(self) -> int:
+        """The media time up to which everything is recorded."""
+        return self._done_us
+
+    @property
     def position_us(self) -> int:
         """How much media is recorded."""
         return max(self._done_us - self._first_us, 0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -32,6 +32,24 @@ class ConnectionRecord(Protocol):
     def close(self) -> None: ...
 
 
+class Triggers(Protocol):
+    """Fires triggers (`mist.stream.triggers`); costs nothing where no handler is configured. lines: of the payload."""
+
+    def wanted(self, name: str, stream: str = "") -> Sequence[object]:
+        """Return the handlers of a trigger, so that a payload that is dear to make is only made for somebody."""
+        ...
+
+    def notify(self, name: str, stream: str, lines: Sequence[str]) -> None: ...
+
+    async def allows(self, name: str, stream: str, lines: Sequence[str]) -> bool:
+        """Return whether all handlers allow."""
+        ...
+
+    async def replace(self, name: str, stream: str, lines: Sequence[str], value: str) -> str:
+        """Return what the handlers make of a value."""
+        ...
+
+
 class OutputServices(Protocol):
     """What a worker gives to the connections it serves."""
 
@@ -39,6 +57,7 @@ class OutputServices(Protocol):
     config: Mapping[str, Any]  # the whole configuration snapshot, replaced (never changed) on reload
     loop: asyncio.AbstractEventLoop
     log: logging.Logger
+    triggers: Triggers
     fanout: Fanout
 
     async def open_stream(self, name: str) -> StreamReader:
@@ -93,6 +112,7 @@ class InputServices(Protocol):
     server_config: Mapping[str, Any]  # the settings of the whole server
     loop: asyncio.AbstractEventLoop
     log: logging.Logger
+    triggers: Triggers
     publisher: StreamPublisher
     record: ConnectionRecord
     fd: int  # a publisher's socket that was handed over, or -1
@@ -101,13 +121,14 @@ class InputServices(Protocol):
 
     def serve_spans(
         self,
-        answer: Callable[[int], tuple[int, Mapping[str, Any]]],
+        answer: Callable[[int], Awaitable[tuple[int, Mapping[str, Any]]]],
         answer_layout: Callable[[Mapping[str, Any]], Awaitable[tuple[int, Mapping[str, Any]]]],
     ) -> Closable:
         """Let workers ask for spans of the stream, and for the layout of whole files made from them.
 
-        answer: returns for a span's number the descriptor of its memory, which stays the input's, and {"tracks": its tracks as
-        text}. answer_layout: the same for a description (`mist.stream.layouts`). Both raise MistError, whose text the viewer is told.
+        answer: returns for a span's number, at once or later, the descriptor of its memory, which stays the input's, and
+        {"tracks": its tracks as text}. answer_layout: the same for a description (`mist.stream.layouts`). Both raise MistError,
+        whose text the viewer is told.
         """
         ...
 
@@ -118,10 +139,22 @@ class ControlServices(Protocol):
     instance: str
     loop: asyncio.AbstractEventLoop
     log: logging.Logger
+    triggers: Triggers
     capabilities: Mapping[str, Any]  # {"connectors": {name: document}, "inputs": {name: document}, "processes": {}}
+    # Called when the operator wants the configuration file read again, or (True) only if it has changed; returns why it was not,
+    # or "".
+    on_reload: Callable[[bool], str]
 
     def publish_config(self, snapshot: Mapping[str, Any]) -> None:
         """Write the immutable snapshot that all processes read, and tell them; listeners follow `config.protocols`."""
+        ...
+
+    def load_state(self) -> bytes:
+        """Return what a controller of this server gave to `save_state` last, b"" for the first one."""
+        ...
+
+    def save_state(self, data: bytes) -> None:
+        """Keep what the next controller is to know, as long as the server runs."""
         ...
 
     def listener_states(self) -> Mapping[str, Any]:
@@ -145,5 +178,9 @@ class ControlServices(Protocol):
     async def stop_stream(self, name: str, reason: str) -> None: ...
 
     async def nuke_stream(self, name: str) -> None: ...
+
+    def end_connections(self, records: Iterable[int]) -> None:
+        """Break connections, by the identifiers of their records; those that have ended are passed over."""
+        ...
 
     def shutdown(self, reason: str) -> None: ...

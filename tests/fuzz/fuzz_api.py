@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mist.controller.access import Origin
 from mist.controller.api import Api, ApiConnection, parse_command
 from mist.formats.json_text import dumps
 from tests.support.fake_control import ControllerUnderTest
@@ -30,9 +31,9 @@ async def run_command(command: dict[str, Any]) -> None:
     control.second(2)
     api = Api(control.controller)
     for _ in range(2):
-        reply = await api.run(dict(command), ApiConnection(), "127.0.0.1", local=True)
+        reply = await api.run(dict(command), ApiConnection(), Origin("127.0.0.1", local=True))
         json.loads(dumps(reply))
         json.dumps(control.controller.store.config.snapshot())
         control.second()
-    await api.run(dict(command), ApiConnection(), "192.0.2.1", local=False)
+    await api.run(dict(command), ApiConnection(), Origin("192.0.2.1"))
     await control.controller.watch.close()

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
@@ -270,8 +269,6 @@ def test_port_of_the_api_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         server = MistServer(config={"controller": {"interface": "127.0.0.1", "port": port}})
-        started = time.monotonic()
         with pytest.raises(ServerFailed, match=rf"port {port} .*in use"):
             server.start()
-        server._remove()
-        assert time.monotonic() - started < 10
+        server.stop(check=False)

@@ -300,8 +300,8 @@ def test_a_hung_worker_does_not_hold_up_the_end(make_server: MakeServer, people:
         # Leaving the block checks that all ends in time and that nothing is left.
 
 
-def test_the_end_of_the_main_process_is_the_end_of_all(people: People) -> None:
-    server = MistServer()
+def test_a_main_process_that_does_not_come_back_is_the_end_of_all(people: People) -> None:
+    server = MistServer(env={"MIST_REJOIN_SECONDS": "0.5"})
     server.start()
     try:
         people.publisher(server)
@@ -475,12 +475,11 @@ def test_zero_processes_means_one_for_each_connection(make_server: MakeServer) -
 def test_a_reply_that_closes_is_closed_at_once(server: MistServer) -> None:
     """The guardian's duplicate must not keep a connection open that the worker has closed."""
     for _ in range(5):
-        with socket.create_connection(("127.0.0.1", server.http_port), timeout=5) as connection:
+        # The worker looks for forgotten sockets every 5 s: what closes only then does so after this time-out.
+        with socket.create_connection(("127.0.0.1", server.http_port), timeout=4) as connection:
             connection.sendall(b"GET /nothing.flv HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            started = time.monotonic()
             while connection.recv(4096):
                 pass
-            assert time.monotonic() - started < 1
 
 
 def test_accepted_connections_are_undelayed(server: MistServer) -> None:

@@ -45,7 +45,7 @@ class Client:
         self, target: str, headers: dict[str, str] | None = None, body: bytes = b"", method: str = ""
     ) -> tuple[int, dict[str, str], bytes]:
         """Send one request and return status, headers (lower case) and body of the reply."""
-        lines = [f"{method or ('POST' if body else 'GET')} {target} HTTP/1.1", "Host: test:4242"]
+        lines = [f"{method or ('POST' if body else 'GET')} {target} HTTP/1.1", "Host: localhost:4242"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         if body:
             lines.append(f"Content-Length: {len(body)}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,15 @@ class FakeControl:
         self.snapshots: dict[int, ConnectionSnapshot] = {}
         self.states: dict[str, Any] = {}
         self.published: list[dict[str, Any]] = []
-        self.done: list[tuple[str, ...]] = []
+        self.done: list[tuple[str | int, ...]] = []
+        self.on_reload: Callable[[bool], str] = lambda changed_only: ""
+        self.state = b""
+
+    def load_state(self) -> bytes:
+        return self.state
+
+    def save_state(self, data: bytes) -> None:
+        self.state = data
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -116,6 +124,9 @@ class FakeControl:
 
     async def nuke_stream(self, name: str) -> None:
         self.done.append(("nuke", name))
+
+    def end_connections(self, records: Iterable[int]) -> None:
+        self.done.append(("end", *sorted(records)))
 
     def shutdown(self, reason: str) -> None:
         self.done.append(("shutdown", reason))

@@ -12,7 +12,7 @@ from mist.formats.rtmp import messages as m
 from mist.formats.rtmp.handshake import ClientHandshake, Entropy
 
 START_SECONDS: Final = 20.0
-CHUNK_SIZE: Final = 60_000
+CHUNK_SIZE: Final = 65_536  # that of the muxer of published media
 _CONNECT: Final = 1.0
 _CREATE_STREAM: Final = 4.0
 _PUBLISH: Final = 5.0
@@ -177,6 +177,11 @@ class ClientSession:
             return
         self._send.command("play", _PUBLISH, None, self._stream, -2000.0, stream_id=self._stream_id)
         self._send.control(m.USER_CONTROL, m.user_control(m.SET_BUFFER_LENGTH, self._stream_id, 1000))
+
+    @property
+    def stream_id(self) -> int:
+        """The message stream that the server gave to the stream."""
+        return self._stream_id
 
     def send_media(self, type_id: int, time_ms: int, payload: bytes) -> None:
         """Queue an audio or video message. Raises LocalProtocolError before publishing has started."""

@@ -115,9 +115,16 @@ class PauseRequested:
 
 @dataclass(frozen=True, slots=True)
 class SeekRequested:
-    """A player wants another position, in milliseconds."""
+    """A player of a recorded stream wants another position, in milliseconds: answer with `send_seek_start`."""
 
     time_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class BufferLengthSet:
+    """A player says how much media it holds before it plays it, in milliseconds."""
+
+    time_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +157,7 @@ Event = (
     | Data
     | PauseRequested
     | SeekRequested
+    | BufferLengthSet
     | StreamEnded
     | Started
     | Refused

@@ -75,6 +75,7 @@ class ServerSession:
         self._amf3 = False
         self._transaction = 0.0
         self._stream_id = m.MEDIA_STREAM_ID
+        self._recorded = False  # what is played is a recorded stream
 
     # -- bytes in
 
@@ -131,11 +132,14 @@ class ServerSession:
         elif kind == m.WINDOW_ACKNOWLEDGEMENT_SIZE:
             self._receipts.set_window(message.payload)
         elif kind == m.USER_CONTROL:
-            self._handle_user_control(message.payload)
+            self._handle_user_control(message.payload, events)
         # Chunk size and abort are the reader's; bandwidth and acknowledgements tell us nothing that TCP does not.
 
-    def _handle_user_control(self, payload: bytes) -> None:
-        if len(payload) >= 6 and int.from_bytes(payload[:2], "big") == m.PING_REQUEST:
+    def _handle_user_control(self, payload: bytes, events: list[m.Event]) -> None:
+        kind = int.from_bytes(payload[:2], "big")
+        if len(payload) >= 10 and kind == m.SET_BUFFER_LENGTH:
+            events.append(m.BufferLengthSet(int.from_bytes(payload[6:10], "big")))
+        elif len(payload) >= 6 and kind == m.PING_REQUEST:
             self._send.control(m.USER_CONTROL, m.user_control(m.PING_RESPONSE, int.from_bytes(payload[2:6], "big")))
 
     def _handle_data(self, message: Message, events: list[m.Event]) -> None:
@@ -263,8 +267,10 @@ class ServerSession:
 
     def _on_seek(self, _name: str, values: list[Any], _message: Message, _now: float, events: list[m.Event]) -> None:
         time_ms = m.number(values[1]) if len(values) > 1 else 0.0
-        events.append(m.SeekRequested(time_ms))
-        self._status("NetStream.Seek.Failed", "A live stream has no other position.", "error")
+        if self._recorded and self.state is State.PLAYING:
+            events.append(m.SeekRequested(time_ms))
+        else:
+            self._status("NetStream.Seek.Failed", "A live stream has no other position.", "error")
 
     def _on_nothing(self, *_arguments: Any) -> None:
         self._reply("_result", None, amf.UNDEFINED)
@@ -283,14 +289,36 @@ class ServerSession:
         self._answer("refuse", State.CONNECTED, now)
         self._status(code, description, "error")
 
-    def send_play_start(self, name: str, reset: bool, now: float) -> None:
-        """Accept the play request: everything that comes before the media."""
+    def send_play_start(self, name: str, reset: bool, now: float, *, recorded: bool = False) -> None:
+        """Accept the play request: everything that comes before the media. recorded: the stream has an end, and other positions."""
         self._answer("accept", State.PLAYING, now)
+        self._recorded = recorded
         if reset:
             self._status("NetStream.Play.Reset", f"Playing and resetting {name}.")
+        self._begin(name)
+
+    def _begin(self, name: str) -> None:
+        if self._recorded:
+            self._send.control(m.USER_CONTROL, m.user_control(m.STREAM_IS_RECORDED, self._stream_id))
         self._send.control(m.USER_CONTROL, m.user_control(m.STREAM_BEGIN, self._stream_id))
         self._status("NetStream.Play.Start", f"Started playing {name}.")
         self._send.data("|RtmpSampleAccess", True, True, stream_id=self._stream_id)
+
+    def send_seek_start(self, name: str, time_ms: int) -> None:
+        """Tell a player that what follows is from another position on: everything that comes before the media."""
+        self._status("NetStream.Seek.Notify", f"Seeking {time_ms} ms in {name}.")
+        self._begin(name)
+
+    def send_seek_failed(self, description: str) -> None:
+        """Tell a player that it stays where it is."""
+        self._status("NetStream.Seek.Failed", description, "error")
+
+    def send_play_complete(self, name: str, duration_us: int, sent_bytes: int) -> None:
+        """Tell a player that a recorded stream has come to its end; it may seek back."""
+        info = {**_status("status", "NetStream.Play.Complete", ""), "duration": duration_us / 1e6, "bytes": sent_bytes}
+        self._send.data("onPlayStatus", info, stream_id=self._stream_id)
+        self._send.control(m.USER_CONTROL, m.user_control(m.STREAM_EOF, self._stream_id))
+        self._status("NetStream.Play.Stop", f"Stopped playing {name}.")
 
     def send_play_refused(self, code: str, description: str, now: float) -> None:
         """Refuse the play request. code: NetStream.Play.StreamNotFound, NetStream.Play.Failed …"""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from mist.core.muxer import Muxer
 from mist.errors import NoSuitableTrack, NotFound, NotReady
@@ -16,6 +16,7 @@ from mist.net.http_messages import parse_range
 from mist.outputs.base.on_demand import OnDemandSender, Sender, begin, time_window
 from mist.outputs.base.whole_file import SMALL_BYTES, FileSender
 from mist.stream.capability import Capability, discover, listener_options
+from mist.stream.layouts import STREAMED, Layout
 from mist.stream.on_demand import OnDemandReader
 from mist.stream.parameters import UNLIMITED_RATE, PlaybackParameters
 from mist.stream.playability import UNPLAYABLE, is_playable
@@ -23,6 +24,8 @@ from mist.stream.reader import StreamReader
 from mist.stream.selectors import select_tracks
 from mist.stream.services import ConnectionRecord, OutputServices
 from mist.stream.state import TrackState
+
+SHORT_WAIT_S: Final = 0.2  # for the length of what a viewer gets anyway
 
 MuxerFactory = Callable[[list[TrackInfo]], Muxer]
 
@@ -192,18 +195,35 @@ class ProgressiveOutput:
         reader = choice.reader
         media = services.on_demand(reader)
         kind = self.layouts.get(request.path[request.path.rfind(".") :], "")
-        if kind and await self.deliver_file(services, request, response, parameters, choice, headers, media, kind):
+        paced = parameters.rate_given and parameters.rate != UNLIMITED_RATE
+        ranged = not paced and ("range" in request.headers or request.method == "HEAD")
+        if (
+            kind
+            and (ranged or kind not in STREAMED)
+            and not paced
+            and await self.deliver_file(services, request, response, parameters, choice, headers, media, kind)
+        ):
             return
         beginning = await begin(media, choice.indexes, parameters, time.time_ns() // 1000)
+        layout: Layout | None = None
+        if kind in STREAMED:
+            layout = await media.layout(kind, choice.indexes, beginning.from_us, beginning.to_us, wait_s=SHORT_WAIT_S)
         sender = OnDemandSender(
-            media, choice.indexes, lambda tracks: self.make_muxer(reader.name, tracks), beginning, parameters
+            media,
+            choice.indexes,
+            lambda tracks: self.make_muxer(reader.name, tracks),
+            beginning,
+            parameters,
+            None if layout is None else bytes(layout.header),
         )
         if request.method == "HEAD":
             response.send(200, b"", self.media_type(choice), headers)
             services.close_stream(reader)
             return
-        chunked = not request.http10
-        if chunked:
+        chunked = layout is None and not request.http10
+        if layout is not None:
+            headers = {**headers, "Content-Length": str(layout.size), "Accept-Ranges": "bytes"}
+        elif chunked:
             headers = {**headers, "Transfer-Encoding": "chunked"}
         self._hand_over(services, request, response, choice, sender, 200, headers, chunked=chunked)
 
@@ -222,8 +242,6 @@ class ProgressiveOutput:
 
         Raises RangeNotSatisfiable.
         """
-        if parameters.rate_given and parameters.rate != UNLIMITED_RATE:
-            return False
         window = await time_window(media, choice.indexes, parameters, time.time_ns() // 1000)
         layout = await media.layout(kind, choice.indexes, window.get("from_us"), window.get("to_us"))
         if layout is None:
@@ -234,7 +252,9 @@ class ProgressiveOutput:
         if wanted is not None:
             headers["Content-Range"] = f"bytes {begin_at}-{end - 1}/{layout.size}"
         status = 206 if wanted is not None else 200
-        sender = FileSender(media, choice.indexes, layout, begin_at, end, window)
+        name = choice.reader.name
+        make_muxer = (lambda tracks: self.make_muxer(name, tracks)) if kind in STREAMED else None
+        sender = FileSender(media, choice.indexes, layout, begin_at, end, window, make_muxer)
         if end - begin_at > SMALL_BYTES:
             headers["Content-Length"] = str(end - begin_at)
             self._hand_over(services, request, response, choice, sender, status, headers, chunked=False)

@@ -42,6 +42,12 @@ class Beginning:
     def start_us(self) -> int:
         return self.loaded.place.from_us if self.from_us is None else self.from_us
 
+    @property
+    def window(self) -> dict[str, int]:
+        """The times as `Span.mux` takes them."""
+        times = {"from_us": self.from_us, "to_us": self.to_us}
+        return {name: time_us for name, time_us in times.items() if time_us is not None}
+
 
 async def begin(
     media: OnDemandReader, indexes: list[int], parameters: PlaybackParameters, now_unix_us: int
@@ -76,9 +82,7 @@ async def time_window(
     )
     if not any(one is not None for one in asked):
         return {}
-    found = await begin(media, indexes, parameters, now_unix_us)
-    window = {"from_us": found.from_us, "to_us": found.to_us}
-    return {name: time_us for name, time_us in window.items() if time_us is not None}
+    return (await begin(media, indexes, parameters, now_unix_us)).window
 
 
 class Sender:
@@ -162,6 +166,8 @@ class Sender:
 class OnDemandSender(Sender):
     """Sends one viewer what it asked for, in the format of a muxer of its own."""
 
+    step_bytes = SEND_BYTES
+
     def __init__(
         self,
         media: OnDemandReader,
@@ -169,17 +175,24 @@ class OnDemandSender(Sender):
         make_muxer: Callable[[list[TrackInfo]], Muxer],
         beginning: Beginning,
         parameters: PlaybackParameters,
+        header: bytes | None = None,
     ) -> None:
-        """Make the muxer. Raises UnsupportedError, NoSuitableTrack."""
+        """Make the muxer. header: what is sent instead of the muxer's own. Raises UnsupportedError, NoSuitableTrack."""
         super().__init__(media.name)
         self._media = media
         self._indexes = indexes
-        self._beginning = beginning
-        self._infos = self._infos_of(beginning.loaded)
-        self._muxer = make_muxer(self._infos)
+        self._make_muxer = make_muxer
+        self.begin_at(beginning)
+        self._header = header
         self._rate = parameters.rate if parameters.rate_given else UNLIMITED_RATE
         self._ahead_us = AHEAD_US if parameters.buffer_us is None else parameters.buffer_us
         self._began_at = 0.0
+
+    def begin_at(self, beginning: Beginning) -> None:
+        """Go on somewhere else, with a muxer that knows nothing of what was sent. Raises UnsupportedError, NoSuitableTrack."""
+        self._beginning = beginning
+        self._infos = self._infos_of(beginning.loaded)
+        self._muxer = self._make_muxer(self._infos)
 
     def _infos_of(self, loaded: LoadedSpan) -> list[TrackInfo]:
         if max(self._indexes) >= len(loaded.infos):
@@ -192,7 +205,7 @@ class OnDemandSender(Sender):
         loaded = beginning.loaded
         self._began_at = self._loop.time()
         self.position_us = beginning.start_us
-        await self.send(self._muxer.header(beginning.start_us))
+        await self.send(self._muxer.header(beginning.start_us) if self._header is None else self._header)
         new_init = False
         while True:
             await self._send_span(loaded, new_init)
@@ -220,15 +233,11 @@ class OnDemandSender(Sender):
         """Mux and send what the viewer wants of one span; the next one is loaded while the last of this one is sent."""
         span = loaded.span
         place_of = places(self._indexes, len(loaded.infos))
-        window: dict[str, Any] = {}
-        if self._beginning.from_us is not None:
-            window["from_us"] = self._beginning.from_us
-        if self._beginning.to_us is not None:
-            window["to_us"] = self._beginning.to_us
+        window: dict[str, Any] = dict(self._beginning.window)
         number = 0
         while number < len(span):
             number = span.mux(
-                self._muxer, place_of, number, limit=SEND_BYTES, new_init=new_init and not number, **window
+                self._muxer, place_of, number, limit=self.step_bytes, new_init=new_init and not number, **window
             )
             if number == len(span):
                 self._media.prepare(loaded.number + 1)

@@ -5,10 +5,13 @@ Its bytes are put together span by span as they are sent.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
+from mist.core.muxer import Muxer
 from mist.core.packet_log import PayloadSink
 from mist.errors import MistError
+from mist.formats.tracks import TrackInfo
 from mist.outputs.base.on_demand import SEND_BYTES, Sender
 from mist.stream.layouts import Layout
 from mist.stream.on_demand import OnDemandReader, places
@@ -27,8 +30,12 @@ class FileSender(Sender):
         begin: int,
         end: int,
         window: dict[str, int],
+        make_muxer: Callable[[list[TrackInfo]], Muxer] | None = None,
     ) -> None:
-        """begin, end: bytes of the file. window: from_us and to_us of the layout, where it has them."""
+        """begin, end: bytes of the file. window: from_us and to_us of the layout, where it has them.
+
+        make_muxer: of what makes the bytes of a span, without a header; None where they are just payload.
+        """
         super().__init__(media.name)
         self._media = media
         self._indexes = indexes
@@ -36,6 +43,7 @@ class FileSender(Sender):
         self._at = begin
         self._end = end
         self._window: dict[str, Any] = dict(window)
+        self._make_muxer = make_muxer
 
     async def whole(self) -> bytes:
         """Return the range, for a small one."""
@@ -69,12 +77,14 @@ class FileSender(Sender):
         positions = self._layout.positions
         number = self._layout.span_at(self._at)
         loaded = await self._media.span(number)
-        sink = PayloadSink()
+        make_muxer = self._make_muxer
+        sink = PayloadSink() if make_muxer is None else make_muxer([loaded.infos[one] for one in self._indexes])
         loaded.span.mux(sink, places(self._indexes, len(loaded.infos)), **self._window)
         data = sink.take_output()
-        if len(data) != positions[number + 1] - positions[number]:
+        announced = positions[number + 1] - positions[number]
+        if len(data) != announced:
             raise MistError(
-                f"span {number} of {self._media.name} has {len(data)} bytes, and not those that were announced"
+                f"span {number} of {self._media.name} has {len(data)} bytes, and {announced} were announced"
             )
         if self._end > positions[number + 1]:
             self._media.prepare(number + 1)

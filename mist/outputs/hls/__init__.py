@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 from urllib.parse import quote
@@ -18,7 +19,7 @@ from mist.outputs.base import UNPLAYABLE, wait_playable
 from mist.outputs.hls.live import LiveStream
 from mist.outputs.hls.on_demand import OnDemandStream
 from mist.outputs.hls.stream import CAPABILITY, HlsStream, Rendition
-from mist.stream.parameters import parse_parameters
+from mist.stream.parameters import absolute_unix_s, parse_parameters
 from mist.stream.segments import DEFAULT_CACHE_BYTES, SegmentCache
 from mist.stream.selectors import select_tracks
 from mist.stream.services import OutputServices
@@ -27,6 +28,8 @@ from mist.stream.state import TrackState
 SEGMENT_TYPE: Final = "video/mp2t"
 START_WAIT_S: Final = 8.0  # a new stream's playlist waits no longer than this: players give up after 10 s
 IDLE_S: Final = 30.0  # a stream without requests is closed after this
+UNIX_TIMES: Final = frozenset({"startunix", "stopunix"})
+TIMES: Final = ("start", "stop", "duration", *sorted(UNIX_TIMES))  # in the URLs of media playlists, too
 TOKEN_IN_URLS: Final = 4  # bit of the token mode
 
 _SEGMENT_NAME: Final = re.compile(r"(-?[0-9]{1,15})_(-?[0-9]{1,15})\.ts", re.ASCII)
@@ -130,7 +133,7 @@ class HlsOutput:
             return _send_master_later(stream, request, response)
         rendition = stream.rendition(folder)
         if rendition.ready():
-            _send_media(rendition, request, response)
+            _send_media(stream, rendition, request, response)
             return None
         return _send_media_later(stream, rendition, request, response)
 
@@ -181,13 +184,15 @@ def _send_error(response: Any, error: MistError) -> None:
 def _query(request: Any, names: Sequence[str]) -> str:
     """Return the part of a query that goes into the URLs of a playlist: the token, and what of names was given."""
     fields = {name: request.query[name][:100] for name in names if request.query.get(name)}
+    for name in UNIX_TIMES & fields.keys():  # what counts from now, counts from this now
+        fields[name] = str(absolute_unix_s(request.query, name, time.time()))
     if request.token_mode & TOKEN_IN_URLS and request.token:
         fields["tkn"] = request.token
     return "?" + "&".join(f"{name}={quote(value, safe='')}" for name, value in fields.items()) if fields else ""
 
 
 def _send_master(stream: HlsStream, request: Any, response: Any) -> None:
-    body = stream.master(parse_parameters(request.query), _query(request, ("start", "stop")))
+    body = stream.master(parse_parameters(request.query), _query(request, TIMES))
     response.send(200, body, CONTENT_TYPE)
 
 
@@ -206,13 +211,15 @@ async def _send_master_later(stream: HlsStream, request: Any, response: Any) -> 
         _send_error(response, error)
 
 
-def _send_media(rendition: Rendition, request: Any, response: Any) -> None:
+def _send_media(stream: HlsStream, rendition: Rendition, request: Any, response: Any) -> None:
     if rendition.empty():
         raise NotReady("Stream is waiting for data")
     query = _query(request, ())
-    if "start" in request.query or "stop" in request.query:
+    if any(name in request.query for name in TIMES):
         parameters = parse_parameters(request.query)
-        body = rendition.playlist_between(query, parameters.start_us, parameters.stop_us)
+        zero_us = stream.reader.wall_clock_offset_us or None
+        start_us, stop_us = parameters.window(time.time_ns() // 1000, zero_us, rendition.begin_us())
+        body = rendition.playlist_between(query, start_us, stop_us)
     else:
         body = rendition.playlist(query)
     response.send(200, body, CONTENT_TYPE)
@@ -222,7 +229,7 @@ async def _send_media_later(stream: HlsStream, rendition: Rendition, request: An
     """Answer when there are fragments enough to begin with, or after START_WAIT_S with what there is."""
     try:
         await _wait(stream, rendition.ready, stream.start_wait_s(START_WAIT_S))
-        _send_media(rendition, request, response)
+        _send_media(stream, rendition, request, response)
     except StreamError as error:
         _send_error(response, error)
 

@@ -104,6 +104,11 @@ class LiveRendition:
         """Return the playlist. query: what follows the name of each segment, "" or from its "?" on."""
         return query.join(self._parts).encode()
 
+    def begin_us(self) -> int:
+        """Return the time at which the list begins."""
+        listed = self._listed()
+        return listed[0].from_us if listed else 0
+
     def playlist_between(self, query: str, start_us: int | None, stop_us: int | None) -> bytes:
         """Return the playlist of a part of the stream."""
         fragments = self.fragments.fragments if start_us is not None else self._listed()

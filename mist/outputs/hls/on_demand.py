@@ -75,6 +75,10 @@ class OnDemandRendition:
             self._written = (len(segments.list), segments.complete)
         return query.join(self._parts).encode()
 
+    def begin_us(self) -> int:
+        """Return the time at which the list begins."""
+        return self.stream.segments.list[0].from_us if self.stream.segments.list else 0
+
     def playlist_between(self, query: str, start_us: int | None, stop_us: int | None) -> bytes:
         """Return the playlist of a part of the stream."""
         wanted = [

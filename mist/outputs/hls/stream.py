@@ -97,6 +97,10 @@ class Rendition(Protocol):
         """Return the playlist. query: what follows the name of each segment, "" or from its "?" on."""
         ...
 
+    def begin_us(self) -> int:
+        """Return the time at which the list begins."""
+        ...
+
     def playlist_between(self, query: str, start_us: int | None, stop_us: int | None) -> bytes:
         """Return the playlist of a part of the stream."""
         ...

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from mist.commands.recording_files import RecordingFiles
 from mist.core.buffer import ByteBuffer
 from mist.errors import TransportError
 from mist.stream.recorder import Span
 from mist.stream.recording import parse_target
+from mist.stream.recording_files import RecordingFiles
 
 NOW = datetime(2026, 11, 21, 8, 30, 1)
 SECOND_US = 1_000_000

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mist.controller.access import Origin
+from mist.controller.accounts import permissions
 from mist.controller.api import Api, ApiConnection
 from mist.controller.calls import CALLS
+from mist.controller.declaration import Call, adapter
+from mist.controller.gate import Caller
 from mist.core.packet import Packet
 from mist.formats.tracks import AAC, AUDIO, H264, VIDEO, TrackInfo
 from tests.support.fake_control import ControllerUnderTest, make_controller
@@ -19,6 +24,7 @@ from tests.support.fake_stream import FakeStream
 PAIRS: list[dict[str, Any]] = json.loads((Path(__file__).parents[2] / "data/api/pairs.json").read_text())
 PLACEHOLDERS = {"<object>": dict, "<list>": list, "<text>": str, "<int>": int, "<number>": (int, float)}
 REMOTE, HERE = "203.0.113.9", "127.0.0.1"
+LOCAL = Origin(HERE, local=True)
 
 
 def differences(expected: Any, found: Any, path: str = "reply") -> list[str]:
@@ -69,19 +75,20 @@ def test_pair(pair: dict[str, Any], tmp_path: Path) -> None:
     control.controller.endpoint = ("0.0.0.0", 4242)
 
     async def ask() -> dict[str, Any]:
-        connection = ApiConnection()
-        connection.authorised = "remote" in pair
         local = "remote" not in pair
-        reply = await Api(control.controller).run(
-            dict(pair["command"]), connection, HERE if local else REMOTE, local=local
-        )
+        origin = Origin(HERE if local else REMOTE, local=local)
+        bearer = None if local else Caller("somebody", REMOTE, permissions(pair["remote"]))
+        reply = await Api(control.controller).run(dict(pair["command"]), ApiConnection(), origin, bearer=bearer)
         await asyncio.sleep(0)
         return reply
 
     reply = asyncio.run(ask())
     expected = pair["reply"]
     if "minimal" in pair["command"]:
-        status = {"status": "OK"} if "remote" in pair else {"status": "NOACC"}
+        status: dict[str, Any] = {"status": "OK"} if "remote" in pair else {"status": "NOACC"}
+        status = pair.get("status", status)
+        if "denied" in pair:
+            status["denied"] = pair["denied"]
         expected = {"LTS": 1, "authorize": status, **expected}
     assert differences(expected, reply) == []
     problems = [
@@ -92,10 +99,27 @@ def test_pair(pair: dict[str, Any], tmp_path: Path) -> None:
     assert pair.get("logs") or not [text for text in problems if "replaced by a backup" not in text]
 
 
+@pytest.mark.parametrize("call", [call for call in CALLS if call.reply], ids=lambda call: call.name)
+def test_replies_are_as_declared(call: Call) -> None:
+    """What is recorded fits the declarations, requests and replies."""
+    for pair in PAIRS:
+        command, reply = pair["command"], pair["reply"]
+        if call.name not in command or pair.get("logs"):
+            continue
+        assert call.problem(command[call.name]) == "", pair["name"]
+        for name, kind in call.reply.items():
+            if (
+                name in reply
+                and not re.search(r'"(<|\.\.\.)', json.dumps(reply[name]))
+                and "streams" not in (name, *command)
+            ):
+                adapter(kind).validate_python(reply[name], strict=False)
+
+
 def test_every_call_is_recorded() -> None:
     """Each call of the table appears in at least one pair."""
     recorded = {key for pair in PAIRS for key in pair["command"]}
-    assert {call.name for call in CALLS if not call.always or call.name == "log"} - recorded == set()
+    assert {call.name for call in CALLS if not call.every or call.name == "log"} - recorded == set()
 
 
 def test_work_behind_calls(tmp_path: Path) -> None:
@@ -105,7 +129,7 @@ def test_work_behind_calls(tmp_path: Path) -> None:
 
     async def ask() -> None:
         await Api(control.controller).run(
-            {"nuke_stream": "X+y", "shutdown": "bye", "deletestream": "a"}, ApiConnection(), HERE, local=True
+            {"nuke_stream": "X+y", "shutdown": "bye", "deletestream": "a"}, ApiConnection(), LOCAL
         )
         await asyncio.sleep(0)
         await control.controller.watch.close()
@@ -124,7 +148,7 @@ def test_changes_are_published_once(tmp_path: Path) -> None:
     control = make_controller(tmp_path, {})
     api = Api(control.controller)
     before = len(control.services.published)
-    asyncio.run(api.run({"addstream": {"a": {"source": "push://"}}}, ApiConnection(), HERE, local=True))
-    asyncio.run(api.run({"streams": 1, "addstream": {"a": {"source": "push://"}}}, ApiConnection(), HERE, local=True))
+    asyncio.run(api.run({"addstream": {"a": {"source": "push://"}}}, ApiConnection(), LOCAL))
+    asyncio.run(api.run({"streams": 1, "addstream": {"a": {"source": "push://"}}}, ApiConnection(), LOCAL))
     assert len(control.services.published) == before + 1
     assert control.services.published[-1]["streams"]["a"]["DVR"] == 50_000

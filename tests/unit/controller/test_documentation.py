@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from mist.controller import schema
+from mist.controller.reference import reference
 
 TEXT = (Path(__file__).parents[3] / "docs/configuration.md").read_text()
 NAMED = set(re.findall(r"`([A-Za-z_]+)`", TEXT))
 DOCUMENTED = (
     schema.Document, schema.Server, schema.ControllerAddress, schema.ProtocolEntry, schema.Memory, schema.Location,
-    schema.TriggerHandler, schema.Stream, schema.ProcessEntry, schema.Bandwidth,
+    schema.TriggerHandler, schema.Account, schema.AccountKey, schema.Tls, schema.Stream, schema.ProcessEntry, schema.Bandwidth,
 )  # fmt: skip
 
 
@@ -29,3 +30,8 @@ def test_defaults_in_the_tables_are_true() -> None:
     checked = [(key, told) for key, told in rows if key in fields and (told.isdigit() or told in ("LOG", "refuse"))]
     assert len(checked) > 15
     assert [(key, told) for key, told in checked if str(fields[key].default) != told and key != "debug"] == []
+
+
+def test_reference_of_the_calls_is_current() -> None:
+    text = (Path(__file__).parents[3] / "docs/api.md").read_text()
+    assert text == reference(), "python -m mist.controller.reference > docs/api.md"

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from tests.support.fake_control import make_controller
 
@@ -117,3 +121,50 @@ def test_impossible_change_is_dropped(tmp_path: Path) -> None:
     control.controller.commit()
     assert "flub" not in control.controller.store.document
     assert any("flub: unknown key" in line for line in control.services.lines.texts())
+
+
+def test_bad_file_is_kept_aside(tmp_path: Path) -> None:
+    """A file that somebody broke is never overwritten by itself; `save` puts it aside and says where."""
+    control = make_controller(tmp_path, {"tags": ["a"]})
+    control.path.write_text('{"tags": [')
+    assert not control.controller.reload("test")
+    control.controller.store.document["tags"] = ["b"]
+    control.controller.commit()
+    control.clock.now += 1000
+    control.controller.check()
+    assert control.path.read_text() == '{"tags": ['
+    control.controller.store.save()
+    (aside,) = tmp_path.glob("config.json.bad-*")
+    assert aside.read_text() == '{"tags": ['
+    assert json.loads(control.path.read_text())["tags"] == ["b"]
+    assert any(str(aside) in line for line in control.services.lines.texts())
+
+
+@pytest.mark.root
+@pytest.mark.tools("unshare", "mount")
+def test_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
+    """A disk without room: the file that was there stays whole, and the log says that nothing was saved."""
+    place = tmp_path / "small"
+    place.mkdir()
+    code = (
+        "import sys, json, pathlib\n"
+        "sys.path[:0] = " + repr(sys.path) + "\n"
+        "from tests.support.fake_control import make_controller\n"
+        "place = pathlib.Path(sys.argv[1])\n"
+        "control = make_controller(place, {'tags': ['old']})\n"
+        "control.controller.store.document['ui_settings'] = {'much': 'x' * 300_000}\n"
+        "control.controller.commit()\n"
+        "control.controller.store.save()\n"
+        "assert json.loads(control.path.read_text()) == {'tags': ['old']}\n"
+        "assert any('No space' in line for line in control.services.lines.texts())\n"
+        "assert [path.name for path in place.iterdir()] == ['config.json']\n"
+    )
+    script = f'mount -t tmpfs -o size=128k none "{place}" && exec "{sys.executable}" -c "$CODE" "{place}"'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script],
+        env={**os.environ, "CODE": code},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr

@@ -30,7 +30,7 @@ def memory(text: bytes) -> int:
     return fd
 
 
-def answer(number: int) -> tuple[int, Mapping[str, Any]]:
+async def answer(number: int) -> tuple[int, Mapping[str, Any]]:
     if number < 0:
         raise NotFound(f"no span {number}")
     return kept[number], {"tracks": f"of {number}"}
@@ -103,7 +103,7 @@ def test_an_unknown_error_is_still_a_mist_error(instance: Instance) -> None:
     async def work() -> None:
         loop = asyncio.get_running_loop()
 
-        def refuse(number: int) -> tuple[int, Mapping[str, Any]]:
+        async def refuse(number: int) -> tuple[int, Mapping[str, Any]]:
             raise MistError("it is broken", reason="READ_FAILURE")
 
         server = SpanServer(instance, loop, refuse)

@@ -16,7 +16,7 @@ from mist.core.span_index import SpanIndex, SpanIndexer, create_index
 from mist.errors import NotReady, RemoteProtocolError, TransportError
 from mist.formats.flv import FlvDemuxer
 from mist.formats.tracks import META, TrackInfo
-from mist.stream.on_demand import OnDemandReader, index_name, main_track, pack_tracks, places, unpack_tracks
+from mist.stream.on_demand import MAX_INPUTS, OnDemandReader, index_name, main_track, pack_tracks, places, unpack_tracks
 from mist.stream.publisher import StreamPublisher
 from mist.stream.reader import StreamReader
 from mist.stream.state import StreamStatus
@@ -212,10 +212,32 @@ def test_a_killed_input_without_successor_is_an_error(film: Film) -> None:
         run(film.media().span(0))
 
 
-def test_an_input_that_cannot_be_reached_yet_is_asked_again(film: Film) -> None:
+def test_a_successor_that_is_not_ready_yet_is_waited_for(film: Film) -> None:
     film.grow(2)
-    film.failures = [TransportError("not there")] * 3
-    assert run(film.media().span(0)).number == 0
+    film.publisher.set_status(StreamStatus.WAIT)
+
+    async def work() -> None:
+        waiting = asyncio.ensure_future(film.media().span(0))
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert not film.fetched
+        film.publisher.set_status(StreamStatus.READY)
+        assert (await waiting).number == 0 and film.fetched == [0]
+
+    run(work())
+
+
+def test_a_span_that_ends_every_input_is_an_error(film: Film) -> None:
+    film.grow(2)
+    film.failures = [TransportError("gone")] * 100
+
+    async def wait(condition: Callable[[], bool], seconds: float) -> bool:
+        film.publisher.table.set_pids(input=len(film.fetched) + 1)
+        return condition()
+
+    with pytest.raises(NotReady, match="is gone"):
+        run(OnDemandReader(film.reader, film.fetch, wait).span(0))
+    assert len(film.fetched) == MAX_INPUTS
 
 
 def test_a_damaged_span_is_an_error_of_its_viewers_only(film: Film) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from mist.core.span import SpanWriter
@@ -11,8 +13,16 @@ from mist.stream.span_store import MIN_KEPT, SpanStore
 SIZE = 1000
 
 
-def span(number: int) -> SpanWriter:
+async def span(number: int) -> SpanWriter:
+    await asyncio.sleep(0)
     return SpanWriter(number, number + 1, 0, SIZE, 1)
+
+
+SPAN_BYTES = SpanWriter(0, 1, 0, SIZE, 1).size
+
+
+def get(store: SpanStore, number: int) -> SpanWriter:
+    return asyncio.run(store.get(number))
 
 
 class Account:
@@ -30,54 +40,62 @@ class Account:
 
 def test_a_span_is_loaded_once() -> None:
     store = SpanStore(span)
-    assert store.get(1) is store.get(1)
+    assert get(store, 1) is get(store, 1)
     assert store.loads == 1 and len(store) == 1
 
 
+def test_two_that_want_the_same_span_wait_for_one() -> None:
+    async def main() -> None:
+        store = SpanStore(span)
+        one, other = await asyncio.gather(store.get(1), store.get(1))
+        assert one is other and store.loads == 1
+
+    asyncio.run(main())
+
+
 def test_the_least_recently_used_goes() -> None:
-    size = span(0).size
-    store = SpanStore(span, limit_bytes=size * 3)
+    store = SpanStore(span, limit_bytes=SPAN_BYTES * 3)
     for number in (1, 2, 3, 1, 4):
-        store.get(number)
+        get(store, number)
     assert [number in store for number in (1, 2, 3, 4)] == [True, False, True, True]
-    assert store.bytes_used == size * 3
+    assert store.bytes_used == SPAN_BYTES * 3
 
 
 def test_some_are_kept_however_large() -> None:
     store = SpanStore(span, limit_bytes=1)
     for number in range(5):
-        store.get(number)
+        get(store, number)
     assert len(store) == MIN_KEPT and 4 in store
 
 
 def test_memory_is_counted_and_given_back() -> None:
     account = Account()
-    store = SpanStore(span, account.claim, limit_bytes=span(0).size * 2)
+    store = SpanStore(span, account.claim, limit_bytes=SPAN_BYTES * 2)
     for number in range(10):
-        store.get(number)
-    assert account.used == store.bytes_used == span(0).size * 2
+        get(store, number)
+    assert account.used == store.bytes_used == SPAN_BYTES * 2
     store.clear()
     assert account.used == 0 and len(store) == 0
 
 
 def test_older_spans_go_when_the_streams_memory_is_used_up() -> None:
-    account = Account(span(0).size * 2)
+    account = Account(SPAN_BYTES * 2)
     store = SpanStore(span, account.claim)
     for number in range(5):
-        store.get(number)
+        get(store, number)
     assert len(store) == 2 and 4 in store
     account.bound = 10
     with pytest.raises(SharedMemoryFull):
-        store.get(9)
+        get(store, 9)
     assert len(store) == 0 and account.used == 0
 
 
 def test_what_cannot_be_loaded_is_not_kept() -> None:
-    def load(number: int) -> SpanWriter:
+    async def load(number: int) -> SpanWriter:
         raise RemoteProtocolError("damaged", offset=number)
 
     store = SpanStore(load)
     for _ in range(2):
         with pytest.raises(RemoteProtocolError):
-            store.get(7)
+            get(store, 7)
     assert len(store) == 0 and store.bytes_used == 0

@@ -303,6 +303,22 @@ def test_aggregates_are_taken_apart() -> None:
         peer.send(22, tag(8, 0, b"abc")[:-6])
 
 
+def test_a_recorded_stream_has_positions_and_an_end() -> None:
+    peer = Peer()
+    peer.connect()
+    peer.command("play", 0, None, "film", 0, -1, True, stream=1)
+    peer.server.send_play_start("film", True, 0.0, recorded=True)
+    codes = [reply[3]["code"] for reply in peer.replies() if reply[0] == "onStatus"]
+    assert codes == ["NetStream.Play.Reset", "NetStream.Play.Start"]
+    assert peer.command("seek", 0, None, 5000, stream=1) == [m.SeekRequested(5000)]
+    peer.server.send_seek_start("film", 4000)
+    codes = [reply[3]["code"] for reply in peer.replies() if reply[0] == "onStatus"]
+    assert codes == ["NetStream.Seek.Notify", "NetStream.Play.Start"]
+    peer.server.send_play_complete("film", 2_500_000, 77)
+    codes = [reply[3]["code"] for reply in peer.replies() if reply[0] == "onStatus"]
+    assert codes == ["NetStream.Play.Stop"]
+
+
 def test_pause_seek_and_the_rest_of_playing() -> None:
     peer = Peer()
     peer.connect()
@@ -312,7 +328,8 @@ def test_pause_seek_and_the_rest_of_playing() -> None:
     codes = [reply[3]["code"] for reply in peer.replies() if reply[0] == "onStatus"]
     assert codes == ["NetStream.Play.Start"]
     assert peer.command("pause", 0, None, True, 1000, stream=1) == [m.PauseRequested(True, 1000)]
-    assert peer.command("seek", 0, None, 5000, stream=1) == [m.SeekRequested(5000)]
+    assert peer.command("seek", 0, None, 5000, stream=1) == []
+    assert [reply[3]["code"] for reply in peer.replies()][-1] == "NetStream.Seek.Failed"
     assert peer.command("receiveAudio", 0, None, False, stream=1) == []
     assert peer.command("play2", 0, None, {"streamName": "other"}, stream=1) == [
         m.StreamEnded("play"),

@@ -1,0 +1,90 @@
+"""The control API: calls a second, and what a configuration of 5 MB costs: saving it, a change in it, a start with it."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from bench.harness import report
+from tests.support.server import MistServer
+
+STREAM_BYTES = 300  # about, of one stream in the file
+
+
+class Client:
+    """One kept connection."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+
+    def call(self, command: dict[str, Any]) -> bytes:
+        """Send a command and return the reply's text."""
+        self._connection.request("POST", "/api2", json.dumps(command), {"Content-Type": "application/json"})
+        return self._connection.getresponse().read()
+
+
+def rate(client: Client, command: dict[str, Any], seconds: float) -> int:
+    """Return how often a command is answered in a second, one after the other on one connection."""
+    count, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        client.call(command)
+        count += 1
+    return round(count / (time.perf_counter() - began))
+
+
+def took_ms(client: Client, command: dict[str, Any], rounds: int) -> float:
+    """Return the median milliseconds of a command."""
+    times = []
+    for number in range(rounds):
+        text = json.dumps(command).replace("NUMBER", str(number))
+        began = time.perf_counter()
+        client.call(json.loads(text))
+        times.append(time.perf_counter() - began)
+    return round(1000 * statistics.median(times), 1)
+
+
+def large(megabytes: float) -> dict[str, Any]:
+    """Return streams that make a configuration file of a size."""
+    count = int(megabytes * 1_000_000 / STREAM_BYTES)
+    source = "push://192.0.2.1/" + "x" * 150
+    return {f"stream{number}": {"source": source, "tags": ["one", "two"], "DVR": 30000} for number in range(count)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--megabytes", type=float, default=5)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    commands = {
+        "minimal": {},
+        "streams_100": {"streams": True},
+        "active_streams": {"active_streams": {"longform": True}},
+        "clients": {"clients": {"time": -1}},
+    }
+    hundred = {f"s{number}": {"source": "push://"} for number in range(100)}
+    with MistServer(streams=hundred) as server:
+        client = Client(server.api_port)
+        report(calls_a_second={name: rate(client, command, options.seconds) for name, command in commands.items()})
+        report(change_ms=took_ms(client, {"addstream": {"sNUMBER": {"source": "push://x"}}}, options.rounds))
+    began = time.perf_counter()
+    with MistServer(streams=large(options.megabytes)) as server:
+        client = Client(server.api_port)
+        client.call({})
+        start_s = round(time.perf_counter() - began, 2)
+        change_ms = took_ms(client, {"addstream": {"newNUMBER": {"source": "push://x"}}}, options.rounds)
+        save_ms = took_ms(client, {"save": 1}, options.rounds)
+        size = server.config_file.stat().st_size
+        report(file_mb=round(size / 1e6, 1), start_s=start_s, change_ms=change_ms, save_ms=save_ms)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Talking to a running server: commands of the control API over the socket that only the server's own user can open."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mist.errors import TransportError
+
+SECONDS = 60.0
+MAX_REPLY_BYTES = 256 * 1024 * 1024
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=SECONDS)
+        self._path = str(path)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(SECONDS)
+        self.sock.connect(self._path)
+
+
+def call(path: Path, command: Mapping[str, Any]) -> dict[str, Any]:
+    """Send a command and return the reply without what every reply has. Raises TransportError."""
+    connection = _Connection(path)
+    try:
+        connection.request("POST", "/api2", json.dumps(command), {"Content-Type": "application/json"})
+        reply: dict[str, Any] = json.loads(connection.getresponse().read(MAX_REPLY_BYTES))
+    except FileNotFoundError:
+        raise TransportError(
+            f'no server runs here ({path}); start one with "mist serve", or name its --instance'
+        ) from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise TransportError(f"the server does not answer at {path}: {error}") from None
+    finally:
+        connection.close()
+    for name in ("LTS", "authorize"):
+        reply.pop(name, None)
+    return reply

@@ -1,0 +1,193 @@
+"""Live sources from a program's output: `ts-exec:COMMAND`, `mkv-exec:COMMAND` and the like, one for each stream format."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import time
+from typing import Final
+
+from mist.core.demuxer import PacketList
+from mist.errors import ConfigError, MistError, RemoteProtocolError, TransportError
+from mist.formats.containers import by_name
+from mist.stream.capability import Capability
+from mist.stream.continued_tracks import FORGET_TRACKS_SECONDS
+from mist.stream.services import InputServices
+from mist.stream.source_intake import SourceIntake
+
+READ_BYTES: Final = 1 << 16
+MAX_LINE_BYTES: Final = 2048  # of what the program says, in the log
+MAX_LINES_PER_SECOND: Final = 20
+SILENCE_SECONDS: Final = 20.0
+TERM_SECONDS: Final = 0.8  # until a program that is told to end is killed
+
+# The prefix, the format, and the name by which the API knows the input: those of the reference, and what costs nothing beside them.
+SOURCES: Final = (
+    ("ts-exec:", "ts", "TSExec"),
+    ("mkv-exec:", "mkv", "EBMLExec"),
+    ("h264-exec:", "h264", "H264Exec"),
+    ("flv-exec:", "flv", "FLVExec"),
+    ("ogg-exec:", "ogg", "OGGExec"),
+    ("aac-exec:", "aac", "AACExec"),
+    ("mp3-exec:", "mp3", "MP3Exec"),
+)
+
+
+class Program:
+    """A running program whose output is media, in a process group of its own."""
+
+    def __init__(self, services: InputServices, command: str) -> None:
+        """Parse the command: words as a shell splits them, but no shell. Raises ConfigError."""
+        try:
+            self._words = shlex.split(command)
+        except ValueError as error:
+            raise ConfigError(f'the command "{command}": {error}', path="source", value=command) from None
+        if not self._words:
+            raise ConfigError("the source names no command", path="source", value=command)
+        self._log = services.log
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    async def start(self) -> asyncio.StreamReader:
+        """Start it and return its output. Raises TransportError."""
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._words,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise TransportError(f"{self._words[0]} cannot be started: {error.strerror}") from None
+        assert self._process.stdout is not None and self._process.stderr is not None
+        self._reading = asyncio.ensure_future(self._tell(self._process.stderr))
+        return self._process.stdout
+
+    async def _tell(self, errors: asyncio.StreamReader) -> None:
+        """Write what it says to the log, in lines, not more than a log can bear."""
+        second, lines, rest = 0, 0, b""
+        while data := await errors.read(READ_BYTES):
+            *whole, rest = (rest + data).replace(b"\r", b"\n").split(b"\n")
+            if len(rest) > MAX_LINE_BYTES:
+                whole, rest = [*whole, rest], b""
+            for line in whole:
+                if int(time.monotonic()) != second:
+                    second, lines = int(time.monotonic()), 0
+                lines += 1
+                if line.strip() and lines <= MAX_LINES_PER_SECOND:
+                    self._log.info("%s: %s", self._words[0], line[:MAX_LINE_BYTES].decode("utf-8", "replace"))
+        if rest.strip():
+            self._log.info("%s: %s", self._words[0], rest.decode("utf-8", "replace"))
+
+    async def stop(self) -> int:
+        """End it with everything that it started, and return its exit status."""
+        process = self._process
+        if process is None:
+            return 0
+        self._signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(TERM_SECONDS):
+                await process.wait()
+        except TimeoutError:
+            self._log.warning("%s does not end, and is killed", self._words[0])
+        self._signal(signal.SIGKILL)
+        status = await process.wait()
+        if self._reading is not None:
+            self._reading.cancel()
+        return status
+
+    async def ended(self) -> int:
+        """Return the exit status of a program that closed its output, ended if it does not end by itself."""
+        assert self._process is not None
+        try:
+            async with asyncio.timeout(TERM_SECONDS):
+                status = await self._process.wait()
+                if self._reading is not None:
+                    await self._reading
+        except TimeoutError:
+            return await self.stop()
+        self._signal(signal.SIGKILL)
+        return status
+
+    def _signal(self, number: int) -> None:
+        assert self._process is not None
+        try:
+            os.killpg(self._process.pid, number)
+        except ProcessLookupError:
+            return
+
+
+class ExecInput:
+    """The input for one format."""
+
+    def __init__(self, prefix: str, container: str, name: str) -> None:
+        self._prefix = prefix
+        self._container = container
+        self.capability = Capability(
+            name=name,
+            friendly=f"{container.upper()} from a program",
+            desc=f"Runs a command, without a shell, and plays its output as it comes: {prefix}COMMAND",
+            source_match=(f"{prefix}*",),
+            always_match=(f"{prefix}*",),
+            priority=10,
+            codecs=((("+*",),),),
+        )
+
+    async def run(self, services: InputServices) -> None:
+        """Play the output of the program. Returns when it has ended well; raises MistError else."""
+        program = Program(services, services.source[len(self._prefix) :])
+        output = await program.start()
+        ended = False
+        try:
+            packets = await self._play(services, output)
+            status = await program.ended()
+            ended = True
+        finally:
+            if not ended:
+                await asyncio.shield(program.stop())
+        if status or not packets:
+            text = f"ended with status {status}" if status >= 0 else f"was ended by signal {-status}"
+            raise TransportError(f"{services.source} {text}" + ("" if packets else ", without media"))
+
+    async def _play(self, services: InputServices, output: asyncio.StreamReader) -> int:
+        """Write what comes out until the end; return how many packets that was."""
+        container = by_name(self._container)
+        assert container is not None and container.make_demuxer is not None
+        demuxer = container.make_demuxer()
+        sink = PacketList()
+        demuxer.attach(sink)
+        intake = SourceIntake(services.publisher, services.record, services.log)
+        forget = services.loop.call_later(FORGET_TRACKS_SECONDS, intake.forget_left)
+        silence_s = float(services.config.get("inputtimeout") or SILENCE_SECONDS)
+        pending = b""
+        over = False
+        try:
+            while (wanted := demuxer.want()) is not None:
+                if not pending and not over:
+                    pending = await self._read(output, silence_s)
+                    over = not pending
+                    services.record.add_bytes(0, len(pending))
+                piece, pending = pending[: wanted[1]], pending[wanted[1] :]
+                demuxer.feed(piece)
+                if demuxer.ready:
+                    intake.describe(demuxer.tracks)
+                for packet in sink.take():
+                    intake.write(packet)
+        except RemoteProtocolError as error:
+            raise MistError(f"{services.source}: {error}", reason=error.reason) from None
+        finally:
+            forget.cancel()
+        return intake.packets_written
+
+    async def _read(self, output: asyncio.StreamReader, silence_s: float) -> bytes:
+        try:
+            async with asyncio.timeout(silence_s):
+                return await output.read(READ_BYTES)
+        except TimeoutError:
+            raise TransportError(f"the program wrote nothing for {silence_s:g} s", reason="CLEAN_INACTIVE") from None
+
+
+INPUT: Final = tuple(ExecInput(*row) for row in SOURCES)

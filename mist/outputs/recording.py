@@ -1,0 +1,138 @@
+"""Recordings: pushes of live streams into files, in every format that can be written."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from dataclasses import replace
+from typing import Final
+
+from mist.errors import ConfigError, NoSuitableTrack, NotReady
+from mist.formats.containers import Container, by_file_name, by_name
+from mist.stream.push import PushPlan, PushStatus
+from mist.stream.reader import StreamReader
+from mist.stream.recorder import Recorder
+from mist.stream.recording import RecordingTarget, parse_target
+from mist.stream.recording_files import RecordingFiles
+from mist.stream.services import OutputServices
+
+INTERVAL_S: Final = 0.1  # from a packet to the next write: larger pieces cost less
+LOOK_S: Final = 0.5  # without a packet: the target may name a time to stop at
+APPENDABLE: Final = frozenset({"ts", "aac", "ac3", "mp3", "dts", "h264", "hevc", "m2v"})
+# Connectors of outputs, and the formats of the files that they write.
+_CONNECTORS: Final = ("AAC", "EBML", "FLAC", "FLV", "H264", "MP3", "MP4", "OGG", "SRT", "HTTPTS", "WAV")
+
+
+def open_target(text: str) -> tuple[RecordingTarget, Container]:
+    """Return what a recording's target asks for, with absolute paths, and the format that its name says. Raises ConfigError."""
+    target = parse_target(text)
+    playlist = os.path.abspath(target.playlist) if target.playlist else ""
+    target = replace(target, files=os.path.abspath(target.files), playlist=playlist)
+    container = by_file_name(target.files)
+    if container is not None and container.on_pipe:
+        container = by_name(container.on_pipe)
+    if container is None or container.make_muxer is None:
+        raise ConfigError(
+            f"the name {target.files} does not say a format that can be written", path="target", value=text
+        )
+    if target.append and not target.playlist and container.name not in APPENDABLE:
+        raise ConfigError(
+            f"a file of the format {container.name} has one beginning: append is for {', '.join(sorted(APPENDABLE))}",
+            path="target",
+            value=text,
+        )
+    return target, container
+
+
+class RecordingPush:
+    """Records a stream into files; one for each connector that has such targets."""
+
+    def __init__(self, connector: str) -> None:
+        self.connector = connector
+
+    async def push(self, services: OutputServices, plan: PushPlan, status: PushStatus) -> None:
+        """Record until the stream ends, the target's own end, or cancellation. Raises MistError."""
+        target, container = open_target(plan.target)
+        reader = await services.open_stream(plan.stream)
+        record = services.open_record(f"OUTPUT:{self.connector}", "")
+        record.set_stream(reader.name)
+        try:
+            if not reader.live:
+                raise NoSuitableTrack(f'{reader.name} is on demand: "mist convert" puts its file into another format')
+            await _Recording(services, reader, target, container, status).run()
+        finally:
+            record.add_bytes(status.bytes, 0)
+            record.close()
+            services.close_stream(reader)
+
+
+class _Recording:
+    """One recording, from the first packet to the last file's end."""
+
+    def __init__(
+        self,
+        services: OutputServices,
+        reader: StreamReader,
+        target: RecordingTarget,
+        container: Container,
+        status: PushStatus,
+    ) -> None:
+        self._services = services
+        self._reader = reader
+        self._status = status
+        self._files = RecordingFiles(target, reader.name)
+        self._recorder = Recorder(
+            reader,
+            container,
+            target,
+            self._files,
+            clock_us=lambda: time.monotonic_ns() // 1000,
+            unix_us=lambda: time.time_ns() // 1000,
+            tell=services.log.warning,
+        )
+
+    async def run(self) -> None:
+        """Record. Raises MistError; what is in the files by then stays there."""
+        changed = asyncio.Event()
+        watch = self._services.fanout.watch(self._reader, changed.set)
+        try:
+            while self._step():
+                changed.clear()
+                try:
+                    async with asyncio.timeout(LOOK_S):
+                        await changed.wait()
+                    await asyncio.sleep(INTERVAL_S)
+                except TimeoutError:
+                    continue
+        finally:
+            self._services.fanout.unwatch(watch, changed.set)
+            self._end()
+        if not self._status.bytes:
+            raise NotReady(f"nothing of the stream {self._reader.name} was recorded")
+
+    def _step(self) -> bool:
+        goes_on = self._recorder.step()
+        self._note()
+        self._reader.forget_pages()
+        return goes_on
+
+    def _note(self) -> None:
+        status, recorder = self._status, self._recorder
+        status.bytes, status.current_target = self._files.bytes_written, self._files.path
+        status.tracks = recorder.tracks
+        if recorder.recording:
+            status.first_ms, status.last_ms = recorder.first_us // 1000, recorder.done_us // 1000
+            status.latency_ms = max(self._reader.track(recorder.tracks[0]).last_us - recorder.done_us, 0) // 1000
+
+    def _end(self) -> None:
+        """Write what is still there and close the file, whatever ended the recording."""
+        try:
+            self._recorder.finish()
+            self._files.end()
+            self._note()
+        finally:
+            self._files.abandon()
+
+
+PUSH: Final = tuple(RecordingPush(connector) for connector in _CONNECTORS)

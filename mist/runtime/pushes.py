@@ -1,0 +1,184 @@
+"""The main process's book of pushes: which run, how far they are, and which have ended lately."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mist.errors import LimitExceededError, NotFound
+from mist.runtime.backoff import Backoff
+from mist.runtime.build import running_build
+from mist.runtime.channel import Channel, Message, close_all
+from mist.runtime.family import Child, Family
+from mist.runtime.guardian import RETIRED, guardian_main
+from mist.runtime.listeners import MAX_JOINING, pass_on_all, retire
+from mist.runtime.program import Server
+from mist.runtime.push_guardian import make_push_duty
+from mist.runtime.push_worker import push_main
+from mist.runtime.reactor import Reactor
+from mist.runtime.rejoin import refuse
+from mist.stream.push import PushPlan
+
+log = logging.getLogger(__name__)
+
+KIND = "push"  # the first word of the names of guardians of pushes
+MAX_PUSHES = 10_000
+ENDED_SECONDS = 60.0  # how long the result of a push is to be seen
+
+
+@dataclass(eq=False)
+class Push:
+    """One push. result: how it ended, None while it runs."""
+
+    plan: PushPlan
+    child: Child | None = None
+    began: float = field(default_factory=time.time)
+    status: Message | None = None
+    result: Message | None = None
+    ended: float = 0.0
+    stopping: bool = False
+    backoff: Backoff = field(default_factory=Backoff)
+    joining: list[tuple[Message, list[int]]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return f"{KIND} {self.plan.number}"
+
+
+class Pushes:
+    """Starts guardians of pushes, and ends them."""
+
+    def __init__(self, server: Server, family: Family, reactor: Reactor, changed: Callable[[], None]) -> None:
+        self._server = server
+        self._family = family
+        self._reactor = reactor
+        self._changed = changed
+        self._pushes: dict[int, Push] = {}
+        self._numbers = itertools.count(1)
+        self._closed = False
+
+    def start(self, stream: str, requested: str, target: str) -> int:
+        """Start a push and return its number. Raises NotFound (nothing pushes to such a target), LimitExceededError."""
+        found = self._server.program.push_role(target)
+        if found is None:
+            raise NotFound(f"No output pushes to {target}")
+        connector, plain = found
+        if len(self._pushes) >= MAX_PUSHES:
+            raise LimitExceededError(f"{MAX_PUSHES} pushes run already")
+        plan = PushPlan(next(self._numbers), stream, requested, plain, connector)
+        push = self._pushes[plan.number] = Push(plan)
+        self._start(push)
+        return plan.number
+
+    def stop(self, number: int, reason: str) -> None:
+        """End a push. Raises NotFound."""
+        push = self._pushes.get(number)
+        if push is None or push.result is not None:
+            raise NotFound(f"There is no push {number}")
+        push.stopping = True
+        if push.child is not None:
+            push.child.channel.send({"do": "stop", "reason": reason})
+
+    # -- guardians -------------------------------------------------------------------------------------------------
+
+    def _start(self, push: Push) -> None:
+        if self._closed or push.stopping:
+            return
+        plan, server = push.plan, self._server
+
+        def guard(channel: Channel) -> int:
+            main = push_main(server, plan, server.program.pushes[plan.connector])
+            name = f"push {plan.stream} {plan.number}"
+            return guardian_main(server, channel, make_push_duty(plan, main), name, push.name, plan.stream)
+
+        push.child = self._family.start(
+            f"The guardian of push {plan.number}",
+            guard,
+            on_message=lambda child, message, fds: self._said(push, message, fds),
+            on_ended=lambda child, status: self._ended(push, status),
+        )
+        pass_on_all(push.child, push.joining)
+        self._changed()
+
+    def _said(self, push: Push, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        if "status" in message:
+            push.status = message["status"]
+        if message.get("event") == "result":
+            push.result = {"reason": message["reason"], "text": message["text"]}
+        self._changed()
+
+    def _ended(self, push: Push, status: int) -> None:
+        child, push.child = push.child, None
+        assert child is not None
+        if status != 0 and push.result is None and not push.stopping and not self._closed:
+            delay = 0.0 if status == RETIRED else push.backoff.next_delay(child.ran_seconds())
+            self._reactor.call_later(delay, self._start, push)
+            return
+        push.result = push.result or {"reason": "CLEAN_CONTROLLER_REQ", "text": "stopped"}
+        push.ended = time.time()
+        for _, fds in push.joining:
+            refuse(fds, "its push has ended")
+        self._reactor.call_later(ENDED_SECONDS, self._forget, push)
+        self._changed()
+
+    def _forget(self, push: Push) -> None:
+        self._pushes.pop(push.plan.number, None)
+        self._changed()
+
+    # -- processes of former guardians and main processes ----------------------------------------------------------
+
+    def take(self, message: Message, fds: list[int]) -> None:
+        """Take over a guardian whose main process is gone."""
+        plan = PushPlan(**message["note"]["plan"])
+        push = self._pushes.setdefault(plan.number, Push(plan))
+        if push.child is not None:
+            refuse(fds, "the push has another guardian")
+            return
+        self._numbers = itertools.count(max(self._pushes) + 1)
+        push.child = self._family.adopt(
+            f"The guardian of push {plan.number}",
+            message,
+            fds[:2],
+            on_message=lambda child, message, fds: self._said(push, message, fds),
+            on_ended=lambda child, status: self._ended(push, status),
+        )
+        if push.child is None:
+            del self._pushes[plan.number]
+            return
+        if push.child.build != running_build():
+            retire(push.child)
+        pass_on_all(push.child, push.joining)
+        self._changed()
+
+    def pass_on(self, message: Message, fds: list[int]) -> None:
+        """Give a worker whose guardian is gone to the next one."""
+        push = self._pushes.get(int(str(message["to"]).removeprefix(f"{KIND} ")))
+        if push is None or push.result is not None or len(push.joining) >= MAX_JOINING:
+            refuse(fds, "its push has ended")
+            return
+        push.joining.append((message, fds))
+        if push.child is not None:
+            pass_on_all(push.child, push.joining)
+
+    def states(self) -> list[dict[str, Any]]:
+        """Return all pushes, and for a while those that have ended, for the status."""
+        return [
+            {
+                **push.plan.document(),
+                "guardian": push.child.pid if push.child is not None else 0,
+                "began": push.began,
+                "status": push.status,
+                "result": push.result,
+                "ended": push.ended,
+            }
+            for push in self._pushes.values()
+        ]
+
+    def close(self) -> None:
+        """Start nothing any more."""
+        self._closed = True

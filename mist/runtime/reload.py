@@ -1,0 +1,90 @@
+"""A reload: the configuration is read again, and newly installed code takes over."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from mist.runtime.build import installed_build, is_current, running_build
+from mist.runtime.channel import Channel, Message
+from mist.runtime.family import Family
+from mist.runtime.notify import notify
+from mist.runtime.reactor import Reactor
+from mist.runtime.upgrade import Trial
+
+log = logging.getLogger(__name__)
+
+Waiting = tuple[Channel, Message]
+
+
+class Reload:
+    """The one reload that may be going on, and those who wait for it to end.
+
+    ask_controller: has the controller read the file, or only if it has changed; False when there is none, which reads it at
+    its start. execute: has the new code take over, given what its trial said and who waits; returns why it could not.
+    failure: why the last upgrade was not made, "" if it was.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        reactor: Reactor,
+        ask_controller: Callable[[bool], bool],
+        execute: Callable[[str, list[Waiting]], str],
+    ) -> None:
+        self._family = family
+        self._reactor = reactor
+        self._ask_controller = ask_controller
+        self._execute = execute
+        self._waiting: list[Waiting] = []
+        self._upgrading = False
+        self._asked = False
+        self._trial: Trial | None = None
+        self.failure = ""
+
+    def begin(self, waiting: Waiting | None = None, *, force: bool = False) -> None:
+        """Reload, and upgrade if other code is installed or it is forced; who comes in the middle gets the same answer."""
+        if waiting is not None:
+            self._waiting.append(waiting)
+        if self._asked or self._trial is not None:
+            return
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        self._upgrading = force or not is_current()
+        self._asked = True
+        if not self._ask_controller(self._upgrading):
+            self.controller_said("")
+
+    def controller_said(self, error: str) -> None:
+        """Go on when the controller has read the configuration, or could not, or has ended."""
+        if not self._asked:
+            return
+        self._asked = False
+        if error or not self._upgrading:
+            self._end(error)
+            return
+        log.info("Trying the code that is installed now, %s", installed_build(), extra={"kind": "CONF"})
+        self._trial = Trial(self._family, self._reactor, self._tried)
+
+    def _tried(self, works: bool, said: str) -> None:
+        self._trial = None
+        if works:
+            for line in said.splitlines():
+                log.warning("The upgrade: %s", line)
+            said = self._execute(said, self._waiting)  # returns only if it fails
+        self.failure = f"the new code does not work, so {running_build()} goes on: {said}"
+        log.error("%s", self.failure)
+        self._end(self.failure)
+
+    def _end(self, error: str) -> None:
+        answer_all(self._waiting, error, "")
+        self._waiting = []
+        notify("READY=1" + (f"\nSTATUS=Reload failed: {error}" if error else ""))
+
+
+def answer_all(waiting: list[Waiting], error: str, notes: str) -> None:
+    """Tell those who wait how a reload ended."""
+    for channel, request in waiting:
+        answer: Message = {"error": "ConfigError", "text": error} if error else {"ok": True, "notes": notes}
+        if "id" in request:
+            channel.send({**answer, "reply": request["id"]})

@@ -1,0 +1,75 @@
+"""A push: a stream sent, by us, to another server or into files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+from mist.stream.services import OutputServices
+
+
+@dataclass(frozen=True, slots=True)
+class PushPlan:
+    """What is sent where. number: the push's own. requested: the target as it was asked for. target: as it is used, variables replaced and
+    without a connector in front."""
+
+    number: int
+    stream: str
+    requested: str
+    target: str
+    connector: str
+
+    def document(self) -> dict[str, Any]:
+        """Return it for a message to another process; `PushPlan(**document)` is it again."""
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class PushStatus:
+    """How far a push is, as `push_list` of the API shows it. media_ms: time stamps of the packets, first and last that were sent."""
+
+    bytes: int = 0
+    first_ms: int | None = None
+    last_ms: int | None = None
+    latency_ms: int = 0
+    tracks: list[int] = field(default_factory=list)
+    current_target: str = ""
+
+    @property
+    def media_ms(self) -> int:
+        """How much media was sent."""
+        return 0 if self.first_ms is None or self.last_ms is None else self.last_ms - self.first_ms
+
+    def document(self, active_ms: int) -> dict[str, Any]:
+        """Return it as the API shows it. active_ms: time since the push began."""
+        return {
+            "active_ms": active_ms,
+            "active_seconds": active_ms // 1000,
+            "bytes": self.bytes,
+            "current_target": self.current_target,
+            "latency": self.latency_ms,
+            "media_tx": self.media_ms,
+            "mediatime": self.last_ms or 0,
+            "tracks": self.tracks,
+        }
+
+
+class PushRole(Protocol):
+    """What pushes to one kind of target. connector: name of the output that it belongs to."""
+
+    connector: str
+
+    async def push(self, services: OutputServices, plan: PushPlan, status: PushStatus) -> None:
+        """Send until the stream ends or the task is cancelled, and keep `status` up to date. Raises MistError."""
+        ...
+
+
+def split_target(target: str) -> tuple[str, Mapping[str, str]]:
+    """Return a target without what follows its last "?", and that as parameters; a plus sign is one, as in stream names."""
+    path, mark, query = target.rpartition("?")
+    if not mark:
+        return target, {}
+    pairs = (part.partition("=") for part in query.split("&") if part)
+    return path, {unquote(name): unquote(value) for name, _, value in pairs}

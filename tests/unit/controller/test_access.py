@@ -1,0 +1,265 @@
+"""From where requests come, who may do what, and how guessing is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+
+from mist.controller import accounts
+from mist.controller.access import Proxies, is_foreign, is_own, locate, plain_address
+from mist.controller.accounts import LoginLimit, new_account, new_key
+from mist.controller.audit import summary, without_passwords
+from mist.controller.declaration import Permission
+from tests.support.api_client import Client, serving
+from tests.support.fake_control import START, ControllerUnderTest, make_controller
+
+OWN = {"127.0.0.1", "192.0.2.7"}
+BROWSER = {"user-agent": "Mozilla/5.0", "host": "192.0.2.7:4242"}
+SECRET = base64.urlsafe_b64encode(b"0123456789abcdef0123456789abcdef").decode().rstrip("=")
+OTHER = base64.urlsafe_b64encode(b"another secret, quite as long ..").decode().rstrip("=")
+
+
+def located(peer: str, headers: dict[str, str], proxies: tuple[str, ...] = (), *, allowed: bool = True) -> Any:
+    return locate(peer, OWN, headers, Proxies(proxies), allowed=allowed, tls=False)
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers", "local"),
+    [
+        ("127.0.0.1", {}, True),
+        ("::1", {}, True),
+        ("192.0.2.7", {"host": "192.0.2.7:4242"}, True),
+        ("192.0.2.8", {}, False),
+        ("127.0.0.1", {"x-forwarded-for": ""}, False),
+        ("127.0.0.1", {"x-real-ip": "127.0.0.1"}, False),
+        ("127.0.0.1", {"forwarded": "for=127.0.0.1"}, False),
+        ("127.0.0.1", {"via": "1.1 proxy"}, False),
+        ("127.0.0.1", {"host": "localhost:4242"}, True),
+        ("127.0.0.1", {"host": "[::1]:4242"}, True),
+        ("127.0.0.1", {"host": "rebound.example:4242"}, False),
+        ("127.0.0.1", {"host": "localhost:4242", "origin": "http://localhost:4242"}, True),
+        ("127.0.0.1", {"host": "localhost:4242", "origin": "http://localhost:8080"}, False),
+        ("127.0.0.1", {"host": "localhost:4242", "origin": "null"}, False),
+        ("127.0.0.1", {"sec-fetch-site": "cross-site"}, False),
+        ("127.0.0.1", {"sec-fetch-site": "same-site"}, False),
+        ("192.0.2.7", BROWSER, False),  # an image on another site's page that hides its address
+        ("192.0.2.7", {**BROWSER, "referer": "http://192.0.2.7:4242/"}, True),
+        ("192.0.2.7", {**BROWSER, "sec-fetch-site": "none"}, True),
+    ],
+)
+def test_local(peer: str, headers: dict[str, str], local: bool) -> None:
+    assert located(peer, headers).local is local
+    assert located(peer, headers, allowed=False).local is False
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "client"),
+    [
+        ("198.51.100.4", "198.51.100.4"),
+        ("127.0.0.1, 198.51.100.4", "198.51.100.4"),  # what the client itself claimed comes first
+        ("198.51.100.4, 10.0.0.9", "198.51.100.4"),
+        ("198.51.100.4:33, [10.0.0.9]", "198.51.100.4"),
+        ("nonsense", "10.0.0.2"),
+        ("", "10.0.0.2"),
+    ],
+)
+def test_trusted_proxy(forwarded: str, client: str) -> None:
+    """A trusted proxy names the client; the request is never local, whatever it claims."""
+    origin = located("10.0.0.2", {"x-forwarded-for": forwarded}, ("10.0.0.0/8",))
+    assert (origin.address, origin.local) == (client, False)
+    assert located("127.0.0.1", {}, ("127.0.0.1",)).local is False
+
+
+def test_other_proxies_are_not_believed() -> None:
+    origin = located("203.0.113.5", {"x-forwarded-for": "127.0.0.1", "x-real-ip": "127.0.0.1"}, ("10.0.0.0/8",))
+    assert (origin.address, origin.local, origin.private) == ("203.0.113.5", False, False)
+
+
+def test_addresses() -> None:
+    assert is_own("192.0.2.7", OWN)
+    assert not is_own("", {""})
+    assert plain_address("::ffff:10.0.0.1") == "10.0.0.1"
+    assert not is_foreign({"user-agent": "curl/8"})
+
+
+def test_lock_out() -> None:
+    """An address is locked after twenty failures, however slowly; a stranger cannot keep an account's owner out."""
+    limit = LoginLimit()
+    now = 0.0
+    locked = []
+    for _ in range(20):
+        assert limit.allow("192.0.2.1", "root", now)
+        locked.append(limit.failed("192.0.2.1", "root", now))
+        now += 3
+    assert locked == [False] * 19 + [True]
+    assert not limit.allow("192.0.2.1", "other", now + 290)
+    assert limit.allow("192.0.2.1", "root", now + 301)
+    limit.succeeded("198.51.100.1", "root")
+    for attacker in range(100):
+        limit.failed(f"203.0.113.{attacker}", "root", now)
+    assert not limit.allow("203.0.113.200", "root", now)
+    assert limit.allow("198.51.100.1", "root", now)
+    assert limit.failed("2001:db8::1", "", now) is False
+    for _ in range(10):
+        limit.failed("2001:db8::2", "", now)
+    assert not limit.allow("2001:db8::3", "", now)
+
+
+def test_secrets_do_not_reach_the_log() -> None:
+    assert without_passwords("push://10.0.0.1@secret") == "push://10.0.0.1@***"
+    assert (
+        without_passwords("rtmp://u:p@host/a?pass=x&b=1&access_token=y")
+        == "rtmp://***@host/a?pass=***&b=1&access_token=***"
+    )
+    assert "secret" not in summary("addstream", {"a": {"source": "push://@secret", "password": "secret"}})
+    assert "secret" not in summary("addjwks", [[{"kty": "oct", "k": "secret"}, {}]])
+    assert "secret" not in summary("streamkeys", {"secret": "live"})
+    assert len(summary("streams", {f"s{n}": {"source": "x" * 100} for n in range(1000)})) <= 500
+
+
+# -- a served API ------------------------------------------------------------------------------------------------------
+
+
+def play(
+    scene: Callable[[Client, ControllerUnderTest], Awaitable[None]], tmp_path: Path, document: dict[str, Any]
+) -> ControllerUnderTest:
+    control = make_controller(tmp_path, document)
+
+    async def act() -> None:
+        async with serving(control) as port:
+            client = await Client.connect(port)
+            try:
+                await scene(client, control)
+            finally:
+                await client.close()
+
+    asyncio.run(act())
+    return control
+
+
+REMOTE = {"X-Real-IP": "1.2.3.4"}
+
+
+async def asked(client: Client, headers: dict[str, str], command: dict[str, Any]) -> Any:
+    """Send a command as somebody who is not local; returns the reply, or the status of a refusal."""
+    body = json.dumps(command).encode()
+    status, _, text = await client.request("/api2", {**headers, **REMOTE, "Content-Type": "application/json"}, body)
+    return json.loads(text) if status == 200 else status
+
+
+def test_keys_and_permissions(tmp_path: Path) -> None:
+    """A key does what both it and its account may do, for its request only; the log says who did what."""
+    key, stored = new_key()
+    reader, reader_stored = new_key()
+    account = {**new_account("p", ["streams"], challenge_login=False), "keys": [{"name": "ci", "hash": stored}]}
+    watcher = {"hash": accounts.scrypt_hash("q"), "keys": [{"hash": reader_stored, "permissions": ["read"]}]}
+
+    async def scene(client: Client, control: ControllerUnderTest) -> None:
+        bearer = {"Authorization": f"Bearer {key}"}
+        reply = await asked(
+            client, bearer, {"addstream": {"a": {"source": "push://@geheim"}}, "save": 1, "tags": ["x"]}
+        )
+        assert reply["authorize"] == {"status": "OK", "denied": ["tags", "save"]}
+        assert "a" in reply["streams"]
+        assert (await asked(client, {}, {"tags": 1}))["authorize"]["status"] == "CHALL"
+        assert await asked(client, {"Authorization": "Bearer mist_wrong"}, {"tags": 1}) == 401
+        shown = await asked(client, {"Authorization": f"Bearer  {reader}"}, {"streams": 1, "deletestream": "a"})
+        assert shown["streams"]["a"]["source"] == "push://@***"
+        assert shown["authorize"]["denied"] == ["deletestream"]
+
+    control = play(scene, tmp_path, {"account": {"deploy": account, "watch": watcher}})
+    lines = control.services.lines.texts("CONF")
+    assert any(line.startswith('deploy from 127.0.0.1: addstream {"a"') for line in lines)
+    assert not any("geheim" in line for line in control.services.lines.texts())
+
+
+def test_passwords_by_header_and_command(tmp_path: Path) -> None:
+    """The password itself is taken from this machine or over TLS only; the challenge only by accounts that allow it."""
+    modern = new_account("right", challenge_login=False)
+
+    async def scene(client: Client, control: ControllerUnderTest) -> None:
+        login = base64.b64encode(b"root:right").decode()
+        assert await asked(client, {"Authorization": f"Basic {login}"}, {"tags": 1}) == 401  # passed on in the clear
+        settings = control.controller.store.server.setdefault("controller", {})
+        settings["localaccess"] = False
+        control.controller.commit()
+        body, kind = json.dumps({"tags": 1}).encode(), {"Content-Type": "application/json"}
+        status, _, text = await client.request("/api2", {**kind, "Authorization": f"Basic {login}"}, body)
+        assert (status, json.loads(text)["tags"]) == (200, [])
+        assert json.loads((await client.request("/api2", kind, body))[2])["authorize"] == {"status": "OK"}
+        control.controller.store.document["account"]["root"]["hash"] = accounts.scrypt_hash("changed")
+        control.controller.commit()
+        assert json.loads((await client.request("/api2", kind, body))[2])["authorize"]["status"] == "CHALL"
+        given = json.dumps({"authorize": {"username": "root", "clear": "changed"}}).encode()
+        assert json.loads((await client.request("/api2", kind, given))[2])["authorize"] == {"status": "OK"}
+        await client.command({"logout": 1})
+        assert (await client.log_in("root", "changed"))["status"] == "CHALL"
+
+    play(scene, tmp_path, {"account": {"root": modern}})
+
+
+def token(claims: dict[str, Any], secret: str = SECRET, **header: str) -> dict[str, str]:
+    key = base64.urlsafe_b64decode(secret + "=" * (-len(secret) % 4))
+    return {"Authorization": "Bearer " + jwt.encode(claims, key, algorithm="HS256", headers=header)}
+
+
+def test_tokens(tmp_path: Path) -> None:
+    """A token of any key with the permission admin lets in; one that is late, for others or of no key does not."""
+    keys = [
+        [{"kty": "oct", "k": OTHER, "kid": "other"}, {"admin": True}],
+        [{"kty": "oct", "k": SECRET}, {"admin": True}],
+        [{"kty": "oct", "k": base64.urlsafe_b64encode(b"x" * 32).decode()}, {"admin": False}],
+    ]
+    good = {"exp": START + 60, "permissions": ["config"], "name": "ci"}
+
+    async def scene(client: Client, control: ControllerUnderTest) -> None:
+        assert (await asked(client, token(good), {"tags": ["a"]}))["tags"] == ["a"]
+        assert (await asked(client, token(good, OTHER, kid="other"), {"tags": 1}))["tags"] == ["a"]
+        assert (await asked(client, token(good), {"streams": {}, "jwks": 1}))["authorize"]["denied"] == [
+            "jwks",
+            "streams",
+        ]
+        bad = [
+            token({**good, "exp": START - 1}), token({**good, "nbf": START + 9}), token({**good, "ipa": "10.0.0.0/8"}),
+            token({"exp": START + 60}), token({"permissions": ["admin"]}), token(good, kid="other"),
+            token(good, base64.urlsafe_b64encode(b"x" * 32).decode()),
+            {"Authorization": "Bearer " + jwt.encode(good, "", algorithm="none")},
+        ]  # fmt: skip
+        for headers in bad:
+            assert await asked(client, headers, {"tags": 1}) == 401
+
+    play(scene, tmp_path, {"jwks": keys, "account": {"root": new_account("p", challenge_login=True)}})
+
+
+def test_cross_origin_requests_ride_on_nothing(tmp_path: Path) -> None:
+    """Another site's page has neither local access, nor the login of its connection, nor may it make the first account."""
+
+    async def scene(client: Client, control: ControllerUnderTest) -> None:
+        assert (await client.log_in("root", "p"))["status"] == "OK"
+        foreign = {"Origin": "http://evil.example", **REMOTE}
+        reply = json.loads((await client.request('/api2?command={"tags":["x"]}', foreign))[2])
+        assert reply["authorize"]["status"] == "CHALL"
+        assert (await client.command({"tags": 1}))["tags"] == []
+
+    play(scene, tmp_path, {"account": {"root": new_account("p", challenge_login=True)}})
+
+    async def first(client: Client, control: ControllerUnderTest) -> None:
+        login = '{"authorize":{"new_username":"evil","new_password":"x"}}'
+        reply = json.loads((await client.request(f"/api2?command={login}", {"Origin": "http://evil.example"}))[2])
+        assert reply["authorize"] == {"status": "NOACC"}
+
+    assert "account" not in play(first, tmp_path, {}).controller.store.document
+
+
+def test_permission_words() -> None:
+    assert accounts.permissions(["admin"]) == frozenset(Permission)
+    assert accounts.permissions("pushes flub") == {Permission.PUSHES, Permission.READ}
+    assert accounts.permissions([]) == {Permission.READ}
+    assert accounts.permissions(5) == {Permission.READ}
