@@ -110,7 +110,14 @@ class Control(Worker):
         """Write the snapshot that all processes read, and tell them."""
         if write_snapshot(self.server.instance, snapshot):
             self._snapshot = None
-            self._link.tell({"do": "config"})
+            self.spawn(self._tell({"do": "config"}))
+
+    async def _tell(self, message: Message) -> None:
+        """Ask the main process, or the next one while it is being replaced."""
+        try:
+            await self._link.ask(message)
+        except MistError as error:
+            log.warning("The main process was not told of a change: %s", error)
 
     def load_state(self) -> bytes:
         try:
@@ -182,7 +189,7 @@ class Control(Worker):
                 if active and identity in meant:
                     wanted.setdefault(str(pid), []).append(number)
         if wanted:
-            self._link.tell({"do": "end_connections", "records": wanted})
+            self.spawn(self._tell({"do": "end_connections", "records": wanted}))
 
     def shutdown(self, reason: str) -> None:
         self._link.tell({"do": "shutdown", "reason": reason})

@@ -96,7 +96,7 @@ class Spawner:
         self._ending = False
         self._serving = False
         self._expected: dict[int, int] = {}
-        self._reload = Reload(self._family, self._reactor, self._ask_controller, self._execute)
+        self._reload = Reload(self._family, self._reactor, self._ask_controller, self._execute, self._streams.is_busy)
         self._waiting: list[Waiting] = []
         self._notes = ""
         self._sweeper = RecordSweeper(server.instance)

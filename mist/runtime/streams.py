@@ -268,9 +268,9 @@ class Streams:
         self._start(stream)
         return stream
 
-    def running(self) -> set[str]:
-        """Return the names of the streams that have a guardian, or soon have one again."""
-        return set(self._streams)
+    def is_busy(self) -> bool:
+        """Tell whether a publisher's socket is on its way to an input."""
+        return any(one.message is None for one in self._pending.values())
 
     # -- guardians -------------------------------------------------------------------------------------------------
 

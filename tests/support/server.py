@@ -130,6 +130,9 @@ class MistServer:
     def start(self) -> None:
         """Write the configuration, start, and return once it says that it is ready. Raises ServerFailed."""
         self.config_file.write_text(json.dumps(self.config))
+        self._run()
+
+    def _run(self) -> None:
         self.runtime_base.mkdir(exist_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             address = self.folder / "notify"
@@ -185,7 +188,7 @@ class MistServer:
         """Start again, same instance and ports, after the main process was killed; what it had started goes on."""
         assert self._process is not None
         self._process.wait(10)
-        self.start()
+        self._run()
 
     def stop(self, *, check: bool = True) -> None:
         """End it with SIGTERM; with check, it must end by itself in time, cleanly, and leave nothing behind."""
