@@ -2,6 +2,8 @@
 # make test    everything that must hold before a change lands; `make test-unit` and the like run one part
 # make bench   the figures of docs/performance.md
 # make lint    formatting, lint and types
+# make deb     the Debian package, in a root of Debian 13 (as root)
+# make test-package   that package installed, upgraded and removed on a booted Debian 13 (as root)
 # make clean   remove what was built
 
 PYTHON ?= python3
@@ -26,7 +28,7 @@ CYTHON_SOURCES := $(wildcard mist/core/*.pyx mist/core/*.pxd mist/core/*.h)
 SOURCES := $(CYTHON_SOURCES) $(wildcard mist/core/*.pyi) meson.build meson_options.txt mist/meson.build mist/core/meson.build
 
 .PHONY: run test lint test-lint test-types test-layers test-unit test-conformance test-integration test-fuzz test-sanitizer \
-	bench bench-smoke clean build ready
+	bench bench-smoke clean build ready deb test-package
 
 run: build
 	@packaging/run-demo $(BIN)/mist $(MIST_ARGS)
@@ -108,6 +110,14 @@ $(ASAN)/.built: $(SOURCES) | ready
 	@echo "== sanitizer build"
 	@packaging/build-sanitized $(BIN)/python $(ASAN)
 	@touch $@
+
+deb:
+	@packaging/install-packages packaging/apt-packages-deb.txt
+	@packaging/make-deb build/packages
+
+test-package: ready
+	@packaging/install-packages packaging/apt-packages-deb.txt
+	@tests/package/run
 
 bench: ready
 	@python -m bench.run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import mist
 from mist.runtime.program import Program
 from mist.stream.capability import discover
+
+log = logging.getLogger(__name__)
 
 # Imported once, before anything is forked, so that all processes share it. No PyAV and no numpy here. The controller's
 # modules are among them because importing copies most of what a forked process shares: done afterwards it costs 6 MB more.
@@ -41,10 +44,13 @@ def make_program(config_path: Path, *, explicit: bool, demo: bool, debug: int | 
     built_in = DEMO_STREAMS if demo else {}
 
     def load_config() -> Mapping[str, Any]:
-        from mist.controller.config import load
+        from mist.controller.config import check
+        from mist.controller.config_files import read_parts
 
-        config = load(config_path, program.capabilities(), must_exist=explicit)
-        return config.with_streams(built_in).snapshot()
+        parts = read_parts(config_path, must_exist=explicit, set_aside=True)
+        for damaged, aside in parts.set_aside:
+            log.error("%s was damaged; it is kept as %s, and what was changed through the API is lost", damaged, aside)
+        return check(parts, program.capabilities()).with_streams(built_in).snapshot()
 
     async def control(services: Any) -> None:
         from mist.controller.main import run

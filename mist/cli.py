@@ -12,7 +12,7 @@ from pathlib import Path
 
 import mist
 from mist.commands import BadUsage, convert, info, operate_account, operate_show, record
-from mist.errors import MistError
+from mist.errors import ConfigError, MistError
 from mist.runtime.instance import DEFAULT_NAME, Instance
 
 RELOAD_SECONDS = 90.0
@@ -30,6 +30,7 @@ RTMP, HTTP-FLV, MPEG-TS, MP4 and HLS, one frame later, without transcoding.
   mist account add NAME      who may use its control API
   mist api CALL [JSON]       any call of it
   mist stop                  end it
+  mist config check          what is wrong in its configuration
   mist nuke live             end a stream that hangs
   mist record live live.mkv  a stream of it into a file
 
@@ -147,6 +148,7 @@ def build_parser() -> argparse.ArgumentParser:
     cleanup.add_argument("--instance", metavar="NAME", help="only what this one left (default: all that do not run)")
     cleanup.set_defaults(run=run_cleanup)
 
+    _add_config_commands(commands)
     convert.add_commands(commands)
     info.add_commands(commands)
     recording = record.add_commands(commands, run_record)
@@ -164,6 +166,39 @@ def build_parser() -> argparse.ArgumentParser:
             help="several servers run side by side under different names (default %(default)s)",
         )
     return parser
+
+
+def _add_config_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    config = commands.add_parser(
+        "config",
+        help="check or show the configuration",
+        description="Look at the configuration without a server. It may be of several files, which are taken together.",
+    )
+    kinds = config.add_subparsers(dest="what", metavar="COMMAND", required=True)
+    check = kinds.add_parser(
+        "check",
+        help="find the mistakes in a configuration",
+        description=(
+            "Say whether a server would accept the configuration: a line for each mistake with file, key, what is expected "
+            "and what stands there. Exit status: 0 it is good, 2 it is not."
+        ),
+    )
+    check.set_defaults(run=run_config_check)
+    show = kinds.add_parser(
+        "show",
+        help="show what all files of a configuration make together",
+        description="Print the configuration that all files make, as JSON, with the file that each value is from in a comment.",
+    )
+    show.set_defaults(run=run_config_show)
+    for command in (check, show):
+        command.add_argument(
+            "path",
+            type=Path,
+            nargs="?",
+            default=DEFAULT_CONFIG,
+            metavar="PATH",
+            help="the main file (default %(default)s)",
+        )
 
 
 def with_api(work: Callable[[Path, argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
@@ -211,6 +246,33 @@ def run_serve(options: argparse.Namespace) -> int:
     if options.trial:
         return try_out(Instance(options.instance), program)
     return Spawner(Instance(options.instance), program).run()
+
+
+def run_config_check(options: argparse.Namespace) -> int:
+    """Check a configuration."""
+    from mist.app import make_program
+    from mist.controller.config import check
+    from mist.controller.config_files import read_parts
+
+    program = make_program(options.path, explicit=True, demo=False, debug=None)
+    try:
+        check(read_parts(options.path, must_exist=True), program.capabilities(), sys.maxsize)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def run_config_show(options: argparse.Namespace) -> int:
+    """Show a configuration and where each part is from."""
+    from mist.controller.config_files import read_parts, shown
+
+    try:
+        print(shown(read_parts(options.path, must_exist=True)), end="")
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
 
 
 def run_stop(options: argparse.Namespace) -> int:

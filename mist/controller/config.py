@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import BaseModel, ValidationError
 
+from mist.controller import config_files
+from mist.controller.config_files import Parts, read_parts
 from mist.controller.migration import migrate
 from mist.controller.schema import (
     Document,
@@ -31,7 +32,6 @@ DEFAULT_PROTOCOLS: tuple[Mapping[str, Any], ...] = (
     {"connector": "RTMP", "port": 1935},
     {"connector": "DTSC", "port": 4200},
 )
-MAX_FILE_BYTES = 64 * 1024 * 1024
 MAX_REPORTED_PROBLEMS = 10
 NOTE_PREFIX = "x-"
 # Options of inputs and outputs known to users of compatible servers: accepted even where that module is not installed.
@@ -107,114 +107,68 @@ def load(
     *,
     must_exist: bool = False,
 ) -> Config:
-    """Read, migrate and check a configuration file; an absent one means defaults unless must_exist is set.
+    """Read, migrate and check a configuration of one or more files; an absent one means defaults unless must_exist is set.
 
     capabilities: documents of the installed modules, as ControlServices has them; None leaves options unchecked.
-    Raises ConfigError, whose text begins with the file's name.
+    Raises ConfigError, each line of whose text begins with the name of a file.
     """
-    document = read_document(path, must_exist=must_exist)
-    for section, file in _split_files(document, path):
-        part = read_document(file)
-        if section in part:
-            document[section] = part[section]
+    return check(read_parts(path, must_exist=must_exist), capabilities)
+
+
+def check(
+    parts: Parts, capabilities: Mapping[str, Any] | None = None, most_problems: int = MAX_REPORTED_PROBLEMS
+) -> Config:
+    """Check the configuration that some files make and return it.
+
+    Raises ConfigError with a line for each problem, most_problems of them, that names the file the value is from.
+    """
     try:
-        return parse(document, capabilities)
+        document = parts.merged()
     except ConfigError as error:
-        lines = str(error).splitlines()
-        raise ConfigError(
-            "\n".join(f"{path}: {line}" for line in lines),
-            path=error.path,
-            value=error.value,
-        ) from None
+        raise ConfigError(f"{parts.main.path}: {error}") from None
+    return _parsed(document, capabilities, lambda key: f"{parts.origin(key)}: {key}", most_problems)
 
 
 def parse(document: Mapping[str, Any], capabilities: Mapping[str, Any] | None = None) -> Config:
     """Check a configuration as a whole and return it. Raises ConfigError with one line for each problem."""
-    raw = migrate(document)
+    return _parsed(document, capabilities, str, MAX_REPORTED_PROBLEMS)
+
+
+def _parsed(
+    document: Mapping[str, Any],
+    capabilities: Mapping[str, Any] | None,
+    named: Callable[[str], str],
+    most_problems: int,
+) -> Config:
+    try:
+        raw = migrate(document)
+    except ConfigError as error:
+        raise ConfigError(f"{named('')}: {error}" if named("") else str(error)) from None
     try:
         model = Document.model_validate(raw)
     except ValidationError as error:
-        _raise(_validation_problems(error, raw))
+        _raise(_validation_problems(error, raw), named, most_problems)
     problems = list(_unknown_keys(model, ""))
     if capabilities is not None:
         problems.extend(_option_problems(model, capabilities))
     if problems:
-        _raise(problems)
+        _raise(problems, named, most_problems)
     return Config(model)
 
 
-def read_document(path: Path, *, must_exist: bool = False) -> dict[str, Any]:
-    """Return the JSON object in a file, {} when there is no such file. Raises ConfigError naming line and column."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except FileNotFoundError:
-        if must_exist:
-            raise ConfigError(
-                f"{path}: no such file; create it, or leave out --config to start with defaults"
-            ) from None
-        return {}
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
-    if not data.strip():
-        return {}
-    try:
-        document = json.loads(data)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}: line {error.lineno} column {error.colno}: {error.msg}") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not JSON text in UTF-8: {error}") from None
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: expected a JSON object, such as {{}}", value=document)
-    return document
-
-
 def save_document(document: Mapping[str, Any], path: Path) -> None:
-    """Write a configuration document to its file; sections that `config_split` names go to theirs."""
-    main = dict(document)
-    files: dict[Path, dict[str, Any]] = {}
-    for section, file in _split_files(main, path):
-        if file not in files:
-            files[file] = read_document(file)
-        files[file][section] = main.pop(section, None)
-    failure: OSError | None = None
-    for file, content in [*files.items(), (path, main)]:
-        try:
-            _write_atomically(file, content)
-        except OSError as error:
-            failure = error
-    if failure is not None:
-        raise failure
+    """Write a configuration document to its file, and what came from other files to those.
+
+    Raises ConfigError naming what may not be written, OSError for a file that cannot be; the others are written then, too.
+    """
+    config_files.save(read_parts(path), document, _normal)
 
 
-def _write_atomically(path: Path, content: Mapping[str, Any]) -> None:
-    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    target = path.resolve()  # a link stays a link
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+def _normal(document: dict[str, Any]) -> dict[str, Any]:
     try:
-        mode = target.stat().st_mode & 0o777 if target.exists() else 0o640
-        with open(
-            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode),
-            "w",
-            encoding="utf-8",
-        ) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _split_files(document: Mapping[str, Any], path: Path) -> list[tuple[str, Path]]:
-    """Return (section, file) for each section that lives in a file of its own; relative names are beside the main one."""
-    split = document.get("config_split")
-    if not isinstance(split, dict):
-        return []
-    return [(key, path.parent / file) for key, file in split.items() if isinstance(file, str) and key != "config_split"]
+        return parse(document).document()
+    except ConfigError:  # a part alone need not be a whole
+        return migrate(document)
 
 
 # -- what is wrong, in words -------------------------------------------------------------------------------------------
@@ -222,10 +176,10 @@ def _split_files(document: Mapping[str, Any], path: Path) -> list[tuple[str, Pat
 Problem = tuple[str, object, str]  # dotted key, value that stands there, what was expected
 
 
-def _raise(problems: list[Problem]) -> None:
-    lines = [f"{path}: {expected} (it is {_short(value)})" for path, value, expected in problems]
-    if len(lines) > MAX_REPORTED_PROBLEMS:
-        lines[MAX_REPORTED_PROBLEMS:] = [f"and {len(lines) - MAX_REPORTED_PROBLEMS} more problems"]
+def _raise(problems: list[Problem], named: Callable[[str], str], most: int) -> NoReturn:
+    lines = [f"{named(path)}: {expected} (it is {_short(value)})" for path, value, expected in problems]
+    if len(lines) > most:
+        lines[most:] = [f"and {len(lines) - most} more problems"]
     raise ConfigError("\n".join(lines), path=problems[0][0], value=problems[0][1]) from None
 
 

@@ -273,4 +273,5 @@ class Document(Section):
     tags: Words = []
     ui_settings: dict[str, Any] = {}
     config_split: dict[str, str] = {}
+    config_changes: str = ""
     autopushes: list[Any] = []

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mist.controller.config import DEFAULT_PROTOCOLS, Config, load, parse, save_document
+from mist.controller.config import DEFAULT_PROTOCOLS, Config, check, parse, save_document
+from mist.controller.config_files import fingerprint, read_parts
 from mist.errors import ConfigError
 
 WRITE_DELAY_SECONDS = 60.0
@@ -48,14 +49,15 @@ class Store:
         self.document: Document = {}
         self._changed_at: float | None = None
         self._file_is_bad = False
-        self._modified_at: int | None = None
+        self._files: list[Path] = [path]
+        self._modified_at = ""
         self._saving = asyncio.Lock()
         self._saved: Document = {}
         self._start(must_exist, last_snapshot or {})
 
     def _start(self, must_exist: bool, last_snapshot: Mapping[str, Any]) -> None:
         try:
-            self._take(load(self.path, self.capabilities, must_exist=must_exist))
+            self._take(self._read(must_exist))
         except ConfigError as error:
             if not last_snapshot.get("streams") and not last_snapshot.get("config", {}).get("protocols"):
                 raise
@@ -68,6 +70,12 @@ class Store:
             saved = self._saved
             self._take(parse(unsaved["document"], self.capabilities))
             self._saved, self._changed_at = saved, float("-inf")
+
+    def _read(self, must_exist: bool = False) -> Config:
+        """Read and check the files. Raises ConfigError."""
+        parts = read_parts(self.path, must_exist=must_exist)
+        self._files = [part.path for part in parts.every()]
+        return check(parts, self.capabilities)
 
     def unsaved(self) -> Document | None:
         """Return what `last_snapshot` needs to take up changes that are not in the file, None when there are none."""
@@ -131,7 +139,7 @@ class Store:
     def reload(self) -> None:
         """Read the file again and use it; what was not saved is lost. Raises ConfigError and changes nothing then."""
         try:
-            config = load(self.path, self.capabilities)
+            config = self._read()
         except ConfigError:
             self._file_is_bad = True
             raise
@@ -204,17 +212,17 @@ class Store:
             self.save()
 
     def file_changed(self) -> bool:
-        """Return whether somebody else wrote the main file since it was read or written here; says so only once."""
+        """Return whether somebody else wrote, added or removed one of the files since they were read or written here.
+
+        Says so only once.
+        """
         time = self._file_time()
-        changed = time is not None and time != self._modified_at
+        changed = bool(time) and time != self._modified_at
         self._modified_at = time
         return changed
 
-    def _file_time(self) -> int | None:
-        try:
-            return self.path.stat().st_mtime_ns
-        except OSError:
-            return None
+    def _file_time(self) -> str:
+        return fingerprint(self.path, self._files)
 
     def _fit_for_file(self) -> Document:
         """Return what was committed without what was never configured: built-in streams and default protocols.

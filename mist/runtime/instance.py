@@ -14,6 +14,7 @@ from mist.errors import ConfigError, MistError
 from mist.runtime.process import disinherit, inherit
 
 SHARED_MEMORY = Path("/dev/shm")
+SERVICE_FOLDER = Path("/run/mist")
 DEFAULT_NAME = "default"
 MAX_FOLDER_BYTES = 90  # a Unix socket's path holds 107, and doorbells add "/bell/" and a process number
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
@@ -27,11 +28,18 @@ def base_folder() -> Path:
     """Return the directory that holds the runtime directories of all instances."""
     if given := os.environ.get("MIST_RUNTIME_DIR"):
         return Path(given)
-    if os.getuid() == 0:
-        return Path("/run/mist")
+    if os.getuid() == 0 or _owner(SERVICE_FOLDER) == os.getuid():
+        return SERVICE_FOLDER
     if given := os.environ.get("XDG_RUNTIME_DIR"):
         return Path(given) / "mist"
     return Path(f"/tmp/mist-{os.getuid()}")
+
+
+def _owner(path: Path) -> int | None:
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return None
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o640) -> None:

@@ -1,7 +1,7 @@
 """One log for all processes: lines for people on stderr, and the same as datagrams to the controller.
 
 Human form: `[YYYY-MM-DD HH:MM:SS] program:stream (pid) KIND: message (file:line)`; a service manager gets a syslog
-priority in place of the time.
+priority in place of the time. Where standard error is systemd's journal, records go there with their fields instead.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
+from mist.runtime.journal import Journal, is_journal
 from mist.runtime.process import own
 
 KINDS = (
@@ -93,6 +94,7 @@ class LogHandler(logging.Handler):
         self.socket_path = socket_path
         self._socket: socket.socket | None = None
         self._limit = RepeatLimit()
+        self._journal = Journal() if is_journal(os.environ.get("JOURNAL_STREAM", "")) else None
         service = bool(os.environ.get("JOURNAL_STREAM") and os.environ.get("INVOCATION_ID"))
         self._priorities = service
         self._colours = not service and (sys.stderr.isatty() or bool(os.environ.get("MIST_COLOR")))
@@ -115,8 +117,9 @@ class LogHandler(logging.Handler):
         if dropped:
             text += f" ({dropped} equal lines left out)"
         where = f"{record.filename}:{record.lineno}"
-        sys.stderr.write(self._line(record.created, kind, priority, stream, text, where))
-        sys.stderr.flush()
+        if self._journal is None or not self._journal.send(self._fields(record, kind, priority, stream, text)):
+            sys.stderr.write(self._line(record.created, kind, priority, stream, text, where))
+            sys.stderr.flush()
         self._send(
             {
                 "time": record.created,
@@ -128,6 +131,21 @@ class LogHandler(logging.Handler):
                 "message": text,
             }
         )
+
+    def _fields(self, record: logging.LogRecord, kind: str, priority: int, stream: str, text: str) -> dict[str, object]:
+        fields: dict[str, object] = {
+            "MESSAGE": text,
+            "PRIORITY": priority,
+            "SYSLOG_IDENTIFIER": "mist",
+            "MIST_PROCESS": self.program,
+            "MIST_KIND": kind,
+            "CODE_FILE": record.pathname,
+            "CODE_LINE": record.lineno,
+            "CODE_FUNC": record.funcName,
+        }
+        if stream:
+            fields["STREAM"] = stream
+        return fields
 
     @staticmethod
     def _kind(record: logging.LogRecord) -> tuple[str, int]:
@@ -169,11 +187,15 @@ class LogHandler(logging.Handler):
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+        if self._journal is not None:
+            self._journal.close()
         super().close()
 
     def reopen(self) -> None:
-        """Forget the socket of the parent in a forked child."""
+        """Forget the sockets of the parent in a forked child."""
         self._socket = None
+        if self._journal is not None:
+            self._journal.reopen()
 
 
 _handler: LogHandler | None = None

@@ -15,6 +15,9 @@ from mist.runtime.upgrade import Trial
 
 log = logging.getLogger(__name__)
 
+IDLE_SECONDS = 5.0
+IDLE_RETRY_SECONDS = 0.05
+
 Waiting = tuple[Channel, Message]
 
 
@@ -23,7 +26,7 @@ class Reload:
 
     ask_controller: has the controller read the file, or only if it has changed; False when there is none, which reads it at
     its start. execute: has the new code take over, given what its trial said and who waits; returns why it could not.
-    failure: why the last upgrade was not made, "" if it was.
+    is_busy: tells whether a publisher is just being handed over. failure: why the last upgrade was not made, "" if it was.
     """
 
     def __init__(
@@ -32,11 +35,13 @@ class Reload:
         reactor: Reactor,
         ask_controller: Callable[[bool], bool],
         execute: Callable[[str, list[Waiting]], str],
+        is_busy: Callable[[], bool],
     ) -> None:
         self._family = family
         self._reactor = reactor
         self._ask_controller = ask_controller
         self._execute = execute
+        self._is_busy = is_busy
         self._waiting: list[Waiting] = []
         self._upgrading = False
         self._asked = False
@@ -68,10 +73,21 @@ class Reload:
 
     def _tried(self, works: bool, said: str) -> None:
         self._trial = None
-        if works:
-            for line in said.splitlines():
-                log.warning("The upgrade: %s", line)
-            said = self._execute(said, self._waiting)  # returns only if it fails
+        if not works:
+            self._fail(said)
+            return
+        for line in said.splitlines():
+            log.warning("The upgrade: %s", line)
+        self._execute_when_idle(said, time.monotonic() + IDLE_SECONDS)
+
+    def _execute_when_idle(self, notes: str, until: float) -> None:
+        """Execute once nothing is under way that could not be asked again, or after a while."""
+        if self._is_busy() and time.monotonic() < until:
+            self._reactor.call_later(IDLE_RETRY_SECONDS, self._execute_when_idle, notes, until)
+        else:
+            self._fail(self._execute(notes, self._waiting))  # returns only if it fails
+
+    def _fail(self, said: str) -> None:
         self.failure = f"the new code does not work, so {running_build()} goes on: {said}"
         log.error("%s", self.failure)
         self._end(self.failure)

@@ -319,6 +319,10 @@ class StreamDuty:
             source.failure = str(message.get("text", ""))
             source.reason = str(message.get("reason", ""))
 
+    def bequeath(self, worker: WorkerHandle, status: int) -> bool:
+        """Return False: an input has no viewers."""
+        return False
+
     def worker_ended(self, worker: WorkerHandle, status: int) -> None:
         if self._source is not None and self._source.worker is worker:
             self._table.release_process(worker.pid)

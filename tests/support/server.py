@@ -59,7 +59,7 @@ class MistServer:
         self.runtime_base = self.folder / "run"
         self.log: list[str] = []
         self._arguments = arguments
-        self._wrap = wrap
+        self.wrap = wrap
         self._env = {**os.environ, **(env or {}), "MIST_RUNTIME_DIR": str(self.runtime_base), "PYTHONUNBUFFERED": "1"}
         self._more = threading.Condition()
         self._process: subprocess.Popen[bytes] | None = None
@@ -125,11 +125,14 @@ class MistServer:
     def command(self) -> list[str]:
         """Return the command line that starts it."""
         fixed = [sys.executable, "-m", "mist", "serve", "--config", str(self.config_file), "--instance", self.instance]
-        return [*self._wrap, *fixed, *self._arguments]
+        return [*self.wrap, *fixed, *self._arguments]
 
     def start(self) -> None:
         """Write the configuration, start, and return once it says that it is ready. Raises ServerFailed."""
         self.config_file.write_text(json.dumps(self.config))
+        self._run()
+
+    def _run(self) -> None:
         self.runtime_base.mkdir(exist_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             address = self.folder / "notify"
@@ -185,7 +188,7 @@ class MistServer:
         """Start again, same instance and ports, after the main process was killed; what it had started goes on."""
         assert self._process is not None
         self._process.wait(10)
-        self.start()
+        self._run()
 
     def stop(self, *, check: bool = True) -> None:
         """End it with SIGTERM; with check, it must end by itself in time, cleanly, and leave nothing behind."""
