@@ -8,6 +8,8 @@ from typing import Any
 from mist.controller.push_rules import Rule, as_array, read_rule, rule_id
 from mist.controller.state import Command, Controller
 
+MAX_SETTING = 1 << 31
+
 
 def _rules(controller: Controller) -> dict[str, Rule]:
     found: dict[str, Rule] = controller.store.part("auto_push", {})
@@ -103,11 +105,14 @@ def reply(controller: Controller, command: Command) -> None:
 def push_settings(controller: Controller, command: Command) -> None:
     """Set how long a push that has ended is waited with, and how many start in a second; show both."""
     given = command["push_settings"]
-    settings = controller.store.part("push_settings", {})
-    if isinstance(given, dict):
-        for name in ("wait", "maxspeed"):
-            if isinstance(given.get(name), int | float) and given[name] >= 0:
-                settings[name] = int(given[name])
+    valid = {
+        name: int(given[name])
+        for name in (("wait", "maxspeed") if isinstance(given, dict) else ())
+        if isinstance(given.get(name), int | float) and 0 <= given[name] < MAX_SETTING
+    }
+    if valid:
+        controller.store.part("push_settings", {}).update(valid)
+    settings = controller.store.document.get("push_settings") or {}
     command.reply["push_settings"] = {
         "maxspeed": int(settings.get("maxspeed", 0)),
         "wait": int(settings.get("wait", 3)),

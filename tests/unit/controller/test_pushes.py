@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mist.stream.state import StreamStatus
-from tests.support.fake_control import Control, FakeStream, make_controller
+from tests.support.fake_control import ControllerUnderTest as Control
+from tests.support.fake_control import make_controller
+from tests.support.fake_stream import FakeStream
 
 TARGET = "/media/$stream.ts"
 
@@ -16,7 +17,7 @@ TARGET = "/media/$stream.ts"
 def run(tmp_path: Path, work: Callable[[Control, Callable[[], Any]], Any], config: dict[str, Any]) -> Control:
     """Run work(control, second) on a loop, in which `live` plays; second() lets one pass."""
     control = make_controller(tmp_path, {"streams": {"live": {"source": "push://"}}, **config})
-    control.services.streams_by_name["live"] = FakeStream("live", status=StreamStatus.READY)
+    control.services.streams_by_name["live"] = FakeStream("live")
 
     async def all_of_it() -> None:
         async def second() -> None:
@@ -32,9 +33,7 @@ def run(tmp_path: Path, work: Callable[[Control, Callable[[], Any]], Any], confi
 
 def pushed(control: Control) -> list[tuple[str, str, str]]:
     return [
-        (one["stream"], one["requested"], one["target"])
-        for one in control.services.pushed
-        if one["result"] is None
+        (one["stream"], one["requested"], one["target"]) for one in control.services.pushed if one["result"] is None
     ]
 
 
@@ -109,7 +108,7 @@ def test_rules_that_are_over_go(tmp_path: Path) -> None:
         rules["once"] = {"stream": "live", "target": "/once.ts", "scheduletime": now + 2}
         for _ in range(8):
             await second()
-        assert not rules
+        assert not control.controller.store.document.get("auto_push")
         assert [target for _, target, _ in pushed(control)] == ["/once.ts"]
 
     run(tmp_path, work, {})
@@ -118,7 +117,7 @@ def test_rules_that_are_over_go(tmp_path: Path) -> None:
 def test_bounds_of_starts_and_inhibited_streams(tmp_path: Path) -> None:
     async def work(control: Control, second: Any) -> None:
         for name in ("live+a", "live+b", "live+c"):
-            control.services.streams_by_name[name] = FakeStream(name, status=StreamStatus.READY)
+            control.services.streams_by_name[name] = FakeStream(name)
         await second()
         assert len(pushed(control)) == 1
         for _ in range(9):

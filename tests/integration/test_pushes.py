@@ -1,0 +1,71 @@
+"""Pushes and recordings of a running server, as the control API starts, shows and ends them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import MakeServer, Publish
+from tests.support.media import BFRAMES, Sample
+from tests.support.packets import compare, read_media
+from tests.support.processes import wait_until
+from tests.support.server import MistServer
+
+MILLISECOND_US = 1001
+PLAYED = Sample("pushed", BFRAMES)
+STREAMS = {
+    "live": {"source": "push://127.0.0.1", "inputtimeout": 4},
+    "copy": {"source": "push://127.0.0.1", "inputtimeout": 4},
+}
+
+
+@pytest.fixture
+def server(make_server: MakeServer) -> MistServer:
+    return make_server(streams=STREAMS)
+
+
+def pushes(server: MistServer) -> list[list[Any]]:
+    return server.api({"push_list": 1})["push_list"] or []
+
+
+def test_pushes_to_a_server_and_to_a_file(server: MistServer, publish: Publish, tmp_path: Path) -> None:
+    """What arrives elsewhere and in files is what was published."""
+    publisher = publish(server, PLAYED)
+    server.wait_tracks(2)
+    there, file = f"{server.rtmp_url}/live/copy", str(tmp_path / "$stream.mkv")
+    server.api({"push_start": {"stream": "live", "target": there}})
+    server.api({"push_start": ["live", file]})
+    rows = wait_until(lambda: len(found := pushes(server)) == 2 and found, 5, "two pushes")
+    assert [row[1:4] for row in rows] == [["live", there, there], ["live", file, str(tmp_path / "live.mkv")]]
+    server.api({"push_start": ["live", file]})  # runs already
+    server.wait_tracks(2, "copy")
+    copied = str(tmp_path / "copied.mkv")
+    server.api({"push_start": ["copy", copied]})
+    publisher.wait(30)
+    wait_until(lambda: not pushes(server), 20, "the end of the pushes")
+    source = read_media(PLAYED.flv())
+    for name in ("live.mkv", "copied.mkv"):
+        missing = compare(source, read_media(tmp_path / name), tolerance_us=MILLISECOND_US)
+        assert {after for _, after in missing.values()} == {0}, name
+
+
+def test_a_refused_push_says_why(server: MistServer, publish: Publish) -> None:
+    publish(server, PLAYED, loop=True)
+    server.wait_tracks(2)
+    server.api({"push_start": {"stream": "live", "target": f"{server.rtmp_url}/live/nothing"}})
+    server.wait_log("There is no stream nothing", 10)
+    server.api({"push_start": {"stream": "live", "target": "foo://bar"}})
+    server.wait_log("No output pushes to foo://bar", 10)
+
+
+def test_rules_start_pushes_and_variables_end_them(server: MistServer, publish: Publish, tmp_path: Path) -> None:
+    rule = {"stream": "live", "target": str(tmp_path / "a.ts"), "end_rule": ["stream", 2, "other"]}
+    server.api({"push_auto_add": {"one": rule}})
+    publish(server, PLAYED, loop=True)
+    [row] = wait_until(lambda: pushes(server), 20, "the push of the rule")
+    assert row[3] == str(tmp_path / "a.ts")
+    server.api({"push_auto_add": {"one": {**rule, "end_rule": ["stream", 2, "live"]}}})
+    wait_until(lambda: not pushes(server), 10, "the end of the push")
+    assert (tmp_path / "a.ts").stat().st_size > 0
