@@ -192,7 +192,9 @@ class Channel:
                 received = read_message(self.socket)
             except BlockingIOError:
                 return
-            except ConnectionResetError:  # told once, by a peer that ended with unread messages; what it said comes after
+            except (
+                ConnectionResetError
+            ):  # told once, by a peer that ended with unread messages; what it said comes after
                 continue
             except OSError:
                 self._lost()

@@ -100,7 +100,9 @@ class SessionConnection(Generic[S]):
             self._replaying = True
             self._handle(heard)
             self._replaying = False
-            said = int(saved["said"])  # the other process had written that down, and what was not sent of it is the wire's
+            said = int(
+                saved["said"]
+            )  # the other process had written that down, and what was not sent of it is the wire's
             self._say(self._session.take_output()[said:], said)
         self._wire.release()
         if self._wire.wanted:
