@@ -168,8 +168,10 @@ class Channel:
                     self._wait_writable()
                 elif error.errno == ETOOMANYREFS and self._loop is not None:
                     self._loop.call_later(RETRY_SECONDS, self._flush)
-                else:
+                elif self._loop is None:
                     self._lost()
+                else:  # the peer has ended; what it said before is still to be read, and its end after that
+                    self._drop_queue()
                 return
             self._queue.popleft()
             close_all(close)
@@ -190,6 +192,10 @@ class Channel:
                 received = read_message(self.socket)
             except BlockingIOError:
                 return
+            except (
+                ConnectionResetError
+            ):  # told once, by a peer that ended with unread messages; what it said comes after
+                continue
             except OSError:
                 self._lost()
                 return
@@ -203,6 +209,8 @@ class Channel:
         while not self.closed:
             try:
                 received = read_message(self.socket)
+            except ConnectionResetError:
+                continue
             except OSError:
                 return
             if received is None:
@@ -221,9 +229,13 @@ class Channel:
         self.closed = True
         if self._loop is not None:
             self._loop.remove_reader(self.socket.fileno())
-            if self._writing:
-                self._loop.remove_writer(self.socket.fileno())
+        self._drop_queue()
         self.socket.close()
+
+    def _drop_queue(self) -> None:
+        if self._writing and self._loop is not None:
+            self._writing = False
+            self._loop.remove_writer(self.socket.fileno())
         for _, _, close in self._queue:
             close_all(close)
         self._queue.clear()

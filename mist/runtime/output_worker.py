@@ -250,8 +250,8 @@ class OutputWorker(Worker):
         record = super().open_record(connector, host)
         number, fd = self._serving
         if number:
-            record.set_connection(number)
             record.follow_socket(fd)
+            record.set_connection(number)  # the record counts from here on
             self._by_record[record.number] = self._served[number]
         return record
 

@@ -98,7 +98,7 @@ def stage() -> Iterator[Stage]:
         yield made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def sender(stage: Stage) -> Iterator[Sender]:
     sender = Sender(stage.server)
     sender.send([number * FRAME_MS for number in range(60)], headers=True)
@@ -163,7 +163,7 @@ def test_half_said_things(stage: Stage, sender: Sender) -> None:
     shaking = socket.create_connection(("127.0.0.1", stage.server.rtmp_port), 10)
     shaking.sendall(b"\x03" + bytes(700))
     connected = RtmpPeer(stage.server.rtmp_port)
-    connected.connect()
+    connected.connect("play")
     with DtscPeer(stage.dtsc_port) as dtsc, half, idle, shaking, connected:
         dtsc.until("DTCM")
         for _ in range(2):
@@ -183,9 +183,24 @@ def test_half_said_things(stage: Stage, sender: Sender) -> None:
             part = shaking.recv(65536)
             assert part
             reply += part
-        connected.play("live")
+        connected.play_connected("live")
         dtsc.play("live")
         assert dtsc.until("DTP2").data
+
+
+def test_just_accepted(stage: Stage, sender: Sender) -> None:
+    """Connections whose worker dies before, or while, it begins with them are served by another one."""
+    for _ in range(3):
+        page = stage.connect(PAGE)
+        rtmp = RtmpPeer(stage.server.rtmp_port)
+        with page, rtmp, DtscPeer(stage.dtsc_port) as dtsc:
+            for protocol in PROTOCOLS:
+                stage.lose_workers(signal.SIGKILL, protocol)
+            assert page.recv(65536).startswith(REPLY)
+            rtmp.play("live")
+            dtsc.until("DTCM")
+            dtsc.play("live")
+            assert dtsc.until("DTP2").data
 
 
 @pytest.mark.parametrize(

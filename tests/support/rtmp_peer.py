@@ -183,6 +183,10 @@ class RtmpPeer:
     def play(self, stream: str, app: str = "play", *, enhanced: bool = False) -> None:
         """Ask for a stream; its messages follow. Raises Refused."""
         self.connect(app, enhanced=enhanced)
+        self.play_connected(stream)
+
+    def play_connected(self, stream: str) -> None:
+        """Ask for a stream after `connect`. Raises Refused."""
         self.stream_id = int(self.call("createStream", None)[1])
         self.command("play", None, stream, -2000, stream_id=self.stream_id)
         self.wait_status("NetStream.Play.Start")

@@ -63,6 +63,7 @@ class SessionConnection(Generic[S]):
         self._session = session
         self._seed = seed
         self._heard = b""  # everything that the peer said: a session made from the same seed says the same to it
+        self._said_bytes = 0  # of what the session says, given to the wire
         self._task: asyncio.Task[None] | None = None
         self._closed = False
         self._close_at: float | None = None
@@ -77,7 +78,12 @@ class SessionConnection(Generic[S]):
 
     def saved_state(self) -> bytes:
         """Return what was said so far."""
-        members = {"kind": "session", "seed": self._seed, "closing": self._close_at is not None}
+        members = {
+            "kind": "session",
+            "seed": self._seed,
+            "closing": self._close_at is not None,
+            "said": self._said_bytes,
+        }
         if self._handing_over:
             members["kind"] = "handed over"
         return pack_saved(members, self._heard)
@@ -94,7 +100,10 @@ class SessionConnection(Generic[S]):
             self._replaying = True
             self._handle(heard)
             self._replaying = False
-            self._session.take_output()  # the other process had written it down, and what was not sent is the wire's
+            said = int(
+                saved["said"]
+            )  # the other process had written that down, and what was not sent of it is the wire's
+            self._say(self._session.take_output()[said:], said)
         self._wire.release()
         if self._wire.wanted:
             self._wire.start()
@@ -167,10 +176,16 @@ class SessionConnection(Generic[S]):
         output = self._session.take_output()
         if not output:
             return
-        self._record.add_bytes(len(output), 0)
-        self._wire.write(output)
+        self._say(output, self._said_bytes)
         if self._wire.get_write_buffer_size() > self.max_unsent_bytes:
             raise WriteStalled("the peer does not read what is sent to it")
+
+    def _say(self, output: bytes, said: int) -> None:
+        """Send what the session says after so many bytes."""
+        self._said_bytes = said + len(output)
+        self._record.add_bytes(len(output), 0)
+        if output:
+            self._wire.write(output)
 
     def _refused(self) -> None:
         """Send what is queued, and end the connection soon."""
