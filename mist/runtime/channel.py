@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 MAX_INLINE_BYTES = 32 * 1024
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
-MAX_DESCRIPTORS = 8
+MAX_DESCRIPTORS = 128
 RETRY_SECONDS = 0.01
 MESSAGES_PER_WAKE = 64
 _FAR = b'{"memory":1}'
@@ -109,11 +109,15 @@ def read_message(sock: socket.socket) -> tuple[Message, list[int]] | None:
 
 
 class Channel:
-    """One end of a connection between two processes of the server. Sending never blocks and never loses a message."""
+    """One end of a connection between two processes of the server. Sending never blocks and never loses a message.
 
-    def __init__(self, sock: socket.socket) -> None:
+    peer: the key of the parent at the other end, under which a successor of it is found.
+    """
+
+    def __init__(self, sock: socket.socket, peer: str = "") -> None:
         sock.setblocking(False)
         self.socket = own(sock)
+        self.peer = peer
         self._loop: Loop | None = None
         self._queue: deque[tuple[Mapping[str, Any], tuple[int, ...], tuple[int, ...]]] = deque()
         self._on_message: Callable[[Message, list[int]], None] = lambda message, fds: close_all(fds)
@@ -145,6 +149,11 @@ class Channel:
         self._queue.append((message, tuple(fds), tuple(close)))
         if not self._writing:
             self._flush()
+
+    @property
+    def idle(self) -> bool:
+        """Tell whether all that was sent has been handed to the kernel, or never can be."""
+        return self.closed or not self._queue
 
     def _flush(self) -> None:
         while self._queue:

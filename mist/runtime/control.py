@@ -9,13 +9,13 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mist.core.checkpoint import CheckpointTable
 from mist.errors import MistError, NotFound
-from mist.runtime.channel import Channel
-from mist.runtime.instance import write_atomically
+from mist.runtime.channel import Channel, Message
+from mist.runtime.instance import Instance, write_atomically
 from mist.runtime.leftovers import all_records, open_records
 from mist.runtime.process import own
 from mist.runtime.program import Server
@@ -27,6 +27,7 @@ from mist.stream.state import ConnectionSnapshot
 
 log = logging.getLogger(__name__)
 
+CONTROLLER = "controller"
 ENDED_SHOWN_SECONDS = 15
 STOP_SECONDS = 1.5
 
@@ -38,7 +39,7 @@ class Control(Worker):
     where all processes' log lines arrive. SIGHUP asks for the configuration to be read again; the controller takes it.
     """
 
-    program = "controller"
+    program = key = CONTROLLER
 
     def __init__(self, server: Server, channel: Channel, api_socket: socket.socket) -> None:
         super().__init__(server, channel)
@@ -86,7 +87,10 @@ class Control(Worker):
             self._task.cancel()
         self.loop.call_later(STOP_SECONDS, self.finish)
 
-    def guardian_gone(self) -> None:
+    def show(self) -> tuple[Message, Sequence[int]]:
+        return {}, [self.api_socket.fileno()]
+
+    def deserted(self, why: str) -> None:
         self.stop("CLEAN_SIGNAL")
 
     def ended(self) -> None:
@@ -191,3 +195,14 @@ def write_status(server: Server, status: Mapping[str, Any]) -> None:
     """Replace the file that says what runs."""
     data = json.dumps({**status, "pid": os.getpid()}, separators=(",", ":")).encode()
     write_atomically(server.instance.status_file, data)
+
+
+def former_children(instance: Instance) -> list[int]:
+    """Return the processes that the main process which wrote the status file had started."""
+    try:
+        status = json.loads(instance.status_file.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return []
+    found = [status["controller"]["pid"]]
+    found += [one["pid"] for one in status["listeners"]] + [one["guardian"] for one in status["streams"]]
+    return [pid for pid in found if pid]

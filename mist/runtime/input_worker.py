@@ -100,6 +100,9 @@ class InputWorker(Worker):
         self.channel.send({"event": "failed", "text": str(error), "reason": error.reason})
         self.exit_status = 0 if clean else 1
 
+    def deserted(self, why: str) -> None:
+        self.stop("CLEAN_SIGNAL")
+
     def stopping(self, reason: str) -> None:
         log.info("Stopping: %s", reason)
         if self._task is None:

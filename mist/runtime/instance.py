@@ -7,10 +7,11 @@ import fcntl
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from mist.errors import ConfigError, MistError
+from mist.runtime.process import disinherit, inherit
 
 SHARED_MEMORY = Path("/dev/shm")
 DEFAULT_NAME = "default"
@@ -64,7 +65,8 @@ class Instance:
         self.bells = self.folder / "bell"
         self.spans = self.folder / "span"
         self.lock_file = self.folder / "lock"
-        self._lock = -1
+        self.alive_file = self.folder / "alive"
+        self._lock = self._alive = -1
 
     def __repr__(self) -> str:
         return f"Instance({self.name!r})"
@@ -93,10 +95,13 @@ class Instance:
 
     # -- life ------------------------------------------------------------------------------------------------------
 
-    def acquire(self) -> None:
-        """Make the runtime directory, lock it and clear what a killed server left there and in shared memory.
+    def acquire(self) -> bool:
+        """Make the runtime directory and lock it.
 
-        Raises AlreadyRunning, ConfigError (the directory is unusable); their texts are for the operator.
+        Returns whether processes of this instance, whose main process was killed, still live: then all that is theirs stays. If
+        not, what a killed server left there and in shared memory is cleared. `alive` is open in every process of the instance,
+        so that the kernel tells which. Raises AlreadyRunning, ConfigError (the directory is unusable); their texts are for the
+        operator.
         """
         self._check_folder_name()
         while True:
@@ -108,9 +113,24 @@ class Instance:
         self._lock = fd
         os.truncate(fd, 0)
         os.pwrite(fd, b"%d\n" % os.getpid(), 0)
-        self._clear(keep_lock=True)
-        self.bells.mkdir(mode=0o700)
-        self.spans.mkdir(mode=0o700)
+        living = self._others_live()
+        if not living:
+            self._clear(keep=(self.lock_file.name, self.alive_file.name))
+        self.bells.mkdir(mode=0o700, exist_ok=True)
+        self.spans.mkdir(mode=0o700, exist_ok=True)
+        return living
+
+    def _others_live(self) -> bool:
+        """Mark this process as one of the instance and tell whether there are others."""
+        self._alive = os.open(self.alive_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        inherit(self._alive)
+        try:
+            fcntl.flock(self._alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            fcntl.flock(self._alive, fcntl.LOCK_SH)
+        return False
 
     def _check_folder_name(self) -> None:
         if len(os.fsencode(self.folder)) > MAX_FOLDER_BYTES:
@@ -167,9 +187,9 @@ class Instance:
         except FileNotFoundError:
             return False
 
-    def _clear(self, *, keep_lock: bool) -> None:
+    def _clear(self, *, keep: Collection[str] = ()) -> None:
         for entry in os.scandir(self.folder):
-            if keep_lock and entry.name == self.lock_file.name:
+            if entry.name in keep:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 remove_folder(entry.path)
@@ -181,11 +201,13 @@ class Instance:
         """Remove the runtime directory and every name in shared memory, then the lock."""
         if self._lock < 0:
             return
-        self._clear(keep_lock=False)
+        self._clear()
         with contextlib.suppress(OSError):
             self.folder.rmdir()
         os.close(self._lock)
-        self._lock = -1
+        disinherit(self._alive)
+        os.close(self._alive)
+        self._lock = self._alive = -1
 
 
 def remove_folder(path: str) -> None:

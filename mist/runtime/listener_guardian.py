@@ -9,7 +9,7 @@ import os
 import resource
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,12 +46,20 @@ def worker_limit(options: Mapping[str, Any]) -> int:
 
 @dataclass(eq=False)
 class Served:
-    """A worker and the sockets that it was given: {connection number: our duplicate}."""
+    """A worker and the sockets that it was given: {connection number: our duplicate, or -1}.
+
+    former: it was made by a guardian with other options or of other code, so it gets no new connections.
+    """
 
     handle: WorkerHandle
     connections: dict[int, int] = field(default_factory=dict)
     idle_since: float = field(default_factory=time.monotonic)
     used: bool = False
+    former: bool = False
+
+    def let_go(self) -> None:
+        close_all(tuple(fd for fd in self.connections.values() if fd >= 0))
+        self.connections.clear()
 
 
 class ListenerDuty:
@@ -65,6 +73,7 @@ class ListenerDuty:
         self, connector: str, options: Mapping[str, Any], sockets: list[socket.socket], worker_main: WorkerMain
     ) -> None:
         self.connector = connector
+        self._options = options
         self._sockets = sockets
         self._worker_main = worker_main
         self._limit = worker_limit(options)
@@ -72,7 +81,7 @@ class ListenerDuty:
         self._last_number = 0
         self._backoff = Backoff()
         self._spare_planned = False
-        self._draining = False
+        self._retired = False
         self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS
         self._open = 0
@@ -122,7 +131,7 @@ class ListenerDuty:
         self._guardian.reactor.call_later(ACCEPT_PAUSE_SECONDS, self._resume)
 
     def _resume(self) -> None:
-        if not self._guardian.ending and not self._draining:
+        if not self._guardian.ending and not self._retired:
             self._listen(True)
 
     def _refuse_one(self, listening: socket.socket) -> None:
@@ -158,7 +167,7 @@ class ListenerDuty:
         self._plan_spare()
 
     def _choose(self) -> Served:
-        usable = [served for served in self._served.values() if not served.handle.stopping]
+        usable = self._usable()
         idle = next((served for served in usable if not served.connections), None)
         if idle is not None:
             return idle
@@ -168,21 +177,25 @@ class ListenerDuty:
 
     # -- workers ---------------------------------------------------------------------------------------------------
 
+    def _usable(self) -> list[Served]:
+        """Return the workers that may get connections."""
+        return [served for served in self._served.values() if not served.handle.stopping and not served.former]
+
     def _fork(self) -> Served:
         served = Served(self._guardian.start_worker(self._worker_main))
         self._served[served.handle.pid] = served
         return served
 
     def _plan_spare(self, delay: float = SPARE_DELAY_SECONDS) -> None:
-        if not self._spare_planned and not self._draining:
+        if not self._spare_planned and not self._retired:
             self._spare_planned = True
             self._guardian.reactor.call_later(delay, self._make_spare)
 
     def _make_spare(self) -> None:
         self._spare_planned = False
-        if self._draining or self._guardian.ending:
+        if self._retired or self._guardian.ending:
             return
-        usable = [served for served in self._served.values() if not served.handle.stopping]
+        usable = self._usable()
         if self._limit and len(usable) >= self._limit:
             return
         if all(served.connections for served in usable):
@@ -196,11 +209,10 @@ class ListenerDuty:
     def _end_idle(self) -> None:
         """End workers that have been idle for long, but for one, so that their memory returns."""
         self._idle_check_planned = False
-        usable = [served for served in self._served.values() if not served.handle.stopping]
-        idle = [served for served in usable if not served.connections]
+        idle = [served for served in self._usable() if not served.connections]
         idle.sort(key=lambda served: served.idle_since)
         now = time.monotonic()
-        for served in idle[: len(idle) if self._draining else -1]:
+        for served in idle[:-1]:
             if now - served.idle_since >= IDLE_WORKER_SECONDS:
                 self._guardian.stop_worker(served.handle, "CLEAN_INACTIVE")
         if len(idle) > 1:
@@ -214,24 +226,36 @@ class ListenerDuty:
         for number in message.get("closed", ()):
             fd = served.connections.pop(number, None)
             if fd is not None:
-                os.close(fd)
                 self._open -= 1
+                if fd >= 0:
+                    os.close(fd)
         if not served.connections:
             served.idle_since = time.monotonic()
-            if self._draining:
+            if served.former:
                 self._guardian.stop_worker(worker, "CLEAN_CONTROLLER_REQ")
             else:
                 self._plan_idle_check()
+
+    def worker_rejoined(self, worker: WorkerHandle, note: Message) -> None:
+        """Take over a worker of a former guardian; it serves its connections to their end and gets no others."""
+        served = self._served.get(worker.pid)
+        if served is None:
+            served = self._served[worker.pid] = Served(worker, used=True, former=True)
+        for number in note.get("connections", ()):
+            if number not in served.connections:
+                served.connections[number] = -1
+                self._open += 1
+
+    def replace_workers(self) -> None:
+        """Workers of other code serve their connections to the end."""
 
     def worker_ended(self, worker: WorkerHandle, status: int) -> None:
         served = self._served.pop(worker.pid)
         if status and not self._guardian.ending:
             release_subscriptions(self._guardian.instance, worker.pid)
-        close_all(tuple(served.connections.values()))
         self._open -= len(served.connections)
-        if self._draining and not self._served:
-            self._guardian.end()
-        elif not self._guardian.ending:
+        served.let_go()
+        if not self._guardian.ending:
             self._plan_spare(self._backoff.next_delay(worker.ran_seconds()) if status else 0.0)
 
     # -- orders ----------------------------------------------------------------------------------------------------
@@ -243,20 +267,19 @@ class ListenerDuty:
             for served in self._served.values():
                 if served.used:  # the others have not read the configuration yet, and need not wake up for it
                     served.handle.channel.send({"do": "config"})
-        elif what == "drain":
-            self._drain()
         elif what == "stop":
             self._guardian.end(message.get("reason", "CLEAN_CONTROLLER_REQ"))
 
-    def _drain(self) -> None:
-        """Accept no more, and end with the last connection: another guardian has this port now."""
-        self._draining = True
+    def show(self) -> tuple[Message, Sequence[int]]:
+        return {"entry": dict(self._options)}, [sock.fileno() for sock in self._sockets]
+
+    def may_retire(self) -> bool:
+        return True
+
+    def retire(self) -> None:
+        """Accept no more: the next guardian has the same sockets."""
+        self._retired = True
         self._close_sockets()
-        for served in tuple(self._served.values()):
-            if not served.connections:
-                self._guardian.stop_worker(served.handle, "CLEAN_CONTROLLER_REQ")
-        if not self._served:
-            self._guardian.end()
 
     def _close_sockets(self) -> None:
         self._listen(False)
@@ -269,7 +292,7 @@ class ListenerDuty:
 
     def finish(self) -> None:
         for served in self._served.values():
-            close_all(tuple(served.connections.values()))
+            served.let_go()
 
 
 def make_listener_duty(

@@ -13,18 +13,22 @@ from typing import Any
 
 from mist.errors import MistError, TransportError
 from mist.runtime.backoff import Backoff
-from mist.runtime.channel import Channel
+from mist.runtime.build import running_build
+from mist.runtime.channel import Channel, Message, close_all
 from mist.runtime.family import Child, Family
-from mist.runtime.guardian import guardian_main
+from mist.runtime.guardian import RETIRED, guardian_main
 from mist.runtime.listener_guardian import make_listener_duty
 from mist.runtime.output_worker import output_main
 from mist.runtime.process import own
 from mist.runtime.program import Server
 from mist.runtime.reactor import Reactor, Timer
+from mist.runtime.rejoin import refuse
 from mist.runtime.snapshot import Snapshot, canonical
 
 log = logging.getLogger(__name__)
 
+KIND = "listener"  # the first word of the names of guardians of listeners
+MAX_JOINING = 4096
 BACKLOG = 4096
 MIN_RETRY_SECONDS = 1.0
 RUNNING, NOT_YET = 1, 0
@@ -93,7 +97,10 @@ def _explain(error: OSError, interface: str, port: int, what: str) -> str:
 
 @dataclass(eq=False)
 class Listener:
-    """One entry of config.protocols with a port of its own. state: 1, 0, or why it does not run."""
+    """One entry of config.protocols with a port of its own. state: 1, 0, or why it does not run.
+
+    names: what its guardians were called, by which their workers ask for the next one. joining: those that wait for it.
+    """
 
     key: str
     connector: str
@@ -105,6 +112,22 @@ class Listener:
     timer: Timer | None = None
     backoff: Backoff = field(default_factory=Backoff)
     removed: bool = False
+    names: set[str] = field(default_factory=set)
+    joining: list[tuple[Message, list[int]]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return f"{KIND} {self.connector} {self.address[0]}:{self.address[1]}"
+
+    def set_up(self, key: str, options: Mapping[str, Any], address: Address) -> None:
+        self.key, self.options, self.address = key, options, address
+        self.names.add(self.name)
+
+    def close(self) -> None:
+        """Close the port."""
+        for sock in self.sockets:
+            sock.close()
+        self.sockets = []
 
 
 class Listeners:
@@ -116,7 +139,6 @@ class Listeners:
         self._reactor = reactor
         self._changed = changed
         self._listeners: dict[str, Listener] = {}
-        self.draining: list[Child] = []
         self._unknown: set[str] = set()
 
     # -- following the configuration -------------------------------------------------------------------------------
@@ -140,7 +162,8 @@ class Listeners:
                 continue
             key = canonical(entry)
             port = int(entry.get("port") or role.capability.default_port or 0)
-            found[key] = Listener(key, entry["connector"], dict(entry), (str(entry.get("interface") or ""), port))
+            listener = found[key] = Listener(key, entry["connector"], {}, ("", 0))
+            listener.set_up(key, dict(entry), (str(entry.get("interface") or ""), port))
         return found
 
     def bind_first(self, snapshot: Snapshot) -> None:
@@ -149,19 +172,29 @@ class Listeners:
             listener.sockets = bind_listening(*listener.address, listener.connector)
             self._listeners[key] = listener
 
+    def expect(self, snapshot: Snapshot) -> None:
+        """Know what is configured, before guardians of a former main process come back."""
+        self._listeners.update(self.configured(snapshot))
+
     def start_all(self) -> None:
+        """Start what does not run."""
         for listener in self._listeners.values():
-            self._start(listener)
+            if listener.child is None:
+                self._start(listener)
 
     def apply(self, snapshot: Snapshot) -> None:
-        """Start what is new, end what is gone, restart what has changed without closing its port."""
+        """Start what is new, end what is gone, give what has changed another guardian; its connections go on."""
         wanted = self.configured(snapshot)
         gone = [listener for key, listener in self._listeners.items() if key not in wanted]
         new = [listener for key, listener in wanted.items() if key not in self._listeners]
         for listener in gone:
             del self._listeners[listener.key]
-            heir = next((one for one in new if not one.sockets and one.address == listener.address), None)
-            self._remove(listener, heir)
+            changed = _changed_form(listener, new)
+            if changed is None:
+                self._remove(listener)
+            else:
+                new.remove(changed)
+                self._change(listener, changed)
         for listener in new:
             self._listeners[listener.key] = listener
             self._start(listener)
@@ -170,21 +203,70 @@ class Listeners:
                 listener.child.channel.send({"do": "config"})
         self._changed()
 
-    def _remove(self, listener: Listener, heir: Listener | None) -> None:
-        """End a listener; one on the same port inherits its sockets, and its connections go on to their end."""
+    def _change(self, listener: Listener, changed: Listener) -> None:
+        """Give a listener other options, and perhaps another port."""
+        if changed.address != listener.address:
+            listener.close()
+        listener.set_up(changed.key, changed.options, changed.address)
+        self._listeners[listener.key] = listener
+        if listener.child is not None:
+            retire(listener.child)
+        else:
+            self._restart(listener, 0.0)
+
+    def _remove(self, listener: Listener) -> None:
+        """End a listener and its connections."""
         listener.removed = True
         if listener.timer is not None:
             listener.timer.cancel()
-        if heir is not None and heir.connector == listener.connector:
-            heir.sockets, listener.sockets = listener.sockets, []
-        for sock in listener.sockets:
-            sock.close()
-        listener.sockets = []
+        listener.close()
         if listener.child is not None:
             listener.child.stopping = True
-            self.draining.append(listener.child)
-            keeps_going = heir is not None and heir.connector == listener.connector
-            listener.child.channel.send({"do": "drain" if keeps_going else "stop", "reason": "CLEAN_CONTROLLER_REQ"})
+            listener.child.channel.send({"do": "stop", "reason": "CLEAN_CONTROLLER_REQ"})
+
+    # -- processes of former guardians and main processes ----------------------------------------------------------
+
+    def find(self, name: str) -> Listener | None:
+        """Return the listener that a guardian of this name belongs to, or None."""
+        return next((one for one in self._listeners.values() if name in one.names), None)
+
+    def take(self, message: Message, fds: list[int]) -> None:
+        """Take over a guardian whose main process is gone, with its port."""
+        listener = self.find(str(message["name"]))
+        if listener is None or listener.child is not None:
+            refuse(fds, "its port is not configured any more" if listener is None else "its port has another guardian")
+            return
+        if listener.sockets:
+            close_all(fds[2:])
+        else:
+            listener.sockets = [own(socket.socket(fileno=fd)) for fd in fds[2:]]
+        listener.child = self._family.adopt(
+            f"The guardian of {listener.connector}",
+            message,
+            fds[:2],
+            on_message=self._said,
+            on_ended=lambda child, status: self._ended(listener, status),
+        )
+        if listener.child is None:
+            return
+        listener.state = RUNNING
+        options = message["note"].get("entry", {})
+        if canonical(options) != listener.key or listener.child.build != running_build():
+            retire(listener.child)
+        self._pass_on_joining(listener)
+
+    def pass_on(self, message: Message, fds: list[int]) -> None:
+        """Give a worker whose guardian is gone to the next one."""
+        listener = self.find(str(message["to"]))
+        if listener is None or len(listener.joining) >= MAX_JOINING:
+            refuse(fds, "its port is not configured any more")
+            return
+        listener.joining.append((message, fds))
+        self._pass_on_joining(listener)
+
+    def _pass_on_joining(self, listener: Listener) -> None:
+        if listener.child is not None and not listener.child.stopping:
+            pass_on_all(listener.child, listener.joining)
 
     # -- running ---------------------------------------------------------------------------------------------------
 
@@ -205,18 +287,23 @@ class Listeners:
         duty = make_listener_duty(listener.connector, listener.options, fds, main)
 
         def guard(channel: Channel) -> int:
-            return guardian_main(self._server, channel, duty, listener.connector)
+            return guardian_main(self._server, channel, duty, listener.connector, listener.name)
 
         listener.child = self._family.start(
-            f"guardian of {listener.connector}",
+            f"The guardian of {listener.connector}",
             guard,
-            on_message=lambda message: self._changed(),
-            on_ended=lambda status: self._ended(listener, status),
+            on_message=self._said,
+            on_ended=lambda child, status: self._ended(listener, status),
             fds=fds,
         )
+        self._pass_on_joining(listener)
         if listener.state != RUNNING:
             log.info("%s listens on port %d", listener.connector, listener.address[1], extra={"kind": "CONF"})
         listener.state = RUNNING
+        self._changed()
+
+    def _said(self, child: Child, message: Message, fds: list[int]) -> None:
+        close_all(fds)
         self._changed()
 
     def _retry(self, listener: Listener, text: str) -> None:
@@ -230,13 +317,19 @@ class Listeners:
     def _ended(self, listener: Listener, status: int) -> None:
         child, listener.child = listener.child, None
         assert child is not None
-        if child in self.draining:
-            self.draining.remove(child)
-        if not listener.removed and not child.stopping:
+        if not listener.removed:
             listener.state = NOT_YET
-            delay = listener.backoff.next_delay(child.ran_seconds())
-            listener.timer = self._reactor.call_later(delay, self._start, listener)
+            self._restart(listener, 0.0 if status == RETIRED else listener.backoff.next_delay(child.ran_seconds()))
         self._changed()
+
+    def _restart(self, listener: Listener, delay: float) -> None:
+        if listener.timer is not None:
+            listener.timer.cancel()
+            listener.timer = None
+        if delay:
+            listener.timer = self._reactor.call_later(delay, self._start, listener)
+        else:
+            self._start(listener)
 
     def states(self) -> list[dict[str, Any]]:
         """Return what the listeners do, for the status."""
@@ -257,9 +350,28 @@ class Listeners:
             listener.removed = True
             if listener.timer is not None:
                 listener.timer.cancel()
-            for sock in listener.sockets:
-                sock.close()
-            listener.sockets = []
+            listener.close()
+
+
+def _changed_form(listener: Listener, new: list[Listener]) -> Listener | None:
+    """Return what became of a listener that is no longer configured as it was: on its port, else the only other one."""
+    alike = [one for one in new if one.connector == listener.connector]
+    same = [one for one in alike if one.address == listener.address]
+    return same[0] if same else alike[0] if len(alike) == 1 else None
+
+
+def retire(child: Child) -> None:
+    """Let a guardian leave its duty and its workers to the next one."""
+    if not child.stopping:
+        child.stopping = True
+        child.channel.send({"do": "retire"})
+
+
+def pass_on_all(child: Child, joining: list[tuple[Message, list[int]]]) -> None:
+    """Give a guardian the workers that wait for it."""
+    for message, fds in joining:
+        child.channel.send({**message, "do": "adopt"}, fds, close=fds)
+    joining.clear()
 
 
 def bind_unix(path: str, mode: int) -> socket.socket:

@@ -8,7 +8,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -210,7 +210,7 @@ class OutputWorker(Worker):
         self.channel.send({"closed": self._closed})
         self._closed = []
         self.show_title()
-        if not self._served and self.drained_by_guardian:
+        if not self._served and self.homeless:
             self.finish()
 
     def _sweep(self) -> None:
@@ -233,11 +233,17 @@ class OutputWorker(Worker):
     # -- end -------------------------------------------------------------------------------------------------------
 
     def guardian_gone(self) -> None:
-        if self._stopping:
-            return
         if self._served:
             super().guardian_gone()
-        else:
+        elif not self._stopping:
+            self.finish()
+
+    def show(self) -> tuple[Message, Sequence[int]]:
+        return {"connections": list(self._served)}, ()
+
+    def deserted(self, why: str) -> None:
+        super().deserted(why)
+        if not self._served:
             self.finish()
 
     def stopping(self, reason: str) -> None:

@@ -30,6 +30,18 @@ RESET_SIGNALS = (
 
 # Sockets of this process that a forked child must let go of without closing a number that it uses for something else.
 _owned: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+# Descriptors that every forked process keeps.
+_inherited: set[int] = set()
+
+
+def inherit(fd: int) -> None:
+    """Let all processes that are forked from now on keep a descriptor."""
+    _inherited.add(fd)
+
+
+def disinherit(fd: int) -> None:
+    """Take back `inherit`."""
+    _inherited.discard(fd)
 
 
 def own(sock: socket.socket) -> socket.socket:
@@ -81,7 +93,7 @@ def _child(role: Callable[[], int], keep: frozenset[int], abandon: Callable[[], 
     for sock in tuple(_owned):
         if sock.fileno() not in keep:
             sock.detach()
-    close_others(keep)
+    close_others(keep | _inherited)
     gc.freeze()  # what was inherited is never collected, so its pages stay shared
     signal.pthread_sigmask(signal.SIG_UNBLOCK, RESET_SIGNALS)
     return role()

@@ -18,19 +18,21 @@ from mist.core.immortal import make_immortal
 from mist.errors import AccessDenied, MistError, NotFound, TransportError
 from mist.runtime import log as runtime_log
 from mist.runtime.backoff import Backoff
+from mist.runtime.build import running_build
 from mist.runtime.channel import Channel, Message, close_all, peer_credentials
-from mist.runtime.control import control_main, write_status
+from mist.runtime.control import CONTROLLER, control_main, former_children, write_status
 from mist.runtime.family import Child, Family
 from mist.runtime.instance import SHARED_MEMORY, Instance
 from mist.runtime.leftovers import RecordSweeper, end_records, release_subscriptions
 from mist.runtime.listeners import Listeners, bind_listening, bind_unix
 from mist.runtime.notify import notify, watchdog_seconds
-from mist.runtime.process import adopt_orphans, children, fork, raise_descriptor_limit, send_signal
+from mist.runtime.process import adopt_orphans, children, descendants, fork, own, raise_descriptor_limit, send_signal
 from mist.runtime.program import Program, Server
 from mist.runtime.reactor import Reactor, Timer
+from mist.runtime.rejoin import refuse
 from mist.runtime.snapshot import Snapshot, read_snapshot, write_snapshot
 from mist.runtime.streams import Streams
-from mist.stream.publisher import create_account
+from mist.stream.publisher import create_account, set_account
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ DEFAULT_API_PORT = 4242
 EXIT_CONFIG = 2  # the configuration is unusable
 SOCKET_MODE = 0o660
 SWEEP_DELAY_SECONDS = 0.5
+FAMILY_SECONDS = 5.0  # how long a new main process waits for those that a killed one had started
 API_MOVE_SECONDS = 0.5
 
 Handler = Callable[[Channel, Message, list[int]], None]
@@ -53,7 +56,7 @@ class Spawner:
         self.server = server = Server(instance, program)
         self.instance = instance
         self._reactor = Reactor()
-        self._family = Family(self._reactor, self._orphan_ended)
+        self._family = Family(self._reactor, "", running_build(), self._gone)
         self._listeners = Listeners(server, self._family, self._reactor, self._changed)
         self._streams = Streams(server, self._family, self._reactor, self._changed)
         self._controller: Child | None = None
@@ -65,6 +68,8 @@ class Spawner:
         self._generation = 0
         self._status_planned = False
         self._ending = False
+        self._serving = False
+        self._expected: dict[int, int] = {}
         self._sweeper = RecordSweeper(server.instance)
         self._sweep_timer: Timer | None = None
         self._requests: dict[str, Handler] = {
@@ -76,6 +81,7 @@ class Spawner:
             "status": self._do_status,
             "reload": self._do_reload,
             "shutdown": self._do_shutdown,
+            "rejoin": self._do_rejoin,
         }
 
     # -- start -----------------------------------------------------------------------------------------------------
@@ -83,13 +89,13 @@ class Spawner:
     def run(self) -> int:
         """Serve until told to end; returns the exit status. Raises MistError when the first start fails."""
         raise_descriptor_limit()
-        self.instance.acquire()
+        living = self.instance.acquire()
         try:
-            status = self._load_configuration()
+            status = 0 if living and self.instance.config_file.exists() else self._load_configuration()
             if status != 0:
                 return status
-            self._prepare()
-            self._go()
+            self._prepare(living)
+            self._go(living)
             self._reactor.run()
         finally:
             self.instance.release()
@@ -110,37 +116,112 @@ class Spawner:
         pid = fork(load, keep=(), abandon=self._reactor.abandon)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
-    def _prepare(self) -> None:
+    def _prepare(self, living: bool) -> None:
+        """Get ready to fork. living: the guardians of a killed main process have the ports and the streams."""
         snapshot = read_snapshot(self.instance)
         self._follow_level(snapshot)
-        self._listeners.bind_first(snapshot)
-        if self.server.program.controller is not None:
-            self._api_address = api_address(snapshot)
-            self._api_sockets = bind_listening(*self._api_address, "the control API")
-        create_account(self.instance.name, memory_bound(snapshot))
+        if living:
+            self._listeners.expect(snapshot)
+            set_account(self.instance.name, memory_bound(snapshot))
+        else:
+            self._listeners.bind_first(snapshot)
+            if self.server.program.controller is not None:
+                self._bind_api(snapshot)
+            create_account(self.instance.name, memory_bound(snapshot))
         self.server.program.preload()
         gc.collect()
         make_immortal()
         gc.freeze()
 
-    def _go(self) -> None:
+    def _bind_api(self, snapshot: Snapshot) -> None:
+        self._api_address = api_address(snapshot)
+        self._api_sockets = bind_listening(*self._api_address, "the control API")
+
+    def _go(self, living: bool) -> None:
         adopt_orphans()
         setproctitle.setproctitle(f"mist: server {self.instance.name}")
         reactor = self._reactor
-        reactor.on_signal(signal.SIGCHLD, self._children_ended)
+        reactor.on_signal(signal.SIGCHLD, self._family.reap)
         reactor.on_signal(signal.SIGTERM, self.shutdown)
         reactor.on_signal(signal.SIGINT, self.shutdown)
         reactor.on_signal(signal.SIGHUP, self._reload)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         self._door = bind_unix(str(self.instance.spawner_socket), SOCKET_MODE)
         reactor.add_reader(self._door.fileno(), self._visitors)
-        self._start_controller()
+        if living:
+            self._await_family()
+        else:
+            self._serve()
+
+    def _serve(self) -> None:
+        """Start everything that does not run yet."""
+        if self._serving or self._ending:
+            return
+        self._serving = True
+        snapshot = read_snapshot(self.instance)
+        if self._controller is None:
+            self._start_controller()
         self._listeners.start_all()
-        self._apply(read_snapshot(self.instance))
+        self._apply(snapshot)
         self._write_status()
         notify("READY=1")
         self._watchdog()
         log.info("Server %s runs, process %d", self.instance.name, os.getpid(), extra={"kind": "CONF"})
+
+    # -- processes that a former main process had started ----------------------------------------------------------
+
+    def _await_family(self) -> None:
+        """Wait until each process that the former status file names has come back or ended."""
+        log.warning("Taking over from a main process that was killed", extra={"kind": "CONF"})
+        for pid in former_children(self.instance):
+            try:
+                pidfd = os.pidfd_open(pid)
+            except OSError:
+                continue
+            self._expected[pid] = pidfd
+            self._reactor.add_reader(pidfd, lambda pid=pid: self._came_back(pid))  # type: ignore[misc]
+        self._reactor.call_later(FAMILY_SECONDS, self._serve)
+        if not self._expected:
+            self._serve()
+
+    def _came_back(self, pid: int) -> None:
+        pidfd = self._expected.pop(pid, -1)
+        if pidfd >= 0:
+            self._reactor.remove_reader(pidfd)
+            os.close(pidfd)
+            if not self._expected:
+                self._serve()
+
+    def _do_rejoin(self, channel: Channel, message: Message, fds: list[int]) -> None:
+        if len(fds) < 2:
+            close_all(fds)
+            return
+        pid = int(message["pid"])
+        mine = not message["to"]
+        kind = str(message["name"] if mine else message["to"]).partition(" ")[0]
+        books: dict[str, Streams | Listeners] = {"stream": self._streams, "listener": self._listeners}
+        holder = books.get(kind)
+        if not mine and holder is not None:
+            holder.pass_on(message, fds)
+        elif mine and holder is not None:
+            holder.take(message, fds)
+        elif mine and kind == CONTROLLER and self._controller is None:
+            self._take_controller(message, fds)
+        else:
+            refuse(fds)
+        self._came_back(pid)
+
+    def _take_controller(self, message: Message, fds: list[int]) -> None:
+        if not self._api_sockets:
+            self._api_sockets = [own(socket.socket(fileno=fd)) for fd in fds[2:]]
+            self._api_address = api_address(read_snapshot(self.instance))
+        else:
+            close_all(fds[2:])
+        self._controller = self._family.adopt(
+            "The controller", message, fds[:2], on_message=self._heard, on_ended=self._controller_ended
+        )
+        if self._controller is not None and self._controller.build != running_build():
+            self._controller.terminate()
 
     def _watchdog(self) -> None:
         seconds = watchdog_seconds()
@@ -171,19 +252,29 @@ class Spawner:
     def _start_controller(self) -> None:
         if self.server.program.controller is None or self._ending:
             return
+        if not self._api_sockets:
+            try:
+                self._bind_api(read_snapshot(self.instance))
+            except TransportError as error:
+                log.error("%s; trying again", error)
+                self._reactor.call_later(self._controller_backoff.next_delay(0.0) or 1.0, self._start_controller)
+                return
         fd = self._api_sockets[0].fileno()
         self._controller = self._family.start(
-            "controller",
+            "The controller",
             control_main(self.server, fd),
-            on_message=lambda message: None,
+            on_message=self._heard,
             on_ended=self._controller_ended,
             fds=(fd,),
         )
         self._changed()
 
-    def _controller_ended(self, status: int) -> None:
-        child, self._controller = self._controller, None
-        if not self._ending and child is not None:
+    def _heard(self, child: Child, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+
+    def _controller_ended(self, child: Child, status: int) -> None:
+        self._controller = None
+        if not self._ending:
             delay = 0.0 if child.stopping else self._controller_backoff.next_delay(child.ran_seconds())
             self._reactor.call_later(delay, self._start_controller)
 
@@ -204,18 +295,19 @@ class Spawner:
 
     # -- children --------------------------------------------------------------------------------------------------
 
-    def _children_ended(self) -> None:
-        self._family.reap()
-        if self._ending and not children(os.getpid()):
-            self._reactor.stop()
+    def _gone(self, pid: int) -> None:
+        """Clear up after a process that has ended."""
+        if self._ending:
+            if not self._left():
+                self._reactor.stop()
             return
+        end_records(self.instance, pid)
+        release_subscriptions(self.instance, pid)
         self._plan_sweep(SWEEP_DELAY_SECONDS)
 
-    def _orphan_ended(self, pid: int) -> None:
-        """Clear up after a process whose guardian had been killed."""
-        if not self._ending:
-            end_records(self.instance, pid)
-            release_subscriptions(self.instance, pid)
+    def _left(self) -> set[int]:
+        """Return all processes of this server but this one, as far as they are known here."""
+        return {*children(os.getpid()), *self._family.children}
 
     def _plan_sweep(self, delay: float) -> None:
         if self._sweep_timer is None:
@@ -350,18 +442,18 @@ class Spawner:
             sock.close()
         for child in self._family.children.values():
             child.stopping = True
-        for pid in children(os.getpid()):
+        for pid in self._left():
             send_signal(pid, signal.SIGTERM)
         self._reactor.call_later(KILL_AFTER_SECONDS, self._kill_all)
-        if not children(os.getpid()):
+        if not self._left():
             self._reactor.stop()
 
     def _kill_all(self) -> None:
-        left = children(os.getpid())
-        for pid in left:
-            send_signal(pid, signal.SIGKILL)
+        for pid in self._left():
+            for one in (*descendants(pid), pid):
+                send_signal(one, signal.SIGKILL)
         self._family.reap()
-        if children(os.getpid()):
+        if self._left():
             self._reactor.call_later(KILL_AGAIN_SECONDS, self._kill_all)
         else:
             self._reactor.stop()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ from mist.errors import Busy, MistError, NotFound, NotReady
 from mist.runtime.backoff import Backoff
 from mist.runtime.channel import Message, close_all
 from mist.runtime.guardian import Guardian, WorkerHandle, WorkerMain, refuse, reply
-from mist.runtime.process import is_alive, own, send_signal
+from mist.runtime.process import is_alive, own
 from mist.runtime.snapshot import Snapshot, read_snapshot, stream_settings
 from mist.stream.publisher import Limits, create_stream, remove_stream, stream_prefix
 from mist.stream.state import StreamStatus
@@ -58,7 +57,7 @@ class Source:
 
     pid: int
     started: float
-    worker: WorkerHandle | None  # None: left behind by a guardian that was killed
+    worker: WorkerHandle
     fd: int = -1
     state_fd: int = -1
     publish: Message | None = None  # the request to answer once the process has taken the socket
@@ -76,8 +75,8 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class StreamPlan:
-    """What a stream is made of. pulled: its source is fetched by us, not published to us. adopt: another guardian of it
-    was killed, so its table and perhaps its process are still there."""
+    """What a stream is made of. pulled: its source is fetched by us, not published to us. adopt: it has had another
+    guardian, so its table and perhaps its input are still there."""
 
     name: str
     source: str
@@ -114,8 +113,8 @@ class StreamDuty:
             guardian.upstream.send({"event": "failed", "text": str(error)})
             guardian.end()
             return
-        if orphan:
-            self._adopt(orphan)
+        if orphan is not None:
+            self._source = Source(orphan.pid, orphan.started, orphan)
         elif self._plan.pulled:
             self._start_source()
         else:
@@ -130,8 +129,8 @@ class StreamDuty:
         self._always_on = bool(settings.get("always_on"))
         self._takeover = settings.get("publisher") == "takeover"
 
-    def _make_table(self) -> int:
-        """Make the stream's table, or find the one of a killed guardian; returns the process that still feeds that."""
+    def _make_table(self) -> WorkerHandle | None:
+        """Make the stream's table, or find the one of a former guardian; returns the input that still feeds that."""
         instance = self._guardian.instance.name
         if self._plan.adopt:
             with contextlib.suppress(NotFound):
@@ -139,18 +138,16 @@ class StreamDuty:
                 feeder = self._table.pids[1]
                 self._table.set_pids(guardian=os.getpid())
                 self._had_media = True
-                return feeder if feeder and is_alive(feeder) else 0
+                return self._guardian.expect_worker(feeder) if feeder and is_alive(feeder) else None
         limits = stream_limits(self._snapshot, self._plan.name)
         self._table = create_stream(instance, self._plan.name, limits, self._plan.source)
         self._table.set_pids(guardian=os.getpid())
-        return 0
+        return None
 
     def stopping(self) -> None:
         if not hasattr(self, "_table"):
             return
         self._set_status(StreamStatus.SHUTDOWN)
-        if self._source is not None and self._source.worker is None:
-            send_signal(self._source.pid, signal.SIGTERM)
         self._refuse_all(NotReady("Stream is shutting down"))
 
     def finish(self) -> None:
@@ -259,10 +256,7 @@ class StreamDuty:
             extra={"kind": "STRM"},
         )
         self._next = (message, fds)
-        if self._source.worker is not None:
-            self._guardian.stop_worker(self._source.worker, "CLEAN_LIVE_BUFFER_REQ")
-        else:
-            send_signal(self._source.pid, signal.SIGTERM)
+        self._guardian.stop_worker(self._source.worker, "CLEAN_LIVE_BUFFER_REQ")
 
     # -- the source's process --------------------------------------------------------------------------------------
 
@@ -278,20 +272,31 @@ class StreamDuty:
         self._source = Source(worker.pid, started, worker, fd, state_fd, message, str(request.get("host", "")))
         self._tell_state()
 
-    def _adopt(self, pid: int) -> None:
-        """Go on with the process that a killed guardian left; a descriptor of it tells when it ends."""
-        pidfd = os.pidfd_open(pid)
-        self._source = Source(pid, time.monotonic(), None)
+    def worker_rejoined(self, worker: WorkerHandle, note: Message) -> None:
+        """Take over the input of a former guardian."""
+        if self._source is None:
+            self._source = Source(worker.pid, worker.started, worker)
+        elif self._source.worker is not worker:
+            self._guardian.stop_worker(worker, "CLEAN_LIVE_BUFFER_REQ")  # another one feeds the stream by now
+            return
+        if self._table.status == StreamStatus.READY:
+            self._became_ready()
+        self._tell_state()
 
-        def ended() -> None:
-            self._guardian.reactor.remove_reader(pidfd)
-            os.close(pidfd)
-            self._table.release_process(pid)
-            self._source_ended(status=1)
-            if self._guardian.ending:
-                self._guardian.reactor.stop()
+    def replace_workers(self) -> None:
+        """An input of other code feeds the stream to the end of its source."""
 
-        self._guardian.reactor.add_reader(pidfd, ended)
+    def show(self) -> tuple[Message, Sequence[int]]:
+        plan = self._plan
+        state = int(self._table.status) if hasattr(self, "_table") else int(StreamStatus.INIT)
+        feeder = self._source.pid if self._source is not None else 0
+        return {"name": plan.name, "source": plan.source, "pulled": plan.pulled, "state": state, "input": feeder}, ()
+
+    def may_retire(self) -> bool:
+        return self._next is None and (self._source is None or self._source.publish is None)
+
+    def retire(self) -> None:
+        """What waits is asked for again, of the next guardian."""
 
     def worker_said(self, worker: WorkerHandle, message: Message, fds: list[int]) -> None:
         close_all(fds)

@@ -8,27 +8,41 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from mist.core.track_buffer import open_table
 from mist.errors import Busy, MistError, NotFound, NotReady
 from mist.runtime.backoff import Backoff
+from mist.runtime.build import running_build
 from mist.runtime.channel import Channel, Message, close_all
 from mist.runtime.family import Child, Family
-from mist.runtime.guardian import guardian_main
+from mist.runtime.guardian import RETIRED, guardian_main
 from mist.runtime.input_worker import input_main
+from mist.runtime.listeners import MAX_JOINING, pass_on_all, retire
 from mist.runtime.process import descendants, send_signal
 from mist.runtime.program import Server
 from mist.runtime.reactor import Reactor
+from mist.runtime.rejoin import refuse
 from mist.runtime.snapshot import EMPTY, Snapshot, stream_settings
 from mist.runtime.stream_guardian import StreamDuty, StreamPlan
-from mist.stream.publisher import remove_stream
+from mist.stream.publisher import remove_stream, stream_prefix
 from mist.stream.state import StreamStatus
 
 log = logging.getLogger(__name__)
 
+KIND = "stream"  # the first word of the names of guardians of streams
 PUSH = "push://"
 ALWAYS_ON_RETRY_SECONDS = 3.0
 MAX_PENDING = 1024
 
 Answer = Callable[[Message], None]
+
+
+@dataclass(eq=False)
+class Held:
+    """A request that waits for the stream's next guardian."""
+
+    message: Message
+    answer: Answer
+    fds: tuple[int, ...]
 
 
 @dataclass(eq=False)
@@ -43,14 +57,21 @@ class Stream:
     ending: bool = False
     keyed: bool = False  # not configured: a stream key made it
     backoff: Backoff = field(default_factory=Backoff)
+    joining: list[tuple[Message, list[int]]] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return f"{KIND} {self.plan.name}"
 
 
 @dataclass(eq=False)
 class Pending:
-    """A request that a guardian has not answered yet."""
+    """A request that a guardian has not answered yet. message: what it was, unless descriptors went with it."""
 
     child: Child
     answer: Answer
+    message: Message | None
 
 
 class Streams:
@@ -132,7 +153,7 @@ class Streams:
         stream = self._streams.pop(name, None)
         if stream is not None and stream.child is not None:
             stream.ending = stream.child.stopping = True
-            for pid in (*descendants(stream.child.pid), stream.child.pid):
+            for pid in {*descendants(stream.child.pid), stream.input_pid, stream.child.pid} - {0}:
                 send_signal(pid, signal.SIGKILL)
         remove_stream(self._server.instance.name, name)
         self._changed()
@@ -149,8 +170,6 @@ class Streams:
             stream = self._plan(name, publishing, key_source)
             self._streams[name] = stream
             self._start(stream)
-        if stream.child is None:
-            raise Busy(f"The stream {name} is being restarted; try again")
         return stream
 
     def _plan(self, name: str, publishing: bool, key_source: str) -> Stream:
@@ -170,13 +189,83 @@ class Streams:
         return Stream(StreamPlan(name, source, pulled=True), chosen)
 
     def _ask(self, stream: Stream, message: Message, answer: Answer, fds: Iterable[int] = ()) -> None:
-        assert stream.child is not None
-        if len(self._pending) >= MAX_PENDING:
+        if len(self._pending) + len(stream.held) >= MAX_PENDING:
             close_all(tuple(fds))
             raise Busy("Too many requests wait for streams; try again")
-        self._last_id += 1
-        self._pending[self._last_id] = Pending(stream.child, answer)
-        stream.child.channel.send({**message, "id": self._last_id}, tuple(fds), close=tuple(fds))
+        stream.held.append(Held(message, answer, tuple(fds)))
+        self._pass_on(stream)
+
+    def _pass_on(self, stream: Stream) -> None:
+        """Give a stream's guardian what waits for it, if there is one and it stays."""
+        child = stream.child
+        if child is None or child.stopping:
+            return
+        held, stream.held = stream.held, []
+        for one in held:
+            self._last_id += 1
+            self._pending[self._last_id] = Pending(child, one.answer, None if one.fds else one.message)
+            child.channel.send({**one.message, "id": self._last_id}, one.fds, close=one.fds)
+        pass_on_all(child, stream.joining)
+
+    # -- processes of former guardians and main processes ----------------------------------------------------------
+
+    def take(self, message: Message, fds: list[int]) -> None:
+        """Take over a guardian whose main process is gone."""
+        note = message["note"]
+        plan = StreamPlan(str(note["name"]), str(note["source"]), bool(note["pulled"]), adopt=True)
+        stream = self._streams.get(plan.name)
+        if stream is not None and stream.child is not None:
+            refuse(fds, "the stream has another guardian")
+            return
+        if stream is None:
+            stream = self._streams[plan.name] = self._former(plan)
+        stream.state, stream.input_pid = int(note["state"]), int(note["input"])
+        stream.child = self._family.adopt(
+            f"The guardian of {plan.name}",
+            message,
+            fds[:2],
+            on_message=lambda child, message, fds: self._said(stream, message, fds),
+            on_ended=lambda child, status: self._ended(stream, status),
+        )
+        if stream.child is None:
+            del self._streams[plan.name]
+            return
+        if stream.child.build != running_build():
+            retire(stream.child)
+        self._pass_on(stream)
+        self._changed()
+
+    def _former(self, plan: StreamPlan) -> Stream:
+        """Return the book's entry of a stream that a former main process had started."""
+        keyed = stream_settings(self._snapshot, plan.name) is None
+        return Stream(plan, (self._server.program.input_for(plan.source) or "") if plan.pulled else "", keyed=keyed)
+
+    def pass_on(self, message: Message, fds: list[int]) -> None:
+        """Give an input whose guardian is gone to the next one, which is started for it if need be."""
+        name = str(message["to"]).removeprefix(f"{KIND} ")
+        stream = self._streams.get(name)
+        if stream is None:
+            stream = self._revive(name, message.get("note", {}))
+        if stream is None or stream.ending or len(stream.joining) >= MAX_JOINING:
+            refuse(fds, "its stream has ended")
+            return
+        stream.joining.append((message, fds))
+        self._pass_on(stream)
+
+    def _revive(self, name: str, note: Message) -> Stream | None:
+        """Start a guardian for an input that lost its own together with the main process; None when it ended."""
+        try:
+            source = open_table(stream_prefix(self._server.instance.name, name)).source
+        except MistError:
+            return None
+        plan = StreamPlan(name, source, not source.startswith(PUSH), adopt=True)
+        stream = self._streams[name] = self._former(plan)
+        self._start(stream)
+        return stream
+
+    def running(self) -> set[str]:
+        """Return the names of the streams that have a guardian, or soon have one again."""
+        return set(self._streams)
 
     # -- guardians -------------------------------------------------------------------------------------------------
 
@@ -193,18 +282,20 @@ class Streams:
                 return make(fd, state_fd, request)
 
             return guardian_main(
-                self._server, channel, lambda: StreamDuty(plan, make_main), f"input {plan.name}", plan.name
+                self._server, channel, lambda: StreamDuty(plan, make_main), f"input {plan.name}", stream.name, plan.name
             )
 
         stream.child = self._family.start(
-            f"guardian of {plan.name}",
+            f"The guardian of {plan.name}",
             guard,
-            on_message=lambda message: self._said(stream, message),
-            on_ended=lambda status: self._ended(stream, status),
+            on_message=lambda child, message, fds: self._said(stream, message, fds),
+            on_ended=lambda child, status: self._ended(stream, status),
         )
+        self._pass_on(stream)
         self._changed()
 
-    def _said(self, stream: Stream, message: Message) -> None:
+    def _said(self, stream: Stream, message: Message, fds: list[int]) -> None:
+        close_all(fds)
         if "reply" in message:
             pending = self._pending.pop(message.pop("reply"), None)
             if pending is not None:
@@ -218,19 +309,40 @@ class Streams:
     def _ended(self, stream: Stream, status: int) -> None:
         child, stream.child = stream.child, None
         assert child is not None
+        goes_on = status != 0 and not stream.ending and not self._closed
+        self._requeue(stream, child, goes_on=goes_on)
+        if goes_on:
+            plan = stream.plan
+            stream.plan = StreamPlan(plan.name, plan.source, plan.pulled, adopt=True)
+            delay = 0.0 if status == RETIRED else stream.backoff.next_delay(child.ran_seconds())
+            if delay:
+                self._reactor.call_later(delay, self._start, stream)
+            else:
+                self._start(stream)
+        else:
+            if self._streams.get(stream.plan.name) is stream:
+                del self._streams[stream.plan.name]
+            for _, fds in stream.joining:
+                refuse(fds, "its stream has ended")
+            self._plan_always_on()
+        self._changed()
+
+    def _requeue(self, stream: Stream, child: Child, *, goes_on: bool) -> None:
+        """Ask again, of the next guardian, what an ended one has not answered, or say that there is none."""
+        unanswered: list[Held] = []
         for number, pending in tuple(self._pending.items()):
             if pending.child is child:
                 del self._pending[number]
-                pending.answer({"error": "NotReady", "text": f"The stream {stream.plan.name} has ended; try again"})
-        if status == 0 or stream.ending or self._closed:
-            if self._streams.get(stream.plan.name) is stream:
-                del self._streams[stream.plan.name]
-            self._plan_always_on()
-        else:
-            plan = stream.plan
-            stream.plan = StreamPlan(plan.name, plan.source, plan.pulled, adopt=True)
-            self._reactor.call_later(stream.backoff.next_delay(child.ran_seconds()), self._start, stream)
-        self._changed()
+                if goes_on and pending.message is not None:
+                    unanswered.append(Held(pending.message, pending.answer, ()))
+                else:
+                    pending.answer(_ended_answer(stream))
+        stream.held[:0] = unanswered
+        if not goes_on:
+            for held in stream.held:
+                close_all(held.fds)
+                held.answer(_ended_answer(stream))
+            stream.held.clear()
 
     def states(self) -> list[dict[str, Any]]:
         """Return what the streams do, for the status."""
@@ -249,3 +361,7 @@ class Streams:
     def close(self) -> None:
         """Start nothing any more."""
         self._closed = True
+
+
+def _ended_answer(stream: Stream) -> Message:
+    return {"error": "NotReady", "text": f"The stream {stream.plan.name} has ended; try again"}

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 import setproctitle
@@ -18,6 +18,7 @@ from mist.runtime import log as runtime_log
 from mist.runtime.channel import Channel, Message, close_all
 from mist.runtime.leftovers import records_name
 from mist.runtime.program import Server
+from mist.runtime.rejoin import Rejoining
 from mist.runtime.snapshot import Snapshot, read_snapshot
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class Worker:
     """A forked process with an event loop. Subclasses say what arrives from the guardian and how to end."""
 
     program = "worker"
+    key = ""  # of a process that is known to the main process by a name of its own
 
     def __init__(self, server: Server, channel: Channel, stream: str = "") -> None:
         runtime_log.become(self.program, stream)
@@ -41,7 +43,7 @@ class Worker:
         self.loop.set_exception_handler(self._loop_error)
         self.log = logging.getLogger(f"mist.{self.program.replace(' ', '.')}")
         self.exit_status = 0
-        self.drained_by_guardian = False
+        self.homeless = False
         self._records_name = records_name(server.instance, os.getpid())
         self._records: CheckpointTable | None = None
         self._snapshot: Snapshot | None = None
@@ -78,6 +80,7 @@ class Worker:
             self.loop.run_forever()
         finally:
             self.ended()
+            self.channel.send({"event": "ends", "status": self.exit_status})
             self.channel.close()
         return self.exit_status
 
@@ -102,10 +105,33 @@ class Worker:
         """End what this process does and call `finish`."""
         self.finish()
 
+    # -- a guardian that is gone -----------------------------------------------------------------------------------
+
     def guardian_gone(self) -> None:
-        """Go on without a guardian that was killed: serve what there is to its end, take nothing new."""
-        log.warning("The guardian is gone; serving to the end")
-        self.drained_by_guardian = True
+        """Look for the next guardian of the same name, and go on meanwhile."""
+        if not self._stopping:
+            Rejoining(
+                self.server.instance, self.loop, self.channel.peer, self.key, self.show, self._adopted, self.deserted
+            )
+
+    def show(self) -> tuple[Message, Sequence[int]]:
+        """Return what the next guardian must know of this process: a note, and descriptors that stay this one's."""
+        return {}, ()
+
+    def _adopted(self, channel: Channel) -> None:
+        channel.peer = self.channel.peer
+        self.channel = channel
+        channel.attach(self.loop, self._received, self.guardian_gone)
+        log.info("Goes on under another guardian")
+        self.rejoined()
+
+    def rejoined(self) -> None:
+        """Tell the next guardian, on the channel, what its note did not hold."""
+
+    def deserted(self, why: str) -> None:
+        """Go on without a guardian: serve what there is to its end, take nothing new."""
+        log.warning("Serving to the end without a guardian: %s", why)
+        self.homeless = True
 
     # -- messages --------------------------------------------------------------------------------------------------
 

@@ -60,6 +60,15 @@ def create_account(instance: str, total_bytes: int) -> None:
     set_account_limit(account, total_bytes)
 
 
+def set_account(instance: str, total_bytes: int) -> None:
+    """Set the bound of an instance's memory account, or make it."""
+    account = open_account(instance)
+    if account is None:
+        create_account(instance, total_bytes)
+    else:
+        set_account_limit(account, total_bytes)
+
+
 def open_account(instance: str) -> Segment | None:
     """Return the memory account of an instance, or None if it keeps none."""
     try:

@@ -272,18 +272,53 @@ def test_listener_guardian_killed(server: MistServer, title: str, send_to: SendT
     sender.close()
 
 
+def _pids(server: MistServer, *titles: str) -> dict[str, list[int]]:
+    return {title: [one.pid for one in server.processes_titled(f"mist: {title}")] for title in titles}
+
+
 def test_server_killed_and_started_again(make_server: MakeServer, send_to: SendTo) -> None:
-    """After SIGKILL of the main process, all others end by themselves, and the same instance starts again on the same ports."""
+    """After SIGKILL of the main process all others go on, and the next main process of the instance takes them over."""
     server = make_server()
     sender = send_to(server)
-    sender.send([n * FRAME_MS for n in range(20)], headers=True)
-    os.kill(server.pid, signal.SIGKILL)
-    wait_until(lambda: not server.processes(), 10, "the end of every process")
+    sender.send([n * FRAME_MS for n in range(50)], headers=True)
+    with viewer(server) as seen:
+        kept = ("controller", "guardian HTTP", "guardian RTMP", "guardian input live", "input live")
+        before = _pids(server, *kept)
+        server.api({"addstream": {"unsaved": {"source": "push://"}}})
+        os.kill(server.pid, signal.SIGKILL)
+        sender.send([n * FRAME_MS for n in range(50, 80)])
+        wait_mark(seen, sender.number - 1)
+        server.restart()
+        assert _pids(server, *kept) == before
+        sender.send([n * FRAME_MS for n in range(80, 110)])
+        wait_mark(seen, sender.number - 1)
+        assert_rising(seen)
+        with viewer(server):
+            assert "unsaved" in server.api({"streams": True})["streams"]
+        os.kill(before["guardian RTMP"][0], signal.SIGKILL)
+        _comes_back(server, "mist: guardian RTMP", before["guardian RTMP"][0])
+        with viewer(server):
+            pass
     sender.close()
-    server.restart()
-    again = send_when_free(lambda: send_to(server))
-    again.send([n * FRAME_MS for n in range(20)], headers=True)
-    again.close()
+
+
+def test_main_process_and_guardians_killed_together(make_server: MakeServer, send_to: SendTo) -> None:
+    """What is left, an input and the workers, finds new guardians under a new main process."""
+    server = make_server()
+    sender = send_to(server)
+    sender.send([n * FRAME_MS for n in range(50)], headers=True)
+    with viewer(server) as seen:
+        before = _pids(server, "input live")
+        for pid in (server.pid, *(one.pid for one in server.processes_titled("mist: guardian"))):
+            os.kill(pid, signal.SIGKILL)
+        server.restart()
+        assert _pids(server, "input live") == before
+        sender.send([n * FRAME_MS for n in range(50, 100)])
+        wait_mark(seen, sender.number - 1)
+        assert_rising(seen)
+        with viewer(server):
+            pass
+    sender.close()
 
 
 def test_sigterm_with_viewers_and_publishers(

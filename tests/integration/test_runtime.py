@@ -300,8 +300,8 @@ def test_a_hung_worker_does_not_hold_up_the_end(make_server: MakeServer, people:
         # Leaving the block checks that all ends in time and that nothing is left.
 
 
-def test_the_end_of_the_main_process_is_the_end_of_all(people: People) -> None:
-    server = MistServer()
+def test_a_main_process_that_does_not_come_back_is_the_end_of_all(people: People) -> None:
+    server = MistServer(env={"MIST_REJOIN_SECONDS": "0.5"})
     server.start()
     try:
         people.publisher(server)

@@ -63,7 +63,8 @@ class MistServer:
         self._env = {**os.environ, **(env or {}), "MIST_RUNTIME_DIR": str(self.runtime_base), "PYTHONUNBUFFERED": "1"}
         self._more = threading.Condition()
         self._process: subprocess.Popen[bytes] | None = None
-        self._reader: threading.Thread | None = None
+        self._readers: list[threading.Thread] = []
+        self._sessions: list[int] = []  # of this run: more than one after the main process was killed and started again
         given = protocols or {}
         entries = [
             {"connector": "HTTP", "port": self.http_port, "interface": "127.0.0.1", **given.get("HTTP", {})},
@@ -142,8 +143,9 @@ class MistServer:
                 start_new_session=True,
                 cwd=self.folder,
             )
-            self._reader = threading.Thread(target=self._read_log, args=(self._process,), daemon=True)
-            self._reader.start()
+            self._sessions.append(self._process.pid)
+            self._readers.append(threading.Thread(target=self._read_log, args=(self._process,), daemon=True))
+            self._readers[-1].start()
             self._wait_ready(ready, self._process)
             address.unlink()
 
@@ -176,15 +178,13 @@ class MistServer:
         process.stderr.close()
 
     def _reader_done(self) -> None:
-        if self._reader is not None:
-            self._reader.join(5)
-            self._reader = None
+        while self._readers:
+            self._readers.pop().join(5)
 
     def restart(self) -> None:
-        """Start again, same instance and ports, after the main process was killed."""
+        """Start again, same instance and ports, after the main process was killed; what it had started goes on."""
         assert self._process is not None
         self._process.wait(10)
-        self._reader_done()
         self.start()
 
     def stop(self, *, check: bool = True) -> None:
@@ -208,6 +208,7 @@ class MistServer:
         problems += self.leftovers() if early is None else []
         self._kill_session()
         self._process = None
+        self._sessions.clear()
         self._reader_done()
         problems += [f"logged: {line}" for line in self.log if "Traceback (most recent call last)" in line][:3]
         self._remove()
@@ -256,7 +257,7 @@ class MistServer:
 
     def processes(self) -> list[Process]:
         """Return its living processes, the main one included."""
-        return session_processes(self._process.pid) if self._process is not None else []
+        return [one for session in self._sessions for one in session_processes(session)]
 
     def processes_titled(self, start: str) -> list[Process]:
         """Return those whose title begins so, for example "mist: input live"."""

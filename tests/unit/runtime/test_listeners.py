@@ -31,6 +31,17 @@ class FakeChannel:
         self.sent.append(message)
 
 
+def worker_handle(pid: int) -> WorkerHandle:
+    return WorkerHandle(
+        pid,
+        "Worker",
+        FakeChannel(),  # type: ignore[arg-type]
+        0.0,
+        on_message=lambda child, message, fds: None,
+        on_ended=lambda child, status: None,
+    )
+
+
 class FakeGuardian:
     """A guardian whose workers are numbers, and its event loop: what is planned runs when the test says so."""
 
@@ -44,7 +55,7 @@ class FakeGuardian:
         self.ended = ""
 
     def start_worker(self, main: object) -> WorkerHandle:
-        handle = WorkerHandle(len(self.started) + 1, FakeChannel(), 0.0)  # type: ignore[arg-type]
+        handle = worker_handle(len(self.started) + 1)
         self.started.append(handle)
         return handle
 
@@ -177,18 +188,29 @@ def test_only_workers_that_worked_hear_of_a_new_configuration(make_house: Any) -
     assert house.worker(2).channel.sent == []
 
 
-def test_draining_serves_to_the_end(make_house: Any) -> None:
-    house = make_house(processes=3)
+def test_a_former_guardians_worker_serves_to_the_end_and_gets_nothing_new(make_house: Any) -> None:
+    house = make_house(processes=1)
+    former = worker_handle(77)
+    house.duty.worker_rejoined(former, {"connections": [1, 2]})
+    assert house.duty._open == 2
+    house.connect(3)
+    assert house.counts() == [3, 2]
+    house.duty.worker_said(former, {"closed": [1]}, [])
+    assert house.guardian.stopped == []
+    house.duty.worker_said(former, {"closed": [2]}, [])
+    assert house.guardian.stopped == [77]
+    house.duty.worker_ended(former, 0)
+    assert house.counts() == [3]
+
+
+def test_a_retired_duty_closes_its_port_only(make_house: Any) -> None:
+    house = make_house(processes=1)
     house.connect(1)
-    house.guardian.run_planned()
-    house.duty.command({"do": "drain"}, [])
-    assert house.guardian.stopped == [2]
-    house.duty.worker_ended(house.worker(2), 0)
-    assert not house.guardian.ended
-    house.leave(1)
-    assert house.guardian.stopped == [2, 1]
-    house.duty.worker_ended(house.worker(1), 0)
-    assert house.guardian.ended
+    assert house.duty.may_retire()
+    house.duty.retire()
+    assert house.listening.fileno() == -1
+    assert house.counts() == [1]
+    assert house.guardian.stopped == []
 
 
 def test_no_more_connections_than_descriptors(make_house: Any, caplog: pytest.LogCaptureFixture) -> None:
