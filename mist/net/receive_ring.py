@@ -59,7 +59,8 @@ def create_ring() -> int:
 
 def ring_progress(fd: int) -> tuple[int, int]:
     """Return (one past the last byte received, one past the last one parsed) of a ring, without mapping it."""
-    return _PROGRESS.unpack(os.pread(fd, _PROGRESS.size, _W_END * 8))  # type: ignore[return-value]
+    end, handled = _PROGRESS.unpack(os.pread(fd, _PROGRESS.size, _W_END * 8))
+    return end, handled
 
 
 class ReceiveRing:

@@ -37,7 +37,9 @@ class DyingInput:
     heard: everything that the publisher was told. The stream's table must be there.
     """
 
-    def __init__(self, run_input: Any, stream: tuple[str, str, Path], ours: socket.socket, theirs: socket.socket) -> None:
+    def __init__(
+        self, run_input: Any, stream: tuple[str, str, Path], ours: socket.socket, theirs: socket.socket
+    ) -> None:
         self.heard = b""
         self.deaths = 0
         self._run_input = run_input
@@ -46,7 +48,9 @@ class DyingInput:
         self._theirs = theirs
         self._ring = create_ring()
 
-    def run(self, state: bytes, data: Callable[[int], bytes], kills: int, seed: int, longest_s: float, most: int) -> None:
+    def run(
+        self, state: bytes, data: Callable[[int], bytes], kills: int, seed: int, longest_s: float, most: int
+    ) -> None:
         """Send all that `data` returns for 0, 1, 2 … until it is empty; kill inputs meanwhile, then let the last one end.
 
         longest_s, most: how long a process lives and how often it gets data, at most.
@@ -102,7 +106,7 @@ class DyingInput:
             status = 0
         except HandedOver:
             status = 0
-        except BaseException:
+        except Exception:  # noqa: BLE001 (a forked process must not go on with the test)
             traceback.print_exc()
         finally:
             os._exit(status)

@@ -95,7 +95,14 @@ class TrackAssembler:
             "hints": self._hints,
             "said": sorted(self._said),
             "slots": [
-                [kind, track_id, slot.number, slot.info.export_state(), b64encode(slot.setup).decode(), slot.length_size]
+                [
+                    kind,
+                    track_id,
+                    slot.number,
+                    slot.info.export_state(),
+                    b64encode(slot.setup).decode(),
+                    slot.length_size,
+                ]
                 for (kind, track_id), slot in self._slots.items()
             ],
         }
@@ -107,8 +114,8 @@ class TrackAssembler:
         assembler._found = state["found"]
         assembler._hints = {VIDEO: dict(state["hints"][VIDEO]), AUDIO: dict(state["hints"][AUDIO])}
         assembler._said = set(state["said"])
-        for kind, track_id, number, info, setup, length_size in state["slots"]:
-            slot = _Slot(number, TrackInfo.restore(info), b64decode(setup), length_size)
+        for kind, track_id, place, info, setup, length_size in state["slots"]:
+            slot = _Slot(place, TrackInfo.restore(info), b64decode(setup), length_size)
             assembler._slots[kind, track_id] = slot
         return assembler
 

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from mist.errors import LocalProtocolError, MistError, PeerClosed, TransportError, WriteStalled
+from mist.net.receive_ring import READ_BYTES, ReceiveRing, create_ring
 from mist.net.tcp_counters import received_bytes, sent_bytes
 from mist.stream.continued_tracks import FORGET_TRACKS_SECONDS
-from mist.net.receive_ring import READ_BYTES, ReceiveRing, create_ring
 from mist.stream.services import InputServices
 
 SILENCE_SECONDS: Final = 30.0
@@ -143,7 +143,7 @@ class PublisherConnection:
         try:
             (size,) = _SIZE.unpack_from(state)
             head = json.loads(state[_SIZE.size : _SIZE.size + size])
-            counts = {index: count for index, count in head["counts"]}
+            counts = dict(head["counts"])
             self._replied = int(head["replied"])
         except (ValueError, KeyError, TypeError, struct.error) as error:
             raise LocalProtocolError(f"damaged state of a publisher: {error}") from error

@@ -39,9 +39,7 @@ GOP = 25
 def negotiated() -> tuple[ClientSession, bytes]:
     """Return a client that was told it may publish, and the server's state just before that."""
     now = time.monotonic()
-    client = ClientSession(
-        app="live", stream="live", tc_url="rtmp://h/live", publish=True, entropy=os.urandom, now=now
-    )
+    client = ClientSession(app="live", stream="live", tc_url="rtmp://h/live", publish=True, entropy=os.urandom, now=now)
     server = ServerSession(os.urandom, now)
     while server.state is not State.PUBLISH_REQUESTED:
         server.feed(client.take_output(), now)
@@ -127,7 +125,9 @@ def test_each_packet_once(seed: int, tmp_path: Path) -> None:
         check_track(reader, 0, len(source.pictures))
         check_replies(dying.heard, source.pings)
         assert memory_used(instance)[0] == table.bytes_used
-        files = [path.name for path in Path("/dev/shm").iterdir() if path.name.startswith(stream_prefix(instance, "live"))]
+        files = [
+            path.name for path in Path("/dev/shm").iterdir() if path.name.startswith(stream_prefix(instance, "live"))
+        ]
         assert not [name for name in files if ".1" in name.removeprefix(stream_prefix(instance, "live"))[:2]]
         assert not [name for name in files if name.endswith(".growing")]
         dying.close()
