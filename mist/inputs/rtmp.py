@@ -108,10 +108,13 @@ class RtmpInput(PublisherConnection):
                 self._write(event)
             elif isinstance(event, TrackFound):
                 self._tracks.find(event.track, event.info)
+                self._state_is_due()
             elif isinstance(event, TrackChanged):
                 self._tracks.change(event.track, event.info)
+                self._state_is_due()
             elif isinstance(event, TrackGone):
                 self._tracks.remove(event.track)
+                self._state_is_due()
             elif isinstance(event, Oddity):
                 services.log.warning("publisher %s: %s", services.request.get("host", ""), event.text)
 

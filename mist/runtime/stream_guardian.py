@@ -370,7 +370,7 @@ class StreamDuty:
             reply(self._guardian.upstream, source.publish, ok=True)
             source.publish = None
         elif event == "ready":
-            source.drop(source.start.state_fd)  # its ring has a state by now
+            source.drop_state()
             self._became_ready()
         elif event == "yielded":
             source.yielded = True

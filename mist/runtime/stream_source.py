@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from mist.net.receive_ring import ring_progress
@@ -82,11 +82,13 @@ class Source:
         self.let_go()
         self.start, self._open = start, start.fds
 
-    def drop(self, fd: int) -> None:
-        """Close one descriptor."""
+    def drop_state(self) -> None:
+        """Let go of what the listener handed over besides the socket: the ring has a later state."""
+        fd = self.start.state_fd
         if fd in self._open:
             self._open.remove(fd)
             close_all([fd])
+            self.start = replace(self.start, state_fd=-1)
 
     def take(self, fd: int) -> int:
         """Give one descriptor to the caller."""

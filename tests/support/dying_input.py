@@ -11,10 +11,11 @@ import signal
 import socket
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mist.inputs.base.publisher_connection import HandedOver
+from mist.errors import MistError
 from mist.net.receive_ring import create_ring
 from mist.stream.publisher import Limits, StreamPublisher
 from tests.support.rtmp_fakes import FakeInputServices
@@ -92,6 +93,9 @@ class DyingInput:
             assert status in (0, -signal.SIGALRM), f"the input ended with {status}"
             self.deaths += status != 0
             ended = status == 0
+        with suppress(BlockingIOError):
+            while told := self._ours.recv(1 << 16):
+                self.heard += told
 
     def _fork(self, state: bytes, life_s: float) -> int:
         pid = os.fork()
@@ -104,8 +108,10 @@ class DyingInput:
                 signal.setitimer(signal.ITIMER_REAL, life_s)
             asyncio.run(self._serve(state))
             status = 0
-        except HandedOver:
-            status = 0
+        except MistError as error:
+            status = 0 if error.reason.startswith("CLEAN") else 1
+            if status:
+                traceback.print_exc()
         except Exception:  # noqa: BLE001 (a forked process must not go on with the test)
             traceback.print_exc()
         finally:

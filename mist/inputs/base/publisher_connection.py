@@ -208,6 +208,10 @@ class PublisherConnection:
         if held >= min(self._state_bytes(), MAX_BYTES_BETWEEN) and not self._done.done():
             self._write_state()
 
+    def _state_is_due(self) -> None:
+        """Have the state written down as soon as what was received is parsed: something rare has changed."""
+        self._state_due = 0.0
+
     def _write_state(self) -> None:
         counts = list(self._services.publisher.packet_counts().items())
         head = json.dumps({"counts": counts, "replied": self._replied}, separators=(",", ":")).encode()
