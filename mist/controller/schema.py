@@ -108,7 +108,10 @@ class TriggerHandler(Section):
     sync: bool = False
     streams: Words = []
     params: str = ""
-    default: str = "true"
+    default: str | None = None
+    attempts: Annotated[int, Field(ge=1, le=100)] | None = None
+    timeout: Annotated[float, Field(gt=0, le=60)] | None = None
+    secret: str = ""
 
 
 class Server(Section):

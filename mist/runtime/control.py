@@ -102,6 +102,7 @@ class Control(Worker):
     def publish_config(self, snapshot: Mapping[str, Any]) -> None:
         """Write the snapshot that all processes read, and tell them."""
         if write_snapshot(self.server.instance, snapshot):
+            self._snapshot = None
             self._link.tell({"do": "config"})
 
     def _read_status(self) -> Mapping[str, Any]:

@@ -61,6 +61,7 @@ class Instance:
         self.config_file = self.folder / "config.json"
         self.status_file = self.folder / "status.json"
         self.spawner_socket = self.folder / "spawner.sock"
+        self.trigger_socket = self.folder / "trigger.sock"
         self.log_socket = self.folder / "log.sock"
         self.bells = self.folder / "bell"
         self.spans = self.folder / "span"

@@ -17,6 +17,7 @@ import setproctitle
 from mist.core.immortal import make_immortal
 from mist.errors import AccessDenied, MistError, NotFound, TransportError
 from mist.runtime import log as runtime_log
+from mist.runtime.attendant import Attendant, trigger_main
 from mist.runtime.backoff import Backoff
 from mist.runtime.build import running_build
 from mist.runtime.channel import Channel, Message, close_all, peer_credentials
@@ -61,6 +62,13 @@ class Spawner:
         self._streams = Streams(server, self._family, self._reactor, self._changed)
         self._controller: Child | None = None
         self._controller_backoff = Backoff()
+        self._triggers = Attendant(
+            "The process of the triggers",
+            instance.trigger_socket,
+            lambda fd: trigger_main(server, fd),
+            self._family,
+            self._reactor,
+        )
         self._api_address: tuple[str, int] = ("", 0)
         self._api_sockets: list[socket.socket] = []
         self._clients: set[Channel] = set()
@@ -148,6 +156,7 @@ class Spawner:
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         self._door = bind_unix(str(self.instance.spawner_socket), SOCKET_MODE)
         reactor.add_reader(self._door.fileno(), self._visitors)
+        self._triggers.open()
         if living:
             self._await_family()
         else:
@@ -239,6 +248,7 @@ class Spawner:
     def _apply(self, snapshot: Snapshot) -> None:
         self._generation = int(snapshot["generation"])
         self._follow_level(snapshot)
+        self._triggers.tell({"do": "config"})
         self._listeners.apply(snapshot)
         self._streams.apply(snapshot)
         self._changed()
@@ -436,6 +446,7 @@ class Spawner:
         notify("STOPPING=1")
         self._reactor.remove_reader(self._door.fileno())
         self._door.close()
+        self._triggers.close()
         self._listeners.close()
         self._streams.close()
         for sock in self._api_sockets:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mist.errors import (
@@ -40,12 +41,15 @@ def raise_error(answer: Message) -> Message:
     return answer
 
 
-class SpawnerLink:
-    """An asyncio process's connection to the spawner, made when it is first needed and again when it is lost."""
+class Link:
+    """An asyncio process's connection to another one's socket, made when it is first needed and again when it is lost."""
 
-    def __init__(self, instance: Instance, loop: asyncio.AbstractEventLoop) -> None:
-        self._instance = instance
+    def __init__(self, path: Path, whose: str, loop: asyncio.AbstractEventLoop, answer_seconds: float) -> None:
+        """Take a socket's path, and for messages about it whose it is."""
+        self._path = path
+        self._whose = whose
         self._loop = loop
+        self._answer_seconds = answer_seconds
         self._channel: Channel | None = None
         self._last_id = 0
         self._pending: dict[int, asyncio.Future[Message]] = {}
@@ -53,7 +57,7 @@ class SpawnerLink:
     async def ask(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> Message:
         """Send a request and return its answer. The descriptors must stay open until then.
 
-        Raises the MistError that the answer names, TransportError when the spawner does not answer.
+        Raises the MistError that the answer names, TransportError when none comes.
         """
         channel = self._connect()
         self._last_id += 1
@@ -62,10 +66,10 @@ class SpawnerLink:
         self._pending[number] = future
         try:
             channel.send({**message, "id": number}, fds)
-            async with asyncio.timeout(REQUEST_SECONDS):
+            async with asyncio.timeout(self._answer_seconds):
                 return raise_error(await future)
         except TimeoutError:
-            raise TransportError(f"The main process did not answer in {REQUEST_SECONDS:.0f} s") from None
+            raise TransportError(f"{self._whose} did not answer in {self._answer_seconds:.0f} s") from None
         finally:
             self._pending.pop(number, None)
 
@@ -75,9 +79,18 @@ class SpawnerLink:
 
     def _connect(self) -> Channel:
         if self._channel is None or self._channel.closed:
-            self._channel = Channel(connect(self._instance))
+            self._channel = Channel(self._open())
             self._channel.attach(self._loop, self._answered, self._lost)
         return self._channel
+
+    def _open(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        try:
+            sock.connect(str(self._path))
+        except OSError as error:
+            sock.close()
+            raise TransportError(f"{self._whose} cannot be reached ({self._path}: {error.strerror})") from None
+        return sock
 
     def _answered(self, message: Message, fds: list[int]) -> None:
         close_all(fds)
@@ -88,12 +101,19 @@ class SpawnerLink:
     def _lost(self) -> None:
         for future in self._pending.values():
             if not future.done():
-                future.set_exception(TransportError("The main process has gone"))
+                future.set_exception(TransportError(f"{self._whose} has gone"))
         self._pending.clear()
 
     def close(self) -> None:
         if self._channel is not None:
             self._channel.close()
+
+
+class SpawnerLink(Link):
+    """An asyncio process's connection to the spawner."""
+
+    def __init__(self, instance: Instance, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(instance.spawner_socket, "The main process", loop, REQUEST_SECONDS)
 
 
 def connect(instance: Instance) -> socket.socket:

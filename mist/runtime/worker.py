@@ -20,6 +20,7 @@ from mist.runtime.leftovers import records_name
 from mist.runtime.program import Server
 from mist.runtime.rejoin import Rejoining
 from mist.runtime.snapshot import Snapshot, read_snapshot
+from mist.runtime.trigger_link import TriggerLink
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Worker:
         self.homeless = False
         self._records_name = records_name(server.instance, os.getpid())
         self._records: CheckpointTable | None = None
+        self._triggers: TriggerLink | None = None
         self._snapshot: Snapshot | None = None
         self._title = ""
         self._title_planned = False
@@ -59,6 +61,13 @@ class Worker:
         if self._snapshot is None:
             self._snapshot = read_snapshot(self.server.instance)
         return self._snapshot
+
+    @property
+    def triggers(self) -> TriggerLink:
+        """What fires triggers, made when it is first needed."""
+        if self._triggers is None:
+            self._triggers = TriggerLink(self.server.instance, self.loop, lambda: self.snapshot)
+        return self._triggers
 
     def open_record(self, connector: str, host: str) -> Record:
         """Return a record in this process's table of connections. Raises LimitExceededError."""

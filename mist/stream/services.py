@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -32,6 +32,24 @@ class ConnectionRecord(Protocol):
     def close(self) -> None: ...
 
 
+class Triggers(Protocol):
+    """Fires triggers (`mist.stream.triggers`); costs nothing where no handler is configured. lines: of the payload."""
+
+    def wanted(self, name: str, stream: str = "") -> Sequence[object]:
+        """Return the handlers of a trigger, so that a payload that is dear to make is only made for somebody."""
+        ...
+
+    def notify(self, name: str, stream: str, lines: Sequence[str]) -> None: ...
+
+    async def allows(self, name: str, stream: str, lines: Sequence[str]) -> bool:
+        """Return whether all handlers allow."""
+        ...
+
+    async def replace(self, name: str, stream: str, lines: Sequence[str], value: str) -> str:
+        """Return what the handlers make of a value."""
+        ...
+
+
 class OutputServices(Protocol):
     """What a worker gives to the connections it serves."""
 
@@ -39,6 +57,7 @@ class OutputServices(Protocol):
     config: Mapping[str, Any]  # the whole configuration snapshot, replaced (never changed) on reload
     loop: asyncio.AbstractEventLoop
     log: logging.Logger
+    triggers: Triggers
     fanout: Fanout
 
     async def open_stream(self, name: str) -> StreamReader:
@@ -93,6 +112,7 @@ class InputServices(Protocol):
     server_config: Mapping[str, Any]  # the settings of the whole server
     loop: asyncio.AbstractEventLoop
     log: logging.Logger
+    triggers: Triggers
     publisher: StreamPublisher
     record: ConnectionRecord
     fd: int  # a publisher's socket that was handed over, or -1
@@ -122,6 +142,7 @@ class ControlServices(Protocol):
     instance: str
     loop: asyncio.AbstractEventLoop
     log: logging.Logger
+    triggers: Triggers
     capabilities: Mapping[str, Any]  # {"connectors": {name: document}, "inputs": {name: document}, "processes": {}}
 
     def publish_config(self, snapshot: Mapping[str, Any]) -> None:

