@@ -93,9 +93,11 @@ class DyingInput:
             assert status in (0, -signal.SIGALRM), f"the input ended with {status}"
             self.deaths += status != 0
             ended = status == 0
-        with suppress(BlockingIOError):
-            while told := self._ours.recv(1 << 16):
-                self.heard += told
+        with suppress(OSError):  # the input of some protocols has said so itself
+            self._theirs.shutdown(socket.SHUT_WR)
+        self._ours.setblocking(True)
+        while told := self._ours.recv(1 << 16):
+            self.heard += told
 
     def _fork(self, state: bytes, life_s: float) -> int:
         pid = os.fork()

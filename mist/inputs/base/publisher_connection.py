@@ -24,9 +24,8 @@ from mist.stream.services import InputServices
 
 SILENCE_SECONDS: Final = 30.0
 MAX_UNSENT_BYTES: Final = 64 * 1024
-STATE_SECONDS: Final = 1.0  # a state is written down when this time has gone by, or so many bytes
-STATE_BYTES: Final = 256 << 10
-MAX_BYTES_BETWEEN: Final = 4 << 20  # ... or as many as a big state itself has, up to this
+STATE_BYTES: Final = 128 << 10  # a state is written down after so many: parsing them again takes a few ms
+MAX_BYTES_BETWEEN: Final = 4 << 20  # ... or after as many as a big state itself has, up to this
 REPLAY_BYTES: Final = 64 << 10
 _SIZE: Final = struct.Struct("<I")
 
@@ -53,7 +52,7 @@ class PublisherConnection:
         self._replied = 0  # bytes that the parser has said of itself
         self._skip = 0  # ... of those that it says again, how many were said
         self._replaying = False
-        self._state_due = 0.0
+        self._state_due = False
         self._heard_at = time.monotonic()
         self._silence_s = float(services.config.get("inputtimeout") or SILENCE_SECONDS)
         self._done: asyncio.Future[None] = services.loop.create_future()
@@ -203,20 +202,20 @@ class PublisherConnection:
     def _keep_state(self) -> None:
         """Write the state down if that is due: so that little is parsed again, and copying it costs little."""
         held = self._ring.held
-        if held < STATE_BYTES and self._heard_at < self._state_due:
-            return
-        if held >= min(self._state_bytes(), MAX_BYTES_BETWEEN) and not self._done.done():
+        size = self._state_bytes()
+        due = held >= max(STATE_BYTES, min(size, MAX_BYTES_BETWEEN)) or (self._state_due and size <= STATE_BYTES)
+        if due and not self._done.done():
             self._write_state()
 
     def _state_is_due(self) -> None:
         """Have the state written down as soon as what was received is parsed: something rare has changed."""
-        self._state_due = 0.0
+        self._state_due = True
 
     def _write_state(self) -> None:
         counts = list(self._services.publisher.packet_counts().items())
         head = json.dumps({"counts": counts, "replied": self._replied}, separators=(",", ":")).encode()
         self._ring.publish_state(_SIZE.pack(len(head)) + head + self._export())
-        self._state_due = self._heard_at + STATE_SECONDS
+        self._state_due = False
 
     def _end(self) -> None:
         """Take note that the publisher has said goodbye."""
