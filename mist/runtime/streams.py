@@ -23,6 +23,7 @@ from mist.runtime.reactor import Reactor
 from mist.runtime.rejoin import refuse
 from mist.runtime.snapshot import EMPTY, Snapshot, stream_settings
 from mist.runtime.stream_guardian import StreamDuty, StreamPlan
+from mist.runtime.stream_source import InputStart
 from mist.stream.publisher import remove_stream, stream_prefix
 from mist.stream.state import StreamStatus
 
@@ -281,10 +282,9 @@ class Streams:
         inputs = self._server.program.inputs
 
         def guard(channel: Channel) -> int:
-            def make_main(fd: int, state_fd: int, request: Any) -> Any:
-                connector = stream.input or str(request["input"])
-                make = input_main(self._server, plan.name, plan.source, connector, inputs[connector])
-                return make(fd, state_fd, request)
+            def make_main(start: InputStart) -> Any:
+                connector = stream.input or str(start.request["input"])
+                return input_main(self._server, plan.name, plan.source, connector, inputs[connector])(start)
 
             return guardian_main(
                 self._server, channel, lambda: StreamDuty(plan, make_main), f"input {plan.name}", stream.name, plan.name
