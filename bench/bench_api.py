@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    commands = {
+    commands: dict[str, dict[str, Any]] = {
         "minimal": {},
         "streams_100": {"streams": True},
         "active_streams": {"active_streams": {"longform": True}},

@@ -2,53 +2,30 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from mist.core.muxer import Muxer
+from mist.core.muxing import MuxGroup
+from mist.core.poller import Poller
+from mist.core.subscription import Subscription
 
-ARENA_BYTES: Final[int]
 MAX_RETAINED_BYTES: Final[int]
 MAX_LAG_US: Final[int]
 LAG_CHECK_BYTES: Final[int]
-PRIVATE_UNSENT_BYTES: Final[int]
-EVENTS: Final[int]
 DRAIN_BYTES: Final[int]
-STAY_ROUNDS: Final[int]
-STAY_MS: Final[int]
-MERGE_STEP_US: Final[int]
-MERGE_MAX_US: Final[int]
-LOAD_INTERVAL_US: Final[int]
-OUT_OF_BAND_LIMIT: Final[int]
-SYNC_WAIT_US: Final[int]
 
-class Arena:
-    tail: int
-    end: int
-
-class Subscription:
-    fd: int
-    bytes_sent: int
-    def send(self, data: bytes) -> None: ...
-    def pause(self, paused: bool) -> None: ...
-    def leave(self) -> int: ...
-    def close(self, reason: str = "CLEAN_INTENDED_STOP") -> None: ...
-    def detach(self) -> None: ...
-
-class Group:
-    key: Any
-    def positions(self) -> list[int]: ...
-    def finish(self, reason: str) -> None: ...
+class Group(MuxGroup):
+    def __init__(self, fanout: Fanout, watch: Watch | None, reselect: Any) -> None: ...
+    def add(self, viewer: Subscription, head: bytes) -> None: ...
+    def remove(self, viewer: Subscription) -> None: ...
 
 class Watch:
     reader: Any
     cookie: int
     def close(self) -> None: ...
 
-class Fanout:
-    fd: int
-    merge_us: int
-    wakeups: int
+class Fanout(Poller):
+    arena_made: Callable[[int, int], None] | None
+    arena_gone: Callable[[int], None] | None
     def __init__(self, bell_folder: str, merge_ms: str | int = "auto") -> None: ...
-    def fileno(self) -> int: ...
     def close(self) -> None: ...
-    def __len__(self) -> int: ...
     def watch_for(self, reader: Any) -> Watch: ...
     def watch(self, reader: Any, callback: Callable[[], None]) -> Watch: ...
     def unwatch(self, watch: Watch, callback: Callable[[], None]) -> None: ...
@@ -69,6 +46,7 @@ class Fanout:
         by_time: bool = False,
         reselect: Callable[[list[Any]], list[int]] | None = None,
         record: Any = None,
+        state: bytes | None = None,
         on_close: Callable[[str], None],
         on_readable: Callable[[], None] | None = None,
     ) -> Subscription: ...
@@ -81,8 +59,25 @@ class Fanout:
         start_us: int | None,
         private: bool,
     ) -> Group: ...
-    def register(self, viewer: Subscription) -> None: ...
-    def attach(self, loop_fd: int) -> None: ...
-    def run(self) -> None: ...
-    def socket_event(self, viewer: Subscription, happened: int) -> None: ...
+    def drop_group(self, group: Group) -> None: ...
+    def adopt_arena(
+        self,
+        reader: Any,
+        fd: int,
+        key: str,
+        indexes: Iterable[int],
+        make_muxer: Callable[[list[Any]], Muxer],
+        kind: type,
+        reselect: Callable[[list[Any]], list[int]] | None,
+    ) -> None: ...
+    def has_adopted(self, number: int) -> bool: ...
+    def adopt(
+        self,
+        fd: int,
+        record: Any,
+        *,
+        on_close: Callable[[str], None],
+        on_readable: Callable[[], None] | None = None,
+    ) -> Subscription: ...
+    def drop_unused(self) -> None: ...
     def has_news(self, watch: Watch) -> bool: ...

@@ -267,6 +267,21 @@ class ListenerSession:
             raise LocalProtocolError(f"no pusher to hand over while {self.state}")
         return _EXPORT_MAGIC + bytes(self._received)
 
+    def export_playing(self) -> bytes:
+        """Return what `resume_playing` needs to go on with a player. Call it after `take_output`."""
+        return _EXPORT_MAGIC + bytes(self._received)
+
+    @classmethod
+    def resume_playing(cls, state: bytes, now: float) -> ListenerSession:
+        """Return a session with a player that another process had. Raises LocalProtocolError."""
+        if state[:4] != _EXPORT_MAGIC:
+            raise LocalProtocolError("not a session state of this version")
+        session = cls("", "", now)
+        session._out.clear()
+        session._received += state[4:]
+        session.state = State.PLAYING
+        return session
+
 
 class ReceivingSession:
     """The end that receives header and media: of a stream that we pull, or of a pusher.

@@ -7,12 +7,14 @@ is started while the reply before it is still in the transport, so a handler may
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any, Final, Protocol, cast
 
@@ -28,14 +30,17 @@ from mist.net.http_messages import (
     normalise_address,
 )
 from mist.net.http_reader import RequestReader
+from mist.net.wire import Wire, recovery_record
 
 MAX_LINGER_BYTES: Final = 1 << 20
 MAX_CORK_BYTES: Final = 65536
+MAX_KEPT_BYTES: Final = 1 << 17  # of pipelined requests, besides the largest one, that are kept until they are answered
 SLICE_BYTES: Final = 16384  # read at a time, so that many small requests in one read stay few in memory
 JOIN_BYTES: Final = 32768  # bodies up to this are copied behind their head, larger ones are sent from where they are
 
 _BODILESS = frozenset({204, 304})
 _NO_HEADERS: Mapping[str, str] = {}
+IDLE_STATE: Final = b'{"kind": "http"}\n'
 
 _date = (0, b"")
 
@@ -71,10 +76,22 @@ class Application(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A reply that another process had begun. saved: what that process gave to `Response.saved`."""
+
+    sock: socket.socket
+    record: Any
+    saved: Mapping[str, Any]
+    request: bytes  # that is answered, as it came
+
+
 class Response:
     """The reply to one request. Exactly one of `send` and `take_socket` is called, once."""
 
     __slots__ = ("_connection", "_request", "started")
+
+    resumed: Resumed | None = None  # of a reply that another process had begun
 
     def __init__(self, connection: HttpConnection, request: Request) -> None:
         self._connection = connection
@@ -160,6 +177,23 @@ class Response:
             raise HeadAnswered("a HEAD wants no media")
         return self._connection.detach(head)
 
+    def saved(self, **members: Any) -> bytes:
+        """Return what `resumed` needs to answer this request from where its reply is, in another process."""
+        return self._connection.saved_request(members)
+
+    def saver(self) -> Callable[[Mapping[str, Any]], bytes]:
+        """Return a function that does what `saved` does, at any time."""
+        return self._connection.request_saver()
+
+
+def request_saver(answered: int, received: bytes) -> Callable[[Mapping[str, Any]], bytes]:
+    """Return what packs members with a request. answered: how many requests come before it in what was received."""
+
+    def save(members: Mapping[str, Any]) -> bytes:
+        return json.dumps({**members, "answered": answered}).encode() + b"\n" + received
+
+    return save
+
 
 class HttpConnection(asyncio.Protocol):
     """One accepted connection; connect it with `loop.connect_accepted_socket` or `loop.create_server`."""
@@ -206,6 +240,63 @@ class HttpConnection(asyncio.Protocol):
         self._deadline = 0.0
         self._stalled_size = 0
         self._up_bytes = 0
+        self._unanswered = b""  # what was received from the oldest request on that has no reply
+        self._answered = 0  # requests at its beginning that have one
+
+    def serve(self, sock: socket.socket) -> None:
+        """Serve an accepted, non-blocking socket in a way that lets another process go on with it."""
+        wire = Wire(self._loop, sock, self.record, self)
+        self.connection_made(wire)
+        wire.start()
+
+    # Another process.
+
+    def saved_state(self) -> bytes:
+        """Return the requests that are not answered."""
+        if self._active is None and not self._queue and self._refusal is None and self._reader.phase == "idle":
+            self._unanswered, self._answered = b"", 0
+            if not self.closing:
+                return IDLE_STATE
+        return self._described({"kind": "http", "closing": self.closing or self._refusal is not None})
+
+    def saved_request(self, members: Mapping[str, Any]) -> bytes:
+        """Return the request in hand, with what a handler wants to know of it; for `Response` only."""
+        return self._described(members)
+
+    def request_saver(self) -> Callable[[Mapping[str, Any]], bytes]:
+        """Return what does that also when this connection has given its socket away; for `Response` only."""
+        return request_saver(self._answered, self._unanswered)
+
+    def _described(self, members: Mapping[str, Any]) -> bytes:
+        return request_saver(self._answered, self._unanswered)(members)
+
+    def resume(self, sock: socket.socket, saved: Mapping[str, Any], received: bytes) -> None:
+        """Go on with a connection of another process, which had saved this. Raises OSError."""
+        wire = Wire(self._loop, sock, self.record, self)
+        wire.resume()
+        self.connection_made(wire)
+        wire.release()
+        if saved.get("closing"):
+            self._close_after_reply()
+            return
+        self._keep(received)
+        skip = self._answered = int(saved.get("answered", 0))
+        for start in range(0, len(received), SLICE_BYTES):
+            requests = self._reader.feed(received[start : start + SLICE_BYTES])
+            self._take(requests[skip:])
+            skip = max(0, skip - len(requests))
+        self._await_rest()
+        wire.start()
+
+    def _keep(self, data: bytes) -> None:
+        """Keep what was received until it is answered; one who sends no end of it is not worth the memory."""
+        self._unanswered += data
+        settings = self._settings
+        if len(self._unanswered) > settings.max_body_bytes + settings.max_header_bytes + MAX_KEPT_BYTES:
+            self._unanswered = b""
+            record = recovery_record(self.record)
+            if record is not None:
+                record.give_up()
 
     # Transport events.
 
@@ -265,6 +356,7 @@ class HttpConnection(asyncio.Protocol):
             return
         if self.closing or self._refusal is not None:
             return
+        self._keep(data)
         self._answer_all(data)
         self._await_rest()
 
@@ -282,7 +374,10 @@ class HttpConnection(asyncio.Protocol):
 
     def _answer(self, data: bytes) -> None:
         """Start or queue the requests that end in this piece."""
-        for request in self._reader.feed(data):
+        self._take(self._reader.feed(data))
+
+    def _take(self, requests: list[Request]) -> None:
+        for request in requests:
             if self.closing or self._refusal is not None:
                 return
             if self._active is None and not self._queue and not self._writing_paused:
@@ -364,19 +459,21 @@ class HttpConnection(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
-        size = len(head) + len(body)
+        self._active = None
+        self._task = None
+        self._answered += 1
+        if self.record is not None:
+            self.record.add_bytes(len(head) + len(body), self._up_bytes)
+            self._up_bytes = 0
+        if not keep_alive:
+            self._queue.clear()
+            self.closing = True
         if len(body) <= JOIN_BYTES:
             self._write(head + body if body else head)
         else:
             self._flush()
             transport.writelines([head, body])
-        if self.record is not None:
-            self.record.add_bytes(size, self._up_bytes)
-            self._up_bytes = 0
-        self._active = None
-        self._task = None
         if not keep_alive:
-            self._queue.clear()
             self._close_after_reply()
             return
         self._settle()
@@ -471,19 +568,25 @@ class HttpConnection(asyncio.Protocol):
             raise PeerClosed("the viewer has gone")
         if self._writing_paused:
             raise LocalProtocolError("a reply was started before the one ahead of it was sent")
-        fd = os.dup(transport.get_extra_info("socket").fileno())
-        os.set_blocking(fd, False)
-        before = b"".join(self._cork) if self._cork else b""
-        self._cork = None
         if self.record is not None:
             self.record.add_bytes(0, self._up_bytes)
+        if isinstance(transport, Wire):
+            self._flush()
+            fd, before = transport.let_go()
+        else:
+            fd = os.dup(transport.get_extra_info("socket").fileno())
+            os.set_blocking(fd, False)
+            before = b"".join(self._cork) if self._cork else b""
+            transport.abort()  # closes the transport's descriptor only: no shutdown, the connection lives on in ours
+        self._cork = None
         if self.record_taken:
             self.record = None
         self._queue.clear()
         self._active = None
         self._task = None
         self.closing = True
-        transport.abort()  # closes the transport's descriptor only: no shutdown, the connection lives on in ours
+        if isinstance(transport, Wire):
+            self.connection_lost(None)
         return fd, before + head
 
     # Time.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import secrets
 import socket
 import time
 from collections.abc import Iterable, Mapping
@@ -12,18 +14,20 @@ from urllib.parse import parse_qsl
 
 from mist.core.flv import TagMuxer
 from mist.core.rtmp_chunks import RtmpPlayMuxer
-from mist.errors import Busy, MistError, NoSuitableTrack, PeerClosed
+from mist.errors import Busy, MistError, NoSuitableTrack
 from mist.formats.rtmp import messages as m
 from mist.formats.rtmp.server import ServerSession
 from mist.formats.tracks import TrackInfo
-from mist.outputs.base import Choice, choose_tracks, own_pace
+from mist.outputs.base import Choice, choose_tracks, own_pace, selection
 from mist.outputs.base.on_demand import begin
+from mist.outputs.base.resumed import pack_saved, resume_viewer, unpack_saved
 from mist.outputs.base.rtmp_files import RtmpFilePlayer, asked_times
-from mist.outputs.base.session_connection import READ_BYTES, SessionConnection
+from mist.outputs.base.session_connection import SEED_BYTES, SessionConnection
 from mist.stream.capability import Capability, listener_options
 from mist.stream.parameters import PlaybackParameters, parse_parameters
 from mist.stream.reader import StreamReader
 from mist.stream.services import ConnectionRecord, OutputServices
+from mist.stream.state import TrackState
 
 DEFAULT_PORT: Final = 1935
 MAX_UNSENT_BYTES: Final = 256 * 1024
@@ -112,25 +116,44 @@ def enhanced_codecs(fourccs: Iterable[str]) -> tuple[tuple[tuple[str, ...], ...]
     )
 
 
+def played_capability(enhanced: Iterable[str], *, any_codec: bool) -> Capability:
+    """Return what a player can be sent that announced these FourCCs. any_codec: what it said counts for nothing."""
+    if any_codec:
+        return CAPABILITY
+    fourccs = frozenset(enhanced)
+    return replace(CAPABILITY, codecs=enhanced_codecs(fourccs) if fourccs else _LEGACY_CODECS)
+
+
 class RtmpConnection(SessionConnection[ServerSession]):
     """One accepted connection, until a publisher is handed over or a viewer ends."""
 
     connector = "RTMP"
     max_unsent_bytes = MAX_UNSENT_BYTES
 
-    def __init__(self, services: OutputServices, options: Mapping[str, Any], sock: socket.socket, peer: str) -> None:
-        super().__init__(services, sock, peer, ServerSession(os.urandom, time.monotonic()))
+    def __init__(
+        self,
+        services: OutputServices,
+        options: Mapping[str, Any],
+        sock: socket.socket,
+        peer: str,
+        seed: str = "",
+        record: ConnectionRecord | None = None,
+    ) -> None:
+        seed = seed or secrets.token_hex(SEED_BYTES)
+        session = ServerSession(random.Random(seed).randbytes, time.monotonic())
+        super().__init__(services, sock, peer, session, seed, record)
         self._acceptable = int(options.get("acceptable") or 0)
         self._connected = m.Connected("", "", "", frozenset(), False)
         self._viewer: _Viewer | None = None
         self._player: RtmpFilePlayer | None = None
+        self._any_codec = False
 
     def _handle(self, data: bytes) -> None:
         for event in self._session.feed(data, time.monotonic()):
             if isinstance(event, m.Connected):
                 self._connected = event
             elif isinstance(event, m.PublishRequested):
-                self._services.loop.remove_reader(self._socket.fileno())
+                self._wire.pause_reading()
                 self._start(self._publish(event))
             elif isinstance(event, m.PlayRequested):
                 self._start(self._play(event))
@@ -167,9 +190,9 @@ class RtmpConnection(SessionConnection[ServerSession]):
             if not reader.live:
                 await self._send_file(choice, asked_times(parameters, request), request)
                 return
-            self._viewer = _Viewer(self._services, self._session, self._record, reader, self._peer)
+            self._viewer = _Viewer(self._services, self._session, self._record, reader, reader.name, self._peer)
             self._session.send_play_start(name, request.reset, time.monotonic())
-            self._join(self._viewer, choice, parameters)
+            self._join(self._viewer, choice, parameters, query)
         except MistError as error:
             if reader is not None:
                 self._services.close_stream(reader)
@@ -191,31 +214,46 @@ class RtmpConnection(SessionConnection[ServerSession]):
     async def _choose(self, reader: StreamReader, parameters: PlaybackParameters) -> Choice:
         """Choose tracks in codecs that the player knows; in any codec when it did not say and there are no others."""
         agent = self._connected.flash_version
-        if self._connected.enhanced:
-            capability = replace(CAPABILITY, codecs=enhanced_codecs(self._connected.enhanced))
-            return await choose_tracks(self._services, reader, parameters, capability, agent)
+        enhanced = self._connected.enhanced
+        capability = played_capability(enhanced, any_codec=False)
         try:
-            legacy = replace(CAPABILITY, codecs=_LEGACY_CODECS)
-            return _single_tracks(await choose_tracks(self._services, reader, parameters, legacy, agent))
+            choice = await choose_tracks(self._services, reader, parameters, capability, agent)
         except NoSuitableTrack:
-            return _single_tracks(await choose_tracks(self._services, reader, parameters, CAPABILITY, agent))
+            if enhanced:
+                raise
+            self._any_codec = True
+            capability = played_capability(enhanced, any_codec=True)
+            choice = await choose_tracks(self._services, reader, parameters, capability, agent)
+        return choice if enhanced else _single_tracks(choice)
 
-    def _join(self, viewer: _Viewer, choice: Choice, parameters: PlaybackParameters) -> None:
+    def _join(self, viewer: _Viewer, choice: Choice, parameters: PlaybackParameters, query: str) -> None:
         """Give the socket to the fan-out. Raises MistError; the socket is still ours then."""
         # A player that understands no enhanced RTMP never gets a track that needs it, or has to live with it.
         selectors = ",".join(f"{kind}={text}" for kind, text in sorted(parameters.selectors.items()))
         fourccs = ",".join(sorted(self._connected.enhanced))
+        key = f"RTMP?{selectors}&{fourccs}"
+        viewer.saved = {
+            "kind": "play",
+            "stream": choice.reader.name,
+            "key": key,
+            "indexes": choice.indexes,
+            "query": query,
+            "enhanced": sorted(self._connected.enhanced),
+            "agent": self._connected.flash_version,
+            "any_codec": self._any_codec,
+        }
         fd, head = self._let_go(choice.reader, parameters)
         viewer.fd = fd
         viewer.subscription = self._services.fanout.join(
             choice.reader,
             choice.indexes,
-            f"RTMP?{selectors}&{fourccs}",
+            key,
             make_muxer,
             fd,
             head,
             reselect=choice.reselect,
             record=self._record,
+            state=viewer.state(),
             on_close=viewer.closed,
             on_readable=viewer.readable,
             **own_pace(parameters, choice),
@@ -260,11 +298,15 @@ class _Viewer:
         services: OutputServices,
         session: ServerSession,
         record: ConnectionRecord,
-        reader: StreamReader,
+        reader: StreamReader | None,
+        name: str,
         peer: str,
     ) -> None:
+        """reader: given back at the end; None when somebody else does that."""
         self.fd = -1
         self.subscription: Any = None
+        self.saved: dict[str, Any] = {}
+        self._name = name
         self._services = services
         self._session = session
         self._record = record
@@ -274,17 +316,20 @@ class _Viewer:
     def readable(self) -> None:
         """Read what the player sent; called by the fan-out."""
         try:
-            data = os.read(self.fd, READ_BYTES)
-            if not data:
-                raise PeerClosed("the player closed the connection")
-            self._record.add_bytes(0, len(data))
-            self.handle(data)
-        except (BlockingIOError, InterruptedError):
-            return
+            self.subscription.receive(self._received)
         except (MistError, OSError) as error:
             reason = getattr(error, "reason", "CLEAN_REMOTE_CLOSE")
-            self._services.log.info("RTMP viewer %s of %s: %s (%s)", self._peer, self._reader.name, error, reason)
+            self._services.log.info("RTMP viewer %s of %s: %s (%s)", self._peer, self._name, error, reason)
             self.subscription.close(reason)
+
+    def state(self) -> bytes:
+        """Return what another process needs to hear the player."""
+        return pack_saved(self.saved, self._session.export_state())
+
+    def _received(self, data: bytes) -> bytes:
+        self._record.add_bytes(0, len(data))
+        self.handle(data)
+        return self.state()
 
     def handle(self, data: bytes) -> None:
         """Take bytes from the player."""
@@ -301,13 +346,18 @@ class _Viewer:
     def closed(self, reason: str) -> None:
         """Say goodbye when the stream is over, and count the connection out; the fan-out closes the socket."""
         if reason == "CLEAN_EOF":
-            self._session.send_play_stop(self._reader.name)
+            self._session.send_play_stop(self._name)
             try:
                 os.write(self.fd, self._session.take_output())
             except OSError as error:
                 self._services.log.debug("RTMP viewer %s did not hear the end: %s", self._peer, error)
         self._record.close()
-        self._services.close_stream(self._reader)
+        if self._reader is not None:
+            self._services.close_stream(self._reader)
+
+    def close(self, reason: str) -> None:
+        """End the connection."""
+        self.subscription.close(reason)
 
 
 def make_muxer(tracks: list[TrackInfo]) -> TagMuxer:
@@ -315,19 +365,48 @@ def make_muxer(tracks: list[TrackInfo]) -> TagMuxer:
     return RtmpPlayMuxer(tracks)
 
 
+def _first_of_each(states: list[Any], indexes: list[int]) -> list[int]:
+    """Return the first track of each type, for players that know no multitrack."""
+    kinds = {state.index: state.info.type for state in states}
+    seen: set[str] = set()
+    return [i for i in indexes if i in kinds and not (kinds[i] in seen or seen.add(kinds[i]))]  # type: ignore[func-returns-value]
+
+
 def _single_tracks(choice: Choice) -> Choice:
-    """Return a choice cut to the first track of each type, for players that know no multitrack."""
-
-    def first_of_each(states: list[Any], indexes: list[int]) -> list[int]:
-        kinds = {state.index: state.info.type for state in states}
-        seen: set[str] = set()
-        return [i for i in indexes if i in kinds and not (kinds[i] in seen or seen.add(kinds[i]))]  # type: ignore[func-returns-value]
-
+    """Return a choice cut to the first track of each type."""
     return Choice(
         choice.reader,
-        first_of_each(choice.reader.tracks(), choice.indexes),
-        lambda states: first_of_each(states, choice.reselect(states)),
+        _first_of_each(choice.reader.tracks(), choice.indexes),
+        lambda states: _first_of_each(states, choice.reselect(states)),
     )
+
+
+def _resume_play(
+    services: OutputServices, sock: socket.socket, peer: str, record: Any, saved: dict[str, Any], state: bytes
+) -> _Viewer:
+    """Go on with a player of another process. Raises MistError, OSError."""
+    session = ServerSession.restore(state, time.monotonic())
+    viewer = _Viewer(services, session, record, None, str(saved["stream"]), peer)
+    viewer.saved = saved
+    viewer.fd = sock.fileno()
+    capability = played_capability(saved["enhanced"], any_codec=saved["any_codec"])
+    parameters = parse_parameters(dict(parse_qsl(saved["query"], keep_blank_values=True)))
+
+    def reselect(reader: StreamReader, states: list[TrackState]) -> list[int]:
+        indexes = selection(reader, parameters, capability, saved["agent"])(states)
+        return indexes if saved["enhanced"] else _first_of_each(states, indexes)
+
+    viewer.subscription, _ = resume_viewer(
+        services,
+        sock,
+        record,
+        saved,
+        lambda _reader, tracks: make_muxer(tracks),
+        reselect,
+        on_close=viewer.closed,
+        on_readable=viewer.readable,
+    )
+    return viewer
 
 
 class RtmpOutput:
@@ -342,6 +421,17 @@ class RtmpOutput:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return RtmpConnection(services, options, sock, peer)
+
+    def resume(
+        self, services: OutputServices, options: Mapping[str, Any], sock: socket.socket, peer: str, record: Any
+    ) -> RtmpConnection | _Viewer:
+        """Go on with a connection of another process. Raises MistError, OSError."""
+        saved, rest = unpack_saved(record.progress()[3])
+        if saved["kind"] == "play":
+            return _resume_play(services, sock, peer, record, saved, rest)
+        connection = RtmpConnection(services, options, sock, peer, saved["seed"], record)
+        connection.resume(saved, rest)
+        return connection
 
 
 OUTPUT: Final = RtmpOutput()

@@ -135,6 +135,9 @@ class Channel:
         self._loop = loop
         self._on_message = on_message
         self._on_closed = on_closed
+        if self.closed:  # what was sent before found nobody
+            loop.call_later(0.0, on_closed)
+            return
         loop.add_reader(self.socket.fileno(), self._readable)
         self._flush()
 

@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 CONTROLLER = "controller"
 ENDED_SHOWN_SECONDS = 15
 STOP_SECONDS = 1.5
-RECORD_PID_SHIFT, RECORD_NUMBER_MASK = 44, 0xFFF  # of the numbers that identify records of connections
 
 
 class Control(Worker):
@@ -141,14 +140,16 @@ class Control(Worker):
         """Return all active connections and those that ended lately."""
         since_us = time.time_ns() // 1000 - ENDED_SHOWN_SECONDS * 1_000_000
         found: list[ConnectionSnapshot] = []
-        present = set(all_records(self.server.instance).values())
-        self._tables = {key: table for key, table in self._tables.items() if key in present}
-        for key in present:
-            table = self._tables.get(key) or open_records(key[0])
-            if table is not None:
-                self._tables[key] = table
-                found.extend(connection_snapshots(table, since_us))
+        for table in self._open_tables():
+            found.extend(connection_snapshots(table, since_us))
         return found
+
+    def _open_tables(self) -> Iterable[CheckpointTable]:
+        """Return the tables of connections of all processes."""
+        present = set(all_records(self.server.instance).values())
+        opened = {key: self._tables.get(key) or open_records(key[0]) for key in present}
+        self._tables = {key: table for key, table in opened.items() if table is not None}
+        return self._tables.values()
 
     def streams(self) -> list[str]:
         return list_streams(self.instance)
@@ -174,9 +175,12 @@ class Control(Worker):
 
     def end_connections(self, records: Iterable[int]) -> None:
         """Break connections, by the identifiers of their records: listeners end theirs, a publisher's input is told to stop."""
+        meant = set(records)
         wanted: dict[str, list[int]] = {}
-        for identifier in records:
-            wanted.setdefault(str(identifier >> RECORD_PID_SHIFT), []).append(identifier >> 32 & RECORD_NUMBER_MASK)
+        for table in self._open_tables():
+            for number, _, pid, *_, active, identity in table.snapshot():
+                if active and identity in meant:
+                    wanted.setdefault(str(pid), []).append(number)
         if wanted:
             self._link.tell({"do": "end_connections", "records": wanted})
 
@@ -188,8 +192,8 @@ def connection_snapshots(table: CheckpointTable, ended_since_us: int) -> list[Co
     """Return the connections of one process: the active ones, and those that ended since then."""
     found = []
     for row in table.snapshot(ended_since_us):
-        number, generation, pid, connector, stream, host, token, started, updated, down, up, position, *rest = row
-        packets, lost, retransmitted, active = rest
+        _number, _generation, pid, connector, stream, host, token, started, updated, down, up, position, *rest = row
+        packets, lost, retransmitted, active, identity = rest
         found.append(
             ConnectionSnapshot(
                 pid=pid,
@@ -206,7 +210,7 @@ def connection_snapshots(table: CheckpointTable, ended_since_us: int) -> list[Co
                 packets_lost=lost,
                 packets_retransmitted=retransmitted,
                 active=bool(active),
-                record_id=pid << RECORD_PID_SHIFT | number << 32 | generation & 0xFFFFFFFF,
+                record_id=identity,
             )
         )
     return found

@@ -42,6 +42,10 @@ class Duty(Protocol):
     def worker_said(self, worker: WorkerHandle, message: Message, fds: list[int]) -> None: ...
     def worker_ended(self, worker: WorkerHandle, status: int) -> None: ...
 
+    def bequeath(self, worker: WorkerHandle, status: int) -> bool:
+        """Give a dead worker's connections to another one; True if so, and `Guardian.forget_worker` is called later."""
+        ...
+
     def worker_rejoined(self, worker: WorkerHandle, note: Message) -> None:
         """Take over a worker of a former guardian. note: what it has; more may follow as messages."""
 
@@ -200,11 +204,16 @@ class Guardian:
             worker.signal(signal.SIGKILL)
 
     def _worker_ended(self, worker: WorkerHandle, status: int) -> None:
-        end_records(self.instance, worker.pid)
-        self.upstream.send({"event": "worker_ended", "pid": worker.pid})
+        if not self._duty.bequeath(worker, status):
+            self.forget_worker(worker.pid)
         self._duty.worker_ended(worker, status)
         if self._ending and not self.workers:
             self.reactor.stop()
+
+    def forget_worker(self, pid: int) -> None:
+        """Let the statistics know that a worker's connections have ended, but for those that another one has."""
+        end_records(self.instance, pid)
+        self.upstream.send({"event": "worker_ended", "pid": pid})
 
     def tell_workers(self, message: Message) -> None:
         """Send a message to every worker."""

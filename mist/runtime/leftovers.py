@@ -14,6 +14,8 @@ from mist.runtime.process import is_alive
 
 # The figures of the connections of a dead worker stay readable this long, so that statistics see how they ended.
 RECORDS_LINGER_SECONDS = 10.0
+# A guardian gives a dead worker's connections to another worker, or ends its records. So long it has time for that.
+ORPHAN_SECONDS = 3.0
 _MARK = "#"  # no stream's name in shared memory begins with it
 
 
@@ -68,6 +70,7 @@ class RecordSweeper:
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
         self._dead_since: dict[tuple[str, int], float] = {}
+        self._ended: set[tuple[str, int]] = set()
 
     def sweep(self, now: float | None = None) -> float | None:
         """Remove what is due; returns the seconds after which to sweep again, or None when nothing waits."""
@@ -75,12 +78,18 @@ class RecordSweeper:
         dead = {table: pid for pid, table in all_records(self._instance).items() if not is_alive(pid)}
         self._dead_since = {table: since for table, since in self._dead_since.items() if table in dead}
         for table, pid in dead.items():
-            if table not in self._dead_since:
-                self._dead_since[table] = now
+            dead_seconds = now - self._dead_since.setdefault(table, now)
+            if dead_seconds >= ORPHAN_SECONDS and table not in self._ended:
+                self._ended.add(table)
                 end_records(self._instance, pid)
-            elif now - self._dead_since[table] >= RECORDS_LINGER_SECONDS:
+            if dead_seconds >= RECORDS_LINGER_SECONDS:
                 unlink_shared([table[0]])
                 del self._dead_since[table]
+        self._ended &= self._dead_since.keys()
         if not self._dead_since:
             return None
-        return max(0.1, min(self._dead_since.values()) + RECORDS_LINGER_SECONDS - now)
+        due = [
+            since + (RECORDS_LINGER_SECONDS if table in self._ended else ORPHAN_SECONDS)
+            for table, since in self._dead_since.items()
+        ]
+        return max(0.1, min(due) - now)

@@ -7,16 +7,20 @@ import errno
 import logging
 import os
 import resource
+import secrets
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mist.runtime.adoption import orders
 from mist.runtime.backoff import Backoff
+from mist.runtime.build import running_build
 from mist.runtime.channel import Message, close_all
 from mist.runtime.guardian import Guardian, WorkerHandle, WorkerMain
-from mist.runtime.leftovers import release_subscriptions
+from mist.runtime.leftovers import open_records, records_name, release_subscriptions
 from mist.runtime.process import own
 
 log = logging.getLogger(__name__)
@@ -29,6 +33,16 @@ ACCEPT_PAUSE_SECONDS = 0.1
 # Descriptors kept free for channels, logs and forking; and the number of connections of which none of that is left.
 RESERVED_DESCRIPTORS = 64
 REFUSAL_LINE_SECONDS = 5.0
+PING_SECONDS = 1.0
+HANG_SECONDS = 2.0
+RETIRE_SECONDS = 0.5
+# A connection that so many workers died of in that time is closed.
+POISON_DEATHS = 3
+POISON_SECONDS = 10.0
+# Workers that die one after the other, each this soon after it began, are not replaced at once.
+RAPID_SECONDS = 1.0
+RAPID_DEATHS = 5
+RAPID_DELAY_SECONDS = 1.0
 
 
 def plain_address(address: str) -> str:
@@ -53,13 +67,20 @@ class Served:
 
     handle: WorkerHandle
     connections: dict[int, int] = field(default_factory=dict)
+    hosts: dict[int, str] = field(default_factory=dict)
+    arenas: dict[int, int] = field(default_factory=dict)  # {number: our duplicate} of the memory of its groups
+    estates: list[int] = field(default_factory=list)  # workers that it has not taken over everything from
+    heir: Served | None = None  # who gets its connections
+    bequeathed: bool = False
+    reserved: bool = False  # for another one's connections
+    asked: float = 0.0  # since when it owes an answer to a ping
     idle_since: float = field(default_factory=time.monotonic)
     used: bool = False
-    former: bool = False
 
     def let_go(self) -> None:
-        close_all(tuple(fd for fd in self.connections.values() if fd >= 0))
+        close_all((*self.connections.values(), *self.arenas.values()))
         self.connections.clear()
+        self.arenas.clear()
 
 
 class ListenerDuty:
@@ -78,7 +99,8 @@ class ListenerDuty:
         self._worker_main = worker_main
         self._limit = worker_limit(options)
         self._served: dict[int, Served] = {}
-        self._last_number = 0
+        # Others than the former guardian's, whose workers may come with their connections.
+        self._last_number = secrets.randbits(31)
         self._backoff = Backoff()
         self._spare_planned = False
         self._retired = False
@@ -88,6 +110,9 @@ class ListenerDuty:
         self._refused = 0
         self._refusal_told = 0.0
         self._idle_check_planned = False
+        self._watch = Heartbeat(self)
+        self._suspects = Suspects()
+        self._rapid_deaths = 0
         self._guardian: Guardian
 
     def start(self, guardian: Guardian) -> None:
@@ -158,10 +183,12 @@ class ListenerDuty:
 
     def _assign(self, fd: int, host: str) -> None:
         served = self._choose()
-        self._last_number += 1
+        self._last_number = self._last_number % 0x7FFFFFFF + 1
         number = self._last_number
         served.connections[number] = fd
+        served.hosts[number] = host
         served.used = True
+        self._watch.begin()
         self._open += 1
         served.handle.channel.send({"do": "serve", "connection": number, "host": host}, (fd,))
         self._plan_spare()
@@ -175,11 +202,15 @@ class ListenerDuty:
             return self._fork()
         return min(usable, key=lambda served: len(served.connections))
 
-    # -- workers ---------------------------------------------------------------------------------------------------
-
     def _usable(self) -> list[Served]:
         """Return the workers that may get connections."""
-        return [served for served in self._served.values() if not served.handle.stopping and not served.former]
+        return [
+            served
+            for served in self._served.values()
+            if not served.handle.stopping and not served.reserved and served.heir is None
+        ]
+
+    # -- workers ---------------------------------------------------------------------------------------------------
 
     def _fork(self) -> Served:
         served = Served(self._guardian.start_worker(self._worker_main))
@@ -219,44 +250,143 @@ class ListenerDuty:
             self._plan_idle_check()
 
     def worker_said(self, worker: WorkerHandle, message: Message, fds: list[int]) -> None:
-        close_all(fds)
         served = self._served.get(worker.pid)
         if served is None:
+            close_all(fds)
             return
+        if "pong" in message:
+            served.asked = 0.0
+        elif "arena" in message and len(fds) == 1:
+            close_all([fd for fd in (served.arenas.get(message["arena"]),) if fd is not None])
+            served.arenas[message["arena"]] = fds[0]
+        elif "arena_gone" in message:
+            close_all([fd for fd in (served.arenas.pop(message["arena_gone"], None),) if fd is not None])
+        elif "inventory" in message:
+            self._take_inventory(served, message["inventory"], fds)
+        elif "adopted" in message:
+            self._adopted(served, message["adopted"])
+        else:
+            close_all(fds)
+            self._connections_closed(served, message)
+
+    def _connections_closed(self, served: Served, message: Message) -> None:
+        worker = served.handle
         for number in message.get("closed", ()):
             fd = served.connections.pop(number, None)
+            served.hosts.pop(number, None)
             if fd is not None:
+                os.close(fd)
                 self._open -= 1
-                if fd >= 0:
-                    os.close(fd)
         if not served.connections:
             served.idle_since = time.monotonic()
-            if served.former:
+            if served.handle.build != running_build():
                 self._guardian.stop_worker(worker, "CLEAN_CONTROLLER_REQ")
             else:
                 self._plan_idle_check()
 
     def worker_rejoined(self, worker: WorkerHandle, note: Message) -> None:
-        """Take over a worker of a former guardian; it serves its connections to their end and gets no others."""
-        served = self._served.get(worker.pid)
-        if served is None:
-            served = self._served[worker.pid] = Served(worker, used=True, former=True)
-        for number in note.get("connections", ()):
-            if number not in served.connections:
-                served.connections[number] = -1
-                self._open += 1
+        """Take over a worker of a former guardian; what it has follows as its inventory."""
+        if worker.pid not in self._served:
+            self._served[worker.pid] = Served(worker, used=True)
 
     def replace_workers(self) -> None:
-        """Workers of other code serve their connections to the end."""
+        """Let fresh workers go on with the connections of those of other code."""
+        for served in tuple(self._served.values()):
+            if served.handle.build != running_build():
+                self.replace_worker(served)
 
     def worker_ended(self, worker: WorkerHandle, status: int) -> None:
         served = self._served.pop(worker.pid)
-        if status and not self._guardian.ending:
+        if status and not self._guardian.ending and not served.bequeathed:
             release_subscriptions(self._guardian.instance, worker.pid)
         self._open -= len(served.connections)
         served.let_go()
         if not self._guardian.ending:
             self._plan_spare(self._backoff.next_delay(worker.ran_seconds()) if status else 0.0)
+
+    # -- other workers' connections --------------------------------------------------------------------------------
+
+    def bequeath(self, worker: WorkerHandle, status: int) -> bool:
+        """Give a worker's connections to another one, unless it has ended in peace."""
+        served = self._served[worker.pid]
+        left_alone = status == 0 or worker.stopping
+        if (left_alone and served.heir is None) or self._guardian.ending or not served.connections:
+            if served.heir is not None:
+                served.heir.reserved = False
+            return False
+        self._drop_poison(served)
+        estate = Served(
+            served.handle, served.connections, served.hosts, served.arenas, estates=[worker.pid, *served.estates]
+        )
+        estate.heir = served.heir
+        served.connections, served.hosts, served.arenas = {}, {}, {}
+        served.bequeathed = worker.stopping = True
+        self._rapid_deaths = self._rapid_deaths + 1 if worker.ran_seconds() < RAPID_SECONDS else 0
+        if self._rapid_deaths > RAPID_DEATHS:
+            self._guardian.reactor.call_later(RAPID_DELAY_SECONDS, self._give, estate)
+        else:
+            self._give(estate)
+        return True
+
+    def _give(self, estate: Served) -> None:
+        heir = estate.heir
+        if heir is None or heir.handle.pid not in self._served:
+            idle = [served for served in self._usable() if not served.connections]
+            heir = idle[0] if idle else self._fork()
+        connections = {number: (estate.hosts[number], fd) for number, fd in estate.connections.items()}
+        for message, fds in orders(estate.estates, estate.arenas, connections):
+            heir.handle.channel.send(message, fds)
+        heir.connections.update(estate.connections)
+        heir.hosts.update(estate.hosts)
+        heir.arenas.update(estate.arenas)
+        heir.estates.extend(estate.estates)
+        heir.used, heir.reserved = True, False
+        self._watch.begin()
+        self._plan_spare()
+
+    def _adopted(self, served: Served, pids: list[int]) -> None:
+        """A worker has everything of former ones."""
+        for pid in pids:
+            if pid in served.estates:
+                served.estates.remove(pid)
+                release_subscriptions(self._guardian.instance, pid)
+                self._guardian.forget_worker(pid)
+
+    def _drop_poison(self, served: Served) -> None:
+        """Close the connection that worker after worker died of."""
+        records = open_records(records_name(self._guardian.instance, served.handle.pid))
+        number = 0 if records is None else records.handling
+        fd = served.connections.get(number)
+        if fd is None or not self._suspects.blame(number, time.monotonic()):
+            return
+        log.error("The connection from %s is closed: %d workers died of it", served.hosts[number], POISON_DEATHS)
+        del served.connections[number]
+        del served.hosts[number]
+        os.close(fd)
+        self._open -= 1
+
+    def replace_worker(self, served: Served) -> None:
+        """Let a fresh worker go on with the connections of one that is of use no longer; it is forked first."""
+        if served.handle.stopping or served.heir is not None:
+            return
+        if not served.connections:
+            self._guardian.stop_worker(served.handle, "CLEAN_CONTROLLER_REQ")
+            return
+        served.heir = self._fork()
+        served.heir.reserved = True
+        served.handle.channel.send({"do": "retire"})
+        self._guardian.reactor.call_later(RETIRE_SECONDS, self._kill, served)
+
+    def _kill(self, served: Served) -> None:
+        if self._served.get(served.handle.pid) is served:
+            served.handle.signal(signal.SIGKILL)
+
+    def _take_inventory(self, served: Served, inventory: Mapping[str, Any], fds: list[int]) -> None:
+        served.arenas.update(zip(inventory.get("arenas", ()), fds, strict=False))
+        for (number, host), fd in zip(inventory.get("connections", ()), fds, strict=False):
+            served.connections[number], served.hosts[number] = fd, host
+            self._open += 1
+        self._watch.begin()
 
     # -- orders ----------------------------------------------------------------------------------------------------
 
@@ -272,6 +402,9 @@ class ListenerDuty:
                 numbers = message["records"].get(str(served.handle.pid))
                 if numbers:
                     served.handle.channel.send({"do": "end_connections", "records": numbers})
+        elif what == "replace":
+            for served in tuple(self._served.values()):
+                self.replace_worker(served)
         elif what == "stop":
             self._guardian.end(message.get("reason", "CLEAN_CONTROLLER_REQ"))
 
@@ -298,6 +431,54 @@ class ListenerDuty:
     def finish(self) -> None:
         for served in self._served.values():
             served.let_go()
+
+
+class Suspects:
+    """Connections that workers were occupied with when they died."""
+
+    def __init__(self) -> None:
+        self._deaths: dict[int, list[float]] = {}
+
+    def blame(self, number: int, now: float) -> bool:
+        """Count a death; True when it is one too many for this connection."""
+        self._deaths = {one: times for one, times in self._deaths.items() if now - times[-1] < POISON_SECONDS}
+        times = [time for time in self._deaths.get(number, ()) if now - time < POISON_SECONDS]
+        self._deaths[number] = [*times, now]
+        return len(times) + 1 >= POISON_DEATHS
+
+
+class Heartbeat:
+    """Finds workers that hang: those with connections are asked for a sign of life once a second."""
+
+    def __init__(self, duty: ListenerDuty) -> None:
+        self._duty = duty
+        self._planned = False
+        self._last = 0.0
+
+    def begin(self) -> None:
+        """Watch for as long as there are connections."""
+        if not self._planned:
+            self._planned = True
+            self._last = time.monotonic()
+            self._duty._guardian.reactor.call_later(PING_SECONDS, self._beat)
+
+    def _beat(self) -> None:
+        self._planned = False
+        now = time.monotonic()
+        late = now - self._last > 1.5 * PING_SECONDS  # this process itself was held up, and has answers to read
+        busy = [served for served in self._duty._served.values() if served.connections]
+        for served in busy:
+            if not served.asked:
+                served.asked = now
+                served.handle.channel.send({"do": "ping", "ping": 1})
+            elif late:
+                served.asked = now
+            elif now - served.asked >= HANG_SECONDS:
+                log.error("Worker %d has not answered for %.0f s; ending it", served.handle.pid, now - served.asked)
+                served.asked = now
+                served.handle.signal(signal.SIGKILL)
+        if busy:
+            self.begin()
 
 
 def make_listener_duty(

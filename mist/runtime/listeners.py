@@ -15,6 +15,7 @@ from mist.errors import MistError, TransportError
 from mist.runtime.backoff import Backoff
 from mist.runtime.build import running_build
 from mist.runtime.channel import Channel, Message, close_all
+from mist.runtime.descriptor_store import forget, listening_port, store
 from mist.runtime.family import Child, Family
 from mist.runtime.guardian import RETIRED, guardian_main
 from mist.runtime.listener_guardian import make_listener_duty
@@ -38,6 +39,7 @@ TCP_USER_TIMEOUT = 18
 ALL_ADDRESSES = ("", "0.0.0.0", "::")
 
 Address = tuple[str, int]
+Inherited = Mapping[str, Sequence[int]]  # listening sockets by the name of their owner
 
 
 def bind_listening(interface: str, port: int, what: str) -> list[socket.socket]:
@@ -123,8 +125,20 @@ class Listener:
         self.key, self.options, self.address = key, options, address
         self.names.add(self.name)
 
+    def bind(self) -> None:
+        """Open the port if it is not open. Raises TransportError."""
+        if not self.sockets:
+            self.sockets = bind_listening(*self.address, self.connector)
+        store(self.name, [sock.fileno() for sock in self.sockets])
+
+    def take(self, fds: Sequence[int]) -> None:
+        """Take the port's sockets from another process."""
+        self.sockets = [own(socket.socket(fileno=fd)) for fd in fds]
+        for sock in self.sockets:
+            sock.setblocking(False)
+
     def close(self) -> None:
-        """Close the port."""
+        """Close the port here."""
         for sock in self.sockets:
             sock.close()
         self.sockets = []
@@ -166,31 +180,35 @@ class Listeners:
             listener.set_up(key, dict(entry), (str(entry.get("interface") or ""), port))
         return found
 
-    def bind_first(self, snapshot: Snapshot) -> None:
+    def bind_first(self, snapshot: Snapshot, inherited: Inherited) -> None:
         """Bind everything at the first start. Raises TransportError for what cannot be."""
-        for key, listener in self.configured(snapshot).items():
-            listener.sockets = bind_listening(*listener.address, listener.connector)
-            self._listeners[key] = listener
+        self.expect(snapshot, inherited)
+        for listener in self._listeners.values():
+            listener.bind()
 
-    def expect(self, snapshot: Snapshot, inherited: Mapping[str, Sequence[int]]) -> None:
-        """Know what is configured, before guardians of a former main process come back. inherited: ports by listener."""
+    def expect(self, snapshot: Snapshot, inherited: Inherited) -> None:
+        """Know what is configured, with the ports that another main process or the service manager has kept open."""
         self._listeners.update(self.configured(snapshot))
         for name, fds in inherited.items():
-            listener = self.find(name)
-            if listener is not None:
-                listener.sockets = [own(socket.socket(fileno=fd)) for fd in fds]
-            elif name.partition(" ")[0] == KIND:
+            listener = self.find(name) or self._on_port(listening_port(fds[0]))
+            if listener is not None and not listener.sockets:
+                listener.take(fds)
+            else:
+                forget(name)
                 close_all(fds)
 
-    def sockets(self) -> dict[str, list[int]]:
-        """Return the ports of all listeners, for the next main process."""
-        return {one.name: [sock.fileno() for sock in one.sockets] for one in self._listeners.values()}
+    def _on_port(self, port: int) -> Listener | None:
+        return next((one for one in self._listeners.values() if one.address[1] == port), None)
 
     def start_all(self) -> None:
         """Start what does not run."""
         for listener in self._listeners.values():
             if listener.child is None:
                 self._start(listener)
+
+    def sockets(self) -> dict[str, list[int]]:
+        """Return the ports of all listeners, for the next main process."""
+        return {one.name: [sock.fileno() for sock in one.sockets] for one in self._listeners.values()}
 
     def apply(self, snapshot: Snapshot) -> None:
         """Start what is new, end what is gone, give what has changed another guardian; its connections go on."""
@@ -222,6 +240,7 @@ class Listeners:
     def _change(self, listener: Listener, changed: Listener) -> None:
         """Give a listener other options, and perhaps another port."""
         if changed.address != listener.address:
+            forget(listener.name)
             listener.close()
         listener.set_up(changed.key, changed.options, changed.address)
         self._listeners[listener.key] = listener
@@ -235,6 +254,7 @@ class Listeners:
         listener.removed = True
         if listener.timer is not None:
             listener.timer.cancel()
+        forget(listener.name)
         listener.close()
         if listener.child is not None:
             listener.child.stopping = True
@@ -249,13 +269,18 @@ class Listeners:
     def take(self, message: Message, fds: list[int]) -> None:
         """Take over a guardian whose main process is gone, with its port."""
         listener = self.find(str(message["name"]))
-        if listener is None or listener.child is not None:
-            refuse(fds, "its port is not configured any more" if listener is None else "its port has another guardian")
+        if listener is None:
+            refuse(fds, "its port is not configured any more")
+            return
+        if listener.child is not None:
+            close_all(fds[2:])
+            retire_late(self._family, message, fds[:2])
             return
         if listener.sockets:
             close_all(fds[2:])
         else:
-            listener.sockets = [own(socket.socket(fileno=fd)) for fd in fds[2:]]
+            listener.take(fds[2:])
+            listener.bind()
         listener.child = self._family.adopt(
             f"The guardian of {listener.connector}",
             message,
@@ -290,12 +315,11 @@ class Listeners:
         listener.timer = None
         if listener.removed:
             return
-        if not listener.sockets:
-            try:
-                listener.sockets = bind_listening(*listener.address, listener.connector)
-            except MistError as error:
-                self._retry(listener, str(error))
-                return
+        try:
+            listener.bind()
+        except MistError as error:
+            self._retry(listener, str(error))
+            return
         fds = [sock.fileno() for sock in listener.sockets]
         role = self._server.program.listener(listener.connector)
         assert role is not None
@@ -381,6 +405,19 @@ def retire(child: Child) -> None:
     if not child.stopping:
         child.stopping = True
         child.channel.send({"do": "retire"})
+
+
+def retire_late(family: Family, message: Message, fds: list[int]) -> None:
+    """Let a guardian that comes back after its duty was given to another one leave its workers to that one."""
+    child = family.adopt(
+        "A late guardian",
+        message,
+        fds,
+        on_message=lambda child, message, fds: close_all(fds),
+        on_ended=lambda child, status: None,
+    )
+    if child is not None:
+        retire(child)
 
 
 def pass_on_all(child: Child, joining: list[tuple[Message, list[int]]]) -> None:

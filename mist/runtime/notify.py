@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 
 
-def notify(text: str) -> bool:
+def notify(text: str, fds: Sequence[int] = ()) -> bool:
     """Send a state such as "READY=1" to the service manager; False when there is none or it does not listen.
 
     Never blocks: a manager that does not read must not hold up the server.
@@ -18,7 +19,11 @@ def notify(text: str) -> bool:
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as sock:
         try:
-            sock.sendto(text.encode(), address)
+            sock.connect(address)
+            if fds:
+                socket.send_fds(sock, [text.encode()], fds)
+            else:
+                sock.send(text.encode())
         except OSError:
             return False
     return True

@@ -9,7 +9,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -18,8 +18,10 @@ from weakref import WeakValueDictionary
 import setproctitle
 
 from mist.core.checkpoint import Record
-from mist.core.fanout import Fanout, Subscription
+from mist.core.fanout import Fanout
+from mist.core.subscription import Subscription
 from mist.errors import MistError, NotFound, NotReady, StreamError
+from mist.runtime.adoption import PER_MESSAGE, UNCLAIMED_SECONDS, Adopter
 from mist.runtime.channel import Channel, Message, close_all, memory_file
 from mist.runtime.guardian import WorkerMain
 from mist.runtime.program import Connection, ListenerRole, Server
@@ -41,6 +43,7 @@ STREAM_LINGER_SECONDS = 10.0
 STOP_SECONDS = 1.5
 SWEEP_SECONDS = 5.0
 UNUSED_COOKIE = 0
+RETIRED_STATUS = 75  # of a worker whose connections are to be given to another one
 PLAYING = frozenset({StreamStatus.READY, StreamStatus.WAIT})
 
 
@@ -69,20 +72,25 @@ class Served:
     """One accepted connection. inode: identifies the socket; descriptors: numbers under which this process may have it."""
 
     number: int
+    host: str
     inode: int
     descriptors: set[int]
     connection: Connection | None = None
 
     def is_open(self) -> bool:
-        """Tell whether this process still has the socket; forgets numbers that have become something else."""
+        """Tell whether this process still has the socket."""
+        return self.descriptor() is not None
+
+    def descriptor(self) -> int | None:
+        """Return a descriptor of the socket, None when it is closed; forgets numbers that have become something else."""
         for fd in tuple(self.descriptors):
             try:
                 if os.fstat(fd).st_ino == self.inode:
-                    return True
+                    return fd
             except OSError:
                 pass
             self.descriptors.discard(fd)
-        return False
+        return None
 
 
 @dataclass(eq=False)
@@ -137,6 +145,16 @@ class TrackedFanout:
 
         return self._fanout.join(reader, indexes, key, make_muxer, fd, head, on_close=closed, **options)
 
+    def adopt(self, fd: int, record: Any, *, on_close: Callable[[str], None], **options: Any) -> Subscription:
+        """Adopt as `Fanout.adopt` does."""
+        gone = self._joined(fd)
+
+        def closed(reason: str) -> None:
+            on_close(reason)
+            gone()
+
+        return self._fanout.adopt(fd, record, on_close=closed, **options)
+
 
 class OutputWorker(Worker):
     """Serves the connections that its guardian accepted."""
@@ -153,12 +171,14 @@ class OutputWorker(Worker):
         self._served: dict[int, Served] = {}
         self._by_inode: dict[int, Served] = {}
         self._by_record: WeakValueDictionary[int, Served] = WeakValueDictionary()
-        self._making: Served | None = None
         self._closed: list[int] = []
         self._by_name: dict[str, HeldStream] = {}
         self._by_reader: dict[int, HeldStream] = {}
         self._sweeping = False
         self._kept: dict[int, Callable[[str], None]] = {}
+        self._adopter = Adopter(server.instance, self, self.loop.call_later)
+        self._serving = (0, -1)
+        self._arenas: dict[int, int] = {}
 
     def title(self) -> str:
         count = len(self._served)
@@ -169,20 +189,22 @@ class OutputWorker(Worker):
     # -- connections -----------------------------------------------------------------------------------------------
 
     def command(self, message: Message, fds: list[int]) -> None:
-        if message.get("do") == "serve" and len(fds) == 1:
-            self._serve(int(message["connection"]), str(message["host"]), fds[0])
-            return
-        close_all(fds)
-        if message.get("do") == "end_connections":
+        what = message.get("do")
+        if what == "serve" and len(fds) == 1:
+            self.serve(int(message["connection"]), str(message["host"]), fds[0])
+        elif what == "adopt":
+            if self._adopter.take(message, fds):
+                self.channel.send({"adopted": message["pids"]})
+                self.loop.call_later(UNCLAIMED_SECONDS, self._drop_unused)
+        elif what == "ping":
+            self.channel.send({"pong": message["ping"]})
+        elif what == "retire":
+            self._retire()
+        elif what == "end_connections":
             for number in message["records"]:
                 self._break(int(number))
-
-    def open_record(self, connector: str, host: str) -> Record:
-        """Return a record for the connection that is being made; see `OutputServices`."""
-        record = super().open_record(connector, host)
-        if self._making is not None:
-            self._by_record[record.number] = self._making
-        return record
+        else:
+            close_all(fds)
 
     def _break(self, number: int) -> None:
         """End the connection that has a record, whoever serves it: to all of them it looks as if the peer had left."""
@@ -193,8 +215,83 @@ class OutputWorker(Worker):
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as sock:
                 sock.shutdown(socket.SHUT_RDWR)
 
-    def _serve(self, number: int, host: str, fd: int) -> None:
-        served = Served(number, os.fstat(fd).st_ino, {fd})
+    def _retire(self) -> None:
+        """End as if killed, at a moment when nothing is half done: another worker goes on with the connections."""
+        logging.shutdown()
+        os._exit(RETIRED_STATUS)
+
+    def _drop_unused(self) -> None:
+        if self._fanout is not None:
+            self._fanout.drop_unused()
+
+    def inventory(self) -> Iterator[tuple[Message, tuple[int, ...]]]:
+        """Return messages that tell a new guardian what this worker has, with descriptors to duplicate it from."""
+        arenas = tuple(self._arenas.items())
+        for start in range(0, len(arenas), PER_MESSAGE):
+            some = arenas[start : start + PER_MESSAGE]
+            yield {"inventory": {"arenas": [number for number, _ in some]}}, tuple(fd for _, fd in some)
+        served = [(one, fd) for one in self._served.values() if (fd := one.descriptor()) is not None]
+        for start in range(0, len(served), PER_MESSAGE):
+            few = served[start : start + PER_MESSAGE]
+            listed = [[one.number, one.host] for one, _ in few]
+            yield {"inventory": {"connections": listed}}, tuple(fd for _, fd in few)
+
+    def _arena_made(self, number: int, fd: int) -> None:
+        self._arenas[number] = fd
+        copy = os.dup(fd)
+        self.channel.send({"arena": number}, (copy,), close=(copy,))
+
+    def _arena_gone(self, number: int) -> None:
+        del self._arenas[number]
+        self.channel.send({"arena_gone": number})
+
+    def open_record(self, connector: str, host: str) -> Record:
+        """Return a record of the connection that is being served; another process can go on with what it says."""
+        record = super().open_record(connector, host)
+        number, fd = self._serving
+        if number:
+            record.set_connection(number)
+            record.follow_socket(fd)
+            self._by_record[record.number] = self._served[number]
+        return record
+
+    def resume(self, number: int, host: str, fd: int, former: Record) -> None:
+        """Go on with a connection of another worker."""
+        record = super().open_record("", host)
+        record.adopt(former)
+        record.blame(True)
+        self._accept(number, host, fd, lambda sock: self._resume(sock, host, record))
+        if number in self._served:
+            self._by_record[record.number] = self._served[number]
+        record.blame(False)
+
+    def _resume(self, sock: socket.socket, host: str, record: Record) -> Connection:
+        try:
+            return self._role.resume(cast(OutputServices, self), self._options, sock, host, record)
+        except BaseException:
+            record.close()
+            raise
+
+    def serve(self, number: int, host: str, fd: int) -> None:
+        """Serve a fresh connection."""
+
+        def connect(sock: socket.socket) -> Connection:
+            self._serving = (number, fd)
+            try:
+                return self._role.connection(cast(OutputServices, self), self._options, sock, host)
+            finally:
+                self._serving = (0, -1)
+
+        self._accept(number, host, fd, connect)
+
+    def gone(self, number: int) -> None:
+        """Take note of a connection that ended without having been served here."""
+        if not self._closed:
+            self.loop.call_soon(self._report_closed)
+        self._closed.append(number)
+
+    def _accept(self, number: int, host: str, fd: int, connect: Callable[[socket.socket], Connection]) -> None:
+        served = Served(number, host, os.fstat(fd).st_ino, {fd})
         self._served[number] = self._by_inode[served.inode] = served
         try:
             sock = AcceptedSocket(fileno=fd)
@@ -204,16 +301,13 @@ class OutputWorker(Worker):
             return
         sock.setblocking(False)
         sock.on_gone = lambda: self._check_soon(served)
-        self._making = served
         try:
-            served.connection = self._role.connection(cast(OutputServices, self), self._options, sock, host)
+            served.connection = connect(sock)
         except Exception as error:
             log.error(
                 "A connection from %s could not be served: %s", host, error, exc_info=not isinstance(error, MistError)
             )
             sock.close()
-        finally:
-            self._making = None
         self.show_title()
         if not self._sweeping:
             self._sweeping = True
@@ -229,9 +323,7 @@ class OutputWorker(Worker):
         del self._served[served.number]
         if self._by_inode.get(served.inode) is served:
             del self._by_inode[served.inode]
-        if not self._closed:
-            self.loop.call_soon(self._report_closed)
-        self._closed.append(served.number)
+        self.gone(served.number)
 
     def _report_closed(self) -> None:
         self.channel.send({"closed": self._closed})
@@ -265,13 +357,20 @@ class OutputWorker(Worker):
         elif not self._stopping:
             self.finish()
 
-    def show(self) -> tuple[Message, Sequence[int]]:
-        return {"connections": list(self._served)}, ()
+    def rejoined(self) -> None:
+        for message, fds in self.inventory():
+            copies = [os.dup(fd) for fd in fds]
+            self.channel.send(message, copies, close=copies)
 
     def deserted(self, why: str) -> None:
         super().deserted(why)
         if not self._served:
             self.finish()
+
+    def _loop_error(self, loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+        super()._loop_error(loop, context)
+        if isinstance(context.get("exception"), MemoryError):
+            self._retire()  # all that a process without memory can do is to give its work to another one
 
     def stopping(self, reason: str) -> None:
         for served in tuple(self._served.values()):
@@ -325,6 +424,7 @@ class OutputWorker(Worker):
             merge_ms = self._options.get("merge_ms")
             fanout = Fanout(str(self.server.instance.bells), "auto" if merge_ms is None else merge_ms)
             self.loop.add_reader(fanout.fileno(), fanout.run)
+            fanout.arena_made, fanout.arena_gone = self._arena_made, self._arena_gone
             fanout.attach(self.loop._get_backend_id())  # type: ignore[attr-defined]
             self._fanout = TrackedFanout(fanout, self._joined)
         return self._fanout
@@ -361,6 +461,22 @@ class OutputWorker(Worker):
             held = HeldStream(reader, reader.table.subscribe(UNUSED_COOKIE))
             self._by_name[stream] = self._by_reader[id(reader)] = held
         return self._hold(held)
+
+    def reopen_stream(self, name: str) -> StreamReader | None:
+        """Return a reader of a stream as it is, for a viewer of another process; see `OutputServices`."""
+        held = self._by_name.get(name)
+        if held is None or held.reader.table.stale:
+            try:
+                reader = StreamReader(self.instance, name)
+            except NotFound:
+                return None
+            held = HeldStream(reader, reader.table.subscribe(UNUSED_COOKIE))
+            self._by_name[name] = self._by_reader[id(reader)] = held
+        return self._hold(held)
+
+    def take_arena(self, number: int) -> int | None:
+        """Return a group's memory that came from another process; see `OutputServices`."""
+        return self._adopter.take_arena(number)
 
     def _hold(self, held: HeldStream) -> StreamReader:
         if held.release is not None:

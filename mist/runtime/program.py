@@ -30,6 +30,12 @@ class ListenerRole(Protocol):
         self, services: OutputServices, options: Mapping[str, Any], sock: socket.socket, peer: str
     ) -> Connection: ...
 
+    def resume(
+        self, services: OutputServices, options: Mapping[str, Any], sock: socket.socket, peer: str, record: Any
+    ) -> Connection:
+        """Go on with a connection that another process served; record: what that process wrote down. Raises MistError, OSError."""
+        ...
+
 
 class InputRole(Protocol):
     """An input. Returning is a clean end of the source, raising a MistError an unclean one."""

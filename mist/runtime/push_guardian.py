@@ -47,7 +47,8 @@ class PushDuty:
         close_all(fds)
         if message.get("event") == "result":
             self._result = message
-        self._guardian.upstream.send(message)
+        if "event" in message:
+            self._guardian.upstream.send(message)
 
     def worker_ended(self, worker: WorkerHandle, status: int) -> None:
         if self._guardian.ending:
@@ -63,6 +64,10 @@ class PushDuty:
             self._guardian.end()
             return
         self._guardian.reactor.call_later(self._backoff.next_delay(worker.ran_seconds()), self._start_worker)
+
+    def bequeath(self, worker: WorkerHandle, status: int) -> bool:
+        """A push begins anew: its target is asked again."""
+        return False
 
     def worker_rejoined(self, worker: WorkerHandle, note: Message) -> None:
         """Nothing is to be taken over: the worker goes on."""

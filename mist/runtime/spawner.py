@@ -9,7 +9,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import setproctitle
@@ -22,9 +23,10 @@ from mist.runtime.backoff import Backoff
 from mist.runtime.build import running_build, set_number
 from mist.runtime.channel import Channel, Message, close_all, peer_credentials
 from mist.runtime.control import CONTROLLER, control_main, former_children, write_status
+from mist.runtime.descriptor_store import forget, listening_port, store, stored
 from mist.runtime.family import Child, Family
 from mist.runtime.instance import SHARED_MEMORY, Instance
-from mist.runtime.leftovers import RecordSweeper, end_records, release_subscriptions
+from mist.runtime.leftovers import RecordSweeper, release_subscriptions
 from mist.runtime.listeners import Listeners, bind_listening, bind_unix
 from mist.runtime.notify import notify, watchdog_seconds
 from mist.runtime.process import (
@@ -153,15 +155,14 @@ class Spawner:
         """Get ready to fork. living: the guardians of another main process have the ports and the streams."""
         snapshot = read_snapshot(self.instance)
         self._follow_level(snapshot)
+        ports: dict[str, Sequence[int]] = {**stored(), **(heir.sockets if heir is not None else {})}
+        self._take_api(ports.pop(CONTROLLER, ()), snapshot)
         if living:
-            sockets = heir.sockets if heir is not None else {}
-            self._listeners.expect(snapshot, sockets)
-            self._api_sockets = [own(socket.socket(fileno=fd)) for fd in sockets.get(CONTROLLER, ())]
-            self._api_address = api_address(snapshot)
+            self._listeners.expect(snapshot, ports)
             set_account(self.instance.name, memory_bound(snapshot))
         else:
-            self._listeners.bind_first(snapshot)
-            if self.server.program.controller is not None:
+            self._listeners.bind_first(snapshot, ports)
+            if self.server.program.controller is not None and not self._api_sockets:
                 self._bind_api(snapshot)
             create_account(self.instance.name, memory_bound(snapshot))
         self._account = open_account(self.instance.name)  # mapped here, it shows that this instance runs
@@ -173,6 +174,17 @@ class Spawner:
     def _bind_api(self, snapshot: Snapshot) -> None:
         self._api_address = api_address(snapshot)
         self._api_sockets = bind_listening(*self._api_address, "the control API")
+        store(CONTROLLER, [sock.fileno() for sock in self._api_sockets])
+
+    def _take_api(self, fds: Sequence[int], snapshot: Snapshot) -> None:
+        """Take the control API's port from a former main process, unless it is to be on another one by now."""
+        address = api_address(snapshot)
+        if fds and listening_port(fds[0]) != address[1]:
+            forget(CONTROLLER)
+            close_all(fds)
+        elif fds:
+            self._api_address = address
+            self._api_sockets = [own(socket.socket(fileno=fd)) for fd in fds]
 
     def _go(self, living: bool, heir: Inheritance | None) -> None:
         adopt_orphans()
@@ -225,9 +237,18 @@ class Spawner:
                 continue
             self._expected[pid] = pidfd
             self._reactor.add_reader(pidfd, lambda pid=pid: self._came_back(pid))  # type: ignore[misc]
-        self._reactor.call_later(FAMILY_SECONDS, self._serve)
+        self._reactor.call_later(FAMILY_SECONDS, self._end_waiting)
         if not self._expected:
             self._serve()
+
+    def _end_waiting(self) -> None:
+        """Kill who should have come back and has not: it hangs, and others are to have what it holds."""
+        for pid, pidfd in tuple(self._expected.items()):
+            log.error("Process %d did not come back; killing it", pid)
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            self._came_back(pid)
+        self._serve()
 
     def _came_back(self, pid: int) -> None:
         pidfd = self._expected.pop(pid, -1)
@@ -261,11 +282,10 @@ class Spawner:
         self._came_back(pid)
 
     def _take_controller(self, message: Message, fds: list[int]) -> None:
-        if not self._api_sockets:
-            self._api_sockets = [own(socket.socket(fileno=fd)) for fd in fds[2:]]
-            self._api_address = api_address(read_snapshot(self.instance))
-        else:
+        if self._api_sockets:
             close_all(fds[2:])
+        else:
+            self._take_api(fds[2:], read_snapshot(self.instance))
         self._controller = self._family.adopt(
             "The controller", message, fds[:2], on_message=self._heard, on_ended=self._controller_ended
         )
@@ -375,18 +395,19 @@ class Spawner:
             return
         for sock in self._api_sockets:
             sock.close()
+        forget(CONTROLLER)
         self._api_address, self._api_sockets = wanted, sockets
+        store(CONTROLLER, [sock.fileno() for sock in sockets])
         self._reactor.call_later(API_MOVE_SECONDS, self._controller.terminate)  # the call that asked is to be answered
 
     # -- children --------------------------------------------------------------------------------------------------
 
     def _gone(self, pid: int) -> None:
-        """Clear up after a process that has ended."""
+        """Clear up after a process that has ended; its records are its guardian's for a while, then the sweeper's."""
         if self._ending:
             if not self._left():
                 self._reactor.stop()
             return
-        end_records(self.instance, pid)
         release_subscriptions(self.instance, pid)
         self._plan_sweep(SWEEP_DELAY_SECONDS)
 

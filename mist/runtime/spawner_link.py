@@ -28,6 +28,8 @@ from mist.runtime.instance import Instance
 log = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 30.0
+REPLACED_SECONDS = 5.0
+AGAIN_SECONDS = 0.05
 # Errors that travel between processes by name.
 ERRORS: Mapping[str, type[MistError]] = {
     error.__name__: error
@@ -50,6 +52,14 @@ def raise_error(answer: Message) -> Message:
     if "error" in answer:
         raise ERRORS.get(answer["error"], MistError)(answer.get("text", ""))
     return answer
+
+
+class NotSent(TransportError):
+    """There is nobody to ask now: nothing was sent."""
+
+
+class NotAnswered(TransportError):
+    """Who was asked is gone; whether the request was done is not known."""
 
 
 class Link:
@@ -100,7 +110,7 @@ class Link:
             sock.connect(str(self._path))
         except OSError as error:
             sock.close()
-            raise TransportError(f"{self._whose} cannot be reached ({self._path}: {error.strerror})") from None
+            raise NotSent(f"{self._whose} cannot be reached ({self._path}: {error.strerror})") from None
         return sock
 
     def _answered(self, message: Message, fds: list[int]) -> None:
@@ -112,7 +122,7 @@ class Link:
     def _lost(self) -> None:
         for future in self._pending.values():
             if not future.done():
-                future.set_exception(TransportError(f"{self._whose} has gone"))
+                future.set_exception(NotAnswered(f"{self._whose} has gone"))
         self._pending.clear()
 
     def close(self) -> None:
@@ -125,6 +135,20 @@ class SpawnerLink(Link):
 
     def __init__(self, instance: Instance, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(instance.spawner_socket, "The main process", loop, REQUEST_SECONDS)
+
+    async def ask(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> Message:
+        """Ask as `Link.ask` does; while the main process is being replaced, wait for the next one.
+
+        What came with descriptors is sent once only: it may have been done.
+        """
+        until = self._loop.time() + REPLACED_SECONDS
+        while True:
+            try:
+                return await super().ask(message, fds)
+            except (NotSent, NotAnswered) as error:
+                if self._loop.time() >= until or (fds and isinstance(error, NotAnswered)):
+                    raise
+            await asyncio.sleep(AGAIN_SECONDS)  # no event tells of a socket that appears
 
 
 def connect(instance: Instance) -> socket.socket:

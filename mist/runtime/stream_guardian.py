@@ -389,6 +389,10 @@ class StreamDuty:
             close_all(fds)
             source.has(InputStart(request=message["request"]))
 
+    def bequeath(self, worker: WorkerHandle, status: int) -> bool:
+        """Return False: an input has no viewers."""
+        return False
+
     def worker_ended(self, worker: WorkerHandle, status: int) -> None:
         self._table.release_process(worker.pid)
         if worker is self._standby:

@@ -16,7 +16,7 @@ from mist.runtime.channel import Channel, Message, close_all
 from mist.runtime.family import Child, Family
 from mist.runtime.guardian import RETIRED, guardian_main
 from mist.runtime.input_worker import input_main
-from mist.runtime.listeners import MAX_JOINING, pass_on_all, retire
+from mist.runtime.listeners import MAX_JOINING, pass_on_all, retire, retire_late
 from mist.runtime.process import descendants, send_signal
 from mist.runtime.program import Server
 from mist.runtime.reactor import Reactor
@@ -221,7 +221,7 @@ class Streams:
         plan = StreamPlan(str(note["name"]), str(note["source"]), bool(note["pulled"]), adopt=True)
         stream = self._streams.get(plan.name)
         if stream is not None and stream.child is not None:
-            refuse(fds, "the stream has another guardian")
+            retire_late(self._family, message, fds)
             return
         if stream is None:
             stream = self._streams[plan.name] = self._former(plan)

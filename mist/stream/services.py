@@ -70,6 +70,14 @@ class OutputServices(Protocol):
 
     def close_stream(self, reader: StreamReader) -> None: ...
 
+    def reopen_stream(self, name: str) -> StreamReader | None:
+        """Return a reader for a viewer of another process, None when the stream has gone; `close_stream` as for `open_stream`."""
+        ...
+
+    def take_arena(self, number: int) -> int | None:
+        """Return the descriptor of a group's memory that came from another process, None when there is none; the caller's now."""
+        ...
+
     def on_demand(self, reader: StreamReader) -> OnDemandReader:
         """Return what plays the media of a reader of `open_stream` that is not live. Raises NotFound.
 

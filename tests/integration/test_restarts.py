@@ -20,7 +20,7 @@ from tests.support.live import FRAME_MS, Sender, assert_rising, marks, send_when
 from tests.support.media import BFRAMES, Sample
 from tests.support.packets import SeenMedia, read_media
 from tests.support.players import play
-from tests.support.processes import look, wait_until
+from tests.support.processes import descriptors, look, wait_until
 from tests.support.rtmp_peer import AUDIO, VIDEO, Refused, RtmpPeer
 from tests.support.server import MistServer
 
@@ -310,22 +310,51 @@ def test_server_killed_and_started_again(make_server: MakeServer, send_to: SendT
 
 
 def test_main_process_and_guardians_killed_together(make_server: MakeServer, send_to: SendTo) -> None:
-    """What is left, an input and the workers, finds new guardians under a new main process."""
+    """What is left, an input and the workers, finds new guardians under a new main process; one that hangs is replaced."""
     server = make_server()
     sender = send_to(server)
     sender.send([n * FRAME_MS for n in range(50)], headers=True)
+    sender.keep_sending()
     with viewer(server) as seen:
         before = _pids(server, "input live")
-        for pid in (server.pid, *(one.pid for one in server.processes_titled("mist: guardian"))):
+        [hung] = server.processes_titled("mist: guardian HTTP")
+        os.kill(hung.pid, signal.SIGSTOP)
+        for pid in (server.pid, *(one.pid for one in server.processes_titled("mist: guardian") if one != hung)):
             os.kill(pid, signal.SIGKILL)
         server.restart()
         assert _pids(server, "input live") == before
-        sender.send([n * FRAME_MS for n in range(50, 100)])
-        wait_mark(seen, sender.number - 1)
+        assert hung.pid not in [one.pid for one in server.processes()]
+        assert server.get("/json_live.js")
+        wait_mark(seen, sender.number + 10)
         assert_rising(seen)
         with viewer(server):
             pass
     sender.close()
+
+
+def test_killed_processes_leave_nothing(make_server: MakeServer, send_to: SendTo) -> None:
+    """After each kind of kill: no zombie, no doorbell, no descriptor in those that stay, no memory of who is gone."""
+    server = make_server(streams={"live": {"source": "push://", "inputtimeout": 30}})
+    kinds = ("controller", "guardian HTTP", "guardian RTMP", "guardian input live", "input live", "output RTMP (1")
+
+    sender = send_to(server)
+    sender.send([n * FRAME_MS for n in range(20)], headers=True)
+    with viewer(server):
+        server.api({"authorize": {}})
+        before = len(descriptors(server.pid))
+        for title in kinds:
+            found = wait_until(lambda title=title: server.processes_titled(f"mist: {title}"), 8, title)  # type: ignore[misc]
+            os.kill(found[0].pid, signal.SIGKILL)
+            wait_until(lambda pid=found[0].pid: look(pid) is None, 8, f"the end of {title}")  # type: ignore[misc]
+    sender.close()
+
+    def settled() -> bool:
+        living = {one.pid for one in server.processes()}
+        named = {int(path.name) for folder in ("bell", "span") for path in (server.runtime_folder / folder).iterdir()}
+        named |= {int(name.rpartition("#")[2]) for name in server.shared_memory() if "#" in name}
+        return named <= living and len(descriptors(server.pid)) <= before
+
+    wait_until(settled, 25, "no trace of the dead")
 
 
 def test_sigterm_with_viewers_and_publishers(

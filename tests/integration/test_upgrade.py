@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +14,9 @@ import pytest
 from tests.integration.conftest import MakeServer, SendTo
 from tests.integration.test_runtime import mist, run_mist, status
 from tests.support.live import FRAME_MS, assert_rising, viewer, wait_mark
+from tests.support.ports import free_port
 from tests.support.processes import wait_until
+from tests.support.rtmp_peer import RtmpPeer
 from tests.support.server import MistServer
 
 REPLACED = ("controller", "guardian HTTP", "guardian RTMP", "guardian input live")
@@ -128,3 +132,38 @@ def test_cleanup_removes_what_a_dead_server_left() -> None:
         assert not server.runtime_folder.exists()
     finally:
         server.stop(check=False)
+
+
+# -- ports of the service manager ----------------------------------------------------------------------------------------
+
+# Does what systemd does for a service with stored or activated sockets, then becomes the command that it is given.
+MANAGER = """
+import os, socket, sys
+names, ports = sys.argv[1].split(), [int(one) for one in sys.argv[2].split()]
+for number, port in enumerate(ports, 3):
+    with socket.create_server(("127.0.0.1", port)) as sock:
+        os.dup2(sock.fileno(), number + 40)
+for number in range(3, 3 + len(ports)):
+    os.dup2(number + 40, number, inheritable=True)
+    os.close(number + 40)
+os.environ.update(LISTEN_FDS=str(len(ports)), LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES=":".join(names))
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
+
+
+def test_kept_ports_are_taken_back() -> None:
+    """By name from the descriptor store, by number from a socket unit; what nobody listens on any more is closed."""
+    server = MistServer()
+    gone = free_port()
+    ports = (server.http_port, server.rtmp_port, server.api_port, gone)
+    names = ("mist.socket", f"listener~RTMP~127.0.0.1~{server.rtmp_port}", "controller", "old.socket")
+    server.wrap = (sys.executable, "-c", MANAGER, " ".join(names), " ".join(str(port) for port in ports))
+    with server:
+        with socket.create_connection(("127.0.0.1", server.http_port), timeout=5) as early:
+            early.sendall(b"GET /nothing.flv HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert early.recv(4096).startswith(b"HTTP/1.1 404")
+        assert "authorize" in server.api({"authorize": {}})
+        with RtmpPeer(server.rtmp_port) as peer:
+            peer.publish("live")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", gone), timeout=5)

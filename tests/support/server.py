@@ -59,7 +59,7 @@ class MistServer:
         self.runtime_base = self.folder / "run"
         self.log: list[str] = []
         self._arguments = arguments
-        self._wrap = wrap
+        self.wrap = wrap
         self._env = {**os.environ, **(env or {}), "MIST_RUNTIME_DIR": str(self.runtime_base), "PYTHONUNBUFFERED": "1"}
         self._more = threading.Condition()
         self._process: subprocess.Popen[bytes] | None = None
@@ -125,7 +125,7 @@ class MistServer:
     def command(self) -> list[str]:
         """Return the command line that starts it."""
         fixed = [sys.executable, "-m", "mist", "serve", "--config", str(self.config_file), "--instance", self.instance]
-        return [*self._wrap, *fixed, *self._arguments]
+        return [*self.wrap, *fixed, *self._arguments]
 
     def start(self) -> None:
         """Write the configuration, start, and return once it says that it is ready. Raises ServerFailed."""

@@ -10,10 +10,12 @@ from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from mist.core.muxer import Muxer
-from mist.errors import NoSuitableTrack, NotFound, NotReady
+from mist.errors import MistError, NoSuitableTrack, NotFound, NotReady
 from mist.formats.tracks import TrackInfo
 from mist.net.http_messages import parse_range
-from mist.outputs.base.on_demand import OnDemandSender, Sender, begin, time_window
+from mist.net.http_server import Resumed, request_saver
+from mist.outputs.base.on_demand import Beginning, OnDemandSender, Sender, begin, time_window
+from mist.outputs.base.resumed import resume_viewer
 from mist.outputs.base.whole_file import SMALL_BYTES, FileSender
 from mist.stream.capability import Capability, discover, listener_options
 from mist.stream.layouts import STREAMED, Layout
@@ -50,6 +52,24 @@ class Choice:
     reselect: Callable[[list[TrackState]], list[int]]
 
 
+def selection(
+    reader: StreamReader, parameters: PlaybackParameters, capability: Capability, user_agent: str
+) -> Callable[[list[TrackState]], list[int]]:
+    """Return what chooses a viewer's tracks."""
+
+    def select(states: list[TrackState]) -> list[int]:
+        return select_tracks(
+            states,
+            parameters.selectors,
+            capability.codecs,
+            live=reader.live,
+            exceptions=capability.exceptions,
+            user_agent=user_agent,
+        )
+
+    return select
+
+
 async def choose_tracks(
     services: OutputServices,
     reader: StreamReader,
@@ -62,16 +82,7 @@ async def choose_tracks(
     Raises NoSuitableTrack, NotReady when the stream ends meanwhile.
     """
 
-    def select(states: list[TrackState]) -> list[int]:
-        return select_tracks(
-            states,
-            parameters.selectors,
-            capability.codecs,
-            live=reader.live,
-            exceptions=capability.exceptions,
-            user_agent=user_agent,
-        )
-
+    select = selection(reader, parameters, capability, user_agent)
     if reader.live:
         await wait_playable(services, reader, parameters, select)
     indexes = select(reader.tracks())
@@ -149,6 +160,9 @@ class ProgressiveOutput:
         from mist.stream.parameters import parse_parameters
 
         parameters = parse_parameters(request.query, rate_header=request.headers.get("x-mist-rate", ""))
+        if response.resumed is not None:
+            await self.resume(services, request, response.resumed, parameters)
+            return
         reader = await services.open_stream(request.stream)
         try:
             choice = await self.choose(services, reader, parameters, request.headers.get("user-agent", ""))
@@ -252,9 +266,8 @@ class ProgressiveOutput:
         if wanted is not None:
             headers["Content-Range"] = f"bytes {begin_at}-{end - 1}/{layout.size}"
         status = 206 if wanted is not None else 200
-        name = choice.reader.name
-        make_muxer = (lambda tracks: self.make_muxer(name, tracks)) if kind in STREAMED else None
-        sender = FileSender(media, choice.indexes, layout, begin_at, end, window, make_muxer)
+        make_muxer = self._span_muxer(kind, choice.reader.name)
+        sender = FileSender(media, choice.indexes, layout, begin_at, end, window, kind, make_muxer)
         if end - begin_at > SMALL_BYTES:
             headers["Content-Length"] = str(end - begin_at)
             self._hand_over(services, request, response, choice, sender, status, headers, chunked=False)
@@ -264,6 +277,10 @@ class ProgressiveOutput:
         response.send(status, await sender.whole(), self.media_type(choice), headers)
         services.close_stream(choice.reader)
         return True
+
+    def _span_muxer(self, kind: str, name: str) -> Callable[[list[TrackInfo]], Muxer] | None:
+        """Return what makes the muxer of a layout's spans, None where they are just payload."""
+        return (lambda tracks: self.make_muxer(name, tracks)) if kind in STREAMED else None
 
     def _hand_over(
         self,
@@ -279,6 +296,7 @@ class ProgressiveOutput:
     ) -> None:
         """Let a sender have the connection's socket."""
         reader = choice.reader
+        saver = response.saver()
         record: ConnectionRecord = response.take_record()
         fd, head = response.take_socket(status, self.media_type(choice), headers)
         self._describe(record, request, reader)
@@ -287,7 +305,7 @@ class ProgressiveOutput:
             record.close()
             services.close_stream(reader)
 
-        sender.start(services, fd, head, record, closed, chunked=chunked)
+        sender.start(services, fd, head, record, closed, chunked=chunked, saver=saver)
 
     def _describe(self, record: ConnectionRecord, request: Any, reader: StreamReader) -> None:
         """Let a connection's record say what is played."""
@@ -307,6 +325,9 @@ class ProgressiveOutput:
         """Hand the connection's socket to the fan-out."""
         reader = choice.reader
         pace = own_pace(parameters, choice)
+        selectors = ",".join(f"{kind}={text}" for kind, text in sorted(parameters.selectors.items()))
+        key = f"{self.capability.name}.{self.suffix}?{selectors}"
+        state = response.saved(kind="live", stream=reader.name, key=key, indexes=choice.indexes)
         record = response.take_record()
         fd, head = response.take_socket(200, self.media_type(choice), headers)
         self._describe(record, request, reader)
@@ -315,19 +336,77 @@ class ProgressiveOutput:
             record.close()
             services.close_stream(reader)
 
-        selectors = ",".join(f"{kind}={text}" for kind, text in sorted(parameters.selectors.items()))
         services.fanout.join(
             reader,
             choice.indexes,
-            f"{self.capability.name}.{self.suffix}?{selectors}",
+            key,
             lambda tracks: self.make_muxer(reader.name, tracks),
             fd,
             head,
             reselect=choice.reselect,
             record=record,
+            state=state,
             on_close=closed,
             **pace,
         )
+
+    async def resume(
+        self, services: OutputServices, request: Any, resumed: Resumed, parameters: PlaybackParameters
+    ) -> None:
+        """Go on with a reply that another process had begun. Raises MistError, OSError."""
+        if resumed.saved["kind"] != "live":
+            await self._resume_on_demand(services, request, resumed, parameters)
+            return
+        agent = request.headers.get("user-agent", "")
+        record = resumed.record
+        resume_viewer(
+            services,
+            resumed.sock,
+            record,
+            resumed.saved,
+            lambda _reader, tracks: self.make_muxer(str(resumed.saved["stream"]), tracks),
+            lambda reader, states: selection(reader, parameters, self.capability, agent)(states),
+            on_close=lambda reason: record.close(),
+        )
+
+    async def _resume_on_demand(
+        self, services: OutputServices, request: Any, resumed: Resumed, parameters: PlaybackParameters
+    ) -> None:
+        """Go on sending an on-demand stream or a file made from it. Raises MistError."""
+        saved = resumed.saved
+        reader = await services.open_stream(str(saved["stream"]))
+        try:
+            media = services.on_demand(reader)
+            indexes = list(saved["indexes"])
+            sender: Sender
+            if saved["kind"] == "file":
+                window = dict(saved["window"])
+                layout = await media.layout(saved["layout"], indexes, window.get("from_us"), window.get("to_us"))
+                if layout is None or layout.size < saved["end"]:
+                    raise MistError("the file is not what it was")
+                kind = str(saved["layout"])
+                make_muxer = self._span_muxer(kind, reader.name)
+                sender = FileSender(media, indexes, layout, saved["at"], saved["end"], window, kind, make_muxer)
+            else:
+                await self.choose(services, reader, parameters, request.headers.get("user-agent", ""))
+                beginning = Beginning(await media.span(saved["span"]), saved["from_us"], saved["to_us"])
+                sender = OnDemandSender(
+                    media, indexes, lambda tracks: self.make_muxer(reader.name, tracks), beginning, parameters
+                )
+                sender.go_to(saved)
+        except BaseException:
+            services.close_stream(reader)
+            raise
+        record = resumed.record
+
+        def closed() -> None:
+            record.close()
+            services.close_stream(reader)
+
+        saver = request_saver(int(saved["answered"]), resumed.request)
+        chunked = bool(saved["chunked"])
+        fd = resumed.sock.detach()
+        sender.start(services, fd, b"", record, closed, chunked=chunked, saver=saver, resumed=True)
 
 
 def own_pace(parameters: PlaybackParameters, choice: Choice) -> dict[str, Any]:

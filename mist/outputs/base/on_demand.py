@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from mist.core.checkpoint import Record
+from mist.core.kernel_counts import sent_bytes
 from mist.core.muxer import Muxer
-from mist.errors import MistError, NoSuitableTrack, NotReady, WriteStalled
+from mist.errors import LocalProtocolError, MistError, NoSuitableTrack, NotReady, WriteStalled
 from mist.formats.tracks import TrackInfo
+from mist.net.wire import recovery_record
 from mist.stream.on_demand import LoadedSpan, OnDemandReader, places
 from mist.stream.parameters import UNLIMITED_RATE, PlaybackParameters
 from mist.stream.services import ConnectionRecord, OutputServices
@@ -22,7 +25,10 @@ from mist.stream.services import ConnectionRecord, OutputServices
 SEND_BYTES: Final = 256 << 10
 STALL_SECONDS: Final = 300.0  # a player that pauses stops reading; it may do so for this long
 LAST_CHUNK: Final = b"0\r\n\r\n"
+HEADER, SPANS, END = "header", "spans", "end"  # what a viewer is sent next
 AHEAD_US: Final = 7_500_000  # sent ahead of the clock, for a viewer that asked for a rate
+
+Saver = Callable[[Mapping[str, Any]], bytes]
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +101,14 @@ class Sender:
         self._loop: asyncio.AbstractEventLoop
         self._record: ConnectionRecord
         self._chunked = False
+        self._saver: Saver | None = None
+        self._kept: Record | None = None  # the record, if another process can go on with it
+        self._sent = 0  # bytes of the connection
+        self._skip = 0  # of what comes next, the viewer has that
+
+    def place(self) -> dict[str, Any]:
+        """Return where the next bytes of media come from, for another process. Raises LocalProtocolError where that cannot be said."""
+        raise NotImplementedError
 
     async def send_media(self) -> None:
         """Send everything, with `send`."""
@@ -109,14 +123,27 @@ class Sender:
         on_close: Callable[[], None],
         *,
         chunked: bool,
+        saver: Saver | None = None,
+        resumed: bool = False,
     ) -> asyncio.Task[None]:
         """Send in the background. fd is this object's from now on; on_close is called at the end, whatever it is.
 
         head: bytes before the media. chunked: the media is sent in HTTP chunks, so that the viewer can tell an end from a break.
+        saver: makes the state for the record from members; without it no other process can go on. resumed: another process has
+        begun, and its place is this object's already.
         """
         self._chunked = chunked
         self._loop = services.loop
         self._record = record
+        self._saver = saver
+        self._kept = recovery_record(record)
+        if self._kept is not None and saver is None:
+            self._kept.give_up()
+            self._kept = None
+        if self._kept is not None:
+            self._sent = sent_bytes(fd) - self._kept.bases[0]
+            if resumed:
+                head = self._resume(self._kept)
         sock = self._socket = socket.socket(fileno=fd)
         sock.setblocking(False)
         task = services.loop.create_task(self._run(head))
@@ -142,17 +169,41 @@ class Sender:
         else:
             log.error("A viewer of %s failed", self.stream, exc_info=error)
 
+    def _resume(self, record: Record) -> bytes:
+        """Return what is unsent of the head, and skip what is sent of the media after it."""
+        sent_at, _, pending, *_ = record.progress()
+        done = self._sent - sent_at
+        self._skip = max(0, done - len(pending))
+        return pending[done:]
+
+    def save(self, *before: bytes) -> None:
+        """Write down what comes next, after the strings `before`: nothing of it is sent yet."""
+        if self._kept is None or self._saver is None or self._skip:
+            return
+        try:
+            members = {**self.place(), "chunked": self._chunked}
+        except LocalProtocolError:
+            return  # the place before this one stays: from there, the same bytes come again
+        self._kept.save(self._sent, self._kept.received, list(before), self._saver(members))
+
     async def _run(self, head: bytes) -> None:
+        self.save(head)
         await self._send_bytes(head)
         await self.send_media()
         if self._chunked:
-            await self._send_bytes(LAST_CHUNK)
+            await self._send_skipped(LAST_CHUNK)
 
     async def send(self, data: bytes) -> None:
         """Send media. Raises WriteStalled, OSError."""
         if data:
-            await self._send_bytes(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+            await self._send_skipped(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
             self._record.set_position(self.position_us)
+
+    async def _send_skipped(self, data: bytes) -> None:
+        skipped = min(self._skip, len(data))
+        self._skip -= skipped
+        if skipped < len(data):
+            await self._send_bytes(data[skipped:] if skipped else data)
 
     async def _send_bytes(self, data: bytes) -> None:
         try:
@@ -160,6 +211,7 @@ class Sender:
                 await self._loop.sock_sendall(self._socket, data)
         except TimeoutError:
             raise WriteStalled(f"the viewer took nothing for {STALL_SECONDS:.0f} s") from None
+        self._sent += len(data)
         self._record.add_bytes(len(data), 0)
 
 
@@ -193,22 +245,54 @@ class OnDemandSender(Sender):
         self._beginning = beginning
         self._infos = self._infos_of(beginning.loaded)
         self._muxer = self._make_muxer(self._infos)
+        self._phase = HEADER
+        self._number = beginning.loaded.number  # of the span that comes next, and of the packet in it
+        self._packet = 0
+        self._new_init = False
+        self._paced_us = beginning.start_us  # media time that the clock of the pace began with
 
     def _infos_of(self, loaded: LoadedSpan) -> list[TrackInfo]:
         if max(self._indexes) >= len(loaded.infos):
             raise NoSuitableTrack(f"The stream {self._media.name} has lost a track")
         return [loaded.infos[index] for index in self._indexes]
 
+    def place(self) -> dict[str, Any]:
+        """Return span, packet and the muxer's state."""
+        beginning = self._beginning
+        return {
+            "kind": "media",
+            "stream": self._media.name,
+            "indexes": self._indexes,
+            "phase": self._phase,
+            "span": self._number,
+            "packet": self._packet,
+            "new_init": self._new_init,
+            "muxer": self._muxer.state().hex(),
+            "header": self._header.hex() if self._header is not None and self._phase == HEADER else None,
+            "start_us": self.position_us,
+            "from_us": beginning.from_us,
+            "to_us": beginning.to_us,
+        }
+
+    def go_to(self, saved: Mapping[str, Any]) -> None:
+        """Go on at the place that another process had saved; the beginning is that of its span. Raises LocalProtocolError."""
+        self._phase, self._number, self._packet = saved["phase"], saved["span"], saved["packet"]
+        self._new_init = saved["new_init"]
+        self._header = None if saved["header"] is None else bytes.fromhex(saved["header"])
+        self._paced_us = self.position_us = saved["start_us"]
+        self._muxer.restore(bytes.fromhex(saved["muxer"]))
+
     async def send_media(self) -> None:
-        """Send from the beginning to the end that was asked for."""
+        """Send from the beginning, or the place that was gone to, to the end that was asked for."""
         beginning = self._beginning
         loaded = beginning.loaded
         self._began_at = self._loop.time()
-        self.position_us = beginning.start_us
-        await self.send(self._muxer.header(beginning.start_us) if self._header is None else self._header)
-        new_init = False
-        while True:
-            await self._send_span(loaded, new_init)
+        if self._phase == HEADER:
+            self.position_us = beginning.start_us
+            await self.send(self._muxer.header(beginning.start_us) if self._header is None else self._header)
+            self._phase = SPANS
+        while self._phase == SPANS:
+            await self._send_span(loaded)
             number = loaded.number + 1
             if beginning.to_us is not None and loaded.place.to_us >= beginning.to_us:
                 break
@@ -216,11 +300,14 @@ class OnDemandSender(Sender):
                 break
             loaded = await self._media.span(number)
             infos = self._infos_of(loaded)
-            new_init = infos != self._infos
-            if new_init:
+            self._number, self._packet, self._new_init = number, 0, infos != self._infos
+            if self._new_init:
                 self._infos = infos
                 if not self._muxer.set_tracks(infos):
                     raise MistError("the tracks change, which the format cannot follow", reason="CLEAN_EOF")
+                await self.send(self._muxer.take_output())
+        self._phase = END
+        self.save()
         self._finish_muxer()
         await self.send(self._muxer.take_output())
 
@@ -229,19 +316,20 @@ class OnDemandSender(Sender):
         if finish is not None:
             finish()
 
-    async def _send_span(self, loaded: LoadedSpan, new_init: bool) -> None:
+    async def _send_span(self, loaded: LoadedSpan) -> None:
         """Mux and send what the viewer wants of one span; the next one is loaded while the last of this one is sent."""
         span = loaded.span
         place_of = places(self._indexes, len(loaded.infos))
         window: dict[str, Any] = dict(self._beginning.window)
-        number = 0
-        while number < len(span):
-            number = span.mux(
-                self._muxer, place_of, number, limit=self.step_bytes, new_init=new_init and not number, **window
+        while self._packet < len(span):
+            self.save()
+            new_init = self._new_init and not self._packet
+            self._packet = span.mux(
+                self._muxer, place_of, self._packet, limit=self.step_bytes, new_init=new_init, **window
             )
-            if number == len(span):
+            if self._packet == len(span):
                 self._media.prepare(loaded.number + 1)
-            self.position_us = span.time_of(number - 1)
+            self.position_us = span.time_of(self._packet - 1)
             await self.send(self._muxer.take_output())
             await self._pace(self.position_us)
 
@@ -249,7 +337,7 @@ class OnDemandSender(Sender):
         """Return how long a packet's time is still away; at most 0 when it may be sent."""
         if self._rate == UNLIMITED_RATE:
             return 0.0
-        media_us = position_us - self._beginning.start_us - self._ahead_us
+        media_us = position_us - self._paced_us - self._ahead_us
         return self._began_at + media_us / 1e6 / self._rate - self._loop.time()
 
     async def _pace(self, position_us: int) -> None:

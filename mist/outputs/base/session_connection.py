@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
 from mist.errors import MistError, PeerClosed, WriteStalled
+from mist.net.wire import Wire, recovery_record
+from mist.outputs.base.resumed import pack_saved
 from mist.stream.parameters import PlaybackParameters
 from mist.stream.push_access import KEY_SOURCE, admit
 from mist.stream.reader import StreamReader
 from mist.stream.services import ConnectionRecord, OutputServices
 
 READ_BYTES: Final = 64 * 1024
+SEED_BYTES: Final = 16
 REFUSED_SECONDS: Final = 2.0  # a refused peer may read why
 HAND_OVER_SECONDS: Final = 60.0
 CHECK_SECONDS: Final = 1.0
+MAX_HEARD_BYTES: Final = 1 << 20  # before a peer plays or publishes; usual are 5 kB
 
 
 class Session(Protocol):
@@ -41,33 +45,93 @@ class SessionConnection(Generic[S]):
 
     connector: ClassVar[str]
     max_unsent_bytes: ClassVar[int]
+    _replaying = False
 
-    def __init__(self, services: OutputServices, sock: socket.socket, peer: str, session: S) -> None:
+    def __init__(
+        self,
+        services: OutputServices,
+        sock: socket.socket,
+        peer: str,
+        session: S,
+        seed: str,
+        record: ConnectionRecord | None = None,
+    ) -> None:
+        """Serve a socket. seed: what the session was made from. record: of a connection of another process; `resume` it then."""
         self._services = services
         self._socket = sock
         self._peer = peer
         self._session = session
-        self._unsent = b""
+        self._seed = seed
+        self._heard = b""  # everything that the peer said: a session made from the same seed says the same to it
         self._task: asyncio.Task[None] | None = None
         self._closed = False
         self._close_at: float | None = None
-        self._record: ConnectionRecord = services.open_record(self.connector, peer)
+        self._handing_over = False
+        self._record: ConnectionRecord = record or services.open_record(self.connector, peer)
         self._timer = services.loop.call_later(CHECK_SECONDS, self._check_time)
-        services.loop.add_reader(sock.fileno(), self._readable)
+        self._wire = Wire(services.loop, sock, self._record, self)
+        if record is None:
+            self._wire.start()
+
+    # -- another process
+
+    def saved_state(self) -> bytes:
+        """Return what was said so far."""
+        members = {"kind": "session", "seed": self._seed, "closing": self._close_at is not None}
+        if self._handing_over:
+            members["kind"] = "handed over"
+        return pack_saved(members, self._heard)
+
+    def resume(self, saved: Mapping[str, Any], heard: bytes) -> None:
+        """Go on with a connection of another process, which had heard this. Raises MistError, OSError."""
+        if saved["kind"] == "handed over":
+            raise MistError("its stream's input has it, or was about to get it")
+        self._wire.resume()
+        if saved.get("closing"):
+            self._close_at = time.monotonic() + REFUSED_SECONDS
+        else:
+            self._heard = heard
+            self._replaying = True
+            self._handle(heard)
+            self._replaying = False
+            self._session.take_output()  # the other process had written it down, and what was not sent is the wire's
+        self._wire.release()
+        if self._wire.wanted:
+            self._wire.start()
 
     # -- reading
 
-    def _readable(self) -> None:
-        try:
-            data = self._socket.recv(READ_BYTES)
-            if not data:
-                raise PeerClosed("the peer closed the connection")
-            self._record.add_bytes(0, len(data))
-            self._handle(data)
-        except (BlockingIOError, InterruptedError):
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the peer."""
+        if self._closed or self._close_at is not None:
             return
+        self._record.add_bytes(0, len(data))
+        self._heard += data
+        if len(self._heard) > MAX_HEARD_BYTES:
+            self._heard = b""
+            record = recovery_record(self._record)
+            if record is not None:
+                record.give_up()
+        try:
+            self._handle(data)
         except (MistError, OSError) as error:
             self._fail(error)
+
+    def eof_received(self) -> bool:
+        """End with the peer."""
+        self._fail(PeerClosed("the peer closed the connection"))
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket failed."""
+        if not self._closed:
+            self._fail(exc or PeerClosed("the connection is closed"))
+
+    def pause_writing(self) -> None:
+        """Go on: how much may wait is bounded."""
+
+    def resume_writing(self) -> None:
+        """Go on."""
 
     def _handle(self, data: bytes) -> None:
         """Take bytes from the peer. Raises MistError, which ends the connection."""
@@ -98,39 +162,21 @@ class SessionConnection(Generic[S]):
     # -- sending
 
     def _flush(self) -> None:
+        if self._replaying:
+            return
         output = self._session.take_output()
         if not output:
             return
-        waiting = bool(self._unsent)
-        self._unsent += output
-        if len(self._unsent) > self.max_unsent_bytes:
+        self._record.add_bytes(len(output), 0)
+        self._wire.write(output)
+        if self._wire.get_write_buffer_size() > self.max_unsent_bytes:
             raise WriteStalled("the peer does not read what is sent to it")
-        if not waiting:
-            self._send()
-
-    def _send(self) -> None:
-        try:
-            sent = self._socket.send(self._unsent)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        self._record.add_bytes(sent, 0)
-        self._unsent = self._unsent[sent:]
-        if self._unsent:
-            self._services.loop.add_writer(self._socket.fileno(), self._writable)
-        else:
-            self._services.loop.remove_writer(self._socket.fileno())
-
-    def _writable(self) -> None:
-        try:
-            self._send()
-        except OSError as error:
-            self._fail(error)
 
     def _refused(self) -> None:
         """Send what is queued, and end the connection soon."""
         self._close_at = time.monotonic() + REFUSED_SECONDS
         self._flush()
-        self._services.loop.add_reader(self._socket.fileno(), self._readable)
+        self._wire.start()
 
     # -- giving the socket away
 
@@ -152,10 +198,16 @@ class SessionConnection(Generic[S]):
         if target.keyed:
             described["source"] = KEY_SOURCE
         self._flush()
-        if self._unsent:
+        if self._wire.get_write_buffer_size():
             raise WriteStalled("the peer does not read what is sent to it")
+        self._handing_over = True
+        self._wire.write(b"")
         async with asyncio.timeout(HAND_OVER_SECONDS):
-            await services.hand_over_publisher(self._socket.fileno(), described, self._session.export_state())
+            try:
+                await services.hand_over_publisher(self._socket.fileno(), described, self._session.export_state())
+            except MistError:
+                self._handing_over = False
+                raise
 
     async def _resolve(self, host: str) -> list[str]:
         try:
@@ -169,13 +221,12 @@ class SessionConnection(Generic[S]):
         """Stop reading and writing; return the socket's descriptor and what must still be sent first."""
         self._record.set_stream(reader.name)
         self._record.set_token(parameters.token)
-        fd = self._socket.fileno()
-        self._services.loop.remove_reader(fd)
-        self._services.loop.remove_writer(fd)
-        return fd, self._unsent + self._session.take_output()
+        fd, unsent = self._wire.lend()
+        return fd, unsent + self._session.take_output()
 
     def _given_away(self) -> None:
         """Take note that somebody else has the socket now."""
+        self._wire.leave()
         self._socket.detach()
         self._closed = True
         self._timer.cancel()
@@ -193,9 +244,8 @@ class SessionConnection(Generic[S]):
             return
         self._closed = True
         self._timer.cancel()
+        self._wire.leave()
         loop = self._services.loop
-        loop.remove_reader(self._socket.fileno())
-        loop.remove_writer(self._socket.fileno())
         if self._task is not None and self._task is not asyncio.current_task(loop):
             self._task.cancel()
         self._socket.close()

@@ -30,9 +30,10 @@ class FileSender(Sender):
         begin: int,
         end: int,
         window: dict[str, int],
+        kind: str,
         make_muxer: Callable[[list[TrackInfo]], Muxer] | None = None,
     ) -> None:
-        """begin, end: bytes of the file. window: from_us and to_us of the layout, where it has them.
+        """begin, end: bytes of the file. kind: of the layout. window: from_us and to_us of the layout, where it has them.
 
         make_muxer: of what makes the bytes of a span, without a header; None where they are just payload.
         """
@@ -40,10 +41,23 @@ class FileSender(Sender):
         self._media = media
         self._indexes = indexes
         self._layout = layout
+        self._layout_kind = kind
         self._at = begin
         self._end = end
         self._window: dict[str, Any] = dict(window)
         self._make_muxer = make_muxer
+
+    def place(self) -> dict[str, Any]:
+        """Return what is left of the range."""
+        return {
+            "kind": "file",
+            "stream": self.stream,
+            "indexes": self._indexes,
+            "layout": self._layout_kind,
+            "at": self._at,
+            "end": self._end,
+            "window": self._window,
+        }
 
     async def whole(self) -> bytes:
         """Return the range, for a small one."""
@@ -54,7 +68,13 @@ class FileSender(Sender):
 
     async def send_media(self) -> None:
         """Send the range."""
-        while data := await self._next():
+        if self._skip:  # sent by another process, whose bytes these are
+            self._at, self._skip = self._at + self._skip, 0
+        while True:
+            self.save()
+            data = await self._next()
+            if not data:
+                return
             await self.send(data)
 
     async def _next(self) -> bytes:

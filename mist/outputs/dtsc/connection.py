@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import socket
 import time
@@ -14,14 +15,16 @@ from mist.errors import MistError, PeerClosed
 from mist.formats import dtsc_session as d
 from mist.formats.tracks import VIDEO
 from mist.net.tls_relay import TlsRelay, server_context
+from mist.net.wire import recovery_record
 from mist.outputs.base import Choice, choose_tracks, own_pace
 from mist.outputs.base.on_demand import begin
+from mist.outputs.base.resumed import unpack_saved
 from mist.outputs.base.session_connection import SessionConnection
-from mist.outputs.dtsc.players import FilePlayer, LivePlayer, Player
+from mist.outputs.dtsc.players import FilePlayer, LivePlayer, Player, resume_play
 from mist.stream.capability import Capability, listener_options
 from mist.stream.parameters import PlaybackParameters, parse_parameters
 from mist.stream.reader import StreamReader
-from mist.stream.services import OutputServices
+from mist.stream.services import ConnectionRecord, OutputServices
 
 DEFAULT_PORT: Final = 4200
 MAX_UNSENT_BYTES: Final = 64 * 1024
@@ -74,22 +77,36 @@ class DtscConnection(SessionConnection[d.ListenerSession]):
     connector = "DTSC"
     max_unsent_bytes = MAX_UNSENT_BYTES
 
-    def __init__(self, services: OutputServices, options: Mapping[str, Any], sock: socket.socket, peer: str) -> None:
+    def __init__(
+        self,
+        services: OutputServices,
+        options: Mapping[str, Any],
+        sock: socket.socket,
+        peer: str,
+        seed: str = "",
+        record: ConnectionRecord | None = None,
+    ) -> None:
         self._relay: TlsRelay | None = None
         if options.get("cert"):
             context = server_context(str(options["cert"]), str(options.get("key") or ""))
             self._relay = TlsRelay(services.loop, sock, context, peer)
             sock = self._relay.inner
-        session = d.ListenerSession(secrets.token_hex(SALT_BYTES), f"mist/{__version__}", time.monotonic())
-        super().__init__(services, sock, peer, session)
+        fresh = not seed
+        seed = seed or json.dumps([secrets.token_hex(SALT_BYTES), f"mist/{__version__}"])
+        salt, version = json.loads(seed)
+        session = d.ListenerSession(salt, version, time.monotonic())
+        super().__init__(services, sock, peer, session, seed, record)
         self._sync = str(options.get("syncmode") or "0") == "1"
         self._player: Player | None = None
-        services.loop.call_soon(self._guarded_flush)
+        if self._relay is not None and (kept := recovery_record(self._record)) is not None:
+            kept.give_up()  # the keys of the session are this process's
+        if fresh:
+            services.loop.call_soon(self._guarded_flush)
 
     def _handle(self, data: bytes) -> None:
         for event in self._session.feed(data, time.monotonic()):
             if isinstance(event, d.PushRequested):
-                self._services.loop.remove_reader(self._socket.fileno())
+                self._wire.pause_reading()
                 self._start(self._push(event))
             elif isinstance(event, d.PlayRequested):
                 self._start(self._play(event))
@@ -148,20 +165,30 @@ class DtscConnection(SessionConnection[d.ListenerSession]):
         exact = asked.get(d.EXACT) == "1"
         pace = _pace(parameters, choice)
         self._session.send_play_start(sync, time.monotonic())
-        player = LivePlayer(services, self._session, self._record, choice, self._peer, exact)
+        player = LivePlayer(services, self._session, self._record, reader, choice.indexes, self._peer, exact)
         fd, head = self._let_go(reader, parameters)
         player.fd = fd
         selectors = ",".join(f"{kind}={text}" for kind, text in sorted(parameters.selectors.items()))
+        key = f"DTSC{'x' if exact else ''}{'s' if sync else ''}?{selectors}"
+        player.saved = {
+            "kind": "play",
+            "stream": reader.name,
+            "key": key,
+            "indexes": choice.indexes,
+            "asked": dict(asked),
+            "exact": exact,
+        }
         player.subscription = services.fanout.join(
             reader,
             choice.indexes,
-            f"DTSC{'x' if exact else ''}{'s' if sync else ''}?{selectors}",
+            key,
             player.make_muxer,
             fd,
             head,
             by_time=sync,
             reselect=choice.reselect,
             record=self._record,
+            state=player.state(),
             on_close=player.closed,
             on_readable=player.readable,
             **pace,
@@ -199,7 +226,8 @@ class DtscConnection(SessionConnection[d.ListenerSession]):
         """End the connection, with what it can still be told."""
         if not self._closed:
             try:
-                self._socket.send(self._unsent + self._session.take_output())
+                self._wire.write(self._session.take_output())
+                self._wire.flush()
             except OSError as problem:
                 self._services.log.debug("the peer did not hear why: %s", problem)
         super()._fail(error)
@@ -245,6 +273,17 @@ class DtscOutput:
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return DtscConnection(services, options, sock, peer)
+
+    def resume(
+        self, services: OutputServices, options: Mapping[str, Any], sock: socket.socket, peer: str, record: Any
+    ) -> DtscConnection | LivePlayer:
+        """Go on with a connection of another process. Raises MistError, OSError."""
+        saved, rest = unpack_saved(record.progress()[3])
+        if saved["kind"] == "play":
+            return resume_play(services, CAPABILITY, sock, peer, record, saved, rest)
+        connection = DtscConnection(services, options, sock, peer, saved["seed"], record)
+        connection.resume(saved, rest)
+        return connection
 
 
 OUTPUT: Final = DtscOutput()

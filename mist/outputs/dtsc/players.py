@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import socket
 import time
 from typing import Any, Protocol
 
@@ -13,11 +14,14 @@ from mist.core.muxer import Muxer
 from mist.errors import MistError, PeerClosed
 from mist.formats import dtsc_session as d
 from mist.formats.tracks import TrackInfo
-from mist.outputs.base import Choice
+from mist.outputs.base import Choice, selection
 from mist.outputs.base.on_demand import Beginning, OnDemandSender
+from mist.outputs.base.resumed import pack_saved, resume_viewer
 from mist.outputs.base.session_connection import READ_BYTES
+from mist.stream.capability import Capability
 from mist.stream.on_demand import OnDemandReader
-from mist.stream.parameters import PlaybackParameters
+from mist.stream.parameters import PlaybackParameters, parse_parameters
+from mist.stream.reader import StreamReader
 from mist.stream.services import ConnectionRecord, OutputServices
 
 
@@ -37,28 +41,31 @@ class LivePlayer:
         services: OutputServices,
         session: d.ListenerSession,
         record: ConnectionRecord,
-        choice: Choice,
+        reader: StreamReader | None,
+        indexes: list[int],
         peer: str,
         exact: bool,
     ) -> None:
+        """reader: given back at the end; None when the stream has gone."""
         self.fd = -1
         self.exact = exact
         self.subscription: Any = None
+        self.saved: dict[str, Any] = {}
+        self.gives_back = True
         self._services = services
         self._session = session
         self._record = record
-        self._reader = choice.reader
-        self._indexes = choice.indexes
+        self._reader = reader
+        self._indexes = indexes
         self._peer = peer
         self._sent_bytes = 0
         self._pinged = False
-        self._zero_us = choice.reader.wall_clock_offset_us
+        self._zero_us = reader.wall_clock_offset_us if reader is not None else 0
         self._timer: asyncio.TimerHandle | None = None
 
     def make_muxer(self, tracks: list[TrackInfo]) -> Muxer:
         """Return the muxer of a group of players."""
-        reader = self._reader
-        return DtscMuxer(tracks, live=reader.live, unix_zero_us=lambda: reader.wall_clock_offset_us, exact=self.exact)
+        return player_muxer(self._reader, tracks, self.exact)
 
     def started(self) -> None:
         """Begin to hear and to look after the connection: the fan-out has it."""
@@ -68,7 +75,7 @@ class LivePlayer:
     def _tick(self) -> None:
         """Ping a peer that was sent nothing for a second, and tell it when the stream's wall clock changed."""
         self._timer = self._services.loop.call_later(d.IDLE_PING_SECONDS, self._tick)
-        zero_us = self._reader.wall_clock_offset_us
+        zero_us = self._reader.wall_clock_offset_us if self._reader is not None else self._zero_us
         if zero_us != self._zero_us and self.exact:
             self._zero_us = zero_us
             self._session.send_wall_clock((zero_us + 500) // 1000)
@@ -89,23 +96,24 @@ class LivePlayer:
     def readable(self) -> None:
         """Read what the peer sent; called by the fan-out."""
         try:
-            data = os.read(self.fd, READ_BYTES)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
+            self.subscription.receive(self._received)
+        except (PeerClosed, OSError):
             self.subscription.close("CLEAN_REMOTE_CLOSE")
-            return
-        if not data:
-            self.subscription.close("CLEAN_REMOTE_CLOSE")
-            return
+
+    def state(self) -> bytes:
+        """Return what another process needs to hear the peer."""
+        return pack_saved(self.saved, self._session.export_playing())
+
+    def _received(self, data: bytes) -> bytes:
         self._record.add_bytes(0, len(data))
         self._guarded_handle(data)
+        return self.state()
 
     def _guarded_handle(self, data: bytes) -> None:
         try:
             self._handle(data)
         except MistError as error:
-            self._services.log.info("DTSC player %s of %s: %s", self._peer, self._reader.name, error)
+            self._services.log.info("DTSC player %s of %s: %s", self._peer, self.saved["stream"], error)
             self.subscription.close(error.reason)
 
     def _handle(self, data: bytes) -> None:
@@ -121,7 +129,7 @@ class LivePlayer:
     def _check_key_duration(self, asked: d.KeyDurationAsked) -> None:
         place = asked.track - 1
         longest_ms = 0
-        if 0 <= place < len(self._indexes):
+        if self._reader is not None and 0 <= place < len(self._indexes):
             times = [key.dts_us for key in self._reader.keys(self._indexes[place])]
             longest_ms = max((after - before for before, after in itertools.pairwise(times)), default=0) // 1000
         if d.key_duration_fits(asked.duration_ms, longest_ms):
@@ -140,7 +148,50 @@ class LivePlayer:
             except OSError as error:
                 self._services.log.debug("DTSC player %s did not hear the end: %s", self._peer, error)
         self._record.close()
-        self._services.close_stream(self._reader)
+        if self._reader is not None and self.gives_back:
+            self._services.close_stream(self._reader)
+
+    def resume(self, sock: socket.socket, capability: Capability) -> None:
+        """Go on with what another process had saved. Raises MistError, OSError."""
+        parameters = parse_parameters(self.saved["asked"])
+        self.fd = sock.fileno()
+        self.gives_back = False
+        self.subscription, self._reader = resume_viewer(
+            self._services,
+            sock,
+            self._record,
+            self.saved,
+            lambda reader, tracks: player_muxer(reader, tracks, self.exact),
+            lambda reader, states: selection(reader, parameters, capability, "")(states),
+            on_close=self.closed,
+            on_readable=self.readable,
+        )
+        self._zero_us = self._reader.wall_clock_offset_us if self._reader is not None else 0
+        self.started()
+
+
+def player_muxer(reader: StreamReader | None, tracks: list[TrackInfo], exact: bool) -> Muxer:
+    """Return the muxer of a group of players. reader: None for a stream that has gone."""
+    if reader is None:
+        return DtscMuxer(tracks, live=True, exact=exact)
+    return DtscMuxer(tracks, live=reader.live, unix_zero_us=lambda: reader.wall_clock_offset_us, exact=exact)
+
+
+def resume_play(
+    services: OutputServices,
+    capability: Capability,
+    sock: socket.socket,
+    peer: str,
+    record: Any,
+    saved: dict[str, Any],
+    state: bytes,
+) -> LivePlayer:
+    """Go on with a player of another process. Raises MistError, OSError."""
+    session = d.ListenerSession.resume_playing(state, time.monotonic())
+    player = LivePlayer(services, session, record, None, saved["indexes"], peer, saved["exact"])
+    player.saved = saved
+    player.resume(sock, capability)
+    return player
 
 
 class FilePlayer(OnDemandSender):

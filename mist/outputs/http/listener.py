@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
 import socket
@@ -11,8 +10,10 @@ from typing import Any, Final
 
 from mist.errors import MistError
 from mist.net.http_messages import TOKEN_MODE_DEFAULT, HttpSettings, Request, TrustedProxies
-from mist.net.http_server import HttpConnection, Response
+from mist.net.http_reader import RequestReader
+from mist.net.http_server import HttpConnection, Response, Resumed
 from mist.outputs.base import Capability, discover_outputs, listener_options
+from mist.outputs.base.resumed import unpack_saved
 from mist.outputs.http.dispatch import Routes, error_reply
 from mist.outputs.http.pages import PAGE_MATCHES, Pages, unsupported_page
 from mist.stream.services import OutputServices
@@ -132,35 +133,79 @@ class HttpOutput:
     def __init__(self) -> None:
         self._sites: dict[tuple[int, int], Site] = {}
         self._serial = itertools.count()
-        self._accepting: set[asyncio.Task[Any]] = set()
 
     def connection(
         self, services: OutputServices, options: Mapping[str, Any], sock: socket.socket, peer: str
     ) -> HttpConnection:
         """Serve an accepted, non-blocking socket; the connection owns it from here on."""
+        site = self._site(services, options)
+        record = services.open_record(CAPABILITY.name, peer)
+        connection = self._make(services, site, peer, record)
+        try:
+            connection.serve(sock)
+        except OSError as error:  # the peer is gone already
+            sock.close()
+            connection.connection_lost(error)
+        return connection
+
+    def _site(self, services: OutputServices, options: Mapping[str, Any]) -> Site:
         key = (id(services), id(options))
         site = self._sites.get(key)
         if site is None or site.services is not services:
             site = self._sites[key] = Site(services, options)
         site.refresh()
-        connection = HttpConnection(
+        return site
+
+    def _make(self, services: OutputServices, site: Site, peer: str, record: Any) -> HttpConnection:
+        return HttpConnection(
             site,
             site.settings,
             loop=services.loop,
             log=services.log,
-            record=services.open_record(CAPABILITY.name, peer),
+            record=record,
             peer=peer,
             salt=f"{os.getpid()}.{next(self._serial)}",
         )
-        task = services.loop.create_task(self._accept(services.loop, connection, sock))
-        self._accepting.add(task)
-        task.add_done_callback(self._accepting.discard)
-        return connection
 
-    async def _accept(self, loop: asyncio.AbstractEventLoop, connection: HttpConnection, sock: socket.socket) -> None:
-        """Put the socket on the event loop; a peer that is gone by then leaves nothing behind."""
+    def resume(
+        self, services: OutputServices, options: Mapping[str, Any], sock: socket.socket, peer: str, record: Any
+    ) -> Any:
+        """Go on with a connection that another process served; the socket is this connection's unless this raises.
+
+        record: what that process wrote down. Raises MistError, OSError.
+        """
+        site = self._site(services, options)
+        saved, received = unpack_saved(record.progress()[3])
+        if saved.get("kind") == "http":
+            connection = self._make(services, site, peer, record)
+            connection.resume(sock, saved, received)
+            return connection
+        reader = RequestReader(site.settings, peer)
+        requests = reader.feed(received)[int(saved.get("answered", 0)) :]
+        route = site.routes.find(requests[0].path) if requests else None
+        if route is None:
+            raise MistError("nothing serves what its request asked for")
+        request = requests[0]
+        request.stream, request.rest = route.stream, route.rest
+        return ResumedReply(services, route.output, request, Resumed(sock, record, saved, received))
+
+
+class ResumedReply:
+    """A reply that another process had begun, in the shape of a connection and of a response."""
+
+    def __init__(self, services: OutputServices, output: Any, request: Request, resumed: Resumed) -> None:
+        self.resumed = resumed
+        self._services = services
+        self._task = services.loop.create_task(self._run(output, request))
+
+    async def _run(self, output: Any, request: Request) -> None:
         try:
-            await loop.connect_accepted_socket(lambda: connection, sock)
-        except OSError as error:
-            sock.close()
-            connection.connection_lost(error)
+            await output.handle(self._services, request, self)
+        except (MistError, OSError) as error:
+            self._services.log.warning("The reply to %s could not be continued: %s", request.peer, error)
+            self.resumed.sock.close()
+            self.resumed.record.close()
+
+    def close(self, reason: str) -> None:
+        """End the connection, if nothing else has it yet."""
+        self._task.cancel(reason)

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from mist.core.arena import ARENA_BYTES
 from mist.core.demuxer import PacketList
 from mist.core.dtsc import DtscMuxer
-from mist.core.fanout import ARENA_BYTES, MAX_LAG_US, OUT_OF_BAND_LIMIT, Fanout, Subscription
+from mist.core.fanout import MAX_LAG_US, Fanout
 from mist.core.flv import FlvMuxer, FlvReader
 from mist.core.packet import Packet
+from mist.core.subscription import OUT_OF_BAND_LIMIT, Subscription
 from mist.errors import LimitExceededError
 from mist.formats.dtsc import DtscDemuxer
 from mist.formats.tracks import AAC, AUDIO, H264, VIDEO, TrackInfo

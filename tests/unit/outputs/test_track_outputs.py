@@ -41,6 +41,10 @@ class Joined:
         self.key = ""
         self.muxer: Any = None
         self.options: Mapping[str, Any] = {}
+        self.resumed = None
+
+    def saved(self, **_members: Any) -> bytes:
+        return b""
 
     async def open_stream(self, _name: str) -> Any:
         return self.stream.reader()

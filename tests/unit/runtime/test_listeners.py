@@ -12,6 +12,7 @@ import pytest
 
 from mist.errors import TransportError
 from mist.runtime import listener_guardian
+from mist.runtime.build import running_build
 from mist.runtime.channel import Message
 from mist.runtime.guardian import WorkerHandle
 from mist.runtime.instance import Instance
@@ -31,7 +32,7 @@ class FakeChannel:
         self.sent.append(message)
 
 
-def worker_handle(pid: int) -> WorkerHandle:
+def worker_handle(pid: int, build: str = "") -> WorkerHandle:
     return WorkerHandle(
         pid,
         "Worker",
@@ -39,6 +40,7 @@ def worker_handle(pid: int) -> WorkerHandle:
         0.0,
         on_message=lambda child, message, fds: None,
         on_ended=lambda child, status: None,
+        build=build or running_build(),
     )
 
 
@@ -51,6 +53,7 @@ class FakeGuardian:
         self.ending = False
         self.started: list[WorkerHandle] = []
         self.stopped: list[int] = []
+        self.forgotten: list[int] = []
         self.planned: list[Any] = []
         self.ended = ""
 
@@ -58,6 +61,9 @@ class FakeGuardian:
         handle = worker_handle(len(self.started) + 1)
         self.started.append(handle)
         return handle
+
+    def forget_worker(self, pid: int) -> None:
+        self.forgotten.append(pid)
 
     def stop_worker(self, worker: WorkerHandle, reason: str) -> None:
         worker.stopping = True
@@ -188,19 +194,79 @@ def test_only_workers_that_worked_hear_of_a_new_configuration(make_house: Any) -
     assert house.worker(2).channel.sent == []
 
 
-def test_a_former_guardians_worker_serves_to_the_end_and_gets_nothing_new(make_house: Any) -> None:
+def orders_to(worker: WorkerHandle) -> list[Message]:
+    return [message for message in worker.channel.sent if message["do"] == "adopt"]  # type: ignore[attr-defined]
+
+
+def test_a_dead_workers_connections_go_to_another_one(make_house: Any) -> None:
     house = make_house(processes=1)
-    former = worker_handle(77)
-    house.duty.worker_rejoined(former, {"connections": [1, 2]})
+    house.connect(2)
+    served = house.duty._served[1]
+    numbers = list(served.connections)
+    assert house.duty.bequeath(served.handle, -9)
+    house.duty.worker_ended(served.handle, -9)
+    heir = house.duty._served[2]
+    assert list(heir.connections) == numbers
+    given, last = orders_to(heir.handle)
+    assert given == {"do": "adopt", "pids": [1], "connections": [[number, "127.0.0.1"] for number in numbers]}
+    assert last == {"do": "adopt", "pids": [1], "last": True}
     assert house.duty._open == 2
-    house.connect(3)
-    assert house.counts() == [3, 2]
-    house.duty.worker_said(former, {"closed": [1]}, [])
-    assert house.guardian.stopped == []
-    house.duty.worker_said(former, {"closed": [2]}, [])
-    assert house.guardian.stopped == [77]
-    house.duty.worker_ended(former, 0)
-    assert house.counts() == [3]
+    # The heir dies before it has told that it has everything: the next one looks in both tables.
+    assert house.duty.bequeath(heir.handle, -11)
+    house.duty.worker_ended(heir.handle, -11)
+    third = house.duty._served[3]
+    assert orders_to(third.handle)[0]["pids"] == [2, 1]
+    house.duty.worker_said(third.handle, {"adopted": [2, 1]}, [])
+    assert house.guardian.forgotten == [2, 1]
+    assert not any(peer.fileno() < 0 for peer in house.peers)
+
+
+def test_a_worker_that_ended_in_peace_leaves_nothing(make_house: Any) -> None:
+    house = make_house(processes=1)
+    house.connect(1)
+    served = house.duty._served[1]
+    assert not house.duty.bequeath(served.handle, 0)
+
+
+def test_a_worker_is_replaced_by_one_that_is_forked_first(make_house: Any) -> None:
+    house = make_house(processes=1)
+    house.connect(1)
+    served = house.duty._served[1]
+    house.duty.command({"do": "replace"}, [])
+    assert served.handle.channel.sent[-1] == {"do": "retire"}
+    house.connect(1)  # the one that is to have those connections gets no other one
+    assert house.duty._served[2].connections == {}
+    assert house.duty.bequeath(served.handle, 75)
+    assert len(house.duty._served[2].connections) == 1
+
+
+def test_what_a_former_guardians_worker_brings(make_house: Any) -> None:
+    house = make_house(processes=1)
+    former = worker_handle(77, "other code")
+    house.duty.worker_rejoined(former, {})
+    ours, theirs = socket.socketpair()
+    arena = os.memfd_create("arena")
+    with theirs:
+        house.duty.worker_said(former, {"inventory": {"arenas": [5]}}, [arena])
+        house.duty.worker_said(former, {"inventory": {"connections": [[9, "::1"]]}}, [ours.detach()])
+        assert house.duty._open == 1
+        house.duty.replace_workers()
+        assert former.channel.sent == [{"do": "retire"}]  # type: ignore[attr-defined]
+        assert house.duty.bequeath(former, 75)
+        heir = next(served for served in house.duty._served.values() if served.connections)
+        assert [list(one) for one in (heir.arenas, heir.connections)] == [[5], [9]]
+        heir.let_go()
+
+
+def test_a_connection_that_kills_is_found() -> None:
+    suspects = listener_guardian.Suspects()
+    assert not suspects.blame(4, 0.0)
+    assert not suspects.blame(4, 3.0)
+    assert not suspects.blame(5, 4.0)
+    assert suspects.blame(4, 6.0)
+    assert not suspects.blame(5, 20.0)
+    assert not suspects.blame(5, 21.0)
+    assert suspects.blame(5, 22.0)
 
 
 def test_a_retired_duty_closes_its_port_only(make_house: Any) -> None:
@@ -273,7 +339,7 @@ def test_a_connection_is_open_as_long_as_any_number_leads_to_it() -> None:
         gone: list[bool] = []
         sock = AcceptedSocket(fileno=one.detach())
         sock.on_gone = lambda: gone.append(True)
-        served = Served(1, os.fstat(sock.fileno()).st_ino, {sock.fileno()})
+        served = Served(1, "", os.fstat(sock.fileno()).st_ino, {sock.fileno()})
         copy = os.dup(sock.fileno())
         served.descriptors.add(copy)
         sock.close()

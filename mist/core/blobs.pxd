@@ -1,0 +1,20 @@
+from libc.stdint cimport uint64_t
+
+from mist.core.shm cimport Segment
+
+ctypedef struct Blob:
+    uint64_t offset              # in the segment
+    uint64_t size                # 0: nothing there
+
+cdef class BlobStore:
+    cdef Segment segment
+    cdef uint64_t begin
+    cdef uint64_t bump
+    cdef uint64_t reserved
+    cdef dict free_blocks        # size class -> [offset]
+    cdef dict shared             # offset -> [users, identity of the bytes, the bytes]
+    cdef dict by_identity
+    cdef int put(self, bytes data, Blob* blob) except -1
+    cdef int drop(self, const Blob* blob) except -1
+
+cdef bytes read_blob(Segment segment, const Blob* blob)

@@ -1,0 +1,120 @@
+"""Byte strings in shared memory that connections refer to: what they must still send, and what they need to be resumed.
+
+Only the process that writes knows which blocks are free; whoever takes over reads what records refer to.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.errno cimport EINTR
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
+
+from mist.core.shm cimport Segment
+
+from mist.errors import SharedMemoryFull
+
+cdef extern from "<fcntl.h>" nogil:
+    enum:
+        FALLOC_FL_PUNCH_HOLE
+        FALLOC_FL_KEEP_SIZE
+    int fallocate(int, int, long, long)
+    int posix_fallocate(int, long, long)
+
+cdef enum:
+    SMALLEST = 256
+    RESERVE_STEP = 64 << 10
+    RETURNED_AT = 64 << 10       # blocks from this size on give their memory back when they are freed
+    SHARED_AT = 32 << 10         # strings from this size on are kept once for all who send the same object
+
+
+@cython.final
+cdef class BlobStore:
+    """Blocks of powers of two in the part of a segment from `begin` on."""
+
+    def __init__(self, Segment segment not None, uint64_t begin):
+        self.segment = segment
+        self.begin = self.bump = self.reserved = (begin + 4095) // 4096 * 4096
+        self.free_blocks, self.shared, self.by_identity = {}, {}, {}
+
+    cdef int put(self, bytes data, Blob* blob) except -1:
+        """Keep a string. Raises SharedMemoryFull."""
+        cdef uint64_t size = <uint64_t> len(data)
+        blob.offset = blob.size = 0
+        if not size:
+            return 0
+        if size >= SHARED_AT:
+            known = self.by_identity.get(id(data))
+            if known is not None:
+                self.shared[known][0] += 1
+                blob.offset, blob.size = known, size
+                return 0
+        blob.offset = self.take(size_class(size))
+        blob.size = size
+        memcpy(self.segment.data + blob.offset, PyBytes_AS_STRING(data), size)
+        if size >= SHARED_AT:
+            self.shared[blob.offset] = [1, data]
+            self.by_identity[id(data)] = blob.offset
+        return 0
+
+    def take(self, uint64_t size):
+        """Return the offset of a block with its memory reserved."""
+        cdef uint64_t offset
+        free = self.free_blocks.get(size)
+        if free:
+            offset = free.pop()
+            if size >= RETURNED_AT:
+                self.reserve(offset, size)
+            return offset
+        offset = self.bump
+        if offset + size > self.segment.size:
+            raise SharedMemoryFull("the memory in which connections keep what they send is full")
+        if size >= RETURNED_AT:
+            offset = (offset + 4095) // 4096 * 4096
+            self.reserve(offset, size)
+            self.reserved = max(self.reserved, offset + size)
+        elif offset + size > self.reserved:
+            self.reserve(self.reserved, RESERVE_STEP)
+            self.reserved += RESERVE_STEP
+        self.bump = offset + size
+        return offset
+
+    def reserve(self, uint64_t offset, uint64_t size):
+        cdef int failed = EINTR
+        while failed == EINTR:
+            failed = posix_fallocate(self.segment.fd, <long> offset, <long> size)
+        if failed:
+            raise SharedMemoryFull("no shared memory for what connections send; free /dev/shm or lower config.memory")
+
+    cdef int drop(self, const Blob* blob) except -1:
+        """Free a block, unless others refer to it too."""
+        cdef uint64_t size
+        if not blob.size:
+            return 0
+        entry = self.shared.get(blob.offset)
+        if entry is not None:
+            entry[0] -= 1
+            if entry[0]:
+                return 0
+            del self.shared[blob.offset]
+            del self.by_identity[id(entry[1])]
+        size = size_class(blob.size)
+        if size >= RETURNED_AT:
+            fallocate(
+                self.segment.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, <long> blob.offset, <long> size
+            )
+        self.free_blocks.setdefault(size, []).append(blob.offset)
+        return 0
+
+
+cdef uint64_t size_class(uint64_t size) noexcept:
+    cdef uint64_t block = SMALLEST
+    while block < size:
+        block *= 2
+    return block
+
+
+cdef bytes read_blob(Segment segment, const Blob* blob):
+    """Return the string, b"" for one that cannot be: the writer was of another kind."""
+    if not blob.size or blob.offset + blob.size > segment.size:
+        return b""
+    return PyBytes_FromStringAndSize(<const char*> segment.data + blob.offset, <Py_ssize_t> blob.size)

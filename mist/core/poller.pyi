@@ -1,0 +1,19 @@
+from typing import Final
+
+EVENTS: Final[int]
+STAY_ROUNDS: Final[int]
+STAY_MS: Final[int]
+MERGE_STEP_US: Final[int]
+MERGE_MAX_US: Final[int]
+LOAD_INTERVAL_US: Final[int]
+
+class Poller:
+    fd: int
+    merge_us: int
+    wakeups: int
+    def __init__(self, bell_folder: str, merge_ms: str | int = "auto") -> None: ...
+    def fileno(self) -> int: ...
+    def __len__(self) -> int: ...
+    def register(self, fd: int) -> None: ...
+    def attach(self, loop_fd: int) -> None: ...
+    def run(self) -> None: ...

@@ -1,0 +1,230 @@
+"""Workers that die, hang or are replaced while clients of every protocol play: nobody's socket is closed, nobody misses a byte."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from itertools import pairwise
+
+import av
+import pytest
+
+from tests.support.dtsc_peer import DtscPeer
+from tests.support.live import FRAME_MS, Sender
+from tests.support.media import NO_BFRAMES, Sample
+from tests.support.ports import free_port
+from tests.support.processes import wait_until
+from tests.support.rtmp_peer import RtmpPeer
+from tests.support.server import MistServer
+
+PROTOCOLS = ("HTTP", "RTMP", "DTSC")
+MARK = re.compile(rb"<(\d{8})>")
+REPLY = b"HTTP/1.1 200 OK"
+FILM_BYTES = 12 << 20  # more than sockets hold
+FILM = Sample("film", NO_BFRAMES, size="1280x720", seconds=12, bit_rate="10M")
+PAGE = b"GET /json_live.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+class Stage:
+    """A server with one worker a listener, so that all clients of a protocol are in the process that dies."""
+
+    def __init__(self) -> None:
+        self.dtsc_port = free_port()
+        one = {"processes": 1}
+        film = {"source": str(FILM.file())}
+        self.server = MistServer(
+            protocols={
+                "HTTP": one,
+                "RTMP": one,
+                "DTSC": {"port": self.dtsc_port, "interface": "127.0.0.1", **one},
+            },
+            streams={"live": {"source": "push://127.0.0.1", "inputtimeout": 4}, "film": film},
+        )
+
+    def workers(self, protocol: str) -> set[int]:
+        return {one.pid for one in self.server.processes_titled(f"mist: output {protocol} ")}
+
+    def lose_workers(self, how: signal.Signals, protocol: str) -> None:
+        """Send a signal to all workers of a listener, and wait until they are gone."""
+        lost = self.workers(protocol)
+        assert lost
+        for pid in lost:
+            os.kill(pid, how)
+        wait_until(lambda: not lost & self.workers(protocol), 15, f"the end of {lost}")
+
+    def connect(self, request: bytes = b"") -> socket.socket:
+        sock = socket.create_connection(("127.0.0.1", self.server.http_port), 10)
+        sock.sendall(request)
+        return sock
+
+
+class Watcher:
+    """Reads what a plain HTTP client gets; `closed` once the server has ended the connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.data = bytearray()
+        self.closed = False
+        self._sock = sock
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        try:
+            while part := self._sock.recv(65536):
+                self.data += part
+        except OSError:
+            pass  # the test closes it
+        self.closed = True
+
+    def marks(self) -> list[int]:
+        return [int(number) for number in MARK.findall(self.data)]
+
+    def wait_mark(self, number: int) -> None:
+        wait_until(lambda: self.marks()[-1:] >= [number], 15, f"picture {number} after {self.marks()[-3:]}")
+
+    def close(self) -> None:
+        self._sock.close()
+        self._thread.join(5)
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    made = Stage()
+    with made.server:
+        yield made
+
+
+@pytest.fixture
+def sender(stage: Stage) -> Iterator[Sender]:
+    sender = Sender(stage.server)
+    sender.send([number * FRAME_MS for number in range(60)], headers=True)
+    sender.keep_sending(0.02)
+    yield sender
+    sender.close()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
+def test_live_viewers(stage: Stage, sender: Sender, how: signal.Signals) -> None:
+    paths = ("/live.flv", "/live.flv", "/live.ts", "/live.mp4", "/live.mkv")
+    viewers = [Watcher(stage.connect(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())) for path in paths]
+    for viewer in viewers:
+        viewer.wait_mark(sender.number)
+    for _ in range(2):
+        stage.lose_workers(how, "HTTP")
+        for viewer in viewers:
+            viewer.wait_mark(sender.number + 5)
+    assert not any(viewer.closed for viewer in viewers)
+    for viewer in viewers:
+        marks = viewer.marks()
+        pictures = sorted(marks)
+        assert pictures == [number for number in range(pictures[0], pictures[-1] + 1) for _ in range(2)][: len(marks)]
+        viewer.close()
+    begin = max(viewer.marks()[0] for viewer in viewers[:2])  # they may have begun at different keyframes
+    first, second = (bytes(viewer.data)[viewer.data.find(b"<%08d>" % begin) :] for viewer in viewers[:2])
+    assert first[: len(second)] == second[: len(first)]
+    assert [line for line in stage.server.log if "could not be continued" in line] == []
+
+
+def test_players_of_rtmp_and_dtsc(stage: Stage, sender: Sender) -> None:
+    got: list[av.Packet] = []
+    quick = {"analyzeduration": "500000"}
+    with (
+        av.open(stage.server.play_url("rtmp"), timeout=(10, 10), options=quick) as container,
+        DtscPeer(stage.dtsc_port) as dtsc,
+    ):
+        dtsc.play("live")
+        heard = dtsc.packets()
+        packets = container.demux(video=0)
+        for round_ in range(3):
+            seen = sender.number
+            for packet in packets:
+                got.append(packet)
+                if (mark := MARK.search(bytes(packet))) and int(mark[1]) > seen:
+                    break
+            for one in heard:
+                if (mark := MARK.search(one.data)) and int(mark[1]) > seen:
+                    break
+            if round_ < 2:
+                stage.lose_workers(signal.SIGKILL, "RTMP")
+                stage.lose_workers(signal.SIGKILL, "DTSC")
+        numbers = [int(mark[1]) for packet in got if (mark := MARK.search(bytes(packet)))]
+        assert numbers == list(range(numbers[0], numbers[-1] + 1))
+        assert {later.dts - former.dts for former, later in pairwise(got)} == {FRAME_MS}
+
+
+def test_half_said_things(stage: Stage, sender: Sender) -> None:
+    """Requests and handshakes that a worker had read in part are read to their end by another one."""
+    half, idle = stage.connect(PAGE[:20]), stage.connect(PAGE)
+    assert idle.recv(65536).startswith(REPLY)
+    shaking = socket.create_connection(("127.0.0.1", stage.server.rtmp_port), 10)
+    shaking.sendall(b"\x03" + bytes(700))
+    connected = RtmpPeer(stage.server.rtmp_port)
+    connected.connect()
+    with DtscPeer(stage.dtsc_port) as dtsc, half, idle, shaking, connected:
+        dtsc.until("DTCM")
+        for _ in range(2):
+            for protocol in PROTOCOLS:
+                stage.lose_workers(signal.SIGKILL, protocol)
+        half.sendall(PAGE[20:])
+        assert half.recv(65536).startswith(REPLY)
+        idle.sendall(PAGE * 2)
+        answered = b""
+        while answered.count(REPLY) < 2:
+            part = idle.recv(65536)
+            assert part
+            answered += part
+        shaking.sendall(bytes(837))
+        reply = b""
+        while len(reply) < 3073:
+            part = shaking.recv(65536)
+            assert part
+            reply += part
+        connected.play("live")
+        dtsc.play("live")
+        assert dtsc.until("DTP2").data
+
+
+@pytest.mark.parametrize(
+    ("path", "header"),
+    [("/film.flv", ""), ("/film.mp4", ""), ("/film.mp4", "Range: bytes=4000-\r\n"), ("/film.ts", "")],
+)
+def test_films(stage: Stage, path: str, header: str) -> None:
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{header}\r\n".encode()
+    undisturbed = Watcher(stage.connect(request))
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        slow.connect(("127.0.0.1", stage.server.http_port))
+        slow.settimeout(10)
+        slow.sendall(request)
+        got = b""
+        for _ in range(2):
+            target = len(got) + 300_000
+            while len(got) < target:
+                got += slow.recv(65536)
+            stage.lose_workers(signal.SIGKILL, "HTTP")
+        while part := slow.recv(1 << 20):
+            got += part
+    wait_until(lambda: undisturbed.closed, 15, "the end of the film")
+    undisturbed.close()
+    assert len(got) > FILM_BYTES
+    assert got.partition(b"\r\n\r\n")[2] == bytes(undisturbed.data).partition(b"\r\n\r\n")[2]
+
+
+def test_the_guardian_dies_and_then_the_worker(stage: Stage, sender: Sender) -> None:
+    viewer = Watcher(stage.connect(b"GET /live.flv HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+    viewer.wait_mark(sender.number)
+    [guardian] = stage.server.processes_titled("mist: guardian HTTP")
+    start = len(stage.server.log)
+    os.kill(guardian.pid, signal.SIGKILL)
+    stage.server.wait_log("Goes on under another guardian", start=start)
+    viewer.wait_mark(sender.number + 5)
+    stage.lose_workers(signal.SIGKILL, "HTTP")
+    viewer.wait_mark(sender.number + 5)
+    marks = sorted(viewer.marks())
+    assert marks == [number for number in range(marks[0], marks[-1] + 1) for _ in range(2)][: len(marks)]
+    assert not viewer.closed
+    viewer.close()

@@ -1,0 +1,253 @@
+"""Another process goes on: viewers of a process that is killed at a random moment get every byte once."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mist.core.arena import adopt_arena
+from mist.core.checkpoint import CheckpointTable, Record, create_checkpoints, open_checkpoints
+from mist.core.fanout import Fanout
+from mist.core.flv import FlvMuxer
+from mist.core.kernel_counts import received_bytes, sent_bytes, skip_received
+from mist.core.subscription import Subscription
+from mist.core.ts_mux import TsMuxer
+from mist.errors import LimitExceededError, MistError
+from mist.formats.tracks import AAC, AUDIO, H264, VIDEO, TrackInfo
+from mist.stream.reader import StreamReader
+from mist.stream.state import StreamStatus
+from tests.support.shared_memory import make_publisher, shared_instance, write_frames
+
+AVCC = bytes.fromhex("0164001fffe1001b6764001facd9405005bb016a02020280000003008000001e078c18cb01000568ebecb22c")
+TRACKS = [
+    TrackInfo(VIDEO, H264, AVCC, track_id=1, width=1280, height=720),
+    TrackInfo(AUDIO, AAC, b"\x11\x90", track_id=2, sample_rate_hz=48000, channels=2),
+]
+KILLS = 60
+FRAMES = 220  # less than the time after which a viewer that is behind skips
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        one = socket.create_connection(listener.getsockname())
+        other, _ = listener.accept()
+    other.setblocking(False)
+    return one, other
+
+
+@pytest.fixture
+def table() -> Iterator[CheckpointTable]:
+    name = f"mist-recovery-{os.getpid()}"
+    yield create_checkpoints(name)
+    Path("/dev/shm", name).unlink()
+
+
+def record_of(table: CheckpointTable, sock: socket.socket, number: int = 1) -> Record:
+    record = table.claim("FLV", "10.0.0.1")
+    record.set_connection(number)
+    record.follow_socket(sock.fileno())
+    return record
+
+
+def test_what_the_kernel_counts() -> None:
+    peer, ours = tcp_pair()
+    with peer, ours:
+        sent, received = sent_bytes(ours.fileno()), received_bytes(ours.fileno())
+        ours.send(b"x" * 1000)
+        peer.sendall(b"y" * 700)
+        peer.recv(400)
+        assert len(ours.recv(700, socket.MSG_PEEK | socket.MSG_WAITALL)) == 700
+        assert sent_bytes(ours.fileno()) - sent == 1000
+        assert received_bytes(ours.fileno()) == received
+        skip_received(ours.fileno(), 300)
+        assert received_bytes(ours.fileno()) - received == 300
+        peer.shutdown(socket.SHUT_WR)  # what a peer says last counts as a byte in the kernel, but is none
+        while ours.recv(1000, socket.MSG_PEEK) != b"y" * 400:
+            pass
+        skip_received(ours.fileno(), 400)
+        assert ours.recv(1) == b""
+        assert received_bytes(ours.fileno()) - received == 700
+
+
+def test_a_progress_holds_as_a_whole(table: CheckpointTable) -> None:
+    peer, ours = tcp_pair()
+    with peer, ours:
+        record = record_of(table, ours)
+        body = os.urandom(100_000)
+        record.save(5, 7, [b"head", body], b"state", between=b"later", arena=3, position=9, flags=1)
+        record.save(6, 8, [b"other"])
+        assert record.progress() == (6, 8, b"other", b"state", b"", 0, 0, 0)
+        for size in (0, 1, 255, 256, 257, 70_000):
+            record.save(1, 1, [bytes(size)], b"s" * size)
+            assert open_checkpoints(table.name).recoverable()[1].progress()[2:4] == (bytes(size), b"s" * size)
+
+
+def test_a_record_moves_with_its_figures(table: CheckpointTable) -> None:
+    peer, ours = tcp_pair()
+    with peer, ours:
+        record = record_of(table, ours)
+        record.set_stream("live")
+        record.add_bytes(1000, 50)
+        record.save(1000, 50, [b"more"], b"state")
+        before = table.snapshot()[0]
+        name = f"mist-recovery-heir-{os.getpid()}"
+        heirs = create_checkpoints(name)
+        try:
+            heir = heirs.claim("", "")
+            heir.adopt(open_checkpoints(table.name).recoverable()[1])
+            [after] = heirs.snapshot()
+            assert after[3:] == before[3:]
+            assert heir.progress()[:4] == (1000, 50, b"more", b"state")
+            assert table.snapshot() == []
+        finally:
+            Path("/dev/shm", name).unlink()
+
+
+def test_an_arena_of_something_else_is_refused() -> None:
+    fd = os.memfd_create("other")
+    with pytest.raises(MistError):
+        adopt_arena(fd)
+
+
+def test_a_socket_that_is_not_tcp_cannot_be_recovered(table: CheckpointTable) -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        assert not record_of(table, one).recoverable
+
+
+def serve(instance: str, folder: Path, name: str, muxer: type, socks: list[socket.socket], said: socket.socket) -> None:
+    """Be the first process: join, and send until killed."""
+    folder.mkdir()
+    fanout = Fanout(str(folder), 0)
+    fanout.arena_made = lambda number, fd: socket.send_fds(said, [number.to_bytes(8, "big")], [fd])
+    table = create_checkpoints(name)
+    reader = StreamReader(instance, "live")
+    viewers: list[Subscription] = []
+    for number, sock in enumerate(socks, 1):
+        record = table.claim("FLV", "")
+        record.set_connection(number)
+        record.follow_socket(sock.fileno())
+        viewers.append(
+            fanout.join(
+                reader,
+                [0, 1],
+                "flv",
+                muxer,
+                sock.detach(),
+                b"HEAD",
+                record=record,
+                state=b"s",
+                on_close=lambda reason: None,
+            )
+        )
+    said.send(b"ready")
+    spoken = 0
+    while True:
+        fanout.run()
+        spoken += 1
+        if spoken % 5 == 0:
+            try:
+                viewers[1].send(b"<%06d>" % spoken)
+            except LimitExceededError:
+                pass
+
+
+@pytest.mark.parametrize("muxer", [FlvMuxer, TsMuxer])
+def test_killed_at_a_random_moment(tmp_path: Path, muxer: type) -> None:
+    """Three viewers: one that reads at once, one that is told things between the packets, one that reads slowly."""
+    chance = random.Random(muxer.__name__)
+    lengths = {killed_once(tmp_path / str(number), muxer, chance) for number in range(KILLS // 2)}
+    assert len(lengths) == 1
+    assert lengths.pop() > 500 * FRAMES
+
+
+def killed_once(folder: Path, muxer: type, chance: random.Random) -> int:
+    """Return how many bytes a viewer got."""
+    folder.mkdir()
+    name = f"mist-recovery-kill-{os.getpid()}"
+    with shared_instance() as instance:
+        publisher = make_publisher(instance, folder)
+        tracks = [publisher.add_track(info) for info in TRACKS]
+        publisher.set_status(StreamStatus.READY)
+        write_frames(publisher, *tracks, range(30))
+        pairs = [tcp_pair() for _ in range(3)]
+        pairs[2][1].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        heard, said = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                serve(instance, folder / "first", name, muxer, [ours for _, ours in pairs], said)
+            finally:
+                os._exit(1)
+        said.close()
+        arenas = []
+        while True:
+            message, fds, _, _ = socket.recv_fds(heard, 64, 1)
+            assert message, "the process failed"
+            if message == b"ready":
+                break
+            arenas += fds
+        got = [bytearray() for _ in pairs]
+        readers = [
+            threading.Thread(target=read_all, args=(peer, data), daemon=True)
+            for (peer, _), data in zip(pairs, got, strict=True)
+        ]
+        for thread in readers[:2]:
+            thread.start()
+        killed_at = chance.randrange(30, FRAMES)
+        write_frames(publisher, *tracks, range(30, killed_at))
+        for _ in range(chance.randrange(3000)):
+            pass
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        readers[2].start()
+        write_frames(publisher, *tracks, range(killed_at, FRAMES))
+        (folder / "second").mkdir()
+        fanout = Fanout(str(folder / "second"), 0)
+        table = open_checkpoints(name)
+        former = table.recoverable()
+        reader = StreamReader(instance, "live")
+        fanout.adopt_arena(reader, arenas[0], "flv", [0, 1], muxer, TrackInfo, None)
+        heirs = create_checkpoints(name + "h")
+        for number, (_, ours) in enumerate(pairs, 1):
+            record = heirs.claim("", "")
+            record.adopt(former[number])
+            fanout.adopt(ours.detach(), record, on_close=lambda reason: None)
+        publisher.set_status(StreamStatus.OFF)
+        while len(fanout):
+            fanout.run()
+        for thread in readers:
+            thread.join(20)
+        fanout.close()
+        check(got)
+        for (peer, _), one in zip(pairs, (name, name + "h", ""), strict=True):
+            peer.close()
+            if one:
+                Path("/dev/shm", one).unlink()
+        heard.close()
+    return len(got[0])
+
+
+def read_all(peer: socket.socket, data: bytearray) -> None:
+    while part := peer.recv(65536):
+        data += part
+
+
+def check(got: list[bytearray]) -> None:
+    """All viewers began at the same key: they have the same bytes, but for what one of them was told between two packets."""
+    fast, told, slow = (bytes(data) for data in got)
+    assert fast[:4] == b"HEAD"
+    assert slow == fast
+    spoken = []
+    while (at := told.find(b"<0")) >= 0 and told[at + 7 : at + 8] == b">":
+        spoken.append(int(told[at + 1 : at + 7]))
+        told = told[:at] + told[at + 8 :]
+    assert spoken == sorted(set(spoken))
+    assert told == fast
