@@ -200,8 +200,8 @@ class StreamDuty:
     def _wait_ready(self, message: Message) -> None:
         self._viewed_at = time.monotonic()
         if self._guardian.ending:
-            refuse(self._guardian.upstream, message, NotReady("Stream is shutting down"))
-        elif self._table.status == StreamStatus.READY:
+            return  # it is asked again of the stream's next guardian
+        if self._table.status == StreamStatus.READY:
             reply(self._guardian.upstream, message, ok=True)
         elif not self._plan.pulled and self._source is None:
             refuse(self._guardian.upstream, message, NotReady("Stream is waiting for data"))
