@@ -242,6 +242,8 @@ cdef class TrackWriter:
         header.last_us = header.now_us = fixed.dts_us
         self.measure(&fixed, clock_us)
         store64(&header.head, sequence + 1)
+        if sequence == 0:
+            add64(&self.table.header.track_set_generation, 1)   # who chose tracks before passed over the empty one
         self.table.header.last_packet_us = clock_us
         if keyframe:
             add64(&self.table.header.key_generation, 1)
