@@ -8,6 +8,7 @@ later than the whole milliseconds say. Other readers pass over members that they
 """
 
 cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
@@ -33,7 +34,7 @@ from mist.core.track_buffer cimport KEY_RECORD
 
 from mist.core.demuxer import READ_BYTES
 from mist.core.dtsc_objects import serialize_object
-from mist.errors import LimitExceededError, RemoteProtocolError, TruncatedError
+from mist.errors import LimitExceededError, LocalProtocolError, RemoteProtocolError, TruncatedError
 
 MAX_TRACKS = 64
 MAX_PACKET_BYTES = 64 << 20
@@ -277,6 +278,57 @@ cdef class DtscReader(Demuxer):
     def announced(self):
         """Numbers of the tracks that packets may name now."""
         return [number for number in range(self.count) if self.known[number]]
+
+    # -- state for another process
+
+    @property
+    def rest_bytes(self):
+        """Bytes of the packet that has begun."""
+        return self.rest.size
+
+    def export_state(self):
+        """Return (what is known by headers, as JSON has it; the bytes of a packet that has begun)."""
+        cdef int number
+        numbers = range(self.count)
+        return {
+            "tracks": [info.export_state() for info in self.tracks],
+            "ids": [self.ids[number] for number in numbers],
+            "known": [self.known[number] for number in numbers],
+            "changed": [self.changed[number] for number in numbers],
+            "places": [self.places[number] for number in range(self.place_count)],
+            "by_place": bool(self.by_place),
+            "replace": bool(self.replace),
+            "ready": bool(self.ready),
+            "live": bool(self.live),
+            "vod": bool(self.vod),
+            "zero": self.unix_zero_ms,
+            "next": self.next_byte,
+            "packet": self.packet_at,
+        }, PyBytes_FromStringAndSize(<const char*> self.rest.data, <Py_ssize_t> self.rest.size)
+
+    def restore(self, state, tracks, bytes rest not None):
+        """Go on from what `export_state` returned. tracks: those of the state. Raises LocalProtocolError."""
+        cdef int number
+        try:
+            if len(tracks) > TRACK_LIMIT or len(state["places"]) > TRACK_LIMIT or len(rest) > self.max_packet_bytes + HEAD_BYTES:
+                raise LocalProtocolError("more in a state than a connection has")
+            self.tracks, self.count = list(tracks), <int> len(tracks)
+            for number in range(self.count):
+                self.ids[number], self.known[number] = state["ids"][number], state["known"][number]
+                self.changed[number] = state["changed"][number]
+                self.video[number] = tracks[number].type == "video"
+            self.place_count = <int> len(state["places"])
+            for number in range(self.place_count):
+                self.places[number] = state["places"][number]
+                if not 0 <= self.places[number] < self.count:
+                    raise LocalProtocolError("a place of a track that is not there")
+            self.by_place, self.replace, self.ready = state["by_place"], state["replace"], state["ready"]
+            self.live, self.vod, self.unix_zero_ms = state["live"], state["vod"], state["zero"]
+            self.next_byte, self.packet_at = state["next"], state["packet"]
+        except (KeyError, TypeError, IndexError, OverflowError, AttributeError) as error:
+            raise LocalProtocolError(f"damaged state of a DTSC reader: {error}") from error
+        self.rest.clear()
+        self.rest.append(<const uint8_t*> <const char*> rest, <size_t> len(rest))
 
     # -- headers and commands
 

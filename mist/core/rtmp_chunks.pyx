@@ -129,10 +129,11 @@ cdef class ChunkReader:
         """Memory held for incomplete messages."""
         return self._memory_bytes
 
-    def feed(self, bytes data not None):
+    def feed(self, const uint8_t[::1] data not None):
         """Take bytes, any split, and return the messages they complete, in the order of their last bytes."""
         cdef list messages = []
-        self._feed_span(<const uint8_t*> PyBytes_AS_STRING(data), <size_t> PyBytes_GET_SIZE(data), messages)
+        if data.shape[0]:
+            self._feed_span(&data[0], <size_t> data.shape[0], messages)
         return messages
 
     cdef int _feed_span(self, const uint8_t* at, size_t left, list messages) except -1:

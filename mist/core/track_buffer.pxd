@@ -46,6 +46,7 @@ ctypedef struct TableHeader:
     int64_t last_packet_us   # monotonic clock at the newest packet
     uint64_t bytes_used
     uint64_t bytes_limit
+    uint64_t slots_used      # tracks up to here were there at some time; a new one gets the next slot
     char source[512]
     uint64_t armed[64]
     uint64_t claimed[64]
@@ -116,6 +117,10 @@ ctypedef struct TrackHeader:
     uint32_t page_tail
     uint32_t longest_fragment_us
     int64_t page_start_us
+    uint64_t marked          # the packet number that the marks are for; they mean nothing for another one
+    uint64_t breaks_for      # the key number that the breaks are for
+    uint32_t marks           # flags of that packet
+    uint32_t breaks          # what that key begins with, as KEY_BREAK and KEY_NEW_INIT
     PageRecord pages[256]
 
 cdef class Table:

@@ -27,7 +27,7 @@ from mist.errors import LimitExceededError, NotFound
 
 TABLE_MAGIC = 0x4D535442
 TRACK_MAGIC = 0x4D53544B
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 MAX_CACHED_PAGES = 64
 TABLE_RESERVE_BYTES = sizeof(TableHeader)
 
@@ -91,6 +91,11 @@ cdef class Table:
     @property
     def bytes_used(self):
         return load64(&self.header.bytes_used)
+
+    @property
+    def slots_used(self):
+        """How many track slots were in use at some time."""
+        return self.header.slots_used
 
     @property
     def pids(self):

@@ -15,8 +15,6 @@ cdef class TrackWriter:
     cdef PacketRecord* records
     cdef KeyRecord* keys_ring
     cdef uint32_t page_used
-    cdef uint32_t pending_flags
-    cdef uint32_t breaks_due      # what the next key begins with, as KEY_BREAK and KEY_NEW_INIT
     cdef TrackWriter anchor       # the video track that audio keys wait for, or None
     cdef int64_t jitter_start_media
     cdef int64_t jitter_start_clock
@@ -36,4 +34,10 @@ cdef class TrackWriter:
     cdef int trim_window(self) except -1
     cdef int drop_oldest_key(self) except -1
     cdef int drop_pages(self) except -1
+    cdef int put_marks(self, uint32_t flags, uint32_t breaks) noexcept
+    cdef uint32_t due_breaks(self) noexcept
+    cdef int repair(self) except -1
+    cdef int repair_rings(self) noexcept
+    cdef int repair_counts(self) noexcept
+    cdef int reopen_page(self) except -1
     cdef void measure(self, const PacketView* packet, int64_t clock_us) noexcept

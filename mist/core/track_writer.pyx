@@ -22,7 +22,7 @@ from mist.core.track_buffer cimport (
 
 from mist.core.shm import create_segment, open_segment, rename_segment, unlink_segment
 from mist.core.track_buffer import LAYOUT_VERSION, TRACK_MAGIC
-from mist.errors import LimitExceededError, SharedMemoryFull
+from mist.errors import LimitExceededError, NotFound, SharedMemoryFull
 
 PAGE_BYTES = 8 << 20             # mapped; memory is reserved in steps as it is used
 PAGE_STEP_BYTES = 64 << 10
@@ -85,8 +85,8 @@ cdef class TrackWriter:
         for number in range(old.header.tail, old.header.head):
             self.records[number & (records - 1)] = old.records[number & (old.header.record_capacity - 1)]
         self.claim_memory_back(old.segment.size)
+        store32(&old.header.stale, 1)   # first: a reader that missed it would stay with the old one
         rename_segment(self.segment, old.segment.name)
-        store32(&old.header.stale, 1)
         store32(&self.table.header.tracks[self.index].generation, self.header.generation)
         return 0
 
@@ -103,8 +103,8 @@ cdef class TrackWriter:
         if <uint32_t> len(init_data) > self.header.init_capacity:
             self.grow(self.header.record_capacity, self.header.key_capacity, power_of_two(len(init_data)))
         header = self.header
-        if header.head and not self.has_init(codec, init_data):
-            self.breaks_due |= KEY_NEW_INIT
+        if header.head:
+            self.put_marks(NEW_INIT, 0 if self.has_init(codec, init_data) else KEY_NEW_INIT)
         store32(&header.properties_lock, header.properties_lock + 1)
         set_text(header.type, sizeof(header.type), type)
         set_text(header.codec, sizeof(header.codec), codec)
@@ -116,8 +116,6 @@ cdef class TrackWriter:
         header.sample_bits, header.bandwidth_bps = sample_bits, bandwidth_bps
         store32(&header.properties_lock, header.properties_lock + 1)
         self.video = type == "video"
-        if header.head:
-            self.pending_flags |= NEW_INIT
         add64(&self.table.header.track_set_generation, 1)
 
     def has_init(self, str codec, bytes init_data not None):
@@ -149,9 +147,23 @@ cdef class TrackWriter:
 
     def mark(self, uint32_t flags):
         """Put flags on the next packet; a DISCONTINUITY is a break at the next key."""
-        self.pending_flags |= flags
-        if flags & DISCONTINUITY and self.header.head:
-            self.breaks_due |= KEY_BREAK
+        self.put_marks(flags, KEY_BREAK if flags & DISCONTINUITY and self.header.head else 0)
+
+    cdef int put_marks(self, uint32_t flags, uint32_t breaks) noexcept:
+        """Keep flags for the next packet and breaks for the next key where a writer after this one finds them."""
+        cdef TrackHeader* header = self.header
+        if header.marked != header.head:
+            header.marks = 0
+            store64(&header.marked, header.head)
+        if header.breaks_for != header.key_head:
+            header.breaks = 0
+            store64(&header.breaks_for, header.key_head)
+        header.marks |= flags
+        header.breaks |= breaks
+        return 0
+
+    cdef uint32_t due_breaks(self) noexcept:
+        return self.header.breaks if self.header.breaks_for == self.header.key_head else 0
 
     @property
     def last_us(self):
@@ -160,12 +172,22 @@ cdef class TrackWriter:
 
     @property
     def memory(self):
-        """Bytes of the track's index."""
-        return self.segment.size
+        """Bytes of the track's index and data pages."""
+        cdef uint32_t number
+        cdef size_t count = self.segment.size
+        for number in range(self.header.page_tail, self.header.page_head):
+            count += self.header.pages[number % MAX_PAGES].size
+        return count
 
     @property
     def packets(self):
         return self.header.head
+
+    @property
+    def pages(self):
+        """Numbers of the data pages that hold the track's packets."""
+        cdef uint32_t number
+        return {self.header.pages[number % MAX_PAGES].number for number in range(self.header.page_tail, self.header.page_head)}
 
     def advance(self, int64_t now_us):
         """State that the track is complete up to now_us, though no packet says so."""
@@ -194,7 +216,7 @@ cdef class TrackWriter:
             keyframe = (fixed.flags & KEYFRAME) != 0
         else:
             fixed.flags |= KEYFRAME
-            keyframe = self.breaks_due or header.key_head == header.key_tail or fixed.dts_us - self.keys_ring[
+            keyframe = self.due_breaks() or header.key_head == header.key_tail or fixed.dts_us - self.keys_ring[
                 (header.key_head - 1) & (header.key_capacity - 1)].dts_us >= AUDIO_KEY_INTERVAL_US
         if sequence - header.tail == header.record_capacity:
             self.grow(header.record_capacity * 2, header.key_capacity, header.init_capacity)
@@ -208,8 +230,9 @@ cdef class TrackWriter:
         record.size = <uint32_t> fixed.size
         record.page = header.page_number
         record.position = self.page_used - record.size
-        record.flags = fixed.flags | self.pending_flags | (KEY_RECORD if keyframe else 0)
-        self.pending_flags = 0
+        record.flags = fixed.flags | (KEY_RECORD if keyframe else 0)
+        if header.marked == sequence:
+            record.flags |= header.marks
         if keyframe:
             self.add_key(&fixed, sequence, record.arrival)
             header = self.header
@@ -219,6 +242,8 @@ cdef class TrackWriter:
         header.last_us = header.now_us = fixed.dts_us
         self.measure(&fixed, clock_us)
         store64(&header.head, sequence + 1)
+        if sequence == 0:
+            add64(&self.table.header.track_set_generation, 1)   # who chose tracks before passed over the empty one
         self.table.header.last_packet_us = clock_us
         if keyframe:
             add64(&self.table.header.key_generation, 1)
@@ -333,12 +358,11 @@ cdef class TrackWriter:
         cdef uint32_t breaks = self.count_breaks()
         if header.key_head == 0:
             header.fragment_start_us = packet.dts_us
-        elif length_us >= self.table.header.segment_us or self.breaks_due:
+        elif length_us >= self.table.header.segment_us or self.due_breaks():
             header.fragment += 1
             header.fragment_start_us = packet.dts_us
             if length_us > header.longest_fragment_us:
                 header.longest_fragment_us = <uint32_t> min(length_us, 0xFFFFFFFF)
-        self.breaks_due = 0
         key = &self.keys_ring[header.key_head & (header.key_capacity - 1)]
         key.sequence, key.dts_us, key.arrival = sequence, packet.dts_us, arrival
         key.bytes = header.total_bytes
@@ -352,9 +376,9 @@ cdef class TrackWriter:
         cdef uint32_t breaks = 0
         if self.header.key_head:
             breaks = self.keys_ring[(self.header.key_head - 1) & (self.header.key_capacity - 1)].breaks
-            if self.breaks_due:
+            if self.due_breaks():
                 breaks = (breaks & ~<uint32_t> KEY_BREAK_MASK) | ((breaks + KEY_BREAK) & KEY_BREAK_MASK)
-            if self.breaks_due & KEY_NEW_INIT:
+            if self.due_breaks() & KEY_NEW_INIT:
                 breaks += KEY_NEW_INIT
         return breaks
 
@@ -434,6 +458,80 @@ cdef class TrackWriter:
             if span > 1000000 and rate > header.max_bytes_per_second:
                 header.max_bytes_per_second = <uint32_t> rate
 
+    cdef int repair(self) except -1:
+        """Take back what a killed writer had begun: the packet whose number it did not publish was never there."""
+        cdef TrackHeader* header = self.header
+        store32(&header.stale, 0)
+        store32(&self.table.header.tracks[self.index].generation, header.generation)
+        if header.properties_lock & 1:
+            store32(&header.properties_lock, header.properties_lock + 1)
+        if header.page_head == 0:
+            return 0
+        self.repair_rings()
+        self.drop_pages()
+        self.repair_counts()
+        self.reopen_page()
+        add64(&self.table.header.key_generation, 1)
+        return 0
+
+    cdef int repair_rings(self) noexcept:
+        """Bring keys and packets together again: a key is listed before its packet, and leaves after it."""
+        cdef TrackHeader* header = self.header
+        cdef KeyRecord* oldest
+        cdef KeyRecord* second
+        while header.key_head > header.key_tail and (
+            self.keys_ring[(header.key_head - 1) & (header.key_capacity - 1)].sequence >= header.head
+        ):
+            store64(&header.key_head, header.key_head - 1)
+        while header.key_head - header.key_tail > 1:
+            oldest = self.oldest_key()
+            if oldest.sequence >= header.tail:
+                break
+            second = &self.keys_ring[(header.key_tail + 1) & (header.key_capacity - 1)]
+            header.first_fragment = second.fragment + (second.fragment == oldest.fragment)
+            store64(&header.key_tail, header.key_tail + 1)
+        return 0
+
+    cdef int repair_counts(self) noexcept:
+        """Work out anew what is added up packet by packet, from the newest key on."""
+        cdef TrackHeader* header = self.header
+        cdef KeyRecord* key
+        cdef uint64_t number = header.key_head - 1
+        cdef uint64_t sequence = header.tail
+        header.total_bytes = 0
+        if header.key_head > header.key_tail:
+            key = &self.keys_ring[number & (header.key_capacity - 1)]
+            sequence, header.total_bytes, header.fragment = key.sequence, key.bytes, key.fragment
+            while number > header.key_tail and (
+                self.keys_ring[(number - 1) & (header.key_capacity - 1)].fragment == header.fragment
+            ):
+                number -= 1
+            header.fragment_start_us = self.keys_ring[number & (header.key_capacity - 1)].dts_us
+        while sequence < header.head:
+            header.total_bytes += self.records[sequence & (header.record_capacity - 1)].size
+            sequence += 1
+        if header.tail < header.head:
+            header.first_us = self.records[header.tail & (header.record_capacity - 1)].dts_us
+            header.last_us = self.records[(header.head - 1) & (header.record_capacity - 1)].dts_us
+        return 0
+
+    cdef int reopen_page(self) except -1:
+        """Go on in the last data page, behind its last packet."""
+        cdef TrackHeader* header = self.header
+        cdef PacketRecord* record = &self.records[(header.head - 1) & (header.record_capacity - 1)]
+        if header.page_head == header.page_tail:
+            return 0
+        header.page_number = header.pages[(header.page_head - 1) % MAX_PAGES].number
+        if header.tail == header.head or record.page != header.page_number:
+            return 0
+        try:
+            self.page = open_segment(f"{self.segment.name}.{header.page_number}", True, True)
+        except NotFound:
+            return 0
+        self.page.allocated = header.pages[(header.page_head - 1) % MAX_PAGES].size
+        self.page_used = record.position + record.size
+        return 0
+
     def close(self, bint unlink):
         """Let go of the track; with `unlink`, remove it and everything in its buffer."""
         cdef uint32_t number
@@ -483,12 +581,13 @@ def create_track(Table table not None, int index, Segment account=None):
 
 def show_track(Table table not None, int index, uint32_t valid_mask):
     """Set who sees a track (0 hides it)."""
+    table.header.slots_used = max(table.header.slots_used, <uint64_t> index + 1)
     store32(&table.header.tracks[index].valid_mask, valid_mask)
     add64(&table.header.track_set_generation, 1)
 
 
 def adopt_track(Table table not None, int index, Segment account=None):
-    """Go on with a track whose writer died: at its next packet number, on a new data page.
+    """Go on with a track whose writer has ended, at whatever instruction it was killed: at its next packet number.
 
     Raises NotFound.
     """
@@ -502,13 +601,8 @@ def adopt_track(Table table not None, int index, Segment account=None):
     header = writer.header
     if writer.segment.size < sizeof(TrackHeader) or header.magic != TRACK_MAGIC or header.version != LAYOUT_VERSION:
         raise LimitExceededError(f"track {index} has another layout than {LAYOUT_VERSION}")
-    while header.key_head > header.key_tail and (
-        writer.keys_ring[(header.key_head - 1) & (header.key_capacity - 1)].sequence >= header.head
-    ):
-        header.key_head -= 1
-    if header.properties_lock & 1:
-        store32(&header.properties_lock, header.properties_lock + 1)
     writer.video = (<bytes> (<char*> header.type)) == b"video"
+    writer.repair()
     return writer
 
 

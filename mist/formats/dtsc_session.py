@@ -16,6 +16,7 @@ from mist.core.dtsc import MAX_COMMAND_BYTES, packet_bytes
 from mist.core.dtsc_objects import parse_object, serialize_object
 from mist.errors import ConnectTimeout, LimitExceededError, LocalProtocolError, RemoteProtocolError
 from mist.formats.dtsc import DtscDemuxer, number, text
+from mist.formats.tracks import TrackInfo
 
 HEAD_BYTES: Final = 8
 FIRST_WORD_SECONDS: Final = 10.0
@@ -319,7 +320,25 @@ class ReceivingSession:
         session._waiting = state[4:]
         return session
 
-    def feed(self, data: bytes, now: float) -> list[Event]:
+    def export_state(self) -> tuple[dict[str, Any], bytes, bytes]:
+        """Return the session, as JSON has it, and two strings of bytes, for `resume` in another process."""
+        state, rest = self.demuxer.export_state()
+        return {"acknowledges": self._acknowledges, "demuxer": state}, rest, self._waiting
+
+    @classmethod
+    def resume(cls, state: Mapping[str, Any], rest: bytes, waiting: bytes) -> ReceivingSession:
+        """Return the session that `export_state` described. Raises LocalProtocolError."""
+        session = cls()
+        try:
+            tracks = [TrackInfo.restore(fields) for fields in state["demuxer"]["tracks"]]
+            session._acknowledges = bool(state["acknowledges"])
+            session.demuxer.restore(state["demuxer"], tracks, rest)
+        except (ValueError, KeyError, TypeError) as error:
+            raise LocalProtocolError(f"damaged session state: {error}") from error
+        session._waiting = waiting
+        return session
+
+    def feed(self, data: bytes | memoryview, now: float) -> list[Event]:
         """Take bytes from the peer; header and media go where the demuxer's owner sends them.
 
         Returns the other events. Raises RemoteProtocolError (the session is unusable afterwards), and what the sink raises.

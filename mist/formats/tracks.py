@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Final
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
 
 VIDEO: Final = "video"
 AUDIO: Final = "audio"
@@ -70,3 +72,12 @@ class TrackInfo:
     def changed(self, **fields: object) -> TrackInfo:
         """Return a copy with some fields replaced."""
         return replace(self, **fields)  # type: ignore[arg-type]
+
+    def export_state(self) -> dict[str, Any]:
+        """Return the fields as JSON has them, for another process."""
+        return {**asdict(self), "init_data": b64encode(self.init_data).decode()}
+
+    @classmethod
+    def restore(cls, fields: Mapping[str, Any]) -> TrackInfo:
+        """Return the track that `export_state` described. Raises ValueError, TypeError, KeyError."""
+        return cls(**{**fields, "init_data": b64decode(fields["init_data"])})

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import socket
+import json
 import ssl
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -13,17 +14,28 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from mist import __version__
 from mist.core.demuxer import PacketList
 from mist.core.packet import Packet
-from mist.errors import ConfigError, MistError, NotReady, PeerClosed, RemoteProtocolError, TransportError, WriteStalled
+from mist.errors import (
+    ConfigError,
+    LocalProtocolError,
+    MistError,
+    NotReady,
+    PeerClosed,
+    RemoteProtocolError,
+    TransportError,
+    WriteStalled,
+)
 from mist.formats.codecs import complete
 from mist.formats.dtsc_session import EXACT, PeerFailed, ReceivingSession
 from mist.formats.rtmp.timeline import JUMP_US, Timeline
 from mist.formats.tracks import AV1, FLAC, H264, HEVC, OPUS, VIDEO, VP9, TrackInfo
+from mist.inputs.base.publisher_connection import PublisherConnection, pack_parts, split_parts
 from mist.stream.capability import Capability
 from mist.stream.continued_tracks import FORGET_TRACKS_SECONDS, ContinuedTracks
 from mist.stream.names import sanitise
 from mist.stream.services import InputServices
 from mist.stream.state import StreamStatus
 
+STATE_VERSION: Final = 1  # of a pusher's connection
 DEFAULT_PORT: Final = 4200
 CONNECT_SECONDS: Final = 10.0
 PULL_SILENCE_SECONDS: Final = 15.0  # the other server says something every second
@@ -95,7 +107,10 @@ def _tls_context(checked: bool) -> ssl.SSLContext:
 class Intake:
     """Writes what a session receives into the stream, behind what an earlier session brought."""
 
-    def __init__(self, services: InputServices, session: ReceivingSession) -> None:
+    def __init__(
+        self, services: InputServices, session: ReceivingSession, state: Mapping[str, Any] | None = None
+    ) -> None:
+        """state: what `export_state` of another process's intake returned. Raises ValueError, KeyError, TypeError for a damaged one."""
         self.packets_written = 0
         self._services = services
         self._publisher = services.publisher
@@ -103,14 +118,44 @@ class Intake:
         self._received = PacketList()
         self._demuxer.attach(self._received)
         session.on_header = self._take_header
-        self._tracks = ContinuedTracks(self._publisher, services.log)
+        indexes = {int(number): int(index) for number, index in state["tracks"]} if state is not None else None
+        self._tracks = ContinuedTracks(self._publisher, services.log, indexes)
         self._infos: dict[int, TrackInfo] = {}
         self._looked_at: set[int] = set()
         self._timeline: Timeline | None = None
         self._after_us = self._publisher.last_us()
+        self._left_us = {index: self._publisher.track_last_us(index) for index in self._publisher.tracks}
         self._shift_us: int | None = None  # where the wall clock says how the times go on
         self._resume_after: dict[int, int] = {}
         self._repeats: set[int] = set()
+        self.on_tracks: Callable[[], None] = lambda: None  # called when tracks came, went or changed
+        if state is not None:
+            self._restore(state)
+
+    def export_state(self) -> dict[str, Any]:
+        """Return everything the next packet depends on, as JSON has it."""
+        return {
+            "written": self.packets_written,
+            "tracks": list(self._tracks.indexes.items()),
+            "infos": [[number, info.export_state()] for number, info in self._infos.items()],
+            "looked_at": sorted(self._looked_at),
+            "timeline": self._timeline.export_state() if self._timeline is not None else None,
+            "after": self._after_us,
+            "left": list(self._left_us.items()),
+            "shift": self._shift_us,
+            "resume_after": list(self._resume_after.items()),
+            "repeats": sorted(self._repeats),
+        }
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.packets_written = int(state["written"])
+        self._infos = {number: TrackInfo.restore(info) for number, info in state["infos"]}
+        self._looked_at = set(state["looked_at"])
+        self._timeline = Timeline.restore(state["timeline"]) if state["timeline"] is not None else None
+        self._after_us, self._shift_us = state["after"], state["shift"]
+        self._left_us = dict(state["left"])
+        self._resume_after = dict(state["resume_after"])
+        self._repeats = set(state["repeats"])
 
     def take_packets(self) -> None:
         """Write the packets that the session has received."""
@@ -130,6 +175,7 @@ class Intake:
 
     def _take_header(self) -> None:
         self.take_packets()
+        self.on_tracks()
         zero_us = (self._demuxer.unix_zero_ms or 0) * 1000
         if self._timeline is None:
             self._begin(zero_us)
@@ -149,7 +195,7 @@ class Intake:
     def _find(self, number: int, info: TrackInfo) -> None:
         self._infos[number] = info
         index = self._tracks.find(number, info)
-        last_us = self._publisher.track_last_us(index)
+        last_us = self._left_us.get(index)
         if last_us is not None and self._shift_us is not None:
             self._resume_after[index] = last_us
 
@@ -288,14 +334,11 @@ class Link(asyncio.Protocol):
             return
         self._timers[0] = self._services.loop.call_later(max(left, 0.1), self._check_silence)
 
-    def close(self, last_words: str = "") -> None:
-        """End the connection. last_words: why, for the peer."""
+    def close(self) -> None:
+        """End the connection."""
         for timer in self._timers:
             timer.cancel()
         if self._transport is not None:
-            if last_words:
-                self._session.send_error(last_words)
-                self._transport.write(self._session.take_output())
             self._transport.close()
         if not self.done.done():
             self.done.cancel()
@@ -375,30 +418,55 @@ class Puller:
         return SourceEnded(text) if self._services.publisher.last_us() is not None else NotReady(text)
 
 
-async def take_push(services: InputServices) -> None:
-    """Serve a pusher that the listener accepted, to its end. Raises MistError."""
-    silence_s = float(services.config.get("inputtimeout") or SILENCE_SECONDS)
-    session = ReceivingSession.restore(services.state)
-    session.send_ok(f"Push of {services.stream} accepted")
-    link = Link(services, session, silence_s)
-    sock = socket.socket(fileno=services.fd)
-    sock.setblocking(False)
-    loop = services.loop
-    connect: Any = loop.create_unix_connection if sock.family == socket.AF_UNIX else loop.create_connection
-    last_words = ""
-    try:
-        await connect(lambda: link, sock=sock)
-        await link.done
-    except PeerClosed:
-        raise
-    except MistError as error:
-        last_words = str(error)
-        raise
-    except asyncio.CancelledError:
-        last_words = "The stream was stopped, or another publisher took over"
-        raise
-    finally:
-        link.close(last_words)
+class PushConnection(PublisherConnection):
+    """Takes what a pusher sends that the listener accepted."""
+
+    _session: ReceivingSession
+    _intake: Intake
+
+    def _begin(self, state: bytes) -> None:
+        self._session = ReceivingSession.restore(state)
+        self._session.send_ok(f"Push of {self._services.stream} accepted")
+        self._take_in(Intake(self._services, self._session))
+
+    def _take_in(self, intake: Intake) -> None:
+        self._intake = intake
+        intake.on_tracks = self._state_is_due
+
+    def _export(self) -> bytes:
+        session, rest, waiting = self._session.export_state()
+        fields = {"version": STATE_VERSION, "session": session, "intake": self._intake.export_state()}
+        return pack_parts(json.dumps(fields, separators=(",", ":")).encode(), rest, waiting)
+
+    def _restore(self, state: bytes) -> None:
+        about, rest, waiting = split_parts(state, 3)
+        try:
+            fields = json.loads(about)
+            if fields["version"] != STATE_VERSION:
+                raise LocalProtocolError(f"a pusher's state of version {fields['version']}; this is {STATE_VERSION}")
+            self._session = ReceivingSession.resume(fields["session"], rest, waiting)
+            self._take_in(Intake(self._services, self._session, fields["intake"]))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise LocalProtocolError(f"damaged state of a pusher: {error}") from error
+
+    def _state_bytes(self) -> int:
+        return self._session.demuxer.rest_bytes
+
+    def _take_replies(self) -> bytes:
+        return self._session.take_output()
+
+    def _forget_left(self) -> None:
+        self._intake.forget_left()
+
+    def _goodbye(self, text: str) -> None:
+        self._session.send_error(text)
+
+    def _feed(self, data: memoryview) -> None:
+        events = self._session.feed(data, time.monotonic())
+        self._intake.take_packets()
+        for event in events:
+            if isinstance(event, PeerFailed):
+                raise SourceEnded(event.text or "the other server ended the stream")
 
 
 class _Input:
@@ -407,7 +475,7 @@ class _Input:
     async def run(self, services: InputServices) -> None:
         """Serve the pusher that was handed over, or fetch the stream. Returns at the end of the stream; raises MistError else."""
         if services.fd >= 0:
-            await take_push(services)
+            await PushConnection(services).run()
         else:
             await Puller(services).run()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from mist.errors import MistError
@@ -15,6 +15,7 @@ from mist.runtime.program import InputRole, Server
 from mist.runtime.snapshot import stream_settings
 from mist.runtime.span_link import Answer, AnswerLayout, SpanServer
 from mist.runtime.stream_guardian import InputMain, stream_limits
+from mist.runtime.stream_source import InputStart
 from mist.runtime.worker import Worker
 from mist.stream.publisher import StreamPublisher
 from mist.stream.services import InputServices
@@ -36,14 +37,18 @@ class InputWorker(Worker):
         source: str,
         connector: str,
         role: InputRole,
+        start: InputStart,
     ) -> None:
         self.program = f"input {connector}"
         super().__init__(server, channel, stream)
         self.stream = stream
         self.source = source
-        self.fd = -1
-        self.request: Mapping[str, Any] = {}
+        self.fd = start.fd
+        self.ring = start.ring
+        self.request = start.request
         self.state = b""
+        self.on_yield: Callable[[], None] | None = None
+        self._start = start
         self._connector = connector
         self._role = role
         self._task: asyncio.Task[None] | None = None
@@ -63,20 +68,24 @@ class InputWorker(Worker):
         return settings
 
     def started(self) -> None:
+        if self._start.standby:
+            self.channel.send({"event": "standing by"})
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
+        if self._start.state_fd >= 0:
+            self.state = read_memory_file(self._start.state_fd)
+            os.close(self._start.state_fd)
         limits = stream_limits(self.snapshot, self.stream)
         bells = str(self.server.instance.bells)
-        self.publisher = StreamPublisher(self.instance, self.stream, bells, limits)
+        self.publisher = StreamPublisher(self.instance, self.stream, bells, limits, resumed=self._start.resumed)
         self.publisher.on_ready = lambda: self.channel.send({"event": "ready"})
         connector = str(self.request.get("connector") or self._connector)
         self.record = self.open_record(f"INPUT:{connector}", str(self.request.get("host", "")))
         self.record.set_stream(self.stream)
         self.record.set_token(str(self.request.get("token", "")))
         self._task = self.loop.create_task(self._run())
-
-    def command(self, message: Message, fds: list[int]) -> None:
-        close_all(fds)
-        if message.get("do") == "end_connections" and str(os.getpid()) in message["records"]:
-            self.stop("CLEAN_CONTROLLER_REQ")
 
     def serve_spans(self, answer: Answer, answer_layout: AnswerLayout) -> SpanServer:
         """Serve the spans of an on-demand stream; see `InputServices`."""
@@ -105,6 +114,30 @@ class InputWorker(Worker):
         self.channel.send({"event": "failed", "text": str(error), "reason": error.reason})
         self.exit_status = 0 if clean else 1
 
+    def command(self, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        what = message.get("do")
+        if what == "end_connections" and str(os.getpid()) in message["records"]:
+            self.stop("CLEAN_CONTROLLER_REQ")
+        elif what == "go" and self._task is None:
+            self._begin()
+        elif what == "yield" and self._task is not None:
+            self._give_way(self._task)
+
+    def _give_way(self, task: asyncio.Task[None]) -> None:
+        """Stop at a clean point, from where another process goes on."""
+        log.info("Another process goes on with the source")
+        self.channel.send({"event": "yielded"})
+        if self.on_yield is not None:
+            self.on_yield()
+        else:
+            task.cancel()
+
+    def rejoined(self) -> None:
+        """Show the next guardian what it must hold for whoever goes on when this process is killed."""
+        fds = (self.fd, self.ring) if self.fd >= 0 else ()
+        self.channel.send({"event": "inventory", "request": dict(self.request)}, fds)
+
     def deserted(self, why: str) -> None:
         self.stop("CLEAN_SIGNAL")
 
@@ -120,16 +153,7 @@ class InputWorker(Worker):
 def input_main(server: Server, stream: str, source: str, connector: str, role: InputRole) -> InputMain:
     """Return what makes the main function of an input process for one publisher, or for a source that is pulled."""
 
-    def make(fd: int, state_fd: int, request: Mapping[str, Any]) -> WorkerMain:
-        def main(channel: Channel) -> int:
-            worker = InputWorker(server, channel, stream, source, connector, role)
-            worker.fd = fd
-            worker.request = request
-            if state_fd >= 0:
-                worker.state = read_memory_file(state_fd)
-                os.close(state_fd)
-            return worker.run()
-
-        return main
+    def make(start: InputStart) -> WorkerMain:
+        return lambda channel: InputWorker(server, channel, stream, source, connector, role, start).run()
 
     return make

@@ -5,20 +5,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from mist.core.doorbell import Ringer
 from mist.core.track_buffer import Table, open_table
 from mist.errors import Busy, MistError, NotFound, NotReady
+from mist.net.receive_ring import create_ring
 from mist.runtime.backoff import Backoff
 from mist.runtime.channel import Message, close_all
 from mist.runtime.guardian import Guardian, WorkerHandle, WorkerMain, refuse, reply
 from mist.runtime.process import is_alive, own
 from mist.runtime.snapshot import Snapshot, read_snapshot, stream_settings
+from mist.runtime.stream_source import LOOK_SECONDS, SOUND_SECONDS, InputStart, Source
 from mist.stream.publisher import Limits, create_stream, remove_stream, stream_prefix
 from mist.stream.state import StreamStatus
 
@@ -35,8 +37,10 @@ HEAR_OUT_SECONDS = 1.0
 # An input that ends for this reason could not begin: trying again makes no sense before somebody asks again.
 START_FAILURE = "READ_START_FAILURE"
 
-# make_main(socket, state, request): what the input process runs; descriptors are -1 for a source that is pulled.
-InputMain = Callable[[int, int, Mapping[str, Any]], WorkerMain]
+YIELD_SECONDS = 1.0
+
+# What the input process runs.
+InputMain = Callable[[InputStart], WorkerMain]
 
 
 def stream_limits(snapshot: Snapshot, stream: str) -> Limits:
@@ -49,28 +53,6 @@ def stream_limits(snapshot: Snapshot, stream: str) -> Limits:
         stream_bytes=int(memory.get("per_stream_bytes", 1 << 30)),
         packet_bytes=int(memory.get("packet_bytes", 32 << 20)),
     )
-
-
-@dataclass(eq=False)
-class Source:
-    """What feeds the stream now: a process, and the publisher's socket that it was given."""
-
-    pid: int
-    started: float
-    worker: WorkerHandle
-    fd: int = -1
-    state_fd: int = -1
-    publish: Message | None = None  # the request to answer once the process has taken the socket
-    host: str = ""
-    failure: str = ""
-    reason: str = ""
-
-    def ran_seconds(self) -> float:
-        return time.monotonic() - self.started
-
-    def let_go(self) -> None:
-        close_all([fd for fd in (self.fd, self.state_fd) if fd >= 0])
-        self.fd = self.state_fd = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +73,7 @@ class StreamDuty:
         self._plan = plan
         self._make_main = make_main
         self._source: Source | None = None
+        self._standby: WorkerHandle | None = None
         self._next: tuple[Message, list[int]] | None = None
         self._waiting: list[Message] = []
         self._backoff = Backoff()
@@ -114,7 +97,7 @@ class StreamDuty:
             guardian.end()
             return
         if orphan is not None:
-            self._source = Source(orphan.pid, orphan.started, orphan)
+            self._source = Source(orphan, orphan.started)
         elif self._plan.pulled:
             self._start_source()
         else:
@@ -203,6 +186,8 @@ class StreamDuty:
             self._configure()
         elif what == "end_connections":
             self._guardian.tell_workers(message)
+        elif what == "replace":
+            self.replace_workers()
         elif what == "stop":
             self._end(str(message.get("reason", "CLEAN_CONTROLLER_REQ")))
 
@@ -215,8 +200,8 @@ class StreamDuty:
     def _wait_ready(self, message: Message) -> None:
         self._viewed_at = time.monotonic()
         if self._guardian.ending:
-            refuse(self._guardian.upstream, message, NotReady("Stream is shutting down"))
-        elif self._table.status == StreamStatus.READY:
+            return  # it is asked again of the stream's next guardian
+        if self._table.status == StreamStatus.READY:
             reply(self._guardian.upstream, message, ok=True)
         elif not self._plan.pulled and self._source is None:
             refuse(self._guardian.upstream, message, NotReady("Stream is waiting for data"))
@@ -266,27 +251,94 @@ class StreamDuty:
         if self._guardian.ending or self._source is not None:
             return
         self._leave_count += 1  # a source is back: whoever planned to end the stream finds another number
-        fd, state_fd = fds or (-1, -1)
-        request = message["request"] if message else {}
+        start = InputStart(resumed=self._had_media)
+        if message is not None and fds is not None:
+            start = InputStart(fds[0], fds[1], create_ring(), message["request"])
         started = time.monotonic()
-        main = self._make_main(fd, state_fd, request)
-        worker = self._guardian.start_worker(main, [one for one in (fd, state_fd) if one >= 0])
-        self._source = Source(worker.pid, started, worker, fd, state_fd, message, str(request.get("host", "")))
+        self._source = Source(self._fork(start), started, start, message)
+        self._watch(self._source)
         self._tell_state()
+
+    def _fork(self, start: InputStart) -> WorkerHandle:
+        return self._guardian.start_worker(self._make_main(start), start.fds)
+
+    def _watch(self, source: Source) -> None:
+        if source.start.ring >= 0:
+            self._guardian.reactor.call_later(LOOK_SECONDS, self._look, source)
+
+    def _look(self, source: Source) -> None:
+        """Kill an input that hangs, which is found without waking it."""
+        if self._source is not source or source.fd < 0 or self._guardian.ending:
+            return
+        if source.hangs():
+            log.error("The input (%d) does nothing with what its publisher sends; killing it", source.pid)
+            source.worker.signal(signal.SIGKILL)
+        self._guardian.reactor.call_later(LOOK_SECONDS, self._look, source)
+
+    def _revive(self, source: Source) -> bool:
+        """Go on, after its process was killed, with the source in another one; False when that makes no sense."""
+        if source.start.ring >= 0:
+            if source.fd < 0 or not source.may_live_on():
+                log.error("Publisher %s is disconnected: its input was killed again and again", source.host)
+                return False
+        elif not self._plan.pulled or not self._worked(source):
+            return False
+        worker = self._standby
+        if worker is None:
+            worker = self._fork(replace(source.start, resumed=True))
+        else:
+            worker.channel.send({"do": "go"})
+        self._standby = None
+        source.replaced_by(worker)
+        self._source = source
+        if self._waiting and self._table.status == StreamStatus.READY:
+            self._became_ready()
+        self._tell_state()
+        return True
+
+    def _worked(self, source: Source) -> bool:
+        """Tell whether the process of a pulled source had brought media."""
+        on_demand = self._table.on_demand and self._table.status == StreamStatus.READY
+        return self._table.clocks[4] / 1e6 >= source.started or (on_demand and source.ran_seconds() >= SOUND_SECONDS)
+
+    # -- planned replacement ---------------------------------------------------------------------------------------
+
+    def replace_workers(self) -> None:
+        """Let another process go on with the source: it is started first, and the old one stops at a clean point."""
+        source = self._source
+        if source is None or self._standby is not None or self._guardian.ending:
+            return
+        if self._plan.pulled or source.fd >= 0:
+            self._standby = self._fork(replace(source.start, resumed=True, standby=True))
+
+    def _ask_to_yield(self) -> None:
+        """The process that will go on is ready."""
+        source = self._source
+        if source is not None:
+            source.worker.channel.send({"do": "yield"})
+            self._guardian.reactor.call_later(YIELD_SECONDS, self._kill_unless_replaced, source.worker)
+
+    def _kill_unless_replaced(self, worker: WorkerHandle) -> None:
+        if self._source is not None and self._source.worker is worker and self._standby is not None:
+            worker.signal(signal.SIGKILL)
+
+    def _dismiss_standby(self) -> None:
+        if self._standby is not None:
+            self._guardian.stop_worker(self._standby, "CLEAN_LIVE_BUFFER_REQ")
+            self._standby = None
+
+    # -- what processes say ----------------------------------------------------------------------------------------
 
     def worker_rejoined(self, worker: WorkerHandle, note: Message) -> None:
         """Take over the input of a former guardian."""
         if self._source is None:
-            self._source = Source(worker.pid, worker.started, worker)
+            self._source = Source(worker, worker.started)
         elif self._source.worker is not worker:
             self._guardian.stop_worker(worker, "CLEAN_LIVE_BUFFER_REQ")  # another one feeds the stream by now
             return
         if self._table.status == StreamStatus.READY:
             self._became_ready()
         self._tell_state()
-
-    def replace_workers(self) -> None:
-        """An input of other code feeds the stream to the end of its source."""
 
     def show(self) -> tuple[Message, Sequence[int]]:
         plan = self._plan
@@ -295,42 +347,66 @@ class StreamDuty:
         return {"name": plan.name, "source": plan.source, "pulled": plan.pulled, "state": state, "input": feeder}, ()
 
     def may_retire(self) -> bool:
-        return self._next is None and (self._source is None or self._source.publish is None)
+        source = self._source
+        return self._next is None and self._standby is None and (source is None or source.publish is None)
 
     def retire(self) -> None:
         """What waits is asked for again, of the next guardian."""
 
     def worker_said(self, worker: WorkerHandle, message: Message, fds: list[int]) -> None:
-        close_all(fds)
-        source = self._source
-        if source is None or source.worker is not worker:
-            return
         event = message.get("event")
-        if event == "taken":
-            if source.publish is not None:
-                reply(self._guardian.upstream, source.publish, ok=True)
-                source.publish = None
-            if source.state_fd >= 0:
-                os.close(source.state_fd)
-                source.state_fd = -1
+        source = self._source
+        if event == "standing by" and worker is self._standby:
+            self._ask_to_yield()
+        if source is None or source.worker is not worker:
+            close_all(fds)
+        elif event == "inventory":
+            self._take_inventory(source, message, fds)
+        else:
+            close_all(fds)
+            self._source_said(source, message)
+
+    def _source_said(self, source: Source, message: Message) -> None:
+        event = message.get("event")
+        if event == "taken" and source.publish is not None:
+            reply(self._guardian.upstream, source.publish, ok=True)
+            source.publish = None
         elif event == "ready":
+            source.drop_state()
             self._became_ready()
+        elif event == "yielded":
+            source.yielded = True
         elif event == "failed":
             source.failure = str(message.get("text", ""))
             source.reason = str(message.get("reason", ""))
+
+    def _take_inventory(self, source: Source, message: Message, fds: list[int]) -> None:
+        """Hold again what an input of a former guardian has: the publisher's socket and its ring."""
+        if len(fds) == 2:
+            source.has(InputStart(fds[0], -1, fds[1], message["request"]))
+            self._watch(source)
+        else:
+            close_all(fds)
+            source.has(InputStart(request=message["request"]))
 
     def bequeath(self, worker: WorkerHandle, status: int) -> bool:
         """Return False: an input has no viewers."""
         return False
 
     def worker_ended(self, worker: WorkerHandle, status: int) -> None:
+        self._table.release_process(worker.pid)
+        if worker is self._standby:
+            self._standby = None
         if self._source is not None and self._source.worker is worker:
-            self._table.release_process(worker.pid)
             self._source_ended(status)
 
     def _source_ended(self, status: int) -> None:
         source, self._source = self._source, None
         assert source is not None
+        unclean = source.yielded or (status != 0 and not source.reason)
+        if unclean and self._next is None and not self._guardian.ending and self._revive(source):
+            return
+        self._dismiss_standby()
         if status == 0 and source.fd >= 0:
             self._hear_out(source)
         source.let_go()
@@ -350,8 +426,7 @@ class StreamDuty:
 
     def _hear_out(self, source: Source) -> None:
         """Read a publisher that said goodbye until it hangs up: closing at once would reset what it still sends."""
-        sock = own(socket.socket(fileno=source.fd))
-        source.fd = -1
+        sock = own(socket.socket(fileno=source.take(source.fd)))
         sock.setblocking(False)
         reactor = self._guardian.reactor
 

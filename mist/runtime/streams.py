@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mist.core.track_buffer import open_table
@@ -23,6 +23,7 @@ from mist.runtime.reactor import Reactor
 from mist.runtime.rejoin import refuse
 from mist.runtime.snapshot import EMPTY, Snapshot, stream_settings
 from mist.runtime.stream_guardian import StreamDuty, StreamPlan
+from mist.runtime.stream_source import InputStart
 from mist.stream.publisher import remove_stream, stream_prefix
 from mist.stream.state import StreamStatus
 
@@ -38,11 +39,12 @@ Answer = Callable[[Message], None]
 
 @dataclass(eq=False)
 class Held:
-    """A request that waits for the stream's next guardian."""
+    """A request that waits for the stream's next guardian. again: the stream has ended with it before."""
 
     message: Message
     answer: Answer
-    fds: tuple[int, ...]
+    fds: tuple[int, ...] = ()
+    again: bool = False
 
 
 @dataclass(eq=False)
@@ -67,11 +69,10 @@ class Stream:
 
 @dataclass(eq=False)
 class Pending:
-    """A request that a guardian has not answered yet. message: what it was, unless descriptors went with it."""
+    """A request that a guardian has not answered yet; its descriptors have gone there."""
 
     child: Child
-    answer: Answer
-    message: Message | None
+    held: Held
 
 
 class Streams:
@@ -134,7 +135,7 @@ class Streams:
 
     def start(self, name: str, answer: Answer) -> None:
         """Start a stream's input if it does not run; answer when it plays. Raises NotFound, NotReady."""
-        self._ask(self._find_or_start(name), {"do": "start"}, answer)
+        self._ask(self._find_or_start(name), Held({"do": "start"}, answer))
 
     def publish(self, name: str, request: Message, fds: list[int], answer: Answer) -> None:
         """Give a publisher's socket and state to a stream; the descriptors are this method's. Raises NotFound, Busy."""
@@ -147,7 +148,7 @@ class Streams:
         except MistError:
             close_all(fds)
             raise
-        self._ask(stream, {"do": "publish", "request": request}, answer, fds)
+        self._ask(stream, Held({"do": "publish", "request": request}, answer, tuple(fds)))
 
     def stop(self, name: str, reason: str) -> None:
         """End a stream. Raises NotFound."""
@@ -193,11 +194,11 @@ class Streams:
             raise NotFound(f'The stream {name} has the source "{source}", which no input takes')
         return Stream(StreamPlan(name, source, pulled=True), chosen)
 
-    def _ask(self, stream: Stream, message: Message, answer: Answer, fds: Iterable[int] = ()) -> None:
+    def _ask(self, stream: Stream, request: Held) -> None:
         if len(self._pending) + len(stream.held) >= MAX_PENDING:
-            close_all(tuple(fds))
+            close_all(request.fds)
             raise Busy("Too many requests wait for streams; try again")
-        stream.held.append(Held(message, answer, tuple(fds)))
+        stream.held.append(request)
         self._pass_on(stream)
 
     def _pass_on(self, stream: Stream) -> None:
@@ -208,7 +209,7 @@ class Streams:
         held, stream.held = stream.held, []
         for one in held:
             self._last_id += 1
-            self._pending[self._last_id] = Pending(child, one.answer, None if one.fds else one.message)
+            self._pending[self._last_id] = Pending(child, one)
             child.channel.send({**one.message, "id": self._last_id}, one.fds, close=one.fds)
         pass_on_all(child, stream.joining)
 
@@ -281,10 +282,9 @@ class Streams:
         inputs = self._server.program.inputs
 
         def guard(channel: Channel) -> int:
-            def make_main(fd: int, state_fd: int, request: Any) -> Any:
-                connector = stream.input or str(request["input"])
-                make = input_main(self._server, plan.name, plan.source, connector, inputs[connector])
-                return make(fd, state_fd, request)
+            def make_main(start: InputStart) -> Any:
+                connector = stream.input or str(start.request["input"])
+                return input_main(self._server, plan.name, plan.source, connector, inputs[connector])(start)
 
             return guardian_main(
                 self._server, channel, lambda: StreamDuty(plan, make_main), f"input {plan.name}", stream.name, plan.name
@@ -304,7 +304,7 @@ class Streams:
         if "reply" in message:
             pending = self._pending.pop(message.pop("reply"), None)
             if pending is not None:
-                pending.answer(message)
+                pending.held.answer(message)
             return
         if message.get("event") == "state":
             stream.state = int(message["state"])
@@ -315,7 +315,7 @@ class Streams:
         child, stream.child = stream.child, None
         assert child is not None
         goes_on = status != 0 and not stream.ending and not self._closed
-        self._requeue(stream, child, goes_on=goes_on)
+        self._requeue(stream, child)
         if goes_on:
             plan = stream.plan
             stream.plan = StreamPlan(plan.name, plan.source, plan.pulled, adopt=True)
@@ -329,25 +329,34 @@ class Streams:
                 del self._streams[stream.plan.name]
             for _, fds in stream.joining:
                 refuse(fds, "its stream has ended")
+            self._start_anew(stream)
             self._plan_always_on()
         self._changed()
 
-    def _requeue(self, stream: Stream, child: Child, *, goes_on: bool) -> None:
-        """Ask again, of the next guardian, what an ended one has not answered, or say that there is none."""
+    def _requeue(self, stream: Stream, child: Child) -> None:
+        """Keep what an ended guardian has not answered for the next one; a publisher whose descriptors it had is refused."""
         unanswered: list[Held] = []
         for number, pending in tuple(self._pending.items()):
             if pending.child is child:
                 del self._pending[number]
-                if goes_on and pending.message is not None:
-                    unanswered.append(Held(pending.message, pending.answer, ()))
+                if pending.held.fds:
+                    pending.held.answer(_ended_answer(stream))
                 else:
-                    pending.answer(_ended_answer(stream))
+                    unanswered.append(pending.held)
         stream.held[:0] = unanswered
-        if not goes_on:
-            for held in stream.held:
-                close_all(held.fds)
-                held.answer(_ended_answer(stream))
-            stream.held.clear()
+
+    def _start_anew(self, stream: Stream) -> None:
+        """Ask what came while the stream ended of a new one, once; say of the rest that it has ended."""
+        held, stream.held = stream.held, []
+        for one in held:
+            if one.fds or one.again or stream.ending or self._closed:
+                close_all(one.fds)
+                one.answer(_ended_answer(stream))
+                continue
+            try:
+                self._ask(self._find_or_start(stream.plan.name), replace(one, again=True))
+            except MistError as error:
+                one.answer({"error": type(error).__name__, "text": str(error)})
 
     def states(self) -> list[dict[str, Any]]:
         """Return what the streams do, for the status."""

@@ -17,11 +17,15 @@ FORGET_TRACKS_SECONDS: Final = 5.0  # what an earlier source left and this one d
 class ContinuedTracks:
     """The stream's tracks as the numbers of one source, and what an earlier source left behind."""
 
-    def __init__(self, publisher: StreamPublisher, log: logging.Logger) -> None:
+    def __init__(
+        self, publisher: StreamPublisher, log: logging.Logger, indexes: Mapping[int, int] | None = None
+    ) -> None:
+        """indexes: of the source's tracks that another process has taken up, by their numbers."""
         self._publisher = publisher
         self._log = log
-        self._indexes: dict[int, int] = {}
-        self._left: dict[int, TrackInfo] = publisher.tracks
+        self._indexes: dict[int, int] = dict(indexes or {})
+        taken = set(self._indexes.values())
+        self._left = {index: info for index, info in publisher.tracks.items() if index not in taken}
 
     def find(self, number: int, info: TrackInfo) -> int:
         """Take up a track of the source and return its index: that of a left one of the same type and codec, else a new one."""
@@ -44,6 +48,11 @@ class ContinuedTracks:
 
     def remove(self, number: int) -> None:
         self._publisher.remove_track(self._indexes.pop(number))
+
+    @property
+    def indexes(self) -> dict[int, int]:
+        """The stream's indexes of the source's tracks."""
+        return dict(self._indexes)
 
     def index(self, number: int) -> int:
         """Return the stream's index of a track of the source."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
 import os
 import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -61,16 +60,13 @@ class LoadedSpan:
 
 def pack_tracks(tracks: list[TrackInfo]) -> str:
     """Return tracks as text, for a message between processes."""
-    fields = ({**asdict(info), "init_data": base64.b64encode(info.init_data).decode()} for info in tracks)
-    return json.dumps(list(fields), separators=(",", ":"))
+    return json.dumps([info.export_state() for info in tracks], separators=(",", ":"))
 
 
 @lru_cache(64)
 def unpack_tracks(text: str) -> tuple[TrackInfo, ...]:
     """Return the tracks of `pack_tracks`."""
-    return tuple(
-        TrackInfo(**{**fields, "init_data": base64.b64decode(fields["init_data"])}) for fields in json.loads(text)
-    )
+    return tuple(TrackInfo.restore(fields) for fields in json.loads(text))
 
 
 def main_track(infos: list[TrackInfo]) -> int:

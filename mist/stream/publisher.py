@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,6 +26,7 @@ from mist.core.track_writer import (
 from mist.errors import LimitExceededError, NotFound, SharedMemoryFull, StreamError
 from mist.formats.tracks import VIDEO, TrackInfo
 from mist.stream.names import shm_name
+from mist.stream.replay import Replay
 from mist.stream.state import StreamStatus
 
 SHM_FOLDER: Final = Path("/dev/shm")
@@ -128,8 +129,10 @@ class StreamPublisher:
     A publisher that opens a stream with tracks in it adopts them: numbering, pages and times go on.
     """
 
-    def __init__(self, instance: str, name: str, bell_folder: str, limits: Limits | None = None) -> None:
-        """Raise NotFound if the stream has no table."""
+    def __init__(
+        self, instance: str, name: str, bell_folder: str, limits: Limits | None = None, *, resumed: bool = False
+    ) -> None:
+        """Raise NotFound if the stream has no table. resumed: a writer that plays it was killed, and its clock goes on."""
         self.instance = instance
         self.name = name
         self.limits = limits or Limits()
@@ -138,12 +141,29 @@ class StreamPublisher:
         self._ringer = Ringer(bell_folder)
         self._account = open_account(instance)
         self.on_ready: Callable[[], None] = lambda: None
-        self._ready = False
-        self._clocks_told = False
+        self._ready = self._clocks_told = resumed and self.table.status == StreamStatus.READY
+        self._replay: Replay | None = None
         self._writers: dict[int, TrackWriter] = {}
         self._infos: dict[int, TrackInfo] = {}
         for index, _mask in self.table.valid_tracks():
             self._adopt(index)
+        if resumed:
+            self._sweep()
+            self.count_memory_anew()
+            self.table.ring(self._ringer)
+
+    def _sweep(self) -> None:
+        """Remove what a killed writer had made and not yet published, or taken out and not yet removed."""
+        prefix = self.table.prefix + "."
+        for path in SHM_FOLDER.iterdir():
+            if not path.name.startswith(prefix):
+                continue
+            track, _, page = path.name.removeprefix(prefix).partition(".")
+            if not track.isdigit():
+                continue
+            writer = self._writers.get(int(track))
+            if writer is None or (page and not (page.isdigit() and int(page) in writer.pages)):
+                unlink_segment(path.name)
 
     def _adopt(self, index: int) -> None:
         from mist.stream.reader import track_info
@@ -185,9 +205,9 @@ class StreamPublisher:
     def _free_slot(self) -> int:
         """Return the first slot that was never used; slots of removed tracks only when there is no other."""
         used = {index for index, _mask in self.table.valid_tracks()} | set(self._infos)
-        highest = max(used, default=-1)
-        if highest + 1 < MAX_TRACKS:
-            return highest + 1
+        fresh = max(self.table.slots_used, max(used, default=-1) + 1)
+        if fresh < MAX_TRACKS:
+            return fresh
         for index in range(MAX_TRACKS):
             if index not in used:
                 return index
@@ -217,7 +237,9 @@ class StreamPublisher:
 
     def update_track(self, index: int, info: TrackInfo) -> None:
         """Change what is known of a track; readers see it before the next packet."""
-        if self._infos[index] != info:
+        if self._replay is not None:
+            self._replay.infos[index] = info
+        elif self._infos[index] != info:
             self._describe(self._writers[index], info)
             self._infos[index] = info
 
@@ -226,6 +248,8 @@ class StreamPublisher:
 
         Raises LimitExceededError for a packet over the bound, SharedMemoryFull.
         """
+        if self._replay is not None and self._has(packet.track):
+            return
         if len(packet.payload) > self.limits.packet_bytes:
             raise LimitExceededError(
                 f"a packet of {len(packet.payload)} bytes; the bound is {self.limits.packet_bytes} "
@@ -235,6 +259,28 @@ class StreamPublisher:
         if not self._ready:
             self._become_ready(packet.dts_us)
         self.table.ring(self._ringer)
+
+    def begin_replay(self, counts: Mapping[int, int]) -> None:
+        """Pass over what comes now and is in the stream already. counts: packets of each track at the place where it begins."""
+        self._replay = Replay(counts)
+
+    def packet_counts(self) -> dict[int, int]:
+        """Return how many packets each track has ever got."""
+        return {index: writer.packets for index, writer in self._writers.items()}
+
+    def _has(self, index: int) -> bool:
+        """Tell whether a packet that was parsed again is in the stream; the first that is not ends this."""
+        assert self._replay is not None
+        writer = self._writers.get(index)
+        if self._replay.passes(index, writer.packets if writer is not None else None):
+            return True
+        replay, self._replay = self._replay, None
+        for number, info in replay.infos.items():
+            if number in self._infos:
+                self.update_track(number, info)
+        if replay.marked:
+            self.mark_discontinuity()
+        return False
 
     def _become_ready(self, dts_us: int) -> None:
         """Say that the stream plays: its first packet of this publisher is in the buffer."""
@@ -275,7 +321,7 @@ class StreamPublisher:
             raise SharedMemoryFull(f"{count} more bytes of the stream {self.name} are over {bound}")
 
     def count_memory_anew(self) -> None:
-        """Let the account forget what a killed predecessor had besides the tracks."""
+        """Let the account forget what a killed predecessor had besides the tracks, or was about to take or to give back."""
         tracks = sum(writer.memory for writer in self._writers.values())
         self.claim_memory(tracks - self.table.bytes_used)
 
@@ -285,11 +331,16 @@ class StreamPublisher:
 
     def mark_discontinuity(self) -> None:
         """Mark the next packet of every track as the first after a jump or a restart of the source."""
+        if self._replay is not None:
+            self._replay.marked = True
+            return
         for writer in self._writers.values():
             writer.mark(4)
 
     def remove_track(self, index: int) -> None:
         """Take a track out of the stream."""
+        if self._replay is not None and index not in self._writers:
+            return
         self._writers.pop(index).close(True)
         del self._infos[index]
         self._anchor_audio()

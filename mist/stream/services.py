@@ -124,8 +124,12 @@ class InputServices(Protocol):
     publisher: StreamPublisher
     record: ConnectionRecord
     fd: int  # a publisher's socket that was handed over, or -1
+    ring: int  # memory of the connection that outlives this process (mist.net.receive_ring), or -1
     request: Mapping[str, Any]  # what came with it
     state: bytes
+    on_yield: (
+        Callable[[], None] | None
+    )  # set by an input that can let another process go on at a clean point; called once
 
     def serve_spans(
         self,

@@ -226,18 +226,15 @@ def test_controller_killed(make_server: MakeServer, send_to: SendTo) -> None:
 
 
 def test_input_killed(make_server: MakeServer, send_to: SendTo) -> None:
-    """The stream stays for its viewers; its publisher is cut off and comes back."""
+    """The stream, its viewers and its publisher stay."""
     server = make_server(streams={"live": {"source": "push://", "inputtimeout": 20}})
     sender = send_to(server)
     sender.send([n * FRAME_MS for n in range(60)], headers=True)
     with viewer(server) as seen:
         _kill(server, "mist: input live")
+        sender.send([n * FRAME_MS for n in range(60, 120)], pace_s=0.02)
+        wait_mark(seen, 119)
         sender.close()
-        again = send_when_free(lambda: send_to(server))
-        again.number = 1000
-        again.send([n * FRAME_MS for n in range(60)], headers=True, pace_s=0.02)
-        wait_mark(seen, 1059)
-        again.close()
 
 
 def _busy_workers(server: MistServer) -> list[int]:

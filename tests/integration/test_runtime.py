@@ -244,17 +244,16 @@ def test_a_killed_controller_comes_back_and_nobody_notices(server: MistServer, p
     viewer.read_more()
 
 
-def test_a_killed_input_keeps_the_stream_for_its_next_publisher(server: MistServer, people: People) -> None:
-    first = people.publisher(server)
+def test_a_killed_input_is_replaced_and_its_publisher_stays(server: MistServer, people: People) -> None:
+    publisher = people.publisher(server)
     wait_ready(server)
     viewer = people.viewer(server)
     viewer.read_more()
-    kill(server, pid_of(server, "input live"))
-    wait_until(lambda: not first.is_connected(), 5, "the end of the publisher's connection")
-    assert stream_state(server) == "WAIT"
-    assert not viewer.ended
-    people.publisher(server)
+    former = pid_of(server, "input live")
+    kill(server, former)
+    another(server, "input live", former)
     viewer.read_more()
+    assert publisher.is_connected() and not viewer.ended
     assert stream_state(server) == "READY"
 
 

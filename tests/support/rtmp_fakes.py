@@ -74,6 +74,9 @@ class FakePublisher:
     def remove_track(self, index: int) -> None:
         del self._tracks[index]
 
+    def packet_counts(self) -> dict[int, int]:
+        return {index: sum(packet.track == index for packet in self.packets) for index in self._tracks}
+
     def mark_discontinuity(self) -> None:
         self.discontinuities += 1
 
@@ -89,6 +92,8 @@ class FakeInputServices:
     loop: asyncio.AbstractEventLoop
     fd: int
     state: bytes
+    ring: int = -1
+    on_yield: Callable[[], None] | None = None
     publisher: Any = field(default_factory=FakePublisher)
     request: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)

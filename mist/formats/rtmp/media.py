@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -83,6 +84,40 @@ class TrackAssembler:
         self._found = 0
         self._hints: dict[str, dict[str, int]] = {VIDEO: {}, AUDIO: {}}
         self._said: set[str] = set()
+
+    # -- another process
+
+    def export_state(self) -> dict[str, Any]:
+        """Return everything the next message depends on, as JSON has it."""
+        return {
+            "language": self._language,
+            "found": self._found,
+            "hints": self._hints,
+            "said": sorted(self._said),
+            "slots": [
+                [
+                    kind,
+                    track_id,
+                    slot.number,
+                    slot.info.export_state(),
+                    b64encode(slot.setup).decode(),
+                    slot.length_size,
+                ]
+                for (kind, track_id), slot in self._slots.items()
+            ],
+        }
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any]) -> TrackAssembler:
+        """Return the assembler that `export_state` described. Raises ValueError, TypeError, KeyError."""
+        assembler = cls(state["language"])
+        assembler._found = state["found"]
+        assembler._hints = {VIDEO: dict(state["hints"][VIDEO]), AUDIO: dict(state["hints"][AUDIO])}
+        assembler._said = set(state["said"])
+        for kind, track_id, place, info, setup, length_size in state["slots"]:
+            slot = _Slot(place, TrackInfo.restore(info), b64decode(setup), length_size)
+            assembler._slots[kind, track_id] = slot
+        return assembler
 
     # -- metadata
 

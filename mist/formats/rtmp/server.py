@@ -68,6 +68,7 @@ class ServerSession:
         self._handshake: ServerHandshake | None = ServerHandshake(entropy)
         self._reader = ChunkReader(max_memory_bytes=QUIET_MEMORY_BYTES)
         self._send = m.MessageSender()
+        self._receipt = m.MessageSender()
         self._head = b""
         self._receipts = m.Receipts()
         self._backlog: deque[Message] = deque()
@@ -79,7 +80,7 @@ class ServerSession:
 
     # -- bytes in
 
-    def feed(self, data: bytes, now: float) -> list[m.Event]:
+    def feed(self, data: bytes | memoryview, now: float) -> list[m.Event]:
         """Take bytes from the peer and return the events they complete, in wire order.
 
         data: any split, may be empty. now: monotonic seconds. While a publish or play request waits for its answer
@@ -88,11 +89,11 @@ class ServerSession:
         """
         acknowledgement = self._receipts.count(len(data), now)
         if self._handshake is not None:
-            data = self._feed_handshake(data, now)
+            data = self._feed_handshake(bytes(data), now)
         if data:
             self._backlog.extend(self._reader.feed(data))
         if acknowledgement is not None and self.state is not State.HANDSHAKE:
-            self._send.control(m.ACKNOWLEDGEMENT, acknowledgement)
+            self._receipt.control(m.ACKNOWLEDGEMENT, acknowledgement)
         if len(self._backlog) > MAX_BACKLOG:
             raise RemoteProtocolError(f"{len(self._backlog)} messages before an answer")
         events: list[m.Event] = []
@@ -342,8 +343,16 @@ class ServerSession:
 
     def take_output(self) -> bytes:
         """Return everything queued, and forget it."""
+        return self.take_replies() + self.take_receipts()
+
+    def take_replies(self) -> bytes:
+        """Return what is queued but receipts: the same for the same bytes of the peer, whenever and in whatever pieces they come."""
         head, self._head = self._head, b""
         return head + self._send.writer.take_output()
+
+    def take_receipts(self) -> bytes:
+        """Return the acknowledgements that are due, and forget them."""
+        return self._receipt.writer.take_output()
 
     # -- time
 
@@ -362,6 +371,11 @@ class ServerSession:
             raise ConnectTimeout(f"RTMP peer does nothing while {self.state}", reason="CLEAN_INACTIVE")
 
     # -- another process
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory held for incomplete messages, which `export_state` copies."""
+        return self._reader.memory_bytes
 
     def export_state(self) -> bytes:
         """Return the whole session, for `restore` in another process. Call it between events, after `take_output`."""
@@ -399,9 +413,9 @@ class ServerSession:
             session._receipts = m.Receipts(fields["window"], fields["received"])
             session._send.writer.write_chunk_size(fields["chunk_size"])
             session._send.writer.take_output()
-            session._reader.restore(parts[1])
             if session.state is State.PUBLISHING:
                 session._reader.set_limits(PUBLISH_MEMORY_BYTES)
+            session._reader.restore(parts[1])
             size = struct.calcsize("<IBIq")
             for part in parts[2:]:
                 chunk_stream, type_id, message_stream, time_ms = struct.unpack_from("<IBIq", part)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 JUMP_US: Final = 600_000_000  # forward steps over this are repaired; shorter ones are gaps in the source
 BACK_US: Final = 500_000  # steps back over this are a new time base; shorter ones are disorder
@@ -101,6 +102,29 @@ class Timeline:
         if kind not in self._said:
             self._said.add(kind)
             self.reports.append(text)
+
+    def export_state(self) -> dict[str, Any]:
+        """Return everything the next time depends on, as JSON has it."""
+        return {
+            "shift": self._shift,
+            "previous": self._previous,
+            "after": self._after_us,
+            "newest": self._newest_us,
+            "tracks": [[track, last, self._asked[track]] for track, last in self._tracks.items()],
+            "steps": list(self._steps.items()),
+            "said": sorted(self._said),
+        }
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any]) -> Timeline:
+        """Return the time line that `export_state` described. Raises ValueError, TypeError, KeyError."""
+        line = cls(state["after"], state["shift"])
+        line._previous, line._newest_us = state["previous"], state["newest"]
+        for track, last, asked in state["tracks"]:
+            line._tracks[track], line._asked[track] = last, asked
+        line._steps = dict(state["steps"])
+        line._said = set(state["said"])
+        return line
 
     def take_reports(self) -> list[str]:
         """Return the new sentences for the log."""

@@ -15,7 +15,6 @@ from mist.errors import MistError, PeerClosed
 from mist.formats import dtsc_session as d
 from mist.formats.tracks import VIDEO
 from mist.net.tls_relay import TlsRelay, server_context
-from mist.net.wire import recovery_record
 from mist.outputs.base import Choice, choose_tracks, own_pace
 from mist.outputs.base.on_demand import begin
 from mist.outputs.base.resumed import unpack_saved
@@ -98,8 +97,6 @@ class DtscConnection(SessionConnection[d.ListenerSession]):
         super().__init__(services, sock, peer, session, seed, record)
         self._sync = str(options.get("syncmode") or "0") == "1"
         self._player: Player | None = None
-        if self._relay is not None and (kept := recovery_record(self._record)) is not None:
-            kept.give_up()  # the keys of the session are this process's
         if fresh:
             services.loop.call_soon(self._guarded_flush)
 

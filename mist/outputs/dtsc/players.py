@@ -136,7 +136,8 @@ class LivePlayer:
             self._session.send_ok("Key duration matches")
             return
         self.subscription.send(d.command_bytes("error", msg="Key duration mismatch; there are keyframes that you lost"))
-        self.subscription.close("CLEAN_INTENDED_STOP")
+        # What was said in answer to received bytes is sent once those are taken.
+        self._services.loop.call_soon(self.subscription.close, "CLEAN_INTENDED_STOP")
 
     def closed(self, reason: str) -> None:
         """Say why when the stream is over, and count the connection out; the fan-out closes the socket."""

@@ -44,6 +44,8 @@ class Services:
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("tests.dtsc"))
     request: dict[str, Any] = field(default_factory=dict)
     instance: str = "test"
+    ring: int = -1
+    on_yield: Any = None
 
 
 @pytest.fixture

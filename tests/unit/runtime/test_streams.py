@@ -177,7 +177,11 @@ def test_requests_wait_for_the_next_guardian(book: Book) -> None:
     assert [message["do"] for message in book.children[2].sent] == ["start", "start"]
     assert book.answers == []
     book.children[2].on_ended(0)
+    assert book.answers == [], "they came while the stream ended, and are asked of a new one, once"
+    assert [message["do"] for message in book.children[3].sent] == ["start", "start"]
+    book.children[3].on_ended(0)
     assert [answer["error"] for answer in book.answers] == ["NotReady", "NotReady"]
+    assert len(book.children) == 4
 
 
 def test_a_guardian_that_retires_has_a_successor_at_once(book: Book) -> None:
@@ -192,6 +196,7 @@ def test_a_guardian_that_retires_has_a_successor_at_once(book: Book) -> None:
 
 def test_a_stream_that_ended_is_forgotten(book: Book) -> None:
     book.watch("test")
+    book.children[0].on_message({"reply": book.children[0].sent[0]["id"], "ok": True})
     book.children[0].on_ended(0)
     assert book.streams.states() == []
     book.watch("test")
