@@ -18,23 +18,37 @@ if TYPE_CHECKING:
 
 SILENCE_SECONDS: Final = 20.0
 MAX_AHEAD_US: Final = 5_000_000  # of real time: what is more waits in the source
+MAX_STEP_US: Final = 5_000_000  # between packets: what is more is a jump
 FASTER_PER_MILLE: Final = 1  # than our clock a source may run for ever
 
 
 class RealTime:
-    """Tells how long a source that is ahead of real time is left waiting."""
+    """Tells how long a source that is ahead of real time is left waiting.
+
+    Times that jump, to either side, are another time base, and no media that would take so long.
+    """
 
     def __init__(self) -> None:
-        self._began: tuple[int, int] | None = None  # our clock, and the media's
+        self._began_us: int | None = None
+        self._newest_us: int | None = None
+        self._media_us = 0
 
-    def ahead_us(self, media_us: int, now_us: int) -> int:
-        """Return by how much media is too early, 0 for none. A source that is late, or jumps, begins its time anew."""
-        if self._began is None:
-            self._began = now_us, media_us
-        passed_us = now_us - self._began[0]
-        ahead_us = media_us - self._began[1] - passed_us - passed_us * FASTER_PER_MILLE // 1000
+    def note(self, dts_us: int) -> None:
+        """Take the decode time of the next packet of any track."""
+        step_us = 0 if self._newest_us is None else dts_us - self._newest_us
+        if 0 < step_us <= MAX_STEP_US:
+            self._media_us += step_us
+        if self._newest_us is None or step_us > 0 or step_us < -MAX_STEP_US:
+            self._newest_us = dts_us
+
+    def wait_us(self, now_us: int) -> int:
+        """Return how long to wait before more is read. A source that is late begins its time anew."""
+        if self._began_us is None:
+            self._began_us = now_us
+        passed_us = now_us - self._began_us
+        ahead_us = self._media_us - passed_us - passed_us * FASTER_PER_MILLE // 1000
         if ahead_us < 0:
-            self._began = now_us, media_us
+            self._began_us, self._media_us = now_us, 0
         return max(ahead_us - MAX_AHEAD_US, 0)
 
 
@@ -90,8 +104,9 @@ async def play_bytes(
             packets = sink.take()
             for packet in packets:
                 intake.write(packet)
-            if packets and (newest_us := services.publisher.last_us()) is not None:
-                await asyncio.sleep(pace.ahead_us(newest_us, time.monotonic_ns() // 1000) / 1e6)
+                pace.note(packet.dts_us)
+            if packets:
+                await asyncio.sleep(pace.wait_us(time.monotonic_ns() // 1000) / 1e6)
     except RemoteProtocolError as error:
         raise MistError(f"{name}, byte {position}: {error}", reason=error.reason) from None
     finally:
