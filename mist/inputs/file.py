@@ -26,7 +26,7 @@ from mist.formats.containers import CONTAINERS, Container, by_file_name, by_firs
 from mist.formats.dtsh import built
 from mist.formats.sniffing import SNIFF_BYTES
 from mist.formats.tracks import TrackInfo
-from mist.inputs.as_it_comes import play_pipe, play_url
+from mist.inputs.base.as_it_comes import play_pipe, play_url
 from mist.net.block_file import BlockFile
 from mist.net.local_file import LocalFile, is_pipe
 from mist.net.remote_file import CHECK_SECONDS as REMOTE_CHECK_SECONDS

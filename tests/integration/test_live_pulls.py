@@ -47,7 +47,7 @@ class EndlessHandler(BaseHTTPRequestHandler):
         with subprocess.Popen(command(loop=0 if "cut" in self.path else -1), stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             try:
-                while data := process.stdout.read1(1 << 14):
+                while data := os.read(process.stdout.fileno(), 1 << 14):
                     self.wfile.write(data)
             except OSError:
                 pass
@@ -96,7 +96,6 @@ def server(origin: ThreadingHTTPServer, folder: Path) -> Iterator[MistServer]:
     streams = {name: {"source": source, "segmentsize": 1000, "inputtimeout": 2} for name, source in sources.items()}
     with MistServer(streams=streams) as running_server:
         yield running_server
-        print(*running_server.log, sep="\n")
 
 
 def assert_film(path: Path, *, step_us: int = 200_000) -> None:
