@@ -183,7 +183,9 @@ class LiveStream(HlsStream):
 
     def idle_s(self, longest_s: float) -> float:
         """Return some segments' time: a player asks for the playlist at least once in that of one."""
-        return min(longest_s, max(IDLE_TARGETS * self.target_s, MIN_IDLE_S)) if self.playable else longest_s
+        if not self.playable and all(one.empty() for one in self._renditions.values()):
+            return longest_s  # somebody may be waiting for the beginning
+        return min(longest_s, max(IDLE_TARGETS * self.target_s, MIN_IDLE_S))
 
     def make_rendition(self, name: str, indexes: Sequence[int]) -> LiveRendition:
         """Return the rendition of some tracks."""
