@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import shlex
 import signal
 import time
 from typing import Final
 
-from mist.core.demuxer import PacketList
-from mist.errors import ConfigError, MistError, RemoteProtocolError, TransportError
+from mist.errors import ConfigError, TransportError
 from mist.formats.containers import by_name
+from mist.stream.byte_source import play_bytes, silence_seconds
 from mist.stream.capability import Capability
-from mist.stream.continued_tracks import FORGET_TRACKS_SECONDS
 from mist.stream.services import InputServices
-from mist.stream.source_intake import SourceIntake
 
 READ_BYTES: Final = 1 << 16
 MAX_LINE_BYTES: Final = 2048  # of what the program says, in the log
 MAX_LINES_PER_SECOND: Final = 20
-SILENCE_SECONDS: Final = 20.0
 TERM_SECONDS: Final = 0.8  # until a program that is told to end is killed
+
+PR_SET_PDEATHSIG: Final = 1
+_libc: Final = ctypes.CDLL(None)  # here, as between fork and exec little may be done
 
 # The prefix, the format, and the name by which the API knows the input: those of the reference, and what costs nothing beside them.
 SOURCES: Final = (
@@ -33,6 +34,11 @@ SOURCES: Final = (
     ("aac-exec:", "aac", "AACExec"),
     ("mp3-exec:", "mp3", "MP3Exec"),
 )
+
+
+def _end_with_parent() -> None:
+    """Let the program that is about to start be killed when this process dies, however that happens."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 class Program:
@@ -59,6 +65,7 @@ class Program:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
         except OSError as error:
             raise TransportError(f"{self._words[0]} cannot be started: {error.strerror}") from None
@@ -142,7 +149,11 @@ class ExecInput:
         output = await program.start()
         ended = False
         try:
-            packets = await self._play(services, output)
+            container = by_name(self._container)
+            assert container is not None
+            packets = await play_bytes(
+                services, services.source, container, lambda: output.read(READ_BYTES), silence_seconds(services)
+            )
             status = await program.ended()
             ended = True
         finally:
@@ -151,43 +162,6 @@ class ExecInput:
         if status or not packets:
             text = f"ended with status {status}" if status >= 0 else f"was ended by signal {-status}"
             raise TransportError(f"{services.source} {text}" + ("" if packets else ", without media"))
-
-    async def _play(self, services: InputServices, output: asyncio.StreamReader) -> int:
-        """Write what comes out until the end; return how many packets that was."""
-        container = by_name(self._container)
-        assert container is not None and container.make_demuxer is not None
-        demuxer = container.make_demuxer()
-        sink = PacketList()
-        demuxer.attach(sink)
-        intake = SourceIntake(services.publisher, services.record, services.log)
-        forget = services.loop.call_later(FORGET_TRACKS_SECONDS, intake.forget_left)
-        silence_s = float(services.config.get("inputtimeout") or SILENCE_SECONDS)
-        pending = b""
-        over = False
-        try:
-            while (wanted := demuxer.want()) is not None:
-                if not pending and not over:
-                    pending = await self._read(output, silence_s)
-                    over = not pending
-                    services.record.add_bytes(0, len(pending))
-                piece, pending = pending[: wanted[1]], pending[wanted[1] :]
-                demuxer.feed(piece)
-                if demuxer.ready:
-                    intake.describe(demuxer.tracks)
-                for packet in sink.take():
-                    intake.write(packet)
-        except RemoteProtocolError as error:
-            raise MistError(f"{services.source}: {error}", reason=error.reason) from None
-        finally:
-            forget.cancel()
-        return intake.packets_written
-
-    async def _read(self, output: asyncio.StreamReader, silence_s: float) -> bytes:
-        try:
-            async with asyncio.timeout(silence_s):
-                return await output.read(READ_BYTES)
-        except TimeoutError:
-            raise TransportError(f"the program wrote nothing for {silence_s:g} s", reason="CLEAN_INACTIVE") from None
 
 
 INPUT: Final = tuple(ExecInput(*row) for row in SOURCES)

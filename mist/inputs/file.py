@@ -26,10 +26,11 @@ from mist.formats.containers import CONTAINERS, Container, by_file_name, by_firs
 from mist.formats.dtsh import built
 from mist.formats.sniffing import SNIFF_BYTES
 from mist.formats.tracks import TrackInfo
+from mist.inputs.base.as_it_comes import play_pipe, play_url
 from mist.net.block_file import BlockFile
-from mist.net.local_file import LocalFile
+from mist.net.local_file import LocalFile, is_pipe
 from mist.net.remote_file import CHECK_SECONDS as REMOTE_CHECK_SECONDS
-from mist.net.remote_file import RemoteFile, cached_blocks
+from mist.net.remote_file import Endless, RemoteFile, cached_blocks
 from mist.net.source_reader import SOURCE_CHANGED, URL_SCHEMES, is_url, path_of
 from mist.stream.capability import Capability
 from mist.stream.index_file import (
@@ -501,6 +502,8 @@ async def open_file(services: InputServices, path: str) -> LocalFile | RemoteFil
         blocks = cached_blocks(Path(folder), lambda count: trim(Path(folder), size_bytes - count))
     try:
         return await asyncio.to_thread(RemoteFile, path, blocks)
+    except Endless:
+        raise
     except MistError as error:
         raise MistError(str(error), reason=START_FAILURE) from error
 
@@ -508,9 +511,17 @@ async def open_file(services: InputServices, path: str) -> LocalFile | RemoteFil
 async def play_file(services: InputServices, path: str, containers: Sequence[Container]) -> None:
     """Play a file until cancelled, or until it is another one. Raises MistError.
 
-    path: may be a URL. containers: those that it may be: the one of its suffix, else the one that its first bytes say.
+    path: may be a URL. A named pipe, and what a server sends without a length, is played as it comes.
+    containers: those that it may be: the one of its suffix, else the one that its first bytes say.
     """
-    file = await open_file(services, path)
+    if is_pipe(path):
+        await play_pipe(services, path, containers)
+        return
+    try:
+        file = await open_file(services, path)
+    except Endless:
+        await play_url(services, path, containers)
+        return
     container = by_file_name(path_of(path))
     if container not in containers:
         try:

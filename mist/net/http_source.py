@@ -58,12 +58,14 @@ class HttpReader(SourceReader):
         url: str,
         *,
         stall_s: float = STALL_S,
+        tries: int = TRIES,
         pause: Callable[[float], object] | None = None,
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Take a URL, in which user and password may stand, and ask for its first byte. A URL of S3 is signed with the keys in it.
 
-        stall_s: a server that is silent for so long is asked again. pause: waits before another try. headers: more to send.
+        stall_s: a server that is silent for so long is asked again. tries: without a byte between them.
+        pause: waits before another try. headers: more to send.
         Raises TransportError, whose reason is "HTTP_" and the status for what the server answered.
         """
         self.name = without_password(url)
@@ -74,6 +76,7 @@ class HttpReader(SourceReader):
         self._url = self.url = url  # url: where redirects led
         self._headers = headers
         self._stall_s = stall_s
+        self._tries = tries
         self._stopped = threading.Event()
         self._pause = pause or self._stopped.wait
         self._connection: http.client.HTTPConnection | None = None
@@ -81,6 +84,7 @@ class HttpReader(SourceReader):
         self._response: http.client.HTTPResponse | None = None
         self._at = 0
         self._bounded = False
+        self._says_its_end = False
         self._identity: tuple[str, str] | None = None
         self._again(0, lambda: self._request(0, None))
 
@@ -89,6 +93,11 @@ class HttpReader(SourceReader):
         if self.size is not None and position >= self.size:
             return b""
         return self._again(position, lambda: self._read(position, count))
+
+    @property
+    def says_its_end(self) -> bool:
+        """Whether the reply tells where it is complete, so that an end can be told from a broken connection."""
+        return self._says_its_end
 
     def close(self) -> None:
         """Close the connection."""
@@ -115,9 +124,9 @@ class HttpReader(SourceReader):
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def _again(self, position: int, action: Callable[[], _T]) -> _T:
-        """Do something until it works, or has failed TRIES times."""
+        """Do something until it works, or has failed as often as it may."""
         pause_s = FIRST_PAUSE_S
-        for left in reversed(range(TRIES)):
+        for left in reversed(range(self._tries)):
             try:
                 return action()
             except TransportError:
@@ -134,7 +143,7 @@ class HttpReader(SourceReader):
 
     def _words(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):
-            return f"the server was silent for {self._stall_s:g} s, {TRIES} times"
+            return f"the server was silent for {self._stall_s:g} s, {self._tries} times"
         if isinstance(error, ssl.SSLCertVerificationError):
             return f"the server's certificate is not to be trusted: {error.verify_message}"
         if isinstance(error, OSError):
@@ -275,6 +284,7 @@ class HttpReader(SourceReader):
         self.can_jump = ranged
         self._at = position if ranged else 0
         self._bounded = ranged and count is not None
+        self._says_its_end = response.chunked or self.size is not None
         self._response = response
 
     def _compare(self, response: http.client.HTTPResponse, total: int | None, position: int) -> None:

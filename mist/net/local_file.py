@@ -14,6 +14,14 @@ def _identity(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
+def is_pipe(path: str) -> bool:
+    """Tell whether a path is a named pipe."""
+    try:
+        return Path(path).is_fifo()
+    except (OSError, ValueError):
+        return False
+
+
 class LocalFile(FileReader):
     """An open regular file. It stays readable when its name goes away.
 

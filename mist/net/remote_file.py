@@ -21,6 +21,10 @@ MAX_SPOOLED_BYTES: Final = 8 << 30  # of a file on a server without ranges, whic
 GONE: Final = frozenset({"HTTP_403", "HTTP_404", "HTTP_410"})
 
 
+class Endless(UnsupportedError):
+    """The server does not say how long what it sends is: it cannot be played on demand, but as it comes."""
+
+
 class RemoteFile(SourceReader):
     """One file on a server, with a connection of its own.
 
@@ -50,9 +54,7 @@ class RemoteFile(SourceReader):
         self.can_jump = reader.can_jump
         if reader.size is None:
             reader.close()
-            raise UnsupportedError(
-                f"{self.path}: the server does not say how long it is, so it cannot be played on demand"
-            )
+            raise Endless(f"{self.path}: the server does not say how long it is, so it cannot be played on demand")
         self.size: int = reader.size
         self.identity = (zlib.crc32(repr(self._validators).encode()), self.size, self.modified_ns)
         self.blocks: BlockFile | None = None

@@ -25,7 +25,7 @@ from mist.runtime.adoption import PER_MESSAGE, UNCLAIMED_SECONDS, Adopter
 from mist.runtime.channel import Channel, Message, close_all, memory_file
 from mist.runtime.guardian import WorkerMain
 from mist.runtime.program import Connection, ListenerRole, Server
-from mist.runtime.snapshot import stream_settings
+from mist.runtime.snapshot import input_timeout_part, stream_settings
 from mist.runtime.span_link import SpanClient
 from mist.runtime.spawner_link import SpawnerLink
 from mist.runtime.worker import IGNORED_SIGNALS, Worker
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 MAX_FALLBACKS = 5
 # A stream stays open, and so counts as watched, this long after its last connection here: playlists come and go.
-STREAM_LINGER_SECONDS = 10.0
+STREAM_LINGER_SECONDS = 10.0  # at most; a stream whose source stops soon without viewers is held for less
 STOP_SECONDS = 1.5
 SWEEP_SECONDS = 5.0
 UNUSED_COOKIE = 0
@@ -490,7 +490,11 @@ class OutputWorker(Worker):
         held = self._by_reader[id(reader)]
         held.users -= 1
         if held.users == 0:
-            held.release = self.loop.call_later(STREAM_LINGER_SECONDS, self._release, held)
+            held.release = self.loop.call_later(self._linger_s(held.reader.name), self._release, held)
+
+    def _linger_s(self, stream: str) -> float:
+        """Return how long a stream is held for who comes next, during which its input takes it for watched."""
+        return min(STREAM_LINGER_SECONDS, input_timeout_part(self.snapshot, stream))
 
     def _release(self, held: HeldStream) -> None:
         del self._by_reader[id(held.reader)]

@@ -9,6 +9,9 @@ from typing import Any
 from mist.runtime.instance import Instance, write_atomically
 
 Snapshot = Mapping[str, Any]
+DEFAULT_INPUT_TIMEOUT_SECONDS = 30.0
+TIMEOUT_PARTS = 4
+MIN_PART_SECONDS = 0.25
 EMPTY: Snapshot = {"generation": 0, "config": {"protocols": [], "controller": {}}, "streams": {}}
 
 
@@ -43,3 +46,13 @@ def stream_settings(snapshot: Snapshot, stream: str) -> Mapping[str, Any] | None
     """Return the configuration of a stream, found by the part of its name before the wildcard, or None."""
     found = snapshot["streams"].get(stream.partition("+")[0])
     return found if isinstance(found, Mapping) else None
+
+
+def input_timeout(snapshot: Snapshot, stream: str) -> float:
+    """Return the seconds that a stream goes on without its publisher, or, when it is fetched, without viewers."""
+    return float((stream_settings(snapshot, stream) or {}).get("inputtimeout", DEFAULT_INPUT_TIMEOUT_SECONDS))
+
+
+def input_timeout_part(snapshot: Snapshot, stream: str) -> float:
+    """Return the seconds after which it is looked again whether somebody watches: a small part of that time."""
+    return max(input_timeout(snapshot, stream) / TIMEOUT_PARTS, MIN_PART_SECONDS)

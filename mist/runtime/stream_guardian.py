@@ -19,19 +19,18 @@ from mist.runtime.backoff import Backoff
 from mist.runtime.channel import Message, close_all
 from mist.runtime.guardian import Guardian, WorkerHandle, WorkerMain, refuse, reply
 from mist.runtime.process import is_alive, own
-from mist.runtime.snapshot import Snapshot, read_snapshot, stream_settings
+from mist.runtime.snapshot import Snapshot, input_timeout, input_timeout_part, read_snapshot, stream_settings
 from mist.runtime.stream_source import LOOK_SECONDS, SOUND_SECONDS, InputStart, Source
 from mist.stream.publisher import Limits, create_stream, remove_stream, stream_prefix
 from mist.stream.state import StreamStatus
 
 log = logging.getLogger(__name__)
 
-DEFAULT_INPUT_TIMEOUT_SECONDS = 30
 # A publisher that sent nothing for this long gives way to the next one.
 SILENT_PUBLISHER_SECONDS = 2.0
 START_WAIT_SECONDS = 20.0
 PUBLISHER_WAIT_SECONDS = 5.0
-VIEWER_CHECK_SECONDS = 5.0
+VIEWER_CHECK_SECONDS = 5.0  # at most
 RESTART_SOURCE_SECONDS = 1.0
 HEAR_OUT_SECONDS = 1.0
 # An input that ends for this reason could not begin: trying again makes no sense before somebody asks again.
@@ -103,12 +102,12 @@ class StreamDuty:
         else:
             self._plan_leave()
         if self._plan.pulled:
-            guardian.reactor.call_later(VIEWER_CHECK_SECONDS, self._check_viewers)
+            guardian.reactor.call_later(self._check_s(), self._check_viewers)
 
     def _read_settings(self) -> None:
         self._snapshot = read_snapshot(self._guardian.instance)
         settings = stream_settings(self._snapshot, self._plan.name) or {}
-        self._timeout = float(settings.get("inputtimeout", DEFAULT_INPUT_TIMEOUT_SECONDS))
+        self._timeout = input_timeout(self._snapshot, self._plan.name)
         self._always_on = bool(settings.get("always_on"))
         self._takeover = settings.get("publisher") == "takeover"
 
@@ -472,6 +471,9 @@ class StreamDuty:
         if count == self._leave_count and self._source is None:
             self._end("CLEAN_INACTIVE")
 
+    def _check_s(self) -> float:
+        return min(VIEWER_CHECK_SECONDS, input_timeout_part(self._snapshot, self._plan.name))
+
     def _check_viewers(self) -> None:
         """End a pulled stream that nobody has watched for long."""
         if self._guardian.ending:
@@ -482,4 +484,4 @@ class StreamDuty:
         elif now - self._viewed_at >= self._timeout:
             self._end("CLEAN_INACTIVE")
             return
-        self._guardian.reactor.call_later(VIEWER_CHECK_SECONDS, self._check_viewers)
+        self._guardian.reactor.call_later(self._check_s(), self._check_viewers)

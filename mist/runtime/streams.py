@@ -271,7 +271,7 @@ class Streams:
 
     def is_busy(self) -> bool:
         """Tell whether a publisher's socket is on its way to an input."""
-        return any(one.message is None for one in self._pending.values())
+        return any(one.held.fds for one in self._pending.values())
 
     # -- guardians -------------------------------------------------------------------------------------------------
 

@@ -1,1 +1,1 @@
-"""What the inputs of published streams share."""
+"""What several inputs need."""

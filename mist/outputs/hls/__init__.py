@@ -27,7 +27,8 @@ from mist.stream.state import TrackState
 
 SEGMENT_TYPE: Final = "video/mp2t"
 START_WAIT_S: Final = 8.0  # a new stream's playlist waits no longer than this: players give up after 10 s
-IDLE_S: Final = 30.0  # a stream without requests is closed after this
+IDLE_S: Final = 30.0  # a stream without requests is closed after this at the latest
+MIN_SWEEP_S: Final = 1.0
 UNIX_TIMES: Final = frozenset({"startunix", "stopunix"})
 TIMES: Final = ("start", "stop", "duration", *sorted(UNIX_TIMES))  # in the URLs of media playlists, too
 TOKEN_IN_URLS: Final = 4  # bit of the token mode
@@ -88,18 +89,19 @@ class HlsOutput:
         kind = LiveStream if reader.live else OnDemandStream
         stream = self._streams[name] = kind(services, reader, name, self.cache, self._serial)
         if self._sweep is None:
-            self._sweep = services.loop.call_later(IDLE_S, self._close_idle, services)
+            self._sweep = services.loop.call_later(min(MIN_SWEEP_S, IDLE_S), self._close_idle, services)
         return stream
 
     def _close_idle(self, services: OutputServices) -> None:
         """Close streams that nobody has asked for lately."""
         self._sweep = None
         for name, stream in list(self._streams.items()):
-            if stream.time() - stream.used_at >= IDLE_S:
+            if stream.time() - stream.used_at >= stream.idle_s(IDLE_S):
                 del self._streams[name]
                 stream.close()
         if self._streams:
-            self._sweep = services.loop.call_later(IDLE_S / 2, self._close_idle, services)
+            left_s = min(one.used_at + one.idle_s(IDLE_S) - one.time() for one in self._streams.values())
+            self._sweep = services.loop.call_later(max(left_s, MIN_SWEEP_S), self._close_idle, services)
 
     def close(self) -> None:
         """Give everything back."""

@@ -24,6 +24,8 @@ from mist.stream.segments import (
 from mist.stream.services import OutputServices
 from mist.stream.state import TrackState
 
+IDLE_TARGETS: Final = 3
+MIN_IDLE_S: Final = 4.0
 START_FRAGMENTS: Final = 2  # a new stream's playlist waits for this many
 RECHECK_S: Final = 0.01  # how often a track that lags is looked at again
 
@@ -54,6 +56,7 @@ class LiveRendition:
         whole = tuple(one for one in found.fragments if self.stream.knows_init_data(main.index, one.init_changes))
         self.fragments = FragmentList(whole, found.complete, found.ended)
         self._target_s = target_duration_s(reader, main, self.fragments.fragments)
+        self.stream.target_s = max(self.stream.target_s, self._target_s)
         self._parts = self._write(self._listed()).split(MARK)
         self._recheck_at = self.stream.time() + RECHECK_S
         self._seen = now
@@ -175,7 +178,14 @@ class LiveStream(HlsStream):
     ) -> None:
         """Take a reader; `close` gives it back."""
         super().__init__(services, reader, url_name, cache, serial)
+        self.target_s = 1  # the longest of any rendition
         self._infos: dict[int, dict[int, TrackInfo]] = {}
+
+    def idle_s(self, longest_s: float) -> float:
+        """Return some segments' time: a player asks for the playlist at least once in that of one."""
+        if not self.playable and all(one.empty() for one in self._renditions.values()):
+            return longest_s  # somebody may be waiting for the beginning
+        return min(longest_s, max(IDLE_TARGETS * self.target_s, MIN_IDLE_S))
 
     def make_rendition(self, name: str, indexes: Sequence[int]) -> LiveRendition:
         """Return the rendition of some tracks."""

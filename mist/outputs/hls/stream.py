@@ -137,6 +137,10 @@ class HlsStream:
         self.cache.forget(lambda key: isinstance(key, tuple) and key[0] == self.serial)
         self.services.close_stream(self.reader)
 
+    def idle_s(self, longest_s: float) -> float:
+        """Return after how long without a request nobody plays it any more, at most so long."""
+        return longest_s
+
     def start_wait_s(self, longest_s: float) -> float:
         """Return how long a playlist waits until a player has enough to begin with, at most so long."""
         return longest_s
