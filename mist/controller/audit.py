@@ -9,6 +9,7 @@ from mist.formats.json_text import dumps
 
 MAX_SHOWN = 500
 MAX_MEMBERS = 50
+MAX_LEVELS = 10
 HIDDEN = "***"
 # Members whose values are secrets: passwords, private parts of keys (RFC 7518 section 6), tokens.
 SECRET_MEMBERS = frozenset({
@@ -28,13 +29,15 @@ def without_passwords(text: str) -> str:
     return _SECRET_VARIABLE.sub(rf"\1{HIDDEN}", _USER_INFO.sub(f"{HIDDEN}@", text)) if "://" in text else text
 
 
-def without_secrets(value: Any) -> Any:
-    """Return a copy of a JSON value in which secrets are hidden; long lists and objects are cut."""
+def without_secrets(value: Any, depth: int = 0) -> Any:
+    """Return a copy of a JSON value in which secrets are hidden; long lists and objects are cut, and deep ones."""
+    if depth > MAX_LEVELS:
+        return "…"
     if isinstance(value, dict):
         shown = list(value.items())[:MAX_MEMBERS]
-        return {key: HIDDEN if key in SECRET_MEMBERS else without_secrets(member) for key, member in shown}
+        return {key: HIDDEN if key in SECRET_MEMBERS else without_secrets(member, depth + 1) for key, member in shown}
     if isinstance(value, list):
-        return [without_secrets(member) for member in value[:MAX_MEMBERS]]
+        return [without_secrets(member, depth + 1) for member in value[:MAX_MEMBERS]]
     return without_passwords(value) if isinstance(value, str) else value
 
 
