@@ -106,7 +106,7 @@ def assert_film(path: Path, *, step_us: int = 200_000) -> None:
 
 
 def ended(server: MistServer, stream: str) -> None:
-    wait_until(lambda: not server.processes_titled(f"mist: input {stream}"), 15, f"the end of {stream}")
+    wait_until(lambda: not server.processes_titled(f"mist: input {stream}"), 45, f"the end of {stream}")
 
 
 @pytest.mark.parametrize("name", ("loop", "list"))
