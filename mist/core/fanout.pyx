@@ -23,7 +23,6 @@ from mist.core.muxing cimport MuxGroup
 from mist.core.poller cimport Poller
 from mist.core.shm cimport load32, load64, monotonic_us, unix_us
 from mist.core.subscription cimport Subscription
-from mist.core.track_buffer cimport Table
 
 import os
 

@@ -1,7 +1,7 @@
 """A group's muxer: packets of one stream in the order of their arrival, into the bytes that all its viewers get."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from mist.core.arena cimport ARENA_SIZE, STATE_LIMIT, Arena, Entry, GroupState

@@ -3,12 +3,11 @@
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 
 from mist.core.arena cimport ARENA_SIZE
-from mist.core.checkpoint cimport PAUSED, WAITING, Progress, Record
+from mist.core.checkpoint cimport PAUSED, WAITING, Progress
 from mist.core.muxing cimport MuxGroup
-from mist.core.poller cimport Poller
 
 import os
 
