@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from mist.core.muxer import Muxer
 from mist.errors import MistError, NoSuitableTrack, NotReady, WriteStalled
@@ -20,6 +21,7 @@ from mist.stream.parameters import UNLIMITED_RATE, PlaybackParameters
 from mist.stream.services import ConnectionRecord, OutputServices
 
 SEND_BYTES: Final = 256 << 10
+SEND_FILE_BYTES: Final = 4 << 20
 STALL_SECONDS: Final = 300.0  # a player that pauses stops reading; it may do so for this long
 LAST_CHUNK: Final = b"0\r\n\r\n"
 AHEAD_US: Final = 7_500_000  # sent ahead of the clock, for a viewer that asked for a rate
@@ -154,13 +156,40 @@ class Sender:
             await self._send_bytes(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
             self._record.set_position(self.position_us)
 
+    async def send_from(self, memory: BinaryIO, position: int, count: int) -> None:
+        """Send media that lies in a file, which must not change, without a copy of it. Raises WriteStalled, OSError."""
+        end = position + count
+        while position < end:
+            try:
+                taken = os.sendfile(
+                    self._socket.fileno(), memory.fileno(), position, min(end - position, SEND_FILE_BYTES)
+                )
+            except BlockingIOError:
+                await self._in_time(self._writable())
+                continue
+            self._record.add_bytes(taken, 0)
+            position += taken
+        self._record.set_position(self.position_us)
+
+    async def _writable(self) -> None:
+        """Wait until the socket takes bytes."""
+        ready = self._loop.create_future()
+        self._loop.add_writer(self._socket, lambda: ready.done() or ready.set_result(None))
+        try:
+            await ready
+        finally:
+            self._loop.remove_writer(self._socket)
+
     async def _send_bytes(self, data: bytes) -> None:
+        await self._in_time(self._loop.sock_sendall(self._socket, data))
+        self._record.add_bytes(len(data), 0)
+
+    async def _in_time(self, sending: Awaitable[object]) -> None:
         try:
             async with asyncio.timeout(STALL_SECONDS):
-                await self._loop.sock_sendall(self._socket, data)
+                await sending
         except TimeoutError:
             raise WriteStalled(f"the viewer took nothing for {STALL_SECONDS:.0f} s") from None
-        self._record.add_bytes(len(data), 0)
 
 
 class OnDemandSender(Sender):
