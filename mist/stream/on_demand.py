@@ -6,7 +6,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import os
 import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
@@ -200,7 +199,7 @@ class OnDemandReader:
 
     async def _load(self, number: int) -> LoadedSpan:
         fd, note = await self._ask({"span": number}, number)
-        memory = open(fd, "rb", buffering=0)
+        memory = open(fd, "rb", buffering=0)  # noqa: SIM115 (closed with the last who uses the span)
         loaded = LoadedSpan(number, self.place(number), open_span(fd), unpack_tracks(note["tracks"]), memory)
         weakref.finalize(loaded, memory.close)
         self._used[number] = loaded

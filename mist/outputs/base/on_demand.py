@@ -173,10 +173,10 @@ class Sender:
 
     async def _writable(self) -> None:
         """Wait until the socket takes bytes."""
-        ready = self._loop.create_future()
-        self._loop.add_writer(self._socket, lambda: ready.done() or ready.set_result(None))
+        ready = asyncio.Event()
+        self._loop.add_writer(self._socket, ready.set)
         try:
-            await ready
+            await ready.wait()
         finally:
             self._loop.remove_writer(self._socket)
 

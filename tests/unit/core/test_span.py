@@ -33,9 +33,9 @@ def test_packets_come_back_in_the_order_of_decode_times() -> None:
     assert (span.from_us, span.to_us) == (0, 2_000_000)
 
 
-def payload_of(span: Span, places: list[int], **window: int) -> bytes:
+def payload_of(span: Span, places: list[int], from_us: int = -(1 << 63), to_us: int = (1 << 63) - 1) -> bytes:
     sink = PayloadSink()
-    span.mux(sink, places, **window)
+    span.mux(sink, places, 0, from_us, to_us)
     return sink.take_output()
 
 
