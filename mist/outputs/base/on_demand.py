@@ -206,6 +206,7 @@ class Sender:
         self._skip -= skipped
         if skipped < len(data):
             await self._send_bytes(data[skipped:] if skipped else data)
+
     async def send_from(self, memory: BinaryIO, position: int, count: int) -> None:
         """Send media that lies in a file, which must not change, without a copy of it. Raises WriteStalled, OSError."""
         end = position + count
