@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,31 @@ class LookingReader(FakeReader):
         """Let go of nothing."""
 
 
+class FakeTriggers:
+    """Triggers without handlers' process: fired holds (name, stream, lines); counts what was fired."""
+
+    def __init__(self) -> None:
+        self.fired: list[tuple[str, str, list[str]]] = []
+        self.counts: dict[str, dict[str, int]] = {}
+
+    def wanted(self, name: str, stream: str = "") -> list[object]:
+        return [self]
+
+    def notify(self, name: str, stream: str, lines: Sequence[str]) -> None:
+        self.fired.append((name, stream, list(lines)))
+
+    async def allows(self, name: str, stream: str, lines: Sequence[str]) -> bool:
+        self.fired.append((name, stream, list(lines)))
+        return True
+
+    async def replace(self, name: str, stream: str, lines: Sequence[str], value: str) -> str:
+        self.fired.append((name, stream, list(lines)))
+        return value
+
+    async def statistics(self) -> Mapping[str, Mapping[str, int]]:
+        return self.counts
+
+
 class FakeControl:
     """The runtime's face to the controller. streams_by_name: the active ones; snapshots: connections by record id."""
 
@@ -85,6 +110,7 @@ class FakeControl:
         self.done: list[tuple[str | int, ...]] = []
         self.on_reload: Callable[[bool], str] = lambda changed_only: ""
         self.state = b""
+        self.triggers = FakeTriggers()
 
     def load_state(self) -> bytes:
         return self.state
@@ -127,6 +153,9 @@ class FakeControl:
 
     def end_connections(self, records: Iterable[int]) -> None:
         self.done.append(("end", *sorted(records)))
+
+    def invalidate_sessions(self, streams: Iterable[str]) -> None:
+        self.done.append(("invalidate", *streams))
 
     def shutdown(self, reason: str) -> None:
         self.done.append(("shutdown", reason))

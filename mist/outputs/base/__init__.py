@@ -14,6 +14,7 @@ from mist.errors import NoSuitableTrack, NotFound, NotReady
 from mist.formats.tracks import TrackInfo
 from mist.net.http_messages import parse_range
 from mist.outputs.base.on_demand import OnDemandSender, Sender, begin, time_window
+from mist.outputs.base.viewers import admit, viewer_token
 from mist.outputs.base.whole_file import SMALL_BYTES, FileSender
 from mist.stream.capability import Capability, discover, listener_options
 from mist.stream.layouts import STREAMED, Layout
@@ -151,6 +152,7 @@ class ProgressiveOutput:
         parameters = parse_parameters(request.query, rate_header=request.headers.get("x-mist-rate", ""))
         reader = await services.open_stream(request.stream)
         try:
+            await admit(services, reader, self.capability.name, request, response.record)
             choice = await self.choose(services, reader, parameters, request.headers.get("user-agent", ""))
             headers = self.headers(parameters, reader.name)
             if not reader.live:
@@ -293,7 +295,7 @@ class ProgressiveOutput:
         """Let a connection's record say what is played."""
         record.set_connector(self.capability.name)
         record.set_stream(reader.name)
-        record.set_token(request.token)
+        record.set_token(viewer_token(request))
 
     def deliver(
         self,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import time
 from collections.abc import Coroutine
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
 from mist.errors import MistError, PeerClosed, WriteStalled
+from mist.stream.names import sanitise
 from mist.stream.parameters import PlaybackParameters
-from mist.stream.push_access import KEY_SOURCE, admit
+from mist.stream.push_access import KEY_SOURCE, PushTarget, admit
 from mist.stream.reader import StreamReader
 from mist.stream.services import ConnectionRecord, OutputServices
+from mist.stream.token_keys import subject_of
 
 READ_BYTES: Final = 64 * 1024
 REFUSED_SECONDS: Final = 2.0  # a refused peer may read why
@@ -48,6 +51,7 @@ class SessionConnection(Generic[S]):
         self._peer = peer
         self._session = session
         self._unsent = b""
+        self._token = ""
         self._task: asyncio.Task[None] | None = None
         self._closed = False
         self._close_at: float | None = None
@@ -140,7 +144,7 @@ class SessionConnection(Generic[S]):
         more: what else the input is told of it.
         """
         services = self._services
-        target = await admit(services.config, name, password, self._peer, self._resolve)
+        target = await self._target(name, password)
         described = {
             "stream": target.stream,
             "input": self.connector,
@@ -157,6 +161,23 @@ class SessionConnection(Generic[S]):
         async with asyncio.timeout(HAND_OVER_SECONDS):
             await services.hand_over_publisher(self._socket.fileno(), described, self._session.export_state())
 
+    async def _target(self, name: str, password: str) -> PushTarget:
+        """Return the stream that the peer may publish to: by a key, a token, or the stream's own rule."""
+        services = self._services
+        keyed = name in (services.config.get("streamkeys") or {})
+        if not keyed and subject_of(name) and services.config.get("jwks"):
+            return PushTarget(sanitise(await services.publishing_stream(name, self._peer)), keyed=True)
+        return await admit(services.config, name, password, self._peer, self._resolve)
+
+    async def _admit(self, reader: StreamReader, name: str, parameters: PlaybackParameters, url: str) -> None:
+        """Raise AccessDenied when the peer may not watch. name: as the peer wrote it."""
+        self._token = name if subject_of(name) else parameters.token or self._record_token()
+        await self._services.admit(reader.name, self._peer, self._token, self.connector, url)
+
+    def _record_token(self) -> str:
+        """Return what tells this connection from others of the same address that show no token."""
+        return str(os.getpid()) + str(os.fstat(self._socket.fileno()).st_ino)
+
     async def _resolve(self, host: str) -> list[str]:
         try:
             found = await self._services.loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -168,7 +189,7 @@ class SessionConnection(Generic[S]):
     def _let_go(self, reader: StreamReader, parameters: PlaybackParameters) -> tuple[int, bytes]:
         """Stop reading and writing; return the socket's descriptor and what must still be sent first."""
         self._record.set_stream(reader.name)
-        self._record.set_token(parameters.token)
+        self._record.set_token(self._token or parameters.token)
         fd = self._socket.fileno()
         self._services.loop.remove_reader(fd)
         self._services.loop.remove_writer(fd)
