@@ -27,6 +27,9 @@ class FakeRecord:
         self.stream = self.token = self.connector = ""
         self.closed = 0
 
+    def set_host(self, host: str) -> None:
+        """Addresses of viewers are not looked at."""
+
     def set_stream(self, stream: str) -> None:
         self.stream = stream
 

@@ -23,5 +23,5 @@ async def admit(
     if record is not None and request.peer:
         record.set_host(request.peer)
     if services.guarded:
-        url = f"http://{request.host}{request.path}" + (f"?{request.query_string}" if request.query_string else "")
+        url = f"http://{request.host}{request.path}" + (f"?{request.query_string.decode('latin-1')}" if request.query_string else "")
         await services.admit(reader.name, request.peer, viewer_token(request), connector, url)

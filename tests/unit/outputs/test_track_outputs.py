@@ -42,6 +42,8 @@ class Joined:
         self.muxer: Any = None
         self.options: Mapping[str, Any] = {}
 
+    guarded = False
+
     async def open_stream(self, _name: str) -> Any:
         return self.stream.reader()
 
