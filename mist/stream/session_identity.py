@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 STREAM_BIT, ADDRESS_BIT, TOKEN_BIT, CONNECTOR_BIT = 8, 4, 2, 1
 INFO_AS_VIEWER, INFO_AS_OUTPUT, INFO_AS_NOTHING, INFO_AS_UNSPECIFIED = 1, 2, 3, 4
 INFO_CONNECTOR = "HTTP"
+MAX_RECORD_TOKEN_BYTES = 127
 
 
 class Kind(IntEnum):
@@ -61,6 +62,12 @@ class SessionModes(NamedTuple):
         }.get(self.stream_info, Kind.VIEWER)
 
 
+def record_token(token: str) -> str:
+    """Return a token as connection records hold it: a long one, such as a JWT, as its SHA-256."""
+    data = token.encode("utf-8", "replace")
+    return token if len(data) <= MAX_RECORD_TOKEN_BYTES else hashlib.sha256(data).hexdigest()
+
+
 def identify(kind: Kind, modes: SessionModes, stream: str, host: str, token: str, connector: str) -> str:
     """Return the identifier of the session that a connection belongs to."""
     mode = modes[kind]
@@ -70,7 +77,7 @@ def identify(kind: Kind, modes: SessionModes, stream: str, host: str, token: str
     if mode & ADDRESS_BIT:
         digest.update(packed_address(host))
     if mode & TOKEN_BIT:
-        digest.update(token.encode("utf-8", "replace"))
+        digest.update(record_token(token).encode("utf-8", "replace"))
     if mode & CONNECTOR_BIT:
         digest.update(connector.encode("utf-8", "replace"))
     return _PREFIX[kind] + digest.hexdigest()

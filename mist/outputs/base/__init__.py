@@ -24,6 +24,7 @@ from mist.stream.playability import UNPLAYABLE, is_playable
 from mist.stream.reader import StreamReader
 from mist.stream.selectors import select_tracks
 from mist.stream.services import ConnectionRecord, OutputServices
+from mist.stream.session_identity import record_token
 from mist.stream.state import TrackState
 
 SHORT_WAIT_S: Final = 0.2  # for the length of what a viewer gets anyway
@@ -152,7 +153,7 @@ class ProgressiveOutput:
         parameters = parse_parameters(request.query, rate_header=request.headers.get("x-mist-rate", ""))
         reader = await services.open_stream(request.stream)
         try:
-            await admit(services, reader, self.capability.name, request, response.record)
+            await admit(services, reader, self.capability.name, request)
             choice = await self.choose(services, reader, parameters, request.headers.get("user-agent", ""))
             headers = self.headers(parameters, reader.name)
             if not reader.live:
@@ -294,8 +295,9 @@ class ProgressiveOutput:
     def _describe(self, record: ConnectionRecord, request: Any, reader: StreamReader) -> None:
         """Let a connection's record say what is played."""
         record.set_connector(self.capability.name)
+        record.set_host(request.peer)
         record.set_stream(reader.name)
-        record.set_token(viewer_token(request))
+        record.set_token(record_token(viewer_token(request)))
 
     def deliver(
         self,

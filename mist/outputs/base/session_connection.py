@@ -15,6 +15,7 @@ from mist.stream.parameters import PlaybackParameters
 from mist.stream.push_access import KEY_SOURCE, PushTarget, admit
 from mist.stream.reader import StreamReader
 from mist.stream.services import ConnectionRecord, OutputServices
+from mist.stream.session_identity import record_token
 from mist.stream.token_keys import subject_of
 
 READ_BYTES: Final = 64 * 1024
@@ -189,7 +190,7 @@ class SessionConnection(Generic[S]):
     def _let_go(self, reader: StreamReader, parameters: PlaybackParameters) -> tuple[int, bytes]:
         """Stop reading and writing; return the socket's descriptor and what must still be sent first."""
         self._record.set_stream(reader.name)
-        self._record.set_token(self._token or parameters.token)
+        self._record.set_token(record_token(self._token or parameters.token))
         fd = self._socket.fileno()
         self._services.loop.remove_reader(fd)
         self._services.loop.remove_writer(fd)

@@ -8,7 +8,7 @@ from mist.stream.token_keys import subject_of
 
 if TYPE_CHECKING:
     from mist.stream.reader import StreamReader
-    from mist.stream.services import ConnectionRecord, OutputServices
+    from mist.stream.services import OutputServices
 
 
 def viewer_token(request: Any) -> str:
@@ -16,12 +16,9 @@ def viewer_token(request: Any) -> str:
     return str(request.stream if subject_of(request.stream) else request.token)
 
 
-async def admit(
-    services: OutputServices, reader: StreamReader, connector: str, request: Any, record: ConnectionRecord | None
-) -> None:
+async def admit(services: OutputServices, reader: StreamReader, connector: str, request: Any) -> None:
     """Raise AccessDenied when the session that a request belongs to may not watch."""
-    if record is not None and request.peer:
-        record.set_host(request.peer)
     if services.guarded:
-        url = f"http://{request.host}{request.path}" + (f"?{request.query_string.decode('latin-1')}" if request.query_string else "")
+        query = request.query_string.decode("latin-1")
+        url = f"http://{request.host}{request.path}" + (f"?{query}" if query else "")
         await services.admit(reader.name, request.peer, viewer_token(request), connector, url)

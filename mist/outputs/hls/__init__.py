@@ -24,6 +24,7 @@ from mist.stream.parameters import absolute_unix_s, parse_parameters
 from mist.stream.segments import DEFAULT_CACHE_BYTES, SegmentCache
 from mist.stream.selectors import select_tracks
 from mist.stream.services import OutputServices
+from mist.stream.session_identity import record_token
 from mist.stream.state import TrackState
 
 SEGMENT_TYPE: Final = "video/mp2t"
@@ -71,7 +72,7 @@ class HlsOutput:
                 raise
             _send_error(response, error)
             return
-        await admit(services, stream.reader, CAPABILITY.name, request, response.record)
+        await admit(services, stream.reader, CAPABILITY.name, request)
         pending = self._answer(stream, request, response)
         if pending is not None:
             await pending
@@ -174,9 +175,10 @@ def _note(stream: HlsStream, request: Any, response: Any) -> None:
     """Tell the statistics what this request counts for."""
     record = response.record
     if record is not None:
+        record.set_host(request.peer)
         record.set_stream(stream.reader.name)
         record.set_connector(CAPABILITY.name)
-        record.set_token(viewer_token(request))
+        record.set_token(record_token(viewer_token(request)))
 
 
 def _is_playlist(rest: str) -> bool:

@@ -74,6 +74,7 @@ class Request:
     method: str = "GET"
     stream: str = "live"
     token: str = ""
+    peer: str = ""
     token_mode: int = 0
     headers: dict[str, str] = field(default_factory=dict)
 
