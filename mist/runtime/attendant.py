@@ -79,6 +79,17 @@ def _ignore(child: Child, message: Message, fds: Sequence[int]) -> None:
     close_all(fds)
 
 
+def session_main(server: Server, fd: int) -> ChildMain:
+    """Return what the process of the sessions runs. fd: its listening socket."""
+
+    def main(channel: Channel) -> int:
+        from mist.runtime.session_process import SessionProcess  # with an HTTP client that no other process needs
+
+        return SessionProcess(server, channel, own(socket.socket(fileno=fd))).run()
+
+    return main
+
+
 def trigger_main(server: Server, fd: int) -> ChildMain:
     """Return what the process of the triggers runs. fd: its listening socket."""
 
