@@ -60,6 +60,7 @@ class SessionProcess(DoorWorker):
         self._modes = SessionModes.from_config(self.snapshot["config"])
 
     def started(self) -> None:
+        self._look()  # who goes on was admitted: that comes before all questions
         super().started()
         self._sets.follow(key_sets(self.snapshot))
         self._run(self._watch())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import http.server
 import json
+import socket
 import threading
 import time
 import urllib.error
@@ -17,9 +19,11 @@ import jwt
 import pytest
 
 from tests.conftest import StartProgram
-from tests.integration.conftest import MakeServer, Publish
+from tests.integration.conftest import MakeServer, Publish, SendTo
+from tests.support.live import FRAME_MS, Watcher
 from tests.support.media import NO_BFRAMES, Sample
 from tests.support.processes import wait_until
+from tests.support.rtmp_peer import RtmpPeer
 from tests.support.server import MistServer
 from tests.support.tools import find_tool
 
@@ -102,9 +106,9 @@ def read_to_end(viewer: Any) -> float:
     return time.time()
 
 
-def guarded(make_server: MakeServer, service: Service) -> MistServer:
+def guarded(make_server: MakeServer, service: Service, **more: Any) -> MistServer:
     handlers = {name: [{"handler": service.url, "sync": name == "USER_NEW"}] for name in service.payloads}
-    return make_server(config={"triggers": handlers})
+    return make_server(config={"triggers": handlers}, **more)
 
 
 def test_user_new_and_end(
@@ -174,3 +178,71 @@ def test_tokens(make_server: MakeServer, publish: Publish, service: Service, sta
     time.sleep(1.1)
     server.api({"invalidate_sessions": "live"})
     wait_until(lambda: not refused(server, "flv", token(sub="l*", nbf=1)), 10, "the new key")
+
+
+def read_messages(peer: RtmpPeer) -> threading.Thread:
+    """Read what a player gets until the connection is closed."""
+
+    def read() -> None:
+        try:
+            for _ in peer.messages():
+                pass
+        except OSError:
+            pass  # the test closes it
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    return thread
+
+
+def test_sessions_outlive_processes(make_server: MakeServer, send_to: SendTo, service: Service) -> None:
+    """Whatever is killed, nobody is asked twice about a session, and its end tells of all of it, once."""
+    server = guarded(make_server, service, protocols={"HTTP": {"processes": 1}, "RTMP": {"processes": 1}})
+    sender = send_to(server)
+    sender.send([number * FRAME_MS for number in range(60)], headers=True)
+    sender.keep_sending(0.02)
+    sock = socket.create_connection(("127.0.0.1", server.http_port), 10)
+    sock.sendall(b"GET /live.flv HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    flv = Watcher(sock)
+    segments = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=10)  # one who knows no cookies
+
+    def fetch() -> None:
+        segments.request("GET", "/hls/live/index.m3u8")
+        reply = segments.getresponse()
+        assert (reply.status, bool(reply.read())) == (200, True)
+
+    with RtmpPeer(server.rtmp_port) as rtmp:
+        rtmp.play("live")
+        reading = read_messages(rtmp)
+        fetch()
+        began = time.monotonic()
+        flv.wait_mark(sender.number)
+        asked = sorted(lines[5] for lines in service.payloads["USER_NEW"])
+        assert len(set(asked)) == 3
+        for title in ("output HTTP ", "output RTMP ", "controller", "sessions", "triggers", "output HTTP "):
+            server.lose(f"mist: {title}")
+            flv.wait_mark(sender.number + 5)
+            fetch()
+        rows = wait_until(lambda: clients(server), 15, "figures")
+        assert sorted(rows) == asked
+        lived = time.monotonic() - began
+        rtmp.socket.shutdown(socket.SHUT_RDWR)
+        reading.join(10)
+    flv.close()
+    segments.close()
+    wait_until(lambda: len(service.payloads["USER_END"]) >= 3, 40, "the ends of the sessions")
+    assert sorted(lines[5] for lines in service.payloads["USER_NEW"]) == asked
+    ends = {lines[11]: lines for lines in service.payloads["USER_END"]}
+    assert (sorted(ends), len(service.payloads["USER_END"])) == (asked, 3)
+    assert all(int(lines[4]) >= int(lived) - 2 for lines in ends.values())
+    (watched,) = [lines for lines in ends.values() if lines[2] == "FLV"]
+    assert int(watched[5]) >= len(flv.data)
+
+
+def clients(server: MistServer) -> list[str]:
+    """Return the sessions of viewers, nothing while no controller answers."""
+    try:
+        rows = server.api({"clients": {"fields": ["protocol", "sessid"]}})["clients"]["data"] or []
+    except OSError:
+        return []
+    return [session for protocol, session in rows if not protocol.startswith("INPUT")]
