@@ -27,11 +27,13 @@ from mist.runtime.snapshot import stream_settings
 from mist.runtime.span_link import SpanClient
 from mist.runtime.spawner_link import SpawnerLink
 from mist.runtime.worker import IGNORED_SIGNALS, Worker
-from mist.stream.names import sanitise, wildcard_part
+from mist.stream.names import sanitise
 from mist.stream.on_demand import OnDemandReader
 from mist.stream.reader import StreamReader
 from mist.stream.services import OutputServices
 from mist.stream.state import StreamStatus
+from mist.stream.variables import replace_in
+from mist.stream.visits import Visit
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +73,9 @@ class Served:
     number: int
     inode: int
     descriptors: set[int]
+    host: str = ""
     connection: Connection | None = None
+    visit: Visit | None = None
 
     def is_open(self) -> bool:
         """Tell whether this process still has the socket; forgets numbers that have become something else."""
@@ -106,7 +110,7 @@ class HeldStream:
 class TrackedFanout:
     """The worker's fan-out, which also tells when a socket that it was given is closed."""
 
-    def __init__(self, fanout: Fanout, joined: Callable[[int], Callable[[], None]]) -> None:
+    def __init__(self, fanout: Fanout, joined: Callable[[int], Callable[[str], None]]) -> None:
         self._fanout = fanout
         self._joined = joined
 
@@ -133,7 +137,7 @@ class TrackedFanout:
 
         def closed(reason: str) -> None:
             on_close(reason)
-            gone()
+            gone(reason)
 
         return self._fanout.join(reader, indexes, key, make_muxer, fd, head, on_close=closed, **options)
 
@@ -194,7 +198,7 @@ class OutputWorker(Worker):
                 sock.shutdown(socket.SHUT_RDWR)
 
     def _serve(self, number: int, host: str, fd: int) -> None:
-        served = Served(number, os.fstat(fd).st_ino, {fd})
+        served = Served(number, os.fstat(fd).st_ino, {fd}, host)
         self._served[number] = self._by_inode[served.inode] = served
         try:
             sock = AcceptedSocket(fileno=fd)
@@ -229,6 +233,8 @@ class OutputWorker(Worker):
         del self._served[served.number]
         if self._by_inode.get(served.inode) is served:
             del self._by_inode[served.inode]
+        if served.visit is not None:
+            served.visit.close()
         if not self._closed:
             self.loop.call_soon(self._report_closed)
         self._closed.append(served.number)
@@ -249,13 +255,19 @@ class OutputWorker(Worker):
         else:
             self._sweeping = False
 
-    def _joined(self, fd: int) -> Callable[[], None]:
-        """Note under which number the fan-out has a connection's socket; returns what to call when it is closed."""
+    def _joined(self, fd: int) -> Callable[[str], None]:
+        """Note under which number the fan-out has a connection's socket; returns what to call, and why, when it is closed."""
         served = self._by_inode.get(os.fstat(fd).st_ino)
         if served is None:
-            return lambda: None
+            return lambda reason: None
         served.descriptors.add(fd)
-        return lambda: self._check_soon(served)
+
+        def gone(reason: str) -> None:
+            if served.visit is not None and reason == "CLEAN_EOF":
+                served.visit.stopped()
+            self._check_soon(served)
+
+        return gone
 
     # -- end -------------------------------------------------------------------------------------------------------
 
@@ -329,7 +341,18 @@ class OutputWorker(Worker):
             self._fanout = TrackedFanout(fanout, self._joined)
         return self._fanout
 
-    async def open_stream(self, name: str) -> StreamReader:
+    def visit(self, record: Any) -> Visit | None:
+        """Return what fires a connection's triggers; see `OutputServices`."""
+        if not self.snapshot["config"].get("triggers") or record is None:
+            return None
+        served = self._by_record.get(record.number)
+        if served is None:
+            return None
+        if served.visit is None:
+            served.visit = Visit(self.triggers, served.host, self._role.capability.name, record)
+        return served.visit
+
+    async def open_stream(self, name: str, visit: Visit | None = None) -> StreamReader:
         """Return a reader of a stream that plays, or of its fallback; see `OutputServices`."""
         stream = sanitise(name)
         first: StreamError | None = None
@@ -338,7 +361,7 @@ class OutputWorker(Worker):
                 return await self._open(stream)
             except (NotFound, NotReady) as error:
                 first = first or error
-            fallback = self._fallback(stream)
+            fallback = await self._fallback(stream, visit)
             if not fallback or fallback == stream:
                 break
             stream = fallback
@@ -406,27 +429,26 @@ class OutputWorker(Worker):
             fanout.unwatch(watch, changed.set)
         return True
 
-    def keep_socket(self, fd: int, close: Callable[[str], None]) -> Callable[[], None]:
+    def keep_socket(self, fd: int, close: Callable[[str], None]) -> Callable[[str], None]:
         """Note that a connection goes on in a descriptor of its own; see `OutputServices`."""
         self._kept[fd] = close
         gone = self._joined(fd)
 
-        def closed() -> None:
+        def closed(reason: str) -> None:
             self._kept.pop(fd, None)
-            gone()
+            gone(reason)
 
         return closed
 
-    def _fallback(self, stream: str) -> str:
+    async def _fallback(self, stream: str, visit: Visit | None) -> str:
         """Return the stream that is played instead of one that does not play, or ""."""
         settings = stream_settings(self.snapshot, stream) or {}
-        text = str(settings.get("fallback_stream") or self.snapshot["config"].get("defaultStream") or "")
+        text = str(settings.get("fallback_stream") or "")
         if not text:
-            return ""
-        base = stream.partition("+")[0]
-        for variable, value in (("$stream", stream), ("$basename", base), ("$wildcard", wildcard_part(stream))):
-            text = text.replace(variable, value)
-        return sanitise(text)
+            text = str(self.snapshot["config"].get("defaultStream") or "")
+            if visit is not None:
+                text = (await visit.fallback(text, stream)).strip()
+        return sanitise(replace_in(text, stream, self.snapshot)) if text else ""
 
     async def hand_over_publisher(self, fd: int, request: Mapping[str, Any], state: bytes) -> None:
         """Give a publisher's socket to the input of its stream; see `OutputServices`."""
@@ -434,6 +456,9 @@ class OutputWorker(Worker):
         try:
             message = {"do": "publish", "stream": request["stream"], "request": dict(request)}
             await self._link.ask(message, (fd, state_fd))
+            served = self._by_inode.get(os.fstat(fd).st_ino)
+            if served is not None:
+                served.visit = None  # its end is the input's to tell
         finally:
             os.close(state_fd)
 

@@ -13,12 +13,13 @@ from typing import Any
 
 from mist.core.doorbell import Ringer
 from mist.core.track_buffer import Table, open_table
-from mist.errors import Busy, MistError, NotFound, NotReady
+from mist.errors import AccessDenied, Busy, MistError, NotFound, NotReady
 from mist.runtime.backoff import Backoff
 from mist.runtime.channel import Message, close_all
 from mist.runtime.guardian import Guardian, WorkerHandle, WorkerMain, refuse, reply
 from mist.runtime.process import is_alive, own
 from mist.runtime.snapshot import Snapshot, read_snapshot, stream_settings
+from mist.runtime.trigger_link import TriggerLink
 from mist.stream.publisher import Limits, create_stream, remove_stream, stream_prefix
 from mist.stream.state import StreamStatus
 
@@ -64,6 +65,7 @@ class Source:
     host: str = ""
     failure: str = ""
     reason: str = ""
+    refused: bool = False
 
     def ran_seconds(self) -> float:
         return time.monotonic() - self.started
@@ -95,6 +97,10 @@ class StreamDuty:
         self._waiting: list[Message] = []
         self._backoff = Backoff()
         self._had_media = False
+        self._begun = plan.adopt  # no source has been started yet
+        self._input_name = "" if plan.pulled else "Buffer"
+        self._end_reason = "CLEAN_CONTROLLER_REQ"
+        self._unload_told = False
         self._viewed_at = time.monotonic()
         self._leave_count = 0
         self._table: Table
@@ -105,6 +111,7 @@ class StreamDuty:
     def start(self, guardian: Guardian) -> None:
         self._guardian = guardian
         self._ringer = Ringer(str(guardian.instance.bells))
+        self._triggers = TriggerLink(guardian.instance, guardian.reactor, lambda: self._snapshot)
         self._read_settings()
         try:
             orphan = self._make_table()
@@ -153,7 +160,35 @@ class StreamDuty:
     def finish(self) -> None:
         if self._source is not None:
             self._source.let_go()
+        if hasattr(self, "_table"):
+            self._tell_unloaded()
         remove_stream(self._guardian.instance.name, self._plan.name, self._ringer)
+
+    def _tell_unloaded(self) -> None:
+        """Tell the handlers of triggers that the stream is gone."""
+        name = self._plan.name
+        if not self._snapshot["config"].get("triggers"):
+            return
+        if self._had_media:
+            self._triggers.notify("STREAM_BUFFER", name, [name, "EMPTY"])
+            self._triggers.notify("LIVE_TRACK_LIST", name, [name, "", ""])
+        if not self._unload_told and self._begun:
+            self._triggers.notify("STREAM_UNLOAD", name, [name, self._input_name, f"uncancelable{self._end_reason}"])
+
+    def _end_if_allowed(self, reason: str, stay: Callable[[], None]) -> None:
+        """End the stream unless a handler of a trigger wants it to stay."""
+
+        def decided(allowed: bool) -> None:
+            if self._guardian.ending:
+                return
+            self._unload_told = allowed
+            if allowed:
+                self._end(reason)
+            else:
+                stay()
+
+        name = self._plan.name
+        self._triggers.decide_then("STREAM_UNLOAD", name, [name, self._input_name, f"cancelable{reason}"], decided)
 
     def _refuse_all(self, error: Exception) -> None:
         for message in self._waiting:
@@ -165,6 +200,7 @@ class StreamDuty:
             refuse(self._guardian.upstream, message, error, fds)
 
     def _end(self, reason: str) -> None:
+        self._end_reason = reason
         log.info("Stream ended: %s", reason, extra={"kind": "STRM"})
         self._guardian.end(reason)
 
@@ -267,7 +303,8 @@ class StreamDuty:
             return
         self._leave_count += 1  # a source is back: whoever planned to end the stream finds another number
         fd, state_fd = fds or (-1, -1)
-        request = message["request"] if message else {}
+        request = {**(message["request"] if message else {}), "begins": not self._begun}
+        self._begun = True
         started = time.monotonic()
         main = self._make_main(fd, state_fd, request)
         worker = self._guardian.start_worker(main, [one for one in (fd, state_fd) if one >= 0])
@@ -307,6 +344,8 @@ class StreamDuty:
             return
         event = message.get("event")
         if event == "taken":
+            if self._plan.pulled:
+                self._input_name = str(message.get("input", ""))
             if source.publish is not None:
                 reply(self._guardian.upstream, source.publish, ok=True)
                 source.publish = None
@@ -315,9 +354,26 @@ class StreamDuty:
                 source.state_fd = -1
         elif event == "ready":
             self._became_ready()
+        elif event == "end":
+            self._end(str(message.get("reason", "")))
+        elif event == "refused":
+            self._source_refused(source, message)
         elif event == "failed":
             source.failure = str(message.get("text", ""))
             source.reason = str(message.get("reason", ""))
+
+    def _source_refused(self, source: Source, message: Message) -> None:
+        """Tell who asked for the source that a handler of a trigger does not want it."""
+        self._begun = False
+        source.refused = True
+        source.reason = str(message.get("reason", ""))
+        error = AccessDenied(str(message.get("text", "")))
+        if source.publish is not None:
+            refuse(self._guardian.upstream, source.publish, error)
+            source.publish = None
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            refuse(self._guardian.upstream, one, error)
 
     def worker_ended(self, worker: WorkerHandle, status: int) -> None:
         if self._source is not None and self._source.worker is worker:
@@ -327,7 +383,7 @@ class StreamDuty:
     def _source_ended(self, status: int) -> None:
         source, self._source = self._source, None
         assert source is not None
-        if status == 0 and source.fd >= 0:
+        if status == 0 and source.fd >= 0 and not source.refused:
             self._hear_out(source)
         source.let_go()
         self._table.set_pids(input=0)
@@ -391,7 +447,7 @@ class StreamDuty:
 
     def _leave(self, count: int) -> None:
         if count == self._leave_count and self._source is None:
-            self._end("CLEAN_INACTIVE")
+            self._end_if_allowed("CLEAN_INACTIVE", self._plan_leave)
 
     def _check_viewers(self) -> None:
         """End a pulled stream that nobody has watched for long."""
@@ -401,6 +457,10 @@ class StreamDuty:
         if self._always_on or self._waiting or self._table.subscribers():
             self._viewed_at = now
         elif now - self._viewed_at >= self._timeout:
-            self._end("CLEAN_INACTIVE")
+            self._end_if_allowed("CLEAN_INACTIVE", self._stay)
             return
+        self._guardian.reactor.call_later(VIEWER_CHECK_SECONDS, self._check_viewers)
+
+    def _stay(self) -> None:
+        self._viewed_at = time.monotonic()
         self._guardian.reactor.call_later(VIEWER_CHECK_SECONDS, self._check_viewers)

@@ -25,6 +25,8 @@ from mist.runtime.snapshot import EMPTY, Snapshot, stream_settings
 from mist.runtime.stream_guardian import StreamDuty, StreamPlan
 from mist.stream.publisher import remove_stream, stream_prefix
 from mist.stream.state import StreamStatus
+from mist.stream.triggers import handlers
+from mist.stream.variables import replace_in
 
 log = logging.getLogger(__name__)
 
@@ -188,8 +190,8 @@ class Streams:
             if not publishing:
                 raise NotReady(f"The stream {name} is offline: nobody publishes it")
             return Stream(StreamPlan(name, source, pulled=False), "", keyed=settings is None)
-        chosen = self._server.program.input_for(source)
-        if chosen is None:
+        chosen = self._server.program.input_for(replace_in(source, name, self._snapshot)) or ""
+        if not chosen and not handlers(self._snapshot["config"], "STREAM_SOURCE", name):
             raise NotFound(f'The stream {name} has the source "{source}", which no input takes')
         return Stream(StreamPlan(name, source, pulled=True), chosen)
 
@@ -282,8 +284,8 @@ class Streams:
 
         def guard(channel: Channel) -> int:
             def make_main(fd: int, state_fd: int, request: Any) -> Any:
-                connector = stream.input or str(request["input"])
-                make = input_main(self._server, plan.name, plan.source, connector, inputs[connector])
+                connector = stream.input or str(request.get("input", ""))
+                make = input_main(self._server, plan.name, plan.source, connector, inputs.get(connector))
                 return make(fd, state_fd, request)
 
             return guardian_main(

@@ -20,7 +20,7 @@ from mist.runtime.channel import Channel, Message, close_all
 from mist.runtime.program import Server
 from mist.runtime.trigger_link import tags_of
 from mist.runtime.worker import Worker
-from mist.stream.triggers import TRIGGERS, Handler, handlers
+from mist.stream.triggers import TRIGGERS, Handler, due, handlers
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,7 @@ class TriggerProcess(Worker):
         """Call the handlers one after another; those that are not waited for run on beside."""
         stream = str(message.get("stream", ""))
         found = handlers(self.snapshot["config"], message["trigger"], stream, tags_of(self.snapshot, stream))
+        found = due(message["trigger"], found, str(message["payload"]).split("\n"))
         event = Event(message["trigger"], str(message["payload"]), int(message["pid"]), int(message["unix_ms"]))
         results: list[Mapping[str, Any]] = []
         beside: list[asyncio.Task[str | None]] = []

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mist.stream.publisher import StreamPublisher
     from mist.stream.reader import StreamReader
     from mist.stream.state import ConnectionSnapshot
+    from mist.stream.visits import Visit
 
 
 class ConnectionRecord(Protocol):
@@ -60,10 +61,14 @@ class OutputServices(Protocol):
     triggers: Triggers
     fanout: Fanout
 
-    async def open_stream(self, name: str) -> StreamReader:
+    def visit(self, record: ConnectionRecord) -> Visit | None:
+        """Return what fires the triggers of the connection that has a record, None where no handlers are configured."""
+        ...
+
+    async def open_stream(self, name: str, visit: Visit | None = None) -> StreamReader:
         """Return a reader of a playable stream, starting its input when it is not running.
 
-        name: as the client wrote it; sanitised here. Raises NotFound, NotReady, AccessDenied.
+        name: as the client wrote it; sanitised here. visit: who asks. Raises NotFound, NotReady, AccessDenied.
         Readers are shared by all connections of the worker: give each back with `close_stream`.
         """
         ...
@@ -77,10 +82,10 @@ class OutputServices(Protocol):
         """
         ...
 
-    def keep_socket(self, fd: int, close: Callable[[str], None]) -> Callable[[], None]:
+    def keep_socket(self, fd: int, close: Callable[[str], None]) -> Callable[[str], None]:
         """Note that a connection goes on in a descriptor that was taken from its response.
 
-        close: called with a reason when the worker has to end. Returns what to call once the descriptor is closed.
+        close: called with a reason when the worker has to end. Returns what to call, with the reason, once the descriptor is closed.
         """
         ...
 

@@ -8,11 +8,12 @@ import time
 from collections.abc import Coroutine
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
-from mist.errors import MistError, PeerClosed, WriteStalled
+from mist.errors import AccessDenied, MistError, PeerClosed, WriteStalled
 from mist.stream.parameters import PlaybackParameters
 from mist.stream.push_access import KEY_SOURCE, admit
 from mist.stream.reader import StreamReader
 from mist.stream.services import ConnectionRecord, OutputServices
+from mist.stream.visits import Visit
 
 READ_BYTES: Final = 64 * 1024
 REFUSED_SECONDS: Final = 2.0  # a refused peer may read why
@@ -53,7 +54,16 @@ class SessionConnection(Generic[S]):
         self._close_at: float | None = None
         self._record: ConnectionRecord = services.open_record(self.connector, peer)
         self._timer = services.loop.call_later(CHECK_SECONDS, self._check_time)
-        services.loop.add_reader(sock.fileno(), self._readable)
+        self._visit = services.visit(self._record)
+        if self._visit is None:
+            services.loop.add_reader(sock.fileno(), self._readable)
+        else:
+            self._start(self._admit(self._visit))
+
+    async def _admit(self, visit: Visit) -> None:
+        """Read what the peer says once the handlers of triggers allow. Raises AccessDenied."""
+        await visit.open()
+        self._services.loop.add_reader(self._socket.fileno(), self._readable)
 
     # -- reading
 
@@ -134,21 +144,38 @@ class SessionConnection(Generic[S]):
 
     # -- giving the socket away
 
-    async def _hand_over(self, name: str, password: str, **more: str) -> None:
+    async def _open_stream(self, name: str, url: str) -> StreamReader:
+        """Return a reader of the stream that a player gets. url: as it asked. Raises as `OutputServices.open_stream`."""
+        if self._visit is None:
+            return await self._services.open_stream(name)
+        self._visit.url = url
+        return await self._visit.open_stream(self._services, name)
+
+    async def _hand_over(self, name: str, password: str, url: str, **more: str) -> None:
         """Give a publisher to the input of its stream. Raises MistError, TimeoutError; the socket is still ours then.
 
-        more: what else the input is told of it.
+        url: where it publishes. more: what else the input is told of it.
         """
         services = self._services
+        if self._visit is not None:
+            rewritten = await services.triggers.replace("PUSH_REWRITE", "", [url, self._peer, name], name)
+            if not rewritten.strip():
+                raise AccessDenied("Publishing was refused")
+            if rewritten != name:
+                name, mark, query = rewritten.strip().partition("?")
+                more = {**more, "query": query} if mark else more
         target = await admit(services.config, name, password, self._peer, self._resolve)
-        described = {
+        described: dict[str, Any] = {
             "stream": target.stream,
             "input": self.connector,
             "connector": self.connector,
             "host": self._peer,
             "name": name,
+            "url": url,
             **more,
         }
+        if self._visit is not None:
+            described["visit"] = [target.stream, self._peer, self.connector, url]
         if target.keyed:
             described["source"] = KEY_SOURCE
         self._flush()

@@ -13,9 +13,10 @@ from mist.errors import MistError
 from mist.net.http_messages import TOKEN_MODE_DEFAULT, HttpSettings, Request, TrustedProxies
 from mist.net.http_server import HttpConnection, Response
 from mist.outputs.base import Capability, discover_outputs, listener_options
-from mist.outputs.http.dispatch import Routes, error_reply
+from mist.outputs.http.dispatch import Route, Routes, error_reply
 from mist.outputs.http.pages import PAGE_MATCHES, Pages, unsupported_page
 from mist.stream.services import OutputServices
+from mist.stream.visits import Visit
 
 DEFAULT_PORT: Final = 8080
 WRAPPERS: Final = (
@@ -75,6 +76,11 @@ def _string_list(value: object) -> list[str]:
     return [entry for entry in value if isinstance(entry, str)] if isinstance(value, Iterable) else []
 
 
+def _url(request: Request) -> str:
+    query = request.query_string.decode("utf-8", "replace")
+    return f"http://{request.host}{request.path}{'?' if query else ''}{query}"
+
+
 class Site:
     """What answers the requests of one listener: the application of its connections."""
 
@@ -111,8 +117,22 @@ class Site:
             return None
         request.stream = route.stream
         request.rest = route.rest
+        if (visit := self.services.visit(response.record)) is not None:
+            return self._watched(visit, route, request, response)
         pending: Awaitable[None] | None = route.output.handle(self.services, request, response)
         return pending
+
+    async def _watched(self, visit: Visit, route: Route, request: Request, response: Response) -> None:
+        """Answer a request whose connection the handlers of triggers are told of."""
+        visit.host = request.peer
+        if not visit.is_open:
+            await visit.open()
+        connector = route.output.capability.name
+        if route.stream and connector in getattr(self.services, "outputs", {}) and connector != CAPABILITY.name:
+            request.stream = await visit.enter(self.services, connector, route.stream, _url(request))
+        pending: Awaitable[None] | None = route.output.handle(self.services, request, response)
+        if pending is not None:
+            await pending
 
     def failed(self, request: Request, response: Response, error: Exception) -> None:
         """Tell the client and the log what went wrong."""

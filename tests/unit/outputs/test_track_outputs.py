@@ -42,6 +42,9 @@ class Joined:
         self.muxer: Any = None
         self.options: Mapping[str, Any] = {}
 
+    def visit(self, record: Any) -> None:
+        return None
+
     async def open_stream(self, _name: str) -> Any:
         return self.stream.reader()
 
