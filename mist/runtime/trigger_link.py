@@ -77,6 +77,38 @@ class TriggerLink:
 
         self._link.ask_then(message(name, stream, lines), answered)
 
+    async def statistics(self) -> Mapping[str, Mapping[str, int]]:
+        """Return what became of the handlers' calls; see `Handlers`."""
+        if not (self._snapshot().get("config") or {}).get("triggers"):
+            return {}
+        try:
+            found: Mapping[str, Mapping[str, int]] = (await self._link.ask({"do": "statistics"}))["triggers"]
+        except MistError as error:
+            log.warning("There are no statistics of triggers: %s", error)
+            return {}
+        return found
+
+    async def test(self, name: str, stream: str, lines: Sequence[str]) -> list[dict[str, Any]]:
+        """Fire a trigger at its handlers, all of which are waited for; see `Handlers`."""
+        if not due(name, self.wanted(name, stream), lines):
+            return []
+        answer = await self._link.ask({**message(name, stream, lines), "test": True})
+        return [
+            {
+                "handler": one["target"],
+                "blocking": one["blocking"],
+                "answer": one["answer"],
+                "error": one["error"],
+                "ms": one["ms"],
+            }
+            for one in answer["results"]
+        ]
+
+    async def variable(self, name: str, target: str, seconds: float) -> str:
+        """Return the new value of a custom variable; see `Handlers`."""
+        answer = await self._link.ask({"do": "variable", "name": name, "target": target, "seconds": seconds})
+        return str(answer["value"])
+
     def close(self) -> None:
         self._link.close()
 

@@ -51,6 +51,22 @@ class Triggers(Protocol):
         ...
 
 
+class Handlers(Triggers, Protocol):
+    """What only the controller asks of the process that runs the handlers of triggers."""
+
+    async def statistics(self) -> Mapping[str, Mapping[str, int]]:
+        """Return {trigger: {"count", "ms", "fails"}}; {} where no handler was ever called."""
+        ...
+
+    async def test(self, name: str, stream: str, lines: Sequence[str]) -> list[dict[str, Any]]:
+        """Fire a trigger and return {"handler", "blocking", "answer", "error", "ms"} of each. Raises MistError."""
+        ...
+
+    async def variable(self, name: str, target: str, seconds: float) -> str:
+        """Return the new value of a custom variable from its command or URL. Raises MistError."""
+        ...
+
+
 class OutputServices(Protocol):
     """What a worker gives to the connections it serves."""
 
@@ -144,7 +160,7 @@ class ControlServices(Protocol):
     instance: str
     loop: asyncio.AbstractEventLoop
     log: logging.Logger
-    triggers: Triggers
+    triggers: Handlers
     capabilities: Mapping[str, Any]  # {"connectors": {name: document}, "inputs": {name: document}, "processes": {}}
     # Called when the operator wants the configuration file read again, or (True) only if it has changed; returns why it was not,
     # or "".

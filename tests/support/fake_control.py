@@ -61,6 +61,28 @@ class Lines(logging.Handler):
         return [record.getMessage() for record in self.records if not kind or getattr(record, "kind", "") == kind]
 
 
+class FakeTriggers:
+    """Remembers what was fired. refused: triggers that are denied; values: of variables by name."""
+
+    def __init__(self) -> None:
+        self.fired: list[tuple[str, str, list[str]]] = []
+        self.refused: set[str] = set()
+        self.values: dict[str, str] = {}
+
+    def notify(self, name: str, stream: str, lines: list[str]) -> None:
+        self.fired.append((name, stream, list(lines)))
+
+    async def allows(self, name: str, stream: str, lines: list[str]) -> bool:
+        self.notify(name, stream, lines)
+        return name not in self.refused
+
+    async def statistics(self) -> dict[str, dict[str, int]]:
+        return {}
+
+    async def variable(self, name: str, target: str, seconds: float) -> str:
+        return self.values[name]
+
+
 class LookingReader(FakeReader):
     """A reader that can be closed, as the controller's are."""
 
@@ -74,6 +96,7 @@ class FakeControl:
     def __init__(self, clock: Clock, capabilities: Mapping[str, Any] = CAPABILITIES) -> None:
         self.instance = "test"
         self.capabilities = capabilities
+        self.triggers = FakeTriggers()
         self.clock = clock
         self.lines = Lines()
         self.log = logging.Logger("mist.test", logging.DEBUG)
