@@ -79,6 +79,9 @@ class FakeTriggers:
     async def statistics(self) -> dict[str, dict[str, int]]:
         return {}
 
+    async def test(self, name: str, stream: str, lines: list[str]) -> list[dict[str, Any]]:
+        return []
+
     async def variable(self, name: str, target: str, seconds: float) -> str:
         return self.values[name]
 

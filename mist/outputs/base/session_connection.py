@@ -171,7 +171,6 @@ class SessionConnection(Generic[S]):
             "connector": self.connector,
             "host": self._peer,
             "name": name,
-            "url": url,
             **more,
         }
         if self._visit is not None:
