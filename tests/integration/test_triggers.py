@@ -33,6 +33,7 @@ class Service:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = 65536  # head and body in one packet
 
             def do_POST(self) -> None:
                 payload = self.rfile.read(int(self.headers["Content-Length"])).decode()
