@@ -187,9 +187,9 @@ class HandlerCalls:
         try:
             late = not (await asyncio.wait({talking}, timeout=longest))[0]
             if late:
-                _signal_group(process.pid, signal.SIGTERM)
+                signal_group(process.pid, signal.SIGTERM)
                 if not (await asyncio.wait({talking}, timeout=KILL_AFTER_S - TERM_AFTER_S))[0]:
-                    _signal_group(process.pid, signal.SIGKILL)
+                    signal_group(process.pid, signal.SIGKILL)
                     await asyncio.wait({talking}, timeout=1.0)
         finally:
             if not talking.done():
@@ -244,6 +244,6 @@ async def _talk(process: asyncio.subprocess.Process, payload: bytes, written: by
     await process.wait()
 
 
-def _signal_group(pid: int, number: int) -> None:
+def signal_group(pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, number)

@@ -69,10 +69,11 @@ class LookingReader(FakeReader):
 
 
 class FakeTriggers:
-    """Notes what is fired; answers are those of `values`."""
+    """Notes what is fired. refused: triggers that are denied; values: answers by trigger, and of variables by name."""
 
     def __init__(self) -> None:
         self.fired: list[tuple[str, str, list[str]]] = []
+        self.refused: set[str] = set()
         self.values: dict[str, str] = {}
 
     def wanted(self, name: str, stream: str = "") -> list[object]:
@@ -83,11 +84,20 @@ class FakeTriggers:
 
     async def allows(self, name: str, stream: str, lines: Sequence[str]) -> bool:
         self.notify(name, stream, lines)
-        return True
+        return name not in self.refused
 
     async def replace(self, name: str, stream: str, lines: Sequence[str], value: str) -> str:
         self.notify(name, stream, lines)
         return self.values.get(name, value)
+
+    async def statistics(self) -> dict[str, dict[str, int]]:
+        return {}
+
+    async def test(self, name: str, stream: str, lines: Sequence[str]) -> list[dict[str, Any]]:
+        return []
+
+    async def variable(self, name: str, target: str, seconds: float) -> str:
+        return self.values[name]
 
 
 class FakeControl:

@@ -125,6 +125,9 @@ class FakeOutputServices:
         self.records.append(record)
         return record
 
+    def visit(self, record: Any) -> None:
+        return None
+
     async def open_stream(self, name: str) -> Any:
         raise MistError(f"no stream {name}")
 

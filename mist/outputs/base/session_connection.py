@@ -8,13 +8,14 @@ import time
 from collections.abc import Coroutine, Mapping
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
-from mist.errors import MistError, PeerClosed, WriteStalled
+from mist.errors import AccessDenied, MistError, PeerClosed, WriteStalled
 from mist.net.wire import Wire, recovery_record
 from mist.outputs.base.resumed import pack_saved
 from mist.stream.parameters import PlaybackParameters
 from mist.stream.push_access import KEY_SOURCE, admit
 from mist.stream.reader import StreamReader
 from mist.stream.services import ConnectionRecord, OutputServices
+from mist.stream.visits import Visit
 
 READ_BYTES: Final = 64 * 1024
 SEED_BYTES: Final = 16
@@ -71,8 +72,20 @@ class SessionConnection(Generic[S]):
         self._record: ConnectionRecord = record or services.open_record(self.connector, peer)
         self._timer = services.loop.call_later(CHECK_SECONDS, self._check_time)
         self._wire = Wire(services.loop, sock, self._record, self)
+        self._visit = services.visit(self._record)
         if record is None:
+            self._admit()
+
+    def _admit(self) -> None:
+        """Read what the peer says once the handlers of triggers allow that; one who was heard already had been allowed."""
+        if self._visit is None or self._visit.is_open or self._task is not None:
             self._wire.start()
+        else:
+            self._start(self._ask(self._visit))
+
+    async def _ask(self, visit: Visit) -> None:
+        await visit.open()
+        self._wire.start()
 
     # -- another process
 
@@ -91,6 +104,8 @@ class SessionConnection(Generic[S]):
     def resume(self, saved: Mapping[str, Any], heard: bytes) -> None:
         """Go on with a connection of another process, which had heard this. Raises MistError, OSError."""
         if saved["kind"] == "handed over":
+            if self._visit is not None:
+                self._visit.leave()
             raise MistError("its stream's input has it, or was about to get it")
         self._wire.resume()
         if saved.get("closing"):
@@ -106,7 +121,7 @@ class SessionConnection(Generic[S]):
             self._say(self._session.take_output()[said:], said)
         self._wire.release()
         if self._wire.wanted:
-            self._wire.start()
+            self._admit()
 
     # -- reading
 
@@ -195,14 +210,28 @@ class SessionConnection(Generic[S]):
 
     # -- giving the socket away
 
-    async def _hand_over(self, name: str, password: str, **more: str) -> None:
+    async def _open_stream(self, name: str, url: str) -> StreamReader:
+        """Return a reader of the stream that a player gets. url: as it asked. Raises as `OutputServices.open_stream`."""
+        if self._visit is None:
+            return await self._services.open_stream(name)
+        self._visit.url = url
+        return await self._visit.open_stream(self._services, name)
+
+    async def _hand_over(self, name: str, password: str, url: str, **more: str) -> None:
         """Give a publisher to the input of its stream. Raises MistError, TimeoutError; the socket is still ours then.
 
-        more: what else the input is told of it.
+        url: where it publishes. more: what else the input is told of it.
         """
         services = self._services
+        if self._visit is not None:
+            rewritten = await self._visit.rewrite("PUSH_REWRITE", [url, self._peer, name], name)
+            if not rewritten.strip():
+                raise AccessDenied("Publishing was refused")
+            if rewritten != name:
+                name, mark, query = rewritten.strip().partition("?")
+                more = {**more, "query": query} if mark else more
         target = await admit(services.config, name, password, self._peer, self._resolve)
-        described = {
+        described: dict[str, Any] = {
             "stream": target.stream,
             "input": self.connector,
             "connector": self.connector,
@@ -210,6 +239,8 @@ class SessionConnection(Generic[S]):
             "name": name,
             **more,
         }
+        if self._visit is not None:
+            described["visit"] = [target.stream, self._peer, self.connector, url]
         if target.keyed:
             described["source"] = KEY_SOURCE
         self._flush()

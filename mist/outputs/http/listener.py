@@ -14,9 +14,10 @@ from mist.net.http_reader import RequestReader
 from mist.net.http_server import HttpConnection, Response, Resumed
 from mist.outputs.base import Capability, discover_outputs, listener_options
 from mist.outputs.base.resumed import unpack_saved
-from mist.outputs.http.dispatch import Routes, error_reply
+from mist.outputs.http.dispatch import Route, Routes, error_reply
 from mist.outputs.http.pages import PAGE_MATCHES, Pages, unsupported_page
 from mist.stream.services import OutputServices
+from mist.stream.visits import Visit
 
 DEFAULT_PORT: Final = 8080
 WRAPPERS: Final = (
@@ -76,6 +77,11 @@ def _string_list(value: object) -> list[str]:
     return [entry for entry in value if isinstance(entry, str)] if isinstance(value, Iterable) else []
 
 
+def _url(request: Request) -> str:
+    query = request.query_string.decode("utf-8", "replace")
+    return f"http://{request.host}{request.path}{'?' if query else ''}{query}"
+
+
 class Site:
     """What answers the requests of one listener: the application of its connections."""
 
@@ -100,8 +106,34 @@ class Site:
         self.settings.trusted = TrustedProxies(_string_list(config.get("trustedproxy")), _resolve)
 
     def handle(self, request: Request, response: Response) -> Awaitable[None] | None:
-        """Find the output of a request and let it answer."""
+        """Find the output of a request and let it answer, if the handlers of triggers allow that."""
         self.refresh()
+        visit = self.services.visit(response.record)
+        if visit is not None:
+            return self._watched(visit, request, response)
+        route = self._route(request, response)
+        if route is None:
+            return None
+        pending: Awaitable[None] | None = route.output.handle(self.services, request, response)
+        return pending
+
+    async def _watched(self, visit: Visit, request: Request, response: Response) -> None:
+        """Answer a request whose connection the handlers of triggers are told of."""
+        visit.host = request.peer
+        if not visit.is_open:
+            await visit.open()
+        route = self._route(request, response)
+        if route is None:
+            return
+        connector = route.output.capability.name
+        if route.stream and connector in getattr(self.services, "outputs", {}) and connector != CAPABILITY.name:
+            request.stream = await visit.enter(self.services, connector, route.stream, _url(request))
+        pending: Awaitable[None] | None = route.output.handle(self.services, request, response)
+        if pending is not None:
+            await pending
+
+    def _route(self, request: Request, response: Response) -> Route | None:
+        """Return the way to the output of a request; what needs none is answered here."""
         route = self.routes.find(request.path)
         if request.method == "OPTIONS" and not getattr(route and route.output, "answers_options", False):
             response.send(200)
@@ -112,8 +144,7 @@ class Site:
             return None
         request.stream = route.stream
         request.rest = route.rest
-        pending: Awaitable[None] | None = route.output.handle(self.services, request, response)
-        return pending
+        return route
 
     def failed(self, request: Request, response: Response, error: Exception) -> None:
         """Tell the client and the log what went wrong."""
@@ -186,7 +217,8 @@ class HttpOutput:
         if route is None:
             raise MistError("nothing serves what its request asked for")
         request = requests[0]
-        request.stream, request.rest = route.stream, route.rest
+        visit = services.visit(record)
+        request.stream, request.rest = (visit and visit.plays) or route.stream, route.rest
         return ResumedReply(services, route.output, request, Resumed(sock, record, saved, received))
 
 

@@ -96,6 +96,9 @@ class Services:
         self.closed = 0
         self.readers: dict[int, FakeReader] = {}
 
+    def visit(self, record: Any) -> None:
+        return None
+
     async def open_stream(self, name: str) -> FakeReader:
         if self.stream is None or name != self.stream.name or self.stream.status in hls.UNPLAYABLE:
             raise NotFound("Stream is offline")

@@ -46,6 +46,9 @@ class Joined:
     def saved(self, **_members: Any) -> bytes:
         return b""
 
+    def visit(self, record: Any) -> None:
+        return None
+
     async def open_stream(self, _name: str) -> Any:
         return self.stream.reader()
 
