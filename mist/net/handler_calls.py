@@ -123,7 +123,7 @@ class HandlerCalls:
     async def _attempt(self, client: httpx.AsyncClient, call: Call, event: Event, attempt: int) -> str:
         url = httpx.URL(call.target)
         login = (url.username, url.password)
-        body = event.payload.encode()
+        body = event.payload.encode("utf-8", "replace")
         headers = self._headers(call, event, attempt, body)
         auth: httpx.Auth | None = None
         for _ in range(MAX_STEPS + 1):
@@ -182,7 +182,7 @@ class HandlerCalls:
         except (OSError, ValueError) as error:
             raise CallFailed(str(error)) from None
         written = bytearray()
-        talking = asyncio.ensure_future(_talk(process, event.payload.encode(), written))
+        talking = asyncio.ensure_future(_talk(process, event.payload.encode("utf-8", "replace"), written))
         longest = call.timeout_s or TERM_AFTER_S
         try:
             late = not (await asyncio.wait({talking}, timeout=longest))[0]

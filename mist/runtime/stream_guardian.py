@@ -527,6 +527,7 @@ class StreamDuty:
         if self._guardian.ending:
             return
         now = time.monotonic()
+        self._table.release_gone(self._ringer)
         if self._wanted():
             self._viewed_at = now
         elif now - self._viewed_at >= self._timeout:
