@@ -2,76 +2,27 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from mist.stream.triggers import TRIGGERS, Answer
 from tests.support.processes import wait_until
 from tests.support.server import MistServer
 from tests.support.tools import Running, find_tool
+from tests.support.trigger_service import Service
 
 WHAT = "the trigger was fired"
-# Of value triggers, the line of the payload that is the value as it is without a handler.
-VALUE_LINES: Mapping[str, int] = {"PUSH_REWRITE": 2, "RTMP_PUSH_REWRITE": 0, "PLAY_REWRITE": 0, "DEFAULT_STREAM": 0}
-
-
-class Service:
-    """An HTTP service that is told of triggers. answers: what it answers instead of allowing, by trigger and stream's name."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, list[str]]] = []
-        self.answers: dict[tuple[str, str], str] = {}
-        service = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            wbufsize = 65536  # head and body in one packet
-
-            def do_POST(self) -> None:
-                payload = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                body = service.told(self.headers["X-Trigger"], payload.split("\n")).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *arguments: Any) -> None:
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def told(self, trigger: str, lines: list[str]) -> str:
-        self.events.append((trigger, lines))
-        usual = lines[VALUE_LINES[trigger]] if trigger in VALUE_LINES else "true"
-        if trigger == "STREAM_SOURCE":
-            usual = ""
-        return next((self.answers[key] for key in ((trigger, line) for line in lines) if key in self.answers), usual)
-
-    def names(self, start: int = 0) -> list[str]:
-        """Return the triggers that were fired, without those that come at any time."""
-        return [name for name, _ in self.events[start:] if name not in ("LIVE_BANDWIDTH", "USER_NEW", "USER_END")]
-
-    def has(self, trigger: str, *lines: str) -> bool:
-        """Tell whether a trigger was fired with these first lines."""
-        return any(name == trigger and tuple(got[: len(lines)]) == lines for name, got in self.events)
 
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
     service = Service()
     yield service
-    service.server.shutdown()
-    service.server.server_close()
+    service.close()
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +30,8 @@ def server(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     script: Path = tmp_path_factory.mktemp("handlers") / "deny"
     script.write_text("#!/bin/sh\ncat > /dev/null\necho false\n")
     script.chmod(0o755)
-    entry = {"handler": service.url, "sync": True}
-    triggers: dict[str, Any] = {name: [entry] for name, one in TRIGGERS.items() if one.answer is not Answer.NONE}
-    triggers |= {name: [{"handler": service.url}] for name, one in TRIGGERS.items() if one.answer is Answer.NONE}
-    triggers["CONN_PLAY"] = [entry, {"handler": str(script), "sync": True, "streams": ["secret"]}]
+    triggers = service.handlers()
+    triggers["CONN_PLAY"] += [{"handler": str(script), "sync": True, "streams": ["secret"]}]
     push = {"source": "push://127.0.0.1", "inputtimeout": 1, "segmentsize": 500}
     streams = {"live": push, "secret": push, "other": push, "denied": push, "test": {"source": "demo:"}}
     with MistServer(config={"triggers": triggers}, streams=streams) as started:
