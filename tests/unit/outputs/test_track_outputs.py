@@ -48,6 +48,9 @@ class Joined:
 
     guarded = False
 
+    def visit(self, record: Any) -> None:
+        return None
+
     async def open_stream(self, _name: str) -> Any:
         return self.stream.reader()
 
