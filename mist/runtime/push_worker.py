@@ -15,6 +15,7 @@ from mist.runtime.guardian import WorkerMain
 from mist.runtime.instance import Instance
 from mist.runtime.output_worker import OutputWorker
 from mist.runtime.program import Server
+from mist.runtime.worker import Worker
 from mist.stream.push import PushPlan, PushRole, PushStatus
 from mist.stream.push_note import PushNote
 from mist.stream.services import OutputServices
@@ -115,6 +116,12 @@ class PushWorker(OutputWorker):
         if self._task is not None:
             self._task.cancel()
         self.loop.call_later(STOP_SECONDS, self.finish)
+
+    def guardian_gone(self) -> None:
+        Worker.guardian_gone(self)  # with nothing but the push: there are no connections to go on with
+
+    def rejoined(self) -> None:
+        """The next guardian needs to know nothing more."""
 
     def deserted(self, why: str) -> None:
         self.stop("CLEAN_SIGNAL")
