@@ -10,6 +10,7 @@ from typing import Final
 
 from mist.errors import ConfigError, NoSuitableTrack, NotReady
 from mist.formats.containers import Container, by_file_name, by_name
+from mist.outputs.base.remote_recording import is_remote, record_remotely
 from mist.stream.push import PushPlan, PushStatus
 from mist.stream.reader import StreamReader
 from mist.stream.recorder import Recorder
@@ -53,6 +54,9 @@ class RecordingPush:
 
     async def push(self, services: OutputServices, plan: PushPlan, status: PushStatus) -> None:
         """Record until the stream ends, the target's own end, or cancellation. Raises MistError."""
+        if is_remote(services, plan.target):
+            await record_remotely(services, plan, status, self.connector)
+            return
         target, container = open_target(plan.target)
         reader = await services.open_stream(plan.stream)
         record = services.open_record(f"OUTPUT:{self.connector}", "")

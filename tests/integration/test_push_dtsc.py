@@ -19,7 +19,9 @@ from tests.support.server import MistServer
 
 SAMPLE = Sample("pushed", BFRAMES)
 MILLISECOND_US = 1001
-SENDS = {"live": {"source": "push://127.0.0.1", "inputtimeout": 2}}  # ends before the other server gives up waiting for more
+SENDS = {
+    "live": {"source": "push://127.0.0.1", "inputtimeout": 2}
+}  # ends before the other server gives up waiting for more
 TAKES = {
     "live": {"source": "push://127.0.0.1", "inputtimeout": 4},
     "copy": {"source": "push://127.0.0.1", "inputtimeout": 4},

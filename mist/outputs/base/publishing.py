@@ -23,6 +23,7 @@ PLAYBACK: Final = frozenset(
     + ("mintrackkeys", "mintrackms", "maxtrackms", "maxwaittrackms", "unmask", "pushdelay", "realtime")
 )  # fmt: skip
 MAX_DELAY_S: Final = 3600.0
+FAREWELL_SECONDS: Final = 1.0
 
 
 def refuse_files(reader: StreamReader) -> None:
@@ -126,6 +127,7 @@ class Publishing:
         finally:
             fanout.unwatch(watch, self._follow)
             if self._dialled.relay is not None:
+                await self._dialled.relay.wait_sent(FAREWELL_SECONDS)
                 self._dialled.relay.close()
         if self._failure is not None:
             raise self._failure
