@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
+from mist.core.added_audio import AddedAudio
+from mist.core.muxer import Muxer
 from mist.core.rtmp_chunks import RtmpPublishMuxer
-from mist.errors import AccessDenied, PeerClosed
+from mist.errors import AccessDenied, ConfigError, MistError, PeerClosed
+from mist.formats.audio_override import MAX_FILE_BYTES, SILENCES, AddedTrack, parse_adts_file, silence, split_selector
 from mist.formats.rtmp import messages as m
-from mist.formats.tracks import TrackInfo
+from mist.formats.tracks import AUDIO, TrackInfo
+from mist.net.documents import fetch
+from mist.net.remote_schemes import without_password
 from mist.net.rtmp_client import RtmpAddress, publish
 from mist.outputs.base import Capability, choose_tracks
 from mist.outputs.base.publishing import PLAYBACK, Publishing, push_pace, refuse_files
@@ -60,9 +67,15 @@ class RtmpPush:
         record.set_stream(reader.name)
         try:
             refuse_files(reader)
+            own_audio, other_audio = split_selector(given.get("audio", ""))
+            if other_audio:
+                given["audio"] = own_audio or "none"
             parameters = parse_parameters(given)
             choice = await choose_tracks(services, reader, parameters, _CODECS, "")
             status.tracks = list(choice.indexes)
+            added = None
+            if other_audio and not any(reader.track(index).info.type == AUDIO for index in choice.indexes):
+                added = await _open_audio(other_audio)
             pace = await push_pace(services, parameters, given, choice, CATCH_UP_RATE)
             dialled, session = await publish(address)
 
@@ -72,14 +85,32 @@ class RtmpPush:
                 session.close()
                 return session.take_output()
 
-            def make_muxer(tracks: list[TrackInfo]) -> RtmpPublishMuxer:
-                return RtmpPublishMuxer(tracks, message_stream=session.stream_id, keep_times=bool(given["keepts"]))
+            def make_muxer(tracks: list[TrackInfo]) -> Muxer:
+                all_tracks = tracks if added is None else [*tracks, added.info]
+                muxer = RtmpPublishMuxer(all_tracks, message_stream=session.stream_id, keep_times=bool(given["keepts"]))
+                return muxer if added is None else AddedAudio(muxer, len(tracks), added.info, added.frames)
 
             publishing = Publishing(services, dialled, session, choice, status, heard=_heard, farewell=farewell)
             await publishing.run(f"RTMP push {session.stream_id}", make_muxer, record, **pace)
         finally:
             record.close()
             services.close_stream(reader)
+
+
+async def _open_audio(items: Sequence[str]) -> AddedTrack:
+    """Return the first audio of a list that can be had. Raises MistError."""
+    trouble: MistError | None = None
+    for item in items:
+        if item.lower() in SILENCES:
+            return silence()
+        try:
+            document = await asyncio.to_thread(fetch, item, MAX_FILE_BYTES)
+            assert document is not None
+            return parse_adts_file(document.data)
+        except MistError as error:
+            trouble = ConfigError(f"the audio {without_password(item)}: {error}", path="target")
+    assert trouble is not None
+    raise trouble
 
 
 def _heard(event: Any) -> None:

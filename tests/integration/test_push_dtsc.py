@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from tests.support.packets import compare, read_media
 from tests.support.ports import free_port
 from tests.support.processes import wait_until
 from tests.support.server import MistServer
+from tests.support.tls_front import make_certificate
 
 SAMPLE = Sample("pushed", BFRAMES)
 MILLISECOND_US = 1001
@@ -42,13 +42,7 @@ class Pair:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(cert)],
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
+    cert, key = make_certificate(folder)
     port, tls_port = free_port(), free_port()
     plain = {"port": port, "interface": "127.0.0.1"}
     with ExitStack() as stack:

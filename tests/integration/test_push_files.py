@@ -50,6 +50,11 @@ def record(server: MistServer, publish: Publish, target: str) -> None:
     server.api({"push_start": ["live", f"{target}{'&' if '?' in target else '?'}start=1"]})
     publisher.wait(30)
     wait_until(lambda: not pushes(server), 20, "the end of the push")
+    wait_idle(server)
+
+
+def wait_idle(server: MistServer) -> None:
+    """Wait until the stream has ended, so that nothing of it is in the next recording."""
     wait_until(lambda: "live" not in (server.api({"active_streams": 1})["active_streams"] or []), 15, "its end")
 
 
@@ -99,6 +104,7 @@ def test_what_comes_while_the_destination_is_away_follows_in_order(
     with sink:
         wait_until(lambda: not pushes(server), 30, "the end of the push")
     server.wait_log("The destination is back", 5)
+    wait_idle(server)
     order = [path for _, path, _ in sink.requests]
     numbers = [int(path[1:-3]) for path in order if path.endswith(".ts")]
     assert numbers == sorted(set(numbers))
@@ -116,6 +122,7 @@ def test_a_refusal_ends_the_push(server: MistServer, publish: Publish, sink: Put
     server.api({"push_start": ["live", "gopher://127.0.0.1/a.ts"]})
     server.wait_log("No output pushes to gopher://127.0.0.1/a.ts", 10)
     publisher.stop()
+    wait_idle(server)
 
 
 def test_a_program_of_the_operator(server: MistServer, publish: Publish, tmp_path: Path) -> None:
@@ -136,15 +143,16 @@ def test_a_program_of_the_operator(server: MistServer, publish: Publish, tmp_pat
         server.api({"push_stop": "live"})
         publisher.stop()
         wait_until(lambda: not pushes(server), 40, "the end of the push")
+        wait_idle(server)
     finally:
         server.api({"external_writer_remove": "mine"})
 
 
 @pytest.mark.tools("moto_server")
 def test_s3(server: MistServer, publish: Publish, s3: S3Server, tmp_path: Path) -> None:
-    record(server, publish, s3.source("media/a b/$stream.mkv"))
+    record(server, publish, s3.source("media/a b/") + "$stream.mkv")
     assert_same(s3.get("media/a b/live.mkv"), tmp_path / "a.mkv")
-    record(server, publish, s3.source("media/hls/$segmentCounter.ts") + "?m3u8=live.m3u8&split=1&maxEntries=2")
+    record(server, publish, s3.source("media/hls/") + "$segmentCounter.ts?m3u8=live.m3u8&split=1&maxEntries=2")
     listed = [line for line in s3.get("media/hls/live.m3u8").decode().splitlines() if not line.startswith("#")]
     assert len(listed) == 2
     assert s3.names("media", "hls/") == sorted([*(f"hls/{name}" for name in listed), "hls/live.m3u8"])

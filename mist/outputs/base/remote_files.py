@@ -194,17 +194,22 @@ class RemoteFiles:
         self._playlist.continue_from(old)
         self._counter = self._playlist.next_number
 
-    def open(self, begin_us: int) -> None:
-        """Begin the next file."""
+    def choose(self, begin_us: int) -> None:
+        """Say which file is the next one."""
         url = self._free_name(begin_us)
         self._used.add(url)
         self._counter += 1
-        self._file = SpooledFile(self._spool)
-        self._job = self._delivery.add(url, self._file, self._mime)
-        if self._target.prunes:
-            self._listed[url] = self._job
         self.path = without_password(url)
         self._url = url
+
+    def open(self, begin_us: int | None = None) -> None:
+        """Begin the file that was chosen, or the next one."""
+        if begin_us is not None:
+            self.choose(begin_us)
+        self._file = SpooledFile(self._spool)
+        self._job = self._delivery.add(self._url, self._file, self._mime)
+        if self._target.prunes:
+            self._listed[self._url] = self._job
 
     def write(self, output: ByteBuffer) -> None:
         """Append all there is. Raises TransportError."""
