@@ -147,6 +147,7 @@ class StreamDuty:
             refuse(self._guardian.upstream, message, error, fds)
 
     def _end(self, reason: str) -> None:
+        self._set_status(StreamStatus.SHUTDOWN)  # nobody begins to play what workers still have of it
         log.info("Stream ended: %s", reason, extra={"kind": "STRM"})
         self._guardian.end(reason)
 
@@ -479,6 +480,7 @@ class StreamDuty:
         if self._guardian.ending:
             return
         now = time.monotonic()
+        self._table.release_gone(self._ringer)
         if self._always_on or self._waiting or self._table.subscribers():
             self._viewed_at = now
         elif now - self._viewed_at >= self._timeout:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,9 +27,9 @@ from tests.support.hostile import (
     rtmp_chunk,
     send_and_wait,
 )
-from tests.support.live import FRAME_MS, assert_rising, send_when_free, viewer, wait_mark
+from tests.support.live import FRAME_MS, Sender, assert_rising, send_when_free, viewer, wait_mark
 from tests.support.ports import free_port
-from tests.support.processes import pss_kib, wait_until
+from tests.support.processes import wait_until, written_kib
 from tests.support.rtmp_peer import AVC_HEADER
 from tests.support.server import MistServer
 
@@ -58,7 +58,7 @@ def undisturbed(server: MistServer, send_to: SendTo) -> Iterator[None]:
 def _memory_kib(server: MistServer) -> tuple[int, int]:
     """Return the memory of all processes and their number."""
     pids = [one.pid for one in server.processes()]
-    return pss_kib(pids), len(pids)
+    return written_kib(pids), len(pids)
 
 
 def _assert_grown_little(server: MistServer, before_kib: int, count: int) -> None:
@@ -227,14 +227,20 @@ def test_viewers_that_never_read(make_server: MakeServer, send_to: SendTo) -> No
     server = make_server(streams={"live": {"source": "push://", "DVR": 2000}})
     sender = send_to(server)
     sender.send([n * FRAME_MS for n in range(50)], headers=True)
-    lazy = []
-    for path in ("/live.flv", "/live.ts", "/live.mp4"):
-        sock = socket.socket()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        sock.connect(("127.0.0.1", server.http_port))
-        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        lazy.append(sock)
-    before, count = _memory_kib(server)
+    with ExitStack() as lazy:
+        for path in ("/live.flv", "/live.ts", "/live.mp4"):
+            sock = lazy.enter_context(socket.socket())
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect(("127.0.0.1", server.http_port))
+            sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        before, count = _memory_kib(server)
+        _send_past_the_window(server, sender)
+        _assert_grown_little(server, before, count)
+    sender.close()
+
+
+def _send_past_the_window(server: MistServer, sender: Sender) -> None:
+    """Send 12 s of big pictures while a viewer reads them to the last."""
     big = bytes(20_000)
     with viewer(server) as seen:
         for n in range(50, 350):
@@ -243,10 +249,6 @@ def test_viewers_that_never_read(make_server: MakeServer, send_to: SendTo) -> No
         wait_until(
             lambda: any(b"<00000349>" in one.payload for one in seen), 10, "the last picture at the other viewer"
         )
-    _assert_grown_little(server, before, count)
-    for sock in lazy:
-        sock.close()
-    sender.close()
 
 
 @pytest.mark.root

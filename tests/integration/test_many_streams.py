@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.conftest import MakeServer, SendTo
 from tests.support.live import FRAME_MS, Sender, send_when_free, viewer
-from tests.support.processes import descriptors, pss_kib, wait_until
+from tests.support.processes import descriptors, wait_until, written_kib
 from tests.support.rtmp_peer import Message
 
 MANY = 60
@@ -26,7 +26,7 @@ def test_many_streams_run_side_by_side(make_server: MakeServer, send_to: SendTo)
     """Each gets its own media, memory and descriptors grow with their number only, and all goes back at their end."""
     server = make_server(streams={"live": {"source": "push://", "inputtimeout": 10}})
     main_before = len(descriptors(server.pid))
-    before_kib = pss_kib(one.pid for one in server.processes())
+    before_kib = written_kib(one.pid for one in server.processes())
     with ExitStack() as stack:
         senders: list[Sender] = []
         for number in range(MANY):
@@ -35,7 +35,7 @@ def test_many_streams_run_side_by_side(make_server: MakeServer, send_to: SendTo)
             senders.append(sender)
         for sender in senders:
             sender.send([n * FRAME_MS for n in range(40)], headers=True, pace_s=0)
-        used_kib = pss_kib(one.pid for one in server.processes()) - before_kib
+        used_kib = written_kib(one.pid for one in server.processes()) - before_kib
         assert used_kib / MANY < KIB_A_STREAM, f"{used_kib / MANY:.0f} KiB a stream"
         assert len(descriptors(server.pid)) - main_before <= 4 * MANY
         for number in (0, MANY // 2, MANY - 1):
@@ -63,10 +63,10 @@ def test_one_stream_comes_and_goes(make_server: MakeServer, send_to: SendTo) -> 
     for _ in range(3):
         life()
     counted = [(one.pid, len(descriptors(one.pid))) for one in server.processes()]
-    before_kib = pss_kib(pid for pid, _ in counted)
+    before_kib = written_kib(pid for pid, _ in counted)
     for _ in range(30):
         life()
     wait_until(lambda: len(server.processes()) <= len(counted) + 1, 10, "the processes there were")
     for pid, count in counted:
         assert len(descriptors(pid)) <= count + 3, f"descriptors of {pid} grow"
-    assert pss_kib(one.pid for one in server.processes()) - before_kib < 20 * 1024
+    assert written_kib(one.pid for one in server.processes()) - before_kib < 20 * 1024

@@ -55,13 +55,22 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 def pss_kib(pids: Iterable[int]) -> int:
     """Return the proportional memory of processes: own pages, and of shared ones the share, in KiB."""
+    return _memory_kib(pids, ("Pss:",))
+
+
+def written_kib(pids: Iterable[int]) -> int:
+    """Return the same without pages of files, in KiB: their share grows when other tests' servers end."""
+    return _memory_kib(pids, ("Pss_Anon:", "Pss_Shmem:"))
+
+
+def _memory_kib(pids: Iterable[int], names: tuple[str, ...]) -> int:
     total = 0
     for pid in pids:
         try:
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        total += sum(int(line.split()[1]) for line in lines if line.startswith(names))
     return total
 
 
