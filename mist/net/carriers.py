@@ -315,11 +315,14 @@ class ProgramCarrier:
         finally:
             ended.cancel()
             feeding.cancel()
-            with contextlib.suppress(asyncio.CancelledError, BrokenPipeError, ConnectionResetError):
+            # A program that does not read to the end is no error here; uvloop says RuntimeError for a pipe that broke before.
+            with contextlib.suppress(asyncio.CancelledError, OSError, RuntimeError):
                 await feeding
 
     async def _feed_all(self, stdin: asyncio.StreamWriter, file: SpooledFile) -> None:
         async for piece in _pieces(file, 0, None, _make_room(self._spool, file)):
+            if stdin.is_closing():
+                return
             stdin.write(piece)
             await stdin.drain()
         stdin.close()
