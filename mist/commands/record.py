@@ -9,12 +9,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from mist.commands import BadUsage
-from mist.errors import ConfigError, NotReady
+from mist.errors import ConfigError, NotReady, TransportError
 
 if TYPE_CHECKING:
     from mist.formats.containers import Container
@@ -210,6 +210,10 @@ def _run(
         begun = recorder.recording
         recorder.finish()
         files.end()
+    except TransportError:
+        with suppress(TransportError):  # the first one says what is wrong
+            recorder.break_off()
+        raise
     finally:
         files.abandon()
         progress.clear()

@@ -137,6 +137,7 @@ class PushDuty:
     def replace_workers(self) -> None:
         """Let another process go on: what the note says holds at every moment, so the old one need not be asked."""
         for worker in tuple(self._guardian.workers.values()):
+            worker.stopping = True  # which is no failure
             worker.signal(signal.SIGKILL)
 
     def show(self) -> tuple[Message, Sequence[int]]:

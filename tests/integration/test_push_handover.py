@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+from itertools import pairwise
 from pathlib import Path
 
 from mist.formats.m3u8 import MediaPlaylist, parse_playlist
 from tests.integration.conftest import MakeServer, Publish
-from tests.support.media import BFRAMES, Sample
+from tests.integration.test_runtime import mist
+from tests.support.media import BFRAMES, NO_BFRAMES, Sample
 from tests.support.packets import compare, read_media
 from tests.support.processes import wait_until
 from tests.support.server import MistServer
 from tests.support.tools import find_tool, run
 
+UPGRADED = Sample("upgraded", NO_BFRAMES, seconds=10)
 RECORDED = Sample("handed", BFRAMES, seconds=20)
 ONE_FILE = ("ts", "flv", "mp4", "mkv")
 TOLERANCE_US = 1001
@@ -78,7 +81,7 @@ def test_recordings_outlive_their_processes(make_server: MakeServer, publish: Pu
     wait_until(lambda: media.exists() and len(list(media.glob("*.*"))) >= count, 20, "the files")
     wait_written(media, count)
 
-    for how in (signal.SIGKILL, signal.SIGSEGV, signal.SIGKILL):
+    for how in (signal.SIGKILL, signal.SIGSEGV):
         lose(server, how, count)
         wait_written(media, count)
     before = recorders(server)
@@ -122,3 +125,25 @@ def test_recordings_outlive_their_processes(make_server: MakeServer, publish: Pu
         assert int(lines[7]) in range(18_000, 21_000), lines
         assert lines[10] == "CLEAN_EOF"
     assert not list((server.runtime_folder / "push").iterdir())
+
+
+def test_an_upgrade_goes_on_in_the_same_file(make_server: MakeServer, publish: Publish, tmp_path: Path) -> None:
+    server = make_server(streams=STREAMS)
+    publish(server, UPGRADED, loop=True)
+    server.wait_tracks(2)
+    paths = [tmp_path / "media" / name for name in ("a.ts", "a.mkv")]
+    for path in paths:
+        server.api({"push_start": ["live", str(path)]})
+    wait_until(lambda: all(path.exists() and path.stat().st_size > 10_000 for path in paths), 20, "the files")
+    before = recorders(server)
+    done = mist(server, "upgrade", "--instance", server.instance)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    wait_until(lambda: len(now := recorders(server)) == 2 and not now.keys() & before.keys(), 30, "other recorders")
+    wait_written(tmp_path / "media", 2)
+    server.api({"push_stop": [1, 2]})
+    wait_until(lambda: not recorders(server), 20, "the end of the recordings")
+    source = [packet.digest for packet in read_media(UPGRADED.flv()).of("video")]
+    for path in paths:
+        found = [source.index(packet.digest) for packet in read_media(path).of("video")]
+        assert all(after == (one + 1) % len(source) for one, after in pairwise(found)), path
+        assert decode_errors(path) == "", path
