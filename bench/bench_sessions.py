@@ -1,63 +1,99 @@
 """What sessions cost the controller: processor time of one second's statistics, through real connection records.
 
-python -m bench.bench_sessions [SESSIONS]
+python -m bench.bench_sessions [SESSIONS [STREAMS [SECONDS]]]
+
+Each table of records belongs to a process of its own, as those of workers do. SECONDS are simulated, so that histories fill.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import resource
 import sys
 import time
+from collections.abc import Callable
 
-from mist.controller.statistics import Statistics
-from mist.core.checkpoint import CheckpointTable, Record, create_checkpoints
-from mist.runtime.control import connection_snapshots
-from mist.stream.state import ConnectionSnapshot
+from mist.controller.memory import Memory
+from mist.controller.statistics import KEPT, LAYOUT, Statistics
+from mist.core.checkpoint import create_checkpoints, open_checkpoints
 
-ROUNDS = 20
 RECORDS = 4000  # of each table
 
 
-def main() -> None:
-    """Let all sessions receive bytes each second, and measure reading and counting."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
-    tables: list[CheckpointTable] = []
-    records: list[Record] = []
-    for number in range(count):
-        if number % RECORDS == 0:
-            tables.append(create_checkpoints(f"mist.bench{os.getpid()}.{len(tables)}", RECORDS))
-        record = tables[-1].claim("HLS", f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
-        record.set_stream(f"stream{number % 100}")
+def worker(name: str, first: int, count: int, streams: int, asked: int, done: int) -> None:
+    """Be a worker: let all viewers receive bytes whenever a byte is read."""
+    table = create_checkpoints(name, RECORDS)
+    records = []
+    for number in range(first, first + count):
+        record = table.claim("HLS", f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+        record.set_stream(f"stream{number % streams}")
         record.set_token(str(number))
         records.append(record)
-    statistics = Statistics(logging.getLogger("bench"))
-    now = int(time.time())
-    reading = counting = 0.0
+    while True:
+        os.write(done, b".")
+        if not os.read(asked, 1):
+            os._exit(0)
+        for record in records:
+            record.add_bytes(1000, 10)
+
+
+def start_worker(name: str, first: int, count: int, streams: int) -> Callable[[], None]:
+    """Return what lets the worker's viewers receive bytes."""
+    asked, ask = os.pipe()
+    told, done = os.pipe()
+    if os.fork() == 0:
+        os.close(ask)
+        worker(name, first, count, streams, asked, done)
+    os.read(told, 1)
+
+    def receive() -> None:
+        os.write(ask, b".")
+        os.read(told, 1)
+
+    return receive
+
+
+def main() -> None:
+    """Let all sessions receive bytes each second, and measure reading, counting and keeping."""
+    count, streams, rounds = (int(text) for text in (*sys.argv[1:], *("20000", "1000", "20")[len(sys.argv) - 1 :]))
+    names = [f"mist.bench{os.getpid()}.{place}" for place in range(-(-count // RECORDS))]
+    kept: list[bytes] = []
     try:
-        for turn in range(ROUNDS + 1):
-            for record in records:
-                record.add_bytes(1000, 10)
+        receivers = [
+            start_worker(name, place * RECORDS, min(RECORDS, count - place * RECORDS), streams)
+            for place, name in enumerate(names)
+        ]
+        tables = [open_checkpoints(name) for name in names]
+        statistics = Statistics(logging.getLogger("bench"))
+        memory = Memory(lambda: b"", kept.append, logging.getLogger("bench"))
+        memory.keep("statistics", statistics, KEPT, LAYOUT)
+        began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        now = int(time.time())
+        reading = counting = keeping = 0.0
+        for turn in range(rounds + 1):
+            for receive in receivers:
+                receive()
             begun = time.process_time()
-            snapshots = [one for place, table in enumerate(tables) for one in told_apart(table, place)]
+            snapshots = [one for table in tables for one in table.look(2**62)]
             read = time.process_time()
             statistics.tick(snapshots, now + turn)
             if turn:  # the first makes the sessions
                 reading += read - begun
                 counting += time.process_time() - read
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - began
+        begun = time.process_time()
+        memory.write(0.0, at_once=True)
+        keeping = time.process_time() - begun
     finally:
-        for place in range(len(tables)):
-            os.unlink(f"/dev/shm/mist.bench{os.getpid()}.{place}")
-    for what, seconds in (("reading", reading), ("counting", counting), ("both", reading + counting)):
-        sys.stdout.write(f"{len(statistics.live)} sessions, {what}: {seconds / ROUNDS * 100:.1f} % of a core\n")
-
-
-def told_apart(table: CheckpointTable, place: int) -> list[ConnectionSnapshot]:
-    """Return a table's connections; all tables are of this process, so that their numbers are made different."""
-    found = connection_snapshots(table, 2**62)
-    for one in found:
-        one.record_id += place << 60
-    return found
+        for name in names:
+            os.unlink(f"/dev/shm/{name}")
+    both = reading + counting
+    for what, seconds in (("reading", reading), ("counting", counting), ("both", both)):
+        sys.stdout.write(f"{len(statistics.live)} sessions, {what}: {seconds / rounds * 100:.1f} % of a core\n")
+    sys.stdout.write(
+        f"memory: {used / 1024:.0f} MiB; writing the state: {keeping * 1000:.0f} ms, {len(kept[-1]) >> 20} MiB\n"
+    )
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ In the API "up" is what the server sent and "down" what it received, as users of
 from __future__ import annotations
 
 import ipaddress
-from collections import Counter
 from functools import lru_cache
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Any, ClassVar, NamedTuple
 
-from mist.controller.history import History
+from mist.stream.session_counts import History, SessionCounts, StreamCounts, restored_counts
 from mist.stream.session_identity import (
     INFO_CONNECTOR,
     Kind,
@@ -48,20 +48,21 @@ class Row(NamedTuple):
     connected_s: int
 
 
-class Session:
+class Session(SessionCounts):
     """What is counted as one user: counters since its start, and its history.
 
     home, connector: the stream and protocol it began with; the only stream unless the session modes leave streams out.
-    up, down: bytes sent and received. connected_s: seconds with at least one active connection.
-    touched: the last second with an active connection; seen: the number of the statistics' tick at that time.
     spent: seconds by stream, by connector and by host; protocols: the connectors that are connected now.
     ended: the second in which it ended, 0 while it goes on. counted: whether its bytes are the stream's.
     """
 
     __slots__ = (
-        "connected_s", "connections", "connector", "connectors", "counted", "down", "ended", "history",
-        "home", "host", "hosts", "id", "kind", "lost", "packets", "position_ms", "protocols", "resent",
-        "seen", "spent", "started", "stream", "streams", "tags", "token", "touched", "up",
+        "connections", "connector", "connectors", "home", "host", "hosts", "id", "kind", "protocols", "spent", "started",
+        "stream", "streams", "tags", "token",
+    )  # fmt: skip
+    KEPT: ClassVar = (
+        *__slots__, "up", "down", "packets", "lost", "resent", "position_ms", "connected_s", "unspent_s", "touched", "seen",
+        "linger_s", "ended", "counted", "watches", "history", "home_totals",
     )  # fmt: skip
 
     def __init__(
@@ -75,7 +76,9 @@ class Session:
         now: int,
         *,
         counted: bool,
+        totals: StreamCounts | None = None,
     ) -> None:
+        """Begin a session. counted: whether what it does is the stream's. totals: of the stream that it began with."""
         self.id = session_id
         self.kind = kind
         self.token = token
@@ -83,27 +86,30 @@ class Session:
         self.connector = connector
         self.started = started
         self.touched = now
-        self.ended = 0
         self.counted = counted
+        self.watches = counted and kind is Kind.VIEWER
+        self.linger_s = LINGER_SECONDS[kind]
+        self.home_totals = totals
         self.stream, self.host = home, ""
-        self.streams: Counter[str] = Counter()
-        self.hosts: Counter[str] = Counter()
+        self.streams: dict[str, int] = {}
+        self.hosts: dict[str, int] = {}
         self.connectors: set[str] = set()
-        self.protocols: Counter[str] = Counter()
+        self.protocols: dict[str, int] = {}
         self.spent: tuple[dict[str, int], dict[str, int], dict[str, int]] = ({}, {}, {})
         self.tags: set[str] = set()
-        self.connections = self.seen = 0
-        self.up = self.down = self.packets = self.lost = self.resent = 0
-        self.position_ms = 0
+        self.connections = 0
         self.connected_s = now - started
         self.history = History(len(Row._fields))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return restored_counts, (Session, self.KEPT, _kept(self))
+
     def attach(self, stream: str, host: str, connector: str) -> None:
         """Take up a connection."""
+        self._spend()
         self.connections += 1
-        self.streams[stream] += 1
-        self.hosts[host] += 1
-        self.protocols[connector] += 1
+        for names, name in zip(self._names(), (stream, connector, host), strict=True):
+            names[name] = names.get(name, 0) + 1
         for seconds, name in zip(self.spent, (stream, connector, host), strict=True):
             if len(seconds) < MAX_NAMES:
                 seconds.setdefault(name, 0 if self.connections > 1 else self.connected_s)
@@ -113,28 +119,32 @@ class Session:
 
     def detach(self, stream: str, host: str, connector: str) -> None:
         """Let go of a connection; the last one leaves its names behind."""
+        self._spend()
         self.connections -= 1
         if self.connections:
-            self.streams[stream] -= 1
-            self.hosts[host] -= 1
-            self.protocols[connector] -= 1
-            self.streams, self.hosts, self.protocols = +self.streams, +self.hosts, +self.protocols
+            for names, name in zip(self._names(), (stream, connector, host), strict=True):
+                names[name] -= 1
+                if not names[name]:
+                    del names[name]
             self._name()
         else:
             self.streams.clear()
             self.hosts.clear()
             self.protocols.clear()
 
-    def spend(self, seconds: int) -> None:
-        """Add seconds with an active connection, to the session and to the names of what is connected."""
-        self.connected_s += seconds
-        for spent, names in zip(self.spent, (self.streams, self.protocols, self.hosts), strict=True):
+    def _spend(self) -> None:
+        """Count the seconds since the names of what is connected changed last."""
+        seconds, self.unspent_s = self.unspent_s, 0
+        if not seconds:
+            return
+        for spent, names in zip(self.spent, self._names(), strict=True):
             for name in names:
                 if name in spent:
                     spent[name] += seconds
 
     def end_lines(self) -> list[str]:
         """Return what USER_END says of it."""
+        self._spend()
         streams, connectors, hosts = self.spent
         return [
             self.token,
@@ -154,6 +164,10 @@ class Session:
         """The tags as the access log has them."""
         return "".join(f"[{tag}]" for tag in sorted(self.tags))
 
+    def _names(self) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+        """Return how many connections are to each stream, by each connector and from each host."""
+        return self.streams, self.protocols, self.hosts
+
     def _name(self) -> None:
         self.stream = next(iter(self.streams)) if len(self.streams) == 1 else ""
         self.host = next(iter(self.hosts)) if len(self.hosts) == 1 else UNKNOWN_HOST
@@ -166,10 +180,6 @@ class Session:
     def tag(self, tags: set[str]) -> None:
         """Give the session tags, up to a bound."""
         self.tags = set(sorted(self.tags | tags)[:MAX_TAGS])
-
-    def record(self, now: int) -> None:
-        """Append this second to the history."""
-        self.history.record((now, self.up, self.down, self.position_ms, self.connected_s))
 
     def end(self, now: int) -> None:
         """Close the session."""
@@ -195,3 +205,6 @@ class Session:
         first = self.at(time - RATE_SECONDS) or Row(self.started - 1, 0, 0, 0, 0)
         seconds = max(time - first.time, 1)
         return (last.up - first.up) / seconds, (last.down - first.down) / seconds
+
+
+_kept = attrgetter(*Session.KEPT)

@@ -7,19 +7,28 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from mist.controller.history import HISTORY_SECONDS, History
 from mist.controller.sessions import (
-    LINGER_SECONDS,
     MAX_TAGS,
     RATE_SECONDS,
     Row,
     Session,
     shown_address,
 )
+from mist.stream.session_counts import (
+    HISTORY_SECONDS,
+    Connection,
+    ConnectionSnapshot,
+    Counted,
+    History,
+    StreamCounts,
+    age_sessions,
+    count_connections,
+    gone_connections,
+    restored_counts,
+)
 from mist.stream.session_identity import Kind, SessionModes, identify, packed_address
-from mist.stream.state import ConnectionSnapshot
 
 MAX_ENDED_SESSIONS = 10_000
 MAX_WAITING_STREAMS = 1000
@@ -40,16 +49,19 @@ class SeriesRow(NamedTuple):
     resent: int = 0
 
 
-class Series:
+class Series(Counted):
     """Counters of one protocol of one stream, and their history. now: sessions that began with it, by kind."""
 
-    __slots__ = ("down", "history", "lost", "now", "packets", "resent", "started", "up")
+    __slots__ = ("history", "now", "started")
+    KEPT: ClassVar = (*__slots__, "up", "down", "packets", "lost", "resent")
 
     def __init__(self, started: int) -> None:
         self.started = started
         self.now = [0, 0, 0, 0]
-        self.up = self.down = self.packets = self.lost = self.resent = 0
         self.history = History(len(SeriesRow._fields))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return restored_counts, (Series, self.KEPT, tuple([getattr(self, name) for name in self.KEPT]))
 
     def record(self, now: int) -> None:
         """Append this second to the history."""
@@ -63,38 +75,26 @@ class Series:
         return SeriesRow(*row) if row is not None else SeriesRow(self.started - 1)
 
 
-class StreamTotals:
+class StreamTotals(StreamCounts):
     """Counters of one stream since its first session. sessions: how many sessions of it are remembered.
 
     now: viewers, inputs, outputs and unspecified sessions at this moment. total: the same since the start. series: by
     connector. tags, untagged: given and taken at run time, beside what the configuration says.
     """
 
-    __slots__ = (
-        "down", "lost", "now", "packets", "resent", "series", "sessions", "tags", "total", "untagged", "up", "viewseconds",
-    )  # fmt: skip
+    __slots__ = ("now", "series", "sessions", "tags", "total", "untagged")
+    KEPT: ClassVar = (*__slots__, "up", "down", "packets", "lost", "resent", "viewseconds")
 
     def __init__(self) -> None:
         self.now = [0, 0, 0, 0]
         self.total = [0, 0, 0, 0]
         self.sessions = 0
         self.series: dict[str, Series] = {}
-        self.up = self.down = self.packets = self.lost = self.resent = self.viewseconds = 0
         self.tags: set[str] = set()
         self.untagged: set[str] = set()
 
-
-class _Connection:
-    """What was last seen of one connection."""
-
-    __slots__ = ("key", "lost", "packets", "received", "resent", "seen", "sent", "series", "session", "totals")
-
-    def __init__(self) -> None:
-        self.key: tuple[str, str, str, str] | None = None
-        self.session: Session | None = None
-        self.totals: StreamTotals | None = None
-        self.series: Series | None = None
-        self.sent = self.received = self.packets = self.lost = self.resent = self.seen = 0
+    def __reduce__(self) -> tuple[Any, ...]:
+        return restored_counts, (StreamTotals, self.KEPT, tuple([getattr(self, name) for name in self.KEPT]))
 
 
 class ServerRow(NamedTuple):
@@ -113,7 +113,9 @@ class ServerRow(NamedTuple):
 
 # What the kept parts of `Statistics` are made of; a controller of another version compares.
 LAYOUT = (
-    *((one.__name__, one.__slots__) for one in (Session, Series, StreamTotals, _Connection, History)),
+    *((one.__name__, one.KEPT) for one in (Session, Series, StreamTotals)),
+    ("History", 1),
+    ("Connection", 1),
     *((one.__name__, one._fields) for one in (Row, SeriesRow, ServerRow)),
 )
 KEPT = (
@@ -143,7 +145,7 @@ class Statistics:
         self.total = [0, 0, 0, 0]
         self.up = self.down = self.other_up = self.other_down = 0
         self.packets = self.lost = self.resent = self.viewseconds = 0
-        self._connections: dict[int, _Connection] = {}
+        self._connections: dict[int, Connection] = {}
         self._waiting_tags: dict[str, tuple[set[str], int]] = {}
         self._exceptions: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
         self._last_tick = 0
@@ -159,7 +161,7 @@ class Statistics:
         self.access_log = server.get("accesslog", "LOG")
         self._exceptions = _networks(snapshot.get("bandwidth", {}).get("exceptions", ()))
 
-    def tick(self, snapshots: Iterable[ConnectionSnapshot], now: int) -> None:
+    def tick(self, snapshots: list[ConnectionSnapshot], now: int) -> None:
         """Take the connection records of this second. now: unix seconds."""
         elapsed = min(max(now - self._last_tick, 0), RATE_SECONDS) if self._last_tick else 1
         self._last_tick = now
@@ -220,36 +222,18 @@ class Statistics:
             number for number, one in self._connections.items() if one.session is not None and id(one.session) in wanted
         ]
 
-    def _read(self, snapshots: Iterable[ConnectionSnapshot], now: int) -> None:
+    def _read(self, snapshots: list[ConnectionSnapshot], now: int) -> None:
         """Add what connections did since the last second, and mark the sessions that have an active one."""
-        connections, tick = self._connections, self._ticks
-        for snapshot in snapshots:
-            connection = connections.get(snapshot.record_id)
-            key = (snapshot.stream, snapshot.connector, snapshot.host, snapshot.token)
-            if connection is None:
-                connection = connections[snapshot.record_id] = _Connection()
-                self._attach(connection, key, now, snapshot.started_us // 1_000_000)
-            connection.seen = tick
-            if connection.key != key:
-                self._attach(connection, key, now)
-            session = connection.session
-            if session is None:
-                connection.sent, connection.received = snapshot.down_bytes, snapshot.up_bytes
-                continue
-            if session.ended and not snapshot.active:
-                continue  # its record lingers for those who look less often
-            if session.ended:  # a connection that was idle for longer than the session lasts
-                self._attach(connection, key, now)
-                session = connection.session or session
-            if snapshot.active:
-                session.seen = tick
-            if connection.sent != snapshot.down_bytes or connection.received != snapshot.up_bytes:
-                self._add_bytes(connection, session, snapshot)
-            if snapshot.packets:
-                self._add_packets(connection, session, snapshot)
-            session.position_ms = (snapshot.position_us + 500) // 1000
+        done = count_connections(self._connections, snapshots, self._ticks, now, self._attach)
+        self.up += done[0]
+        self.down += done[1]
+        self.other_up += done[2]
+        self.other_down += done[3]
+        self.packets += done[4]
+        self.lost += done[5]
+        self.resent += done[6]
 
-    def _attach(self, connection: _Connection, key: tuple[str, str, str, str], now: int, started: int = 0) -> None:
+    def _attach(self, connection: Connection, key: tuple[str, str, str, str], now: int, started: int = 0) -> None:
         """Put a connection into the session that its names belong to, out of the one it was in.
 
         started: when a new connection began, unix seconds; one that only changes its names begins now.
@@ -272,7 +256,7 @@ class Statistics:
         if session is None:
             began = started if 0 < started <= now else now
             counted = not self._is_excepted(host)
-            session = Session(session_id, kind, token, stream, connector, began, now, counted=counted)
+            session = Session(session_id, kind, token, stream, connector, began, now, counted=counted, totals=totals)
             self.live[session_id] = session
             self.total[kind] += 1
             totals.total[kind] += 1
@@ -285,72 +269,22 @@ class Statistics:
         session.attach(stream, host, connector)
         connection.session, connection.totals, connection.series = session, totals, series
 
-    def _detach(self, connection: _Connection) -> None:
+    def _detach(self, connection: Connection) -> None:
         if connection.session is not None and connection.key is not None:
             stream, connector, host, _ = connection.key
             connection.session.detach(stream, host, connector)
         connection.session = connection.totals = connection.series = None
 
-    def _add_bytes(self, connection: _Connection, session: Session, snapshot: ConnectionSnapshot) -> None:
-        up = max(snapshot.down_bytes - connection.sent, 0)
-        down = max(snapshot.up_bytes - connection.received, 0)
-        connection.sent, connection.received = snapshot.down_bytes, snapshot.up_bytes
-        session.up += up
-        session.down += down
-        if connection.series is not None:
-            connection.series.up += up
-            connection.series.down += down
-        if not session.counted:
-            self.other_up += up
-            self.other_down += down
-            return
-        self.up += up
-        self.down += down
-        if connection.totals is not None:
-            connection.totals.up += up
-            connection.totals.down += down
-
-    def _add_packets(self, connection: _Connection, session: Session, snapshot: ConnectionSnapshot) -> None:
-        steps = (
-            max(snapshot.packets - connection.packets, 0),
-            max(snapshot.packets_lost - connection.lost, 0),
-            max(snapshot.packets_retransmitted - connection.resent, 0),
-        )
-        connection.packets, connection.lost = snapshot.packets, snapshot.packets_lost
-        connection.resent = snapshot.packets_retransmitted
-        for counters in (session, self, connection.totals, connection.series):
-            if counters is not None:
-                counters.packets += steps[0]
-                counters.lost += steps[1]
-                counters.resent += steps[2]
-
     def _forget_connections(self) -> None:
         """Drop connections whose record is gone."""
-        gone = [number for number, connection in self._connections.items() if connection.seen != self._ticks]
-        for number in gone:
+        for number in gone_connections(self._connections, self._ticks):
             self._detach(self._connections.pop(number))
 
     def _age_sessions(self, now: int, elapsed: int) -> None:
-        ending = []
-        tick = self._ticks
-        for session in self.live.values():
-            if session.seen == tick:
-                if session.touched != now:
-                    session.touched = now
-                    session.spend(elapsed)
-                    if session.kind is Kind.VIEWER and session.counted:
-                        self._add_view_seconds(session.home, elapsed)
-            elif now - session.touched >= LINGER_SECONDS[session.kind]:
-                ending.append(session)
-            session.record(now)
+        ending, watched = age_sessions(self.live, self._ticks, now, elapsed)
+        self.viewseconds += watched
         for session in ending:
             self._end(session, now)
-
-    def _add_view_seconds(self, stream: str, seconds: int) -> None:
-        self.viewseconds += seconds
-        totals = self.streams.get(stream)
-        if totals is not None:
-            totals.viewseconds += seconds
 
     def _end(self, session: Session, now: int) -> None:
         del self.live[session.id]

@@ -1,5 +1,7 @@
 from typing import Final
 
+from mist.core.tally import ConnectionSnapshot
+
 TABLE_MAGIC: Final[int]
 LAYOUT_VERSION: Final[int]
 HEADER_BYTES: Final[int]
@@ -56,6 +58,7 @@ class CheckpointTable:
     def snapshot(
         self, ended_since_us: int = 0
     ) -> list[tuple[int, int, int, str, str, str, str, int, int, int, int, int, int, int, int, bool, int]]: ...
+    def look(self, ended_since_us: int = 0) -> list[ConnectionSnapshot]: ...
 
 def create_checkpoints(name: str, capacity: int = 4096) -> CheckpointTable: ...
 def open_checkpoints(name: str) -> CheckpointTable: ...

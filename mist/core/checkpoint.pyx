@@ -6,10 +6,11 @@ latter a record has two progresses: one holds, the other is filled and becomes t
 
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from mist.core.blobs cimport Blob, BlobStore, read_blob
 from mist.core.shm cimport Segment, load32, store32, unix_us
+from mist.core.tally cimport NAME_BYTES, ConnectionSnapshot
 
 import os
 
@@ -221,6 +222,7 @@ cdef class CheckpointTable:
     cdef TableHeader* header
     cdef BlobStore blobs
     cdef readonly str name
+    cdef list views              # by record, what `look` showed last
 
     def claim(self, str connector not None, str host not None):
         """Take a record for a new connection. Raises LimitExceededError when all are in use."""
@@ -304,6 +306,39 @@ cdef class CheckpointTable:
                     data.identity,
                 ))
         return found
+
+    def look(self, int64_t ended_since_us=0):
+        """Return what `snapshot` does as `ConnectionSnapshot`s, which the next look changes in place."""
+        cdef int number
+        cdef ConnectionRecord* data
+        cdef list found = []
+        if self.views is None:
+            self.views = []
+        while len(self.views) < <int> self.header.high:
+            self.views.append(ConnectionSnapshot())
+        for number in range(self.header.high):
+            data = self.at(number)
+            if data.state == 1 or (data.state == 2 and data.updated_us >= ended_since_us):
+                show(data, <ConnectionSnapshot> self.views[number])
+                found.append(self.views[number])
+        return found
+
+
+cdef int show(ConnectionRecord* data, ConnectionSnapshot view) except -1:
+    """Let a snapshot show a record."""
+    if view.identity != data.identity:
+        view.identity = data.identity
+        view.record_id = data.identity
+    if memcmp(view.raw_names, data.connector, NAME_BYTES):
+        memcpy(view.raw_names, data.connector, NAME_BYTES)
+        view.names = (text(data.stream), text(data.connector), text(data.host), text(data.token))
+    view.pid = data.pid
+    view.started_us, view.updated_us = data.started_us, data.updated_us
+    view.down_bytes, view.up_bytes, view.position_us = data.down_bytes, data.up_bytes, data.position_us
+    view.packets, view.packets_lost = data.packets, data.packets_lost
+    view.packets_retransmitted = data.packets_retransmitted
+    view.active = data.state == 1
+    return 0
 
 
 cdef str text(const char* data):

@@ -24,7 +24,7 @@ from mist.runtime.snapshot import SnapshotWriter, canonical
 from mist.runtime.spawner_link import SpawnerLink
 from mist.runtime.worker import Worker
 from mist.stream.reader import StreamReader, list_streams
-from mist.stream.state import ConnectionSnapshot
+from mist.stream.session_counts import ConnectionSnapshot
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ class Control(Worker):
         since_us = time.time_ns() // 1000 - ENDED_SHOWN_SECONDS * 1_000_000
         found: list[ConnectionSnapshot] = []
         for table in self._open_tables():
-            found.extend(connection_snapshots(table, since_us))
+            found.extend(table.look(since_us))
         return found
 
     def _open_tables(self) -> Iterable[CheckpointTable]:
@@ -217,34 +217,6 @@ class Control(Worker):
 
     def shutdown(self, reason: str) -> None:
         self._link.tell({"do": "shutdown", "reason": reason})
-
-
-def connection_snapshots(table: CheckpointTable, ended_since_us: int) -> list[ConnectionSnapshot]:
-    """Return the connections of one process: the active ones, and those that ended since then."""
-    found = []
-    for row in table.snapshot(ended_since_us):
-        _number, _generation, pid, connector, stream, host, token, started, updated, down, up, position, *rest = row
-        packets, lost, retransmitted, active, identity = rest
-        found.append(
-            ConnectionSnapshot(
-                pid=pid,
-                connector=connector,
-                stream=stream,
-                host=host,
-                token=token,
-                started_us=started,
-                updated_us=updated,
-                down_bytes=down,
-                up_bytes=up,
-                position_us=position,
-                packets=packets,
-                packets_lost=lost,
-                packets_retransmitted=retransmitted,
-                active=bool(active),
-                record_id=identity,
-            )
-        )
-    return found
 
 
 def control_main(server: Server, descriptor: int) -> Callable[[Channel], int]:

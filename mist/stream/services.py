@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mist.stream.on_demand import OnDemandReader
     from mist.stream.publisher import StreamPublisher
     from mist.stream.reader import StreamReader
-    from mist.stream.state import ConnectionSnapshot
+    from mist.stream.session_counts import ConnectionSnapshot
     from mist.stream.visits import Visit
 
 

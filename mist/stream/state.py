@@ -66,29 +66,3 @@ class Key:
     fragment: int
     discontinuities: int = 0
     init_changes: int = 0
-
-
-@dataclass(slots=True)  # not frozen: tens of thousands are made each second
-class ConnectionSnapshot:
-    """One connection as its record in shared memory shows it.
-
-    connector: "HLS", "RTMP", "INPUT:RTMP", "OUTPUT:FLV" … host: address text, IPv6 or dotted IPv4. token: session token.
-    started_us, updated_us: unix microseconds. down_bytes: sent to the peer; up_bytes: received from it.
-    position_us: media time the connection is at. active: False once it has ended (its record lingers a while).
-    """
-
-    pid: int
-    connector: str
-    stream: str
-    host: str
-    token: str
-    started_us: int
-    updated_us: int
-    down_bytes: int
-    up_bytes: int
-    position_us: int
-    packets: int
-    packets_lost: int
-    packets_retransmitted: int
-    active: bool
-    record_id: int  # unique while the server runs

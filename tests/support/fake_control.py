@@ -11,14 +11,13 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mist.controller.state import Controller
 from mist.controller.store import Store
 from mist.errors import NotFound
-from mist.stream.state import ConnectionSnapshot
+from mist.stream.session_counts import ConnectionSnapshot
 from tests.support.fake_stream import FakeReader, FakeStream
 
 START = 1_700_000_000
@@ -66,6 +65,12 @@ class LookingReader(FakeReader):
 
     def close(self) -> None:
         """Let go of nothing."""
+
+
+SNAPSHOT_FIELDS = (
+    "pid", "connector", "stream", "host", "token", "started_us", "updated_us", "down_bytes", "up_bytes", "position_us",
+    "packets", "packets_lost", "packets_retransmitted", "active", "record_id",
+)  # fmt: skip
 
 
 class FakeTriggers:
@@ -201,7 +206,8 @@ class FakeControl:
         snapshot = self.snapshots[record_id]
         sent, received = fields.pop("sent", 0), fields.pop("received", 0)
         counters = {"down_bytes": snapshot.down_bytes + sent, "up_bytes": snapshot.up_bytes + received}
-        self.snapshots[record_id] = replace(snapshot, **{**counters, **fields})
+        now = {name: getattr(snapshot, name) for name in SNAPSHOT_FIELDS}
+        self.snapshots[record_id] = ConnectionSnapshot(**{**now, **counters, **fields})
 
     def disconnect(self, record_id: int) -> None:
         """Remove a connection's record."""

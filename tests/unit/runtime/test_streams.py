@@ -15,7 +15,6 @@ from mist.core.checkpoint import create_checkpoints
 from mist.core.track_buffer import open_table
 from mist.errors import Busy, MistError, NotFound, NotReady
 from mist.runtime.channel import Message
-from mist.runtime.control import connection_snapshots
 from mist.runtime.guardian import RETIRED
 from mist.runtime.instance import SHARED_MEMORY, Instance
 from mist.runtime.leftovers import (
@@ -314,5 +313,5 @@ def test_figures_of_a_dead_process_stay_a_while(tmp_path: Path, dead_process: in
         assert (SHARED_MEMORY / other.name).exists()
         assert sweeper.sweep(101.0 + RECORDS_LINGER_SECONDS) is None
         assert set(all_records(instance)) == {os.getpid()}
-        [seen] = connection_snapshots(records, 0)
+        [seen] = records.look()
         assert (seen.connector, seen.stream, seen.host, seen.active) == ("HTTP", "live", "10.0.0.1", True)
