@@ -132,6 +132,15 @@ class Config:
         result["streams"] = {name: entry.settings for name, entry in self._streams.items()}
         return result
 
+    def sharing(self, former: Config) -> Config:
+        """Return this configuration, which nobody else has yet, with the very streams of a former one that are equal."""
+        for name, entry in self._streams.items():
+            known = former._streams.get(name)
+            if known is not None and known.normal == entry.normal:
+                self._streams[name] = known
+                self._document.streams[name] = known.model
+        return self
+
     def changed(
         self, document: Mapping[str, Any], sections: Collection[str], capabilities: Mapping[str, Any] | None = None
     ) -> Config:

@@ -23,6 +23,7 @@ from mist.controller.streams import StreamWatch
 from mist.controller.system_load import SystemLoad, boot_time, default_memory_bound
 from mist.errors import ConfigError
 from mist.stream.services import ControlServices
+from mist.stream.session_identity import Kind
 
 
 class Controller:
@@ -56,7 +57,7 @@ class Controller:
         self.memory.keep("pushes", self.pushes, ("_told",))
         self.memory.keep("log lines", self.log_ring, ("_lines", "total"))
         self.access_ring = History()
-        self.statistics.on_end = lambda session: self.access_ring.add(access_row(session))
+        self.statistics.on_end = self._session_ended
         self.on_second: set[Callable[[list[list[Any]]], None]] = set()
         self.udp_address: tuple[str, int] | None = None
         self.load = SystemLoad()
@@ -65,6 +66,11 @@ class Controller:
         self.endpoint: tuple[str, int] = ("0.0.0.0", 0)
         self.on_publish: Callable[[], None] = lambda: None
         store.on_commit = self.publish
+
+    def _session_ended(self, session: Session) -> None:
+        self.access_ring.add(access_row(session))
+        if session.kind is Kind.VIEWER and self.services.triggers.wanted("USER_END", session.home):
+            self.services.triggers.notify("USER_END", session.home, session.end_lines())
 
     def publish(self, config: Config) -> None:
         """Give a configuration to the parts of the controller and to all processes."""
@@ -96,12 +102,24 @@ class Controller:
         """Read the configuration file again; keeps the running configuration when the file is bad, and logs why."""
         return not self._reload(why)
 
+    async def reload_beside(self, why: str) -> None:
+        """Do the same, and read in a thread."""
+        try:
+            await self.store.reload_beside()
+        except ConfigError as error:
+            self._not_reloaded(why, error)
+        else:
+            self.log.info("%s: read %s", why, self.store.path, extra={"kind": "CONF"})
+
+    def _not_reloaded(self, why: str, error: ConfigError) -> str:
+        self.log.error("%s: the configuration stays as it was: %s", why, error)
+        return f"the configuration stays as it was: {error}"
+
     def _reload(self, why: str) -> str:
         try:
             self.store.reload()
         except ConfigError as error:
-            self.log.error("%s: the configuration stays as it was: %s", why, error)
-            return f"the configuration stays as it was: {error}"
+            return self._not_reloaded(why, error)
         self.log.info("%s: read %s", why, self.store.path, extra={"kind": "CONF"})
         return ""
 
@@ -136,18 +154,20 @@ class Controller:
             rows.append([name, int(self.watch.status(name)), *now[:3], tags])
         return rows
 
-    def check(self) -> None:
-        """Do what is due every three seconds, but for writing files."""
+    async def check(self) -> None:
+        """Do what is due every three seconds; files are read and written in a thread."""
         if self.store.file_changed():
-            self.reload("The configuration file was changed")
+            async with self.lock:
+                await self.reload_beside("The configuration file was changed")
         self.watch.check()
+        await self.store.write_due(self.monotonic())
 
 
 def access_row(session: Session) -> list[Any]:
     """Return a session that ended as `/ws` shows it."""
     return [
         session.ended, session.id, session.stream, session.protocol, shown_address(session.host), session.connected_s,
-        session.up, session.down, "".join(f"[{tag}]" for tag in sorted(session.tags)),
+        session.up, session.down, session.tag_text,
     ]  # fmt: skip
 
 

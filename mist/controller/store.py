@@ -165,8 +165,18 @@ class Store:
 
     def reload(self) -> None:
         """Read the file again and use it; what was not saved is lost. Raises ConfigError and changes nothing then."""
+        self._reloaded(self._read)
+
+    async def reload_beside(self) -> None:
+        """Do the same, and read the file in a thread."""
+        async with self._saving:
+            future = asyncio.ensure_future(asyncio.to_thread(self._read))
+            await asyncio.wait([future])
+            self._reloaded(future.result)
+
+    def _reloaded(self, read: Callable[[], Config]) -> None:
         try:
-            config = self._read()
+            config = read().sharing(self.config)
         except ConfigError as error:
             self.bad_file = str(error)
             raise
@@ -174,10 +184,11 @@ class Store:
         self.bad_file = ""
         self.on_commit(self.config)
 
-    def restore(self, document: Mapping[str, Any], now: float) -> None:
+    async def restore(self, document: Mapping[str, Any], now: float) -> None:
         """Replace everything by a backup; one without streams keeps the current ones. Raises ConfigError."""
         kept = {"streams": self.streams} if "streams" not in document else {}
-        self._publish(self._completed(parse({**kept, **document}, self.capabilities)), now)
+        config = await asyncio.to_thread(parse, {**kept, **document}, self.capabilities)
+        self._publish(self._completed(config.sharing(self.config)), now)
 
     # -- the file ------------------------------------------------------------------------------------------------------
 
@@ -224,24 +235,17 @@ class Store:
             self.bad_file = ""
             self.on_commit(self.config)
 
-    def is_due(self, now: float) -> bool:
-        """Tell whether there is something for `write_due` to do. now: monotonic seconds."""
-        return self._save_is_due(now) or self.last_good.is_due(self._fit_for_file())
-
-    def _save_is_due(self, now: float) -> bool:
-        return bool(
-            self._changed_at is not None and not self.bad_file and now - self._changed_at >= WRITE_DELAY_SECONDS
-        )
-
     async def write_due(self, now: float) -> None:
         """Write the configuration when its last change is long enough ago, and the copy of it that runs; in a thread.
 
-        A bad file that somebody is working on is only overwritten by `save`.
+        A bad file that somebody is working on is only overwritten by `save`. now: monotonic seconds.
         """
-        if self._save_is_due(now):
+        if self._changed_at is not None and not self.bad_file and now - self._changed_at >= WRITE_DELAY_SECONDS:
             self._changed_at = now  # the next attempt, should this one fail
             await self.save_beside()
-        await asyncio.to_thread(self.last_good.write, self._fit_for_file())
+        content = self._fit_for_file()
+        if self.last_good.is_due(content):
+            await asyncio.to_thread(self.last_good.write, content)
 
     def save_if_changed(self) -> None:
         """Write the configuration if it differs from the file, and the copy of it."""

@@ -19,7 +19,7 @@ from mist.core.immortal import make_immortal
 from mist.errors import AccessDenied, MistError, NotFound, TransportError
 from mist.runtime import log as runtime_log
 from mist.runtime import restart
-from mist.runtime.attendant import Attendant, trigger_main
+from mist.runtime.attendant import Attendant, session_main, trigger_main
 from mist.runtime.backoff import Backoff
 from mist.runtime.build import running_build, set_number
 from mist.runtime.channel import Channel, Message, close_all, peer_credentials
@@ -85,6 +85,13 @@ class Spawner:
             "The process of the triggers",
             instance.trigger_socket,
             lambda fd: trigger_main(server, fd),
+            self._family,
+            self._reactor,
+        )
+        self._sessions = Attendant(
+            "The process of the sessions",
+            instance.session_socket,
+            lambda fd: session_main(server, fd),
             self._family,
             self._reactor,
         )
@@ -207,6 +214,7 @@ class Spawner:
             self._notes = heir.notes
         reactor.add_reader(self._door.fileno(), self._visitors)
         self._triggers.open()
+        self._sessions.open()
         self._family.reap()
         if living:
             self._await_family()
@@ -313,6 +321,7 @@ class Spawner:
         self._bad_file = str(snapshot.get("bad_file", ""))
         self._follow_level(snapshot)
         self._triggers.tell({"do": "config"})
+        self._sessions.tell({"do": "config"})
         self._listeners.apply(snapshot)
         self._streams.apply(snapshot)
         self._changed()
@@ -592,6 +601,7 @@ class Spawner:
         self._reactor.remove_reader(self._door.fileno())
         self._door.close()
         self._triggers.close()
+        self._sessions.close()
         self._pushes.close()
         self._listeners.close()
         self._streams.close()

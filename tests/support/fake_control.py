@@ -69,11 +69,12 @@ class LookingReader(FakeReader):
 
 
 class FakeTriggers:
-    """Notes what is fired; answers are those of `values`."""
+    """Notes what is fired: (name, stream, lines); answers are those of `values`. counts: of what was fired."""
 
     def __init__(self) -> None:
         self.fired: list[tuple[str, str, list[str]]] = []
         self.values: dict[str, str] = {}
+        self.counts: dict[str, dict[str, int]] = {}
 
     def wanted(self, name: str, stream: str = "") -> list[object]:
         return [name]
@@ -88,6 +89,9 @@ class FakeTriggers:
     async def replace(self, name: str, stream: str, lines: Sequence[str], value: str) -> str:
         self.notify(name, stream, lines)
         return self.values.get(name, value)
+
+    async def statistics(self) -> Mapping[str, Mapping[str, int]]:
+        return self.counts
 
 
 class FakeControl:
@@ -164,6 +168,9 @@ class FakeControl:
     def end_connections(self, records: Iterable[int]) -> None:
         self.done.append(("end", *sorted(records)))
 
+    def invalidate_sessions(self, streams: Iterable[str]) -> None:
+        self.done.append(("invalidate", *streams))
+
     def shutdown(self, reason: str) -> None:
         self.done.append(("shutdown", reason))
 
@@ -203,9 +210,9 @@ class ControllerUnderTest:
         self.controller = Controller(self.services, store, clock=self.clock, monotonic=self.clock)  # type: ignore[arg-type]
         self.controller.publish(store.config)
 
-    def write_due(self) -> None:
-        """Write the files that are due, as the controller does every three seconds."""
-        asyncio.run(self.controller.store.write_due(self.clock.now))
+    def check(self) -> None:
+        """Let what happens every three seconds happen."""
+        asyncio.run(self.controller.check())
 
     def second(self, count: int = 1) -> None:
         """Let seconds pass."""
