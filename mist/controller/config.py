@@ -265,12 +265,16 @@ def _validated(raw: dict[str, Any], named: Callable[[str], str], most_problems: 
     return model
 
 
-def save_document(document: Mapping[str, Any], path: Path) -> None:
+def save_document(
+    document: Mapping[str, Any], path: Path, known: Mapping[str, Any] | None = None, fingerprint: str = ""
+) -> None:
     """Write a configuration document to its file, and what came from other files to those.
 
+    known: the normal form of what the files said when they had this fingerprint, which saves working it out again.
     Raises ConfigError naming what may not be written, OSError for a file that cannot be; the others are written then, too.
     """
-    config_files.save(read_parts(path), document, _normal)
+    parts = read_parts(path)
+    config_files.save(parts, document, _normal, known if parts.fingerprint() == fingerprint else None)
 
 
 def _normal(document: dict[str, Any]) -> dict[str, Any]:

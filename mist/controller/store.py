@@ -53,7 +53,7 @@ class Store:
         self._changed_at: float | None = None
         self.bad_file = ""  # what is wrong with it, while what ran before goes on
         self._files: list[Path] = [path]
-        self._modified_at = ""
+        self._modified_at = self._saved_time = ""
         self._saving = asyncio.Lock()
         self._saved: Document = {}
         self.last_good = last_good or LastGood(path)
@@ -66,9 +66,8 @@ class Store:
             if not last_snapshot.get("streams") and not last_snapshot.get("config", {}).get("protocols"):
                 raise
             self.log.error("The configuration that ran before is used, because the file is bad: %s", error)
-            former = {key: part for key, part in last_snapshot.items() if key not in SNAPSHOT_ONLY}
-            self._take(parse({**former, "streams": dict(former.get("streams", {}))}))
-            self.bad_file = str(error)
+            self._take(self._former(last_snapshot))
+            self.bad_file, self._saved_time = str(error), ""
             return
         unsaved = last_snapshot.get("unsaved")
         if unsaved and unsaved["file_time"] == self._modified_at:
@@ -76,6 +75,14 @@ class Store:
             former = unsaved.get("document")  # as version 0.1.0 wrote it
             self._take(parse(former or merge(saved, unsaved["changes"]), self.capabilities))
             self._saved, self._changed_at = saved, float("-inf")
+
+    def _former(self, last_snapshot: Mapping[str, Any]) -> Config:
+        """Return the configuration that ran last: the copy of it, else the snapshot, in which defaults are written out."""
+        copy = self.last_good.read()
+        if copy is None:
+            copy = {key: part for key, part in last_snapshot.items() if key not in SNAPSHOT_ONLY}
+            copy["streams"] = dict(copy.get("streams", {}))
+        return parse(copy)
 
     def _read(self, must_exist: bool = False) -> Config:
         """Read and check the files. Raises ConfigError."""
@@ -98,7 +105,7 @@ class Store:
         self._use(self._completed(config))
         self._saved = self._fit_for_file()
         self._changed_at = None
-        self._modified_at = self._file_time()
+        self._modified_at = self._saved_time = self._file_time()
 
     def _use(self, config: Config) -> None:
         self.config = config
@@ -197,7 +204,7 @@ class Store:
         content = self._fit_for_file()
         try:
             self._keep_bad_file()
-            save_document(content, self.path)
+            save_document(content, self.path, self._saved, self._saved_time)
         except (OSError, ConfigError) as error:
             self._not_saved(error)
             return
@@ -209,7 +216,7 @@ class Store:
             content = self._fit_for_file()
             try:
                 self._keep_bad_file()
-                await asyncio.to_thread(save_document, content, self.path)
+                await asyncio.to_thread(save_document, content, self.path, self._saved, self._saved_time)
             except (OSError, ConfigError) as error:
                 self._not_saved(error)
                 return
@@ -230,7 +237,7 @@ class Store:
     def _is_saved(self, content: Document) -> None:
         self._saved = content
         self._changed_at = None
-        self._modified_at = self._file_time()
+        self._modified_at = self._saved_time = self._file_time()
         if self.bad_file:
             self.bad_file = ""
             self.on_commit(self.config)
