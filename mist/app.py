@@ -31,6 +31,8 @@ PRELOADED = (
     "mist.controller.main",
     "mist.controller.api",
     "mist.controller.server",
+    "uvicorn.lifespan.off",
+    "uvicorn.protocols.websockets.wsproto_impl",
 )
 
 # What `mist serve --demo` adds: a test picture, and a stream that anyone on this machine may publish to.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import mist
-from mist.commands import BadUsage, convert, info, operate_account, operate_show, record
+from mist.commands import BadUsage, convert, info, operate_account, operate_show, operate_triggers, record
 from mist.errors import ConfigError, MistError
 from mist.runtime.instance import DEFAULT_NAME, Instance
 
@@ -157,6 +157,7 @@ def build_parser() -> argparse.ArgumentParser:
     operating = [
         *operate_show.add_commands(commands, with_api),
         *operate_account.add_commands(commands, with_api),
+        *operate_triggers.add_commands(commands, with_api),
     ]
 
     for command in (serve, status, stop, reload, upgrade, nuke, recording, *operating):

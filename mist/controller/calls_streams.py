@@ -30,9 +30,9 @@ async def streams(controller: Controller, command: Command) -> None:
     """Make the given streams the complete list: add, update, and delete what is not in it."""
     wanted = command["streams"]
     if isinstance(wanted, dict):
-        checked = await _checked(controller, wanted)
+        checked = await _checked(controller, command, wanted)
         for name in [name for name in controller.store.streams if name not in wanted]:
-            _delete(controller, name)
+            _delete(controller, command, name)
         controller.store.streams.update(checked)
 
 
@@ -41,7 +41,7 @@ async def addstream(controller: Controller, command: Command) -> None:
     command.named_streams = command.named_streams or []
     given = command["addstream"]
     if isinstance(given, dict):
-        checked = await _checked(controller, given)
+        checked = await _checked(controller, command, given)
         controller.store.streams.update(checked)
         command.named_streams.extend(checked)
 
@@ -50,7 +50,7 @@ def deletestream(controller: Controller, command: Command) -> None:
     """Delete streams; an always-on one stops."""
     command.named_streams = command.named_streams or []
     for name in command.names("deletestream"):
-        _delete(controller, name)
+        _delete(controller, command, name)
 
 
 def deletestreamsource(controller: Controller, command: Command) -> None:
@@ -58,22 +58,24 @@ def deletestreamsource(controller: Controller, command: Command) -> None:
     given = command["deletestreamsource"]
     command.named_streams = command.named_streams or []
     if isinstance(given, str):
-        command.reply["deletestreamsource"] = _delete_with_source(controller, given)
+        command.reply["deletestreamsource"] = _delete_with_source(controller, command, given)
     elif isinstance(given, list):
-        told = [_delete_with_source(controller, name) for name in given if isinstance(name, str)]
+        told = [_delete_with_source(controller, command, name) for name in given if isinstance(name, str)]
         command.reply["deletestreamsource"] = told or None
     elif isinstance(given, dict):
-        command.reply["deletestreamsource"] = {name: _delete_with_source(controller, name) for name in given} or None
+        command.reply["deletestreamsource"] = {
+            name: _delete_with_source(controller, command, name) for name in given
+        } or None
 
 
-def _delete_with_source(controller: Controller, name: str) -> str:
+def _delete_with_source(controller: Controller, command: Command, name: str) -> str:
     """Delete a stream and its source, if that is a file and nobody else's, and return what was done, in words."""
     stream = controller.store.streams.get(name)
-    if stream is None:
+    if stream is None or name in command.refused:
         return NO_ACTION
     source = str(stream.get("source", ""))
     others = {str(other.get("source", "")) for key, other in controller.store.streams.items() if key != name}
-    _delete(controller, name)
+    _delete(controller, command, name)
     path = Path(source)
     try:
         if not path.is_absolute() or source in others or not path.is_file():
@@ -92,19 +94,19 @@ def _delete_with_source(controller: Controller, name: str) -> str:
     return SOURCE_DELETED
 
 
-async def _checked(controller: Controller, given: Mapping[str, Any]) -> dict[str, Any]:
+async def _checked(controller: Controller, command: Command, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of the streams that are acceptable, in normal form; others get their turn meanwhile."""
     checked: dict[str, Any] = {}
     for number, (name, stream) in enumerate(given.items()):
         if number % STREAMS_AT_ONCE == STREAMS_AT_ONCE - 1:
             await asyncio.sleep(0)
-        checked.update(_normal(controller, name, stream))
+        checked.update(_normal(controller, command, name, stream))
     return checked
 
 
-def _normal(controller: Controller, name: str, stream: Any) -> dict[str, Any]:
+def _normal(controller: Controller, command: Command, name: str, stream: Any) -> dict[str, Any]:
     """Return the normal form of a stream by its name, or nothing when it is unacceptable; the log says why then."""
-    if not isinstance(stream, dict):
+    if not isinstance(stream, dict) or name in command.refused:
         return {}
     present = name in controller.store.streams
     if not present and not CLEAN_NAME.fullmatch(name):
@@ -125,7 +127,9 @@ def _normal(controller: Controller, name: str, stream: Any) -> dict[str, Any]:
     return found
 
 
-def _delete(controller: Controller, name: str) -> None:
+def _delete(controller: Controller, command: Command, name: str) -> None:
+    if name in command.refused:
+        return
     stream = controller.store.streams.pop(name, None)
     if stream is not None:
         controller.log.info("The stream %s was deleted", name, extra={"kind": "CONF", "stream": name})

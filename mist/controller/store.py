@@ -170,6 +170,22 @@ class Store:
         self._changed_at = now if self._fit_for_file() != self._saved else None
         self.on_commit(config)
 
+    def set_variable(self, name: str, entry: Document, now: float) -> None:
+        """Take note of a custom variable's run; all processes are told when its value is another. now: monotonic seconds.
+
+        Values that change all the time do not put off the next save.
+        """
+        variables = {**(self.document.get("variables") or {}), name: entry}
+        changed = entry.get("value", "") != (self.document["variables"][name].get("value", ""))
+        changed_at = self._changed_at
+        if changed:
+            self.document = {**self.document, "variables": variables}
+            self.commit(now)
+        else:
+            self.document = {**self.document, "variables": variables}
+            self._committed = {**self._committed, "variables": copy.deepcopy(variables)}
+        self._changed_at = now if changed_at is None else changed_at
+
     def reload(self) -> None:
         """Read the file again and use it; what was not saved is lost. Raises ConfigError and changes nothing then."""
         self._reloaded(self._read)

@@ -77,6 +77,7 @@ class Instance:
         self.bells = self.folder / "bell"
         self.spans = self.folder / "span"
         self.restart_note = self.folder / "restart"
+        self.push_notes = self.folder / "push"
         self.lock_file = self.folder / "lock"
         self.alive_file = self.folder / "alive"
         self._lock = self._alive = -1
@@ -131,6 +132,7 @@ class Instance:
             self._clear(keep=(self.lock_file.name, self.alive_file.name))
         self.bells.mkdir(mode=0o700, exist_ok=True)
         self.spans.mkdir(mode=0o700, exist_ok=True)
+        self.push_notes.mkdir(mode=0o700, exist_ok=True)
         return living
 
     def hand_on(self) -> tuple[int, int]:

@@ -47,6 +47,7 @@ from mist.runtime.rejoin import refuse
 from mist.runtime.reload import Reload, Waiting, answer_all
 from mist.runtime.snapshot import Snapshot, read_snapshot, write_snapshot
 from mist.runtime.streams import Streams
+from mist.runtime.trigger_link import TriggerLink
 from mist.runtime.upgrade import Inheritance, execute, inherited
 from mist.stream.publisher import create_account, open_account, set_account
 
@@ -76,7 +77,8 @@ class Spawner:
         set_number(self._number)
         self._reactor = Reactor()
         self._family = Family(self._reactor, "", running_build(), self._gone)
-        self._listeners = Listeners(server, self._family, self._reactor, self._changed)
+        self._fires = TriggerLink(instance, self._reactor, lambda: read_snapshot(instance))
+        self._listeners = Listeners(server, self._family, self._reactor, self._changed, self._fires)
         self._streams = Streams(server, self._family, self._reactor, self._changed)
         self._pushes = Pushes(server, self._family, self._reactor, self._changed)
         self._controller: Child | None = None
@@ -103,6 +105,7 @@ class Spawner:
         self._bad_file = ""
         self._status_planned = False
         self._ending = False
+        self._stop_asked = False
         self._serving = False
         self._expected: dict[int, int] = {}
         self._reload = Reload(self._family, self._reactor, self._ask_controller, self._execute, self._streams.is_busy)
@@ -202,7 +205,7 @@ class Spawner:
         reactor = self._reactor
         reactor.on_signal(signal.SIGCHLD, self._family.reap)
         reactor.on_signal(signal.SIGTERM, self._terminated)
-        reactor.on_signal(signal.SIGINT, self.shutdown)
+        reactor.on_signal(signal.SIGINT, lambda: self._ask_shutdown("signal Interrupt"))
         reactor.on_signal(signal.SIGHUP, self._reload.begin)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, RESET_SIGNALS)
@@ -534,7 +537,7 @@ class Spawner:
     def _do_shutdown(self, channel: Channel, message: Message, fds: list[int]) -> None:
         close_all(fds)
         _answer(channel, message, {"ok": True, "pid": os.getpid()})
-        self.shutdown()
+        self._ask_shutdown(str(message.get("reason") or "asked for"))
 
     # -- status ----------------------------------------------------------------------------------------------------
 
@@ -578,7 +581,7 @@ class Spawner:
     def _terminated(self) -> None:
         """End everything, or this process alone when the service manager starts the next one at once."""
         if self._ending or not self._serving or not restart.is_wanted():
-            self.shutdown()
+            self._ask_shutdown("signal Terminated")
             return
         try:
             restart.leave_note(self.instance, self._number)
@@ -590,6 +593,22 @@ class Spawner:
         log.info("Restarting: every other process goes on until the next one takes it over")
         notify("STOPPING=1")
         os._exit(0)  # as if it was killed: what it has is for the next one to find
+
+    def _ask_shutdown(self, reason: str) -> None:
+        """End the server unless the handlers of SYSTEM_STOP want it to go on; who asks again meanwhile does not wait."""
+        if self._stop_asked or self._ending:
+            self.shutdown()
+            return
+
+        def decided(allowed: bool) -> None:
+            self._stop_asked = False
+            if allowed:
+                self.shutdown()
+            else:
+                log.warning("The server goes on: SYSTEM_STOP was refused (%s)", reason)
+
+        self._stop_asked = True
+        self._fires.decide_then("SYSTEM_STOP", "", [reason], decided)
 
     def shutdown(self) -> None:
         """End every process, then this one: politely, and after a while by force."""

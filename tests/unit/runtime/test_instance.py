@@ -69,7 +69,7 @@ def test_what_a_killed_server_left_is_cleared(tmp_path: Path) -> None:
         (SHARED_MEMORY / name).touch()
     try:
         instance.acquire()
-        assert sorted(path.name for path in instance.folder.iterdir()) == ["alive", "bell", "lock", "span"]
+        assert sorted(path.name for path in instance.folder.iterdir()) == ["alive", "bell", "lock", "push", "span"]
         assert list(instance.bells.iterdir()) == []
         assert not [name for name in left if (SHARED_MEMORY / name).exists()]
         assert (SHARED_MEMORY / kept).exists()
