@@ -107,7 +107,9 @@ def test_a_restart_by_the_service_manager_drops_nobody(
     jobs, manager = tmp_path / "jobs", tmp_path / "systemctl"
     manager.write_text(f'#!/bin/sh\n[ "$1" = list-jobs ] && cat "{jobs}"\n')
     manager.chmod(0o755)
-    server = make_server(env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "MIST_UNIT": "mist.service"})
+    server = make_server(
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "MIST_UNIT": "mist.service", "MIST_REJOIN_SECONDS": "60"}
+    )
     sender = send_to(server)
     sender.send([n * FRAME_MS for n in range(50)], headers=True)
     sender.keep_sending()
