@@ -18,7 +18,14 @@ from mist.controller.access import Origin, Proxies, locate, plain_address
 from mist.controller.calls import execute
 from mist.controller.feed import Feed
 from mist.controller.gate import ApiConnection, Caller, Gate, Refused
-from mist.controller.requests import MAX_BODY_BYTES, find_command, parse_command, read_body, reply_text
+from mist.controller.requests import (
+    MAX_BODY_BYTES,
+    find_command,
+    parse_command,
+    read_body,
+    reply_text,
+    reply_text_beside,
+)
 from mist.controller.state import Command, Controller
 from mist.formats.json_text import dumps
 from mist.net.local_addresses import LocalAddresses
@@ -123,7 +130,7 @@ class Api:
             value["minimal"] = True
         host, secure = request.headers.get("host", ""), request.scope.get("scheme") == "https"
         reply = await self.run(value, connection, origin, bearer=bearer, host=host, secure=secure)
-        return Response(reply_text(reply, variables), 200, REPLY_HEADERS)
+        return Response(await reply_text_beside(reply, variables), 200, REPLY_HEADERS)
 
     async def run(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, cast
 
 from mist.controller import (
@@ -161,12 +162,14 @@ PUBLISH_BEFORE = "reply of streams"
 async def execute(controller: Controller, command: Command) -> None:
     """Run all calls of a command and fill its reply. What a call cannot do is logged and does not stop the others.
 
-    The calls share the configuration's lock, but for the late ones: those wait for files, and keep nobody else waiting.
+    The calls of a command that changes something share the configuration's lock, but for the late ones: those wait for
+    files, and keep nobody else waiting.
     """
     command.reply["LTS"] = 1
     late: list[Call] = []
     await ask_about_streams(controller, command)
-    async with controller.lock:
+    changes = any(call.name in command and call.changes(command[call.name]) for call in CALLS)
+    async with controller.lock if changes else nullcontext():
         for call in CALLS:
             if call.name == PUBLISH_BEFORE:
                 controller.commit()
@@ -176,7 +179,9 @@ async def execute(controller: Controller, command: Command) -> None:
                 late.append(call)
                 continue
             try:
-                call.run(controller, command)
+                waiting = call.run(controller, command)
+                if waiting is not None:
+                    await waiting
             except MistError as error:
                 controller.log.warning("API call %s: %s", call.name, error)
         controller.commit()

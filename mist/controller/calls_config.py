@@ -99,22 +99,22 @@ def _without_state(value: Any) -> Any:
     return [_without_state(member) for member in value] if isinstance(value, list) else value
 
 
-def config_restore(controller: Controller, command: Command) -> None:
+async def config_restore(controller: Controller, command: Command) -> None:
     """Replace the whole configuration by a backup."""
     backup = command["config_restore"]
     if not isinstance(backup, dict):
         return
     try:
-        controller.store.restore(backup, controller.monotonic())
+        await controller.store.restore(backup, controller.monotonic())
     except ConfigError as error:
         controller.log.error("API call config_restore: %s", error)
         return
     controller.log.warning("The configuration was replaced by a backup")
 
 
-def config_reload(controller: Controller, command: Command) -> None:
+async def config_reload(controller: Controller, command: Command) -> None:
     """Read the configuration file again."""
-    controller.reload("API call config_reload")
+    await controller.reload_beside("API call config_reload")
 
 
 def ui_settings(controller: Controller, command: Command) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from mist.controller.state import Command, Controller
 from mist.errors import ConfigError, NotFound
 from mist.stream.names import base_name, sanitise
 
+STREAMS_AT_ONCE = 50  # that are looked at before other commands get their turn
 CLEAN_NAME = re.compile(r"[a-z0-9_.-]{1,100}")
 DELETED = "CLEAN_CONTROLLER_REQ"
 INCOMPLETE = "incomplete list"
@@ -23,24 +26,24 @@ SOURCE_DELETED = "-2: Stream and source file deleted"
 SOURCE_AND_INDEX_DELETED = "-3: Stream, source file and dtsh deleted"
 
 
-def streams(controller: Controller, command: Command) -> None:
+async def streams(controller: Controller, command: Command) -> None:
     """Make the given streams the complete list: add, update, and delete what is not in it."""
     wanted = command["streams"]
     if isinstance(wanted, dict):
+        checked = await _checked(controller, command, wanted)
         for name in [name for name in controller.store.streams if name not in wanted]:
             _delete(controller, command, name)
-        for name, stream in wanted.items():
-            _store(controller, command, name, stream)
+        controller.store.streams.update(checked)
 
 
-def addstream(controller: Controller, command: Command) -> None:
+async def addstream(controller: Controller, command: Command) -> None:
     """Add or overwrite streams."""
     command.named_streams = command.named_streams or []
     given = command["addstream"]
     if isinstance(given, dict):
-        for name, stream in given.items():
-            if _store(controller, command, name, stream):
-                command.named_streams.append(name)
+        checked = await _checked(controller, command, given)
+        controller.store.streams.update(checked)
+        command.named_streams.extend(checked)
 
 
 def deletestream(controller: Controller, command: Command) -> None:
@@ -91,10 +94,20 @@ def _delete_with_source(controller: Controller, command: Command, name: str) -> 
     return SOURCE_DELETED
 
 
-def _store(controller: Controller, command: Command, name: str, stream: Any) -> bool:
-    """Put one stream into the configuration, unless it is unacceptable; the log says why then."""
+async def _checked(controller: Controller, command: Command, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the streams that are acceptable, in normal form; others get their turn meanwhile."""
+    checked: dict[str, Any] = {}
+    for number, (name, stream) in enumerate(given.items()):
+        if number % STREAMS_AT_ONCE == STREAMS_AT_ONCE - 1:
+            await asyncio.sleep(0)
+        checked.update(_normal(controller, command, name, stream))
+    return checked
+
+
+def _normal(controller: Controller, command: Command, name: str, stream: Any) -> dict[str, Any]:
+    """Return the normal form of a stream by its name, or nothing when it is unacceptable; the log says why then."""
     if not isinstance(stream, dict) or name in command.refused:
-        return False
+        return {}
     present = name in controller.store.streams
     if not present and not CLEAN_NAME.fullmatch(name):
         try:
@@ -102,16 +115,16 @@ def _store(controller: Controller, command: Command, name: str, stream: Any) -> 
         except NotFound:
             hint = ""
         controller.log.error("A stream cannot be called %r%s", name, hint)
-        return False
+        return {}
     entry = {**{key: value for key, value in stream.items() if value is not None}, "name": name}
     try:
         checked = parse({"streams": {name: entry}}, controller.store.capabilities)
     except ConfigError as error:
         controller.log.error("%s", error, extra={"stream": name})
-        return False
+        return {}
     controller.warn(checked)
-    controller.store.streams.update(checked.document()["streams"])
-    return True
+    found: dict[str, Any] = checked.document()["streams"]
+    return found
 
 
 def _delete(controller: Controller, command: Command, name: str) -> None:
@@ -124,19 +137,27 @@ def _delete(controller: Controller, command: Command, name: str) -> None:
             controller.watch.stop(name, DELETED)
 
 
-def reply(controller: Controller, command: Command) -> None:
+async def reply(controller: Controller, command: Command) -> None:
     """Show the streams with their states: all, or only those that were added when nobody asked for all."""
     configured = controller.store.streams
     if "streams" not in command and command.named_streams is not None:
-        names = [name for name in command.named_streams if name in configured]
-        command.reply["streams"] = {INCOMPLETE: 1, **{name: _shown(controller, command, name) for name in names}}
+        named = {name: configured[name] for name in command.named_streams if name in configured}
+        command.reply["streams"] = {INCOMPLETE: 1, **await _all_shown(controller, command, named)}
     elif "streams" in command or not command.minimal:
-        command.reply["streams"] = {name: _shown(controller, command, name) for name in configured} or None
+        command.reply["streams"] = await _all_shown(controller, command, dict(configured)) or None
 
 
-def _shown(controller: Controller, command: Command, name: str) -> dict[str, Any]:
+async def _all_shown(controller: Controller, command: Command, streams: Mapping[str, Any]) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
+    for number, (name, stream) in enumerate(streams.items()):
+        if number % STREAMS_AT_ONCE == STREAMS_AT_ONCE - 1:
+            await asyncio.sleep(0)
+        shown[name] = _shown(controller, command, name, stream)
+    return shown
+
+
+def _shown(controller: Controller, command: Command, name: str, stream: Mapping[str, Any]) -> dict[str, Any]:
     """Return a stream with its state; who may not change streams does not see the passwords in it."""
-    stream = controller.store.streams[name]
     if not command.caller.may(Permission.STREAMS):
         stream = {key: without_secrets(value) for key, value in stream.items()}
     return {**stream, "name": name, **controller.watch.online(name)}

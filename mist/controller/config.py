@@ -132,6 +132,15 @@ class Config:
         result["streams"] = {name: entry.settings for name, entry in self._streams.items()}
         return result
 
+    def sharing(self, former: Config) -> Config:
+        """Return this configuration, which nobody else has yet, with the very streams of a former one that are equal."""
+        for name, entry in self._streams.items():
+            known = former._streams.get(name)
+            if known is not None and known.normal == entry.normal:
+                self._streams[name] = known
+                self._document.streams[name] = known.model
+        return self
+
     def changed(
         self, document: Mapping[str, Any], sections: Collection[str], capabilities: Mapping[str, Any] | None = None
     ) -> Config:
@@ -256,12 +265,16 @@ def _validated(raw: dict[str, Any], named: Callable[[str], str], most_problems: 
     return model
 
 
-def save_document(document: Mapping[str, Any], path: Path) -> None:
+def save_document(
+    document: Mapping[str, Any], path: Path, known: Mapping[str, Any] | None = None, fingerprint: str = ""
+) -> None:
     """Write a configuration document to its file, and what came from other files to those.
 
+    known: the normal form of what the files said when they had this fingerprint, which saves working it out again.
     Raises ConfigError naming what may not be written, OSError for a file that cannot be; the others are written then, too.
     """
-    config_files.save(read_parts(path), document, _normal)
+    parts = read_parts(path)
+    config_files.save(parts, document, _normal, known if parts.fingerprint() == fingerprint else None)
 
 
 def _normal(document: dict[str, Any]) -> dict[str, Any]:

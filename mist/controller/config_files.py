@@ -326,10 +326,13 @@ def _held_depth(document: object, key: str) -> int:
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def save(parts: Parts, wanted: Mapping[str, Any], normal: Callable[[Json], Json]) -> None:
+def save(
+    parts: Parts, wanted: Mapping[str, Any], normal: Callable[[Json], Json], known: Mapping[str, Any] | None = None
+) -> None:
     """Write a configuration to its files; a file of which nothing changed is left alone, but for the main one.
 
-    wanted: the whole configuration in normal form. normal: makes the normal form of a document.
+    wanted: the whole configuration in normal form. normal: makes the normal form of a document. known: the normal form of
+    what is in the files, if it is known.
     Raises ConfigError naming what could not be written anywhere, OSError; the other files are written then, too.
     """
     dirty: list[Part] = []
@@ -338,7 +341,8 @@ def save(parts: Parts, wanted: Mapping[str, Any], normal: Callable[[Json], Json]
     parts.split = _split_parts(parts, wanted, dirty)
     taken = {section for part in parts.split for section in part.sections or ()}
     plain = {key: value for key, value in wanted.items() if key not in taken}
-    before = normal(parts.plain())
+    alone = not (parts.extra or parts.split or parts.changes) and bool(dirty)  # one file, which may be written
+    before = known if alone and known is not None else normal(parts.plain())
     base = {key: value for key, value in before.items() if key not in taken}
     for path, value in edits(base, plain):
         part = _owner(parts, path)
@@ -346,9 +350,7 @@ def save(parts: Parts, wanted: Mapping[str, Any], normal: Callable[[Json], Json]
             _edit(part.document, path, value)
             if part not in dirty:
                 dirty.append(part)
-    if parts.split or dirty:
-        before = normal(parts.without_changes())
-    rest = difference(before, wanted)
+    rest = {} if alone else difference(normal(parts.without_changes()), wanted)
     if parts.changes is not None and parts.changes.document != rest:
         parts.changes.document, rest = rest, {}
         dirty.append(parts.changes)

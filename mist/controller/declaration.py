@@ -28,7 +28,7 @@ class Permission(StrEnum):
     ADMIN = "admin"
 
 
-Handler = Callable[["Controller", "Command"], None]
+Handler = Callable[["Controller", "Command"], Awaitable[None] | None]
 LateHandler = Callable[["Controller", "Command"], Awaitable[None]]
 
 
@@ -58,7 +58,8 @@ class Call:
 
     request, reply: types that pydantic knows; a request that does not fit is not run. reply None: nothing is added, {} of
     a call with other names: {key: type}. needs: who may call it; to_change: who may, when `changes` says that a value
-    changes something. late: runs after the calls that share the configuration's lock, and may wait.
+    changes something. late: runs after the calls that share the configuration's lock. Any call may wait; the commands
+    that change something wait for it then, and no others.
     """
 
     name: str

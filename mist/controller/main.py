@@ -101,12 +101,10 @@ async def _serve(
 async def _keep_time(controller: Controller) -> None:
     """Do what is due each second, on the second."""
     seconds = 0
-    writing: asyncio.Task[None] | None = None
+    checking: asyncio.Task[None] | None = None
     while True:
         await asyncio.sleep(1.0 - controller.clock() % 1.0)
         controller.tick()
         seconds += 1
-        if seconds % CHECK_SECONDS == 1:
-            controller.check()
-            if controller.store.is_due(controller.monotonic()) and (writing is None or writing.done()):
-                writing = asyncio.create_task(controller.store.write_due(controller.monotonic()))
+        if seconds % CHECK_SECONDS == 1 and (checking is None or checking.done()):
+            checking = asyncio.create_task(controller.check())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from mist.formats.json_text import dumps, loads_lenient
 MAX_BODY_BYTES = 16 * 1024 * 1024
 MAX_LENIENT_CHARACTERS = 1024 * 1024
 MAX_FORM_FIELDS = 100
+MANY_STREAMS = 500
 CALLBACK_NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$.\[\]]{0,127}")
 _INT64 = 2**63
 
@@ -72,6 +74,13 @@ def _variables(text: str) -> dict[str, str]:
         return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS))
     except ValueError:
         return {}
+
+
+async def reply_text_beside(reply: dict[str, Any], variables: Mapping[str, str]) -> str:
+    """Return the text of a reply; that of a large one is made in a thread, so that others are answered meanwhile."""
+    if len(reply.get("streams") or ()) > MANY_STREAMS:
+        return await asyncio.to_thread(reply_text, reply, variables)
+    return reply_text(reply, variables)
 
 
 def reply_text(reply: dict[str, Any], variables: Mapping[str, str]) -> str:

@@ -132,12 +132,24 @@ class Controller:
         """Read the configuration file again; keeps the running configuration when the file is bad, and logs why."""
         return not self._reload(why)
 
+    async def reload_beside(self, why: str) -> None:
+        """Do the same, and read in a thread."""
+        try:
+            await self.store.reload_beside()
+        except ConfigError as error:
+            self._not_reloaded(why, error)
+        else:
+            self.log.info("%s: read %s", why, self.store.path, extra={"kind": "CONF"})
+
+    def _not_reloaded(self, why: str, error: ConfigError) -> str:
+        self.log.error("%s: the configuration stays as it was: %s", why, error)
+        return f"the configuration stays as it was: {error}"
+
     def _reload(self, why: str) -> str:
         try:
             self.store.reload()
         except ConfigError as error:
-            self.log.error("%s: the configuration stays as it was: %s", why, error)
-            return f"the configuration stays as it was: {error}"
+            return self._not_reloaded(why, error)
         self.log.info("%s: read %s", why, self.store.path, extra={"kind": "CONF"})
         return ""
 
@@ -173,11 +185,13 @@ class Controller:
             rows.append([name, int(self.watch.status(name)), *now[:3], tags])
         return rows
 
-    def check(self) -> None:
-        """Do what is due every three seconds, but for writing files."""
+    async def check(self) -> None:
+        """Do what is due every three seconds; files are read and written in a thread."""
         if self.store.file_changed():
-            self.reload("The configuration file was changed")
+            async with self.lock:
+                await self.reload_beside("The configuration file was changed")
         self.watch.check()
+        await self.store.write_due(self.monotonic())
 
 
 def access_row(session: Session) -> list[Any]:

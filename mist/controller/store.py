@@ -53,7 +53,7 @@ class Store:
         self._changed_at: float | None = None
         self.bad_file = ""  # what is wrong with it, while what ran before goes on
         self._files: list[Path] = [path]
-        self._modified_at = ""
+        self._modified_at = self._saved_time = ""
         self._saving = asyncio.Lock()
         self._saved: Document = {}
         self.last_good = last_good or LastGood(path)
@@ -66,9 +66,8 @@ class Store:
             if not last_snapshot.get("streams") and not last_snapshot.get("config", {}).get("protocols"):
                 raise
             self.log.error("The configuration that ran before is used, because the file is bad: %s", error)
-            former = {key: part for key, part in last_snapshot.items() if key not in SNAPSHOT_ONLY}
-            self._take(parse({**former, "streams": dict(former.get("streams", {}))}))
-            self.bad_file = str(error)
+            self._take(self._former(last_snapshot))
+            self.bad_file, self._saved_time = str(error), ""
             return
         unsaved = last_snapshot.get("unsaved")
         if unsaved and unsaved["file_time"] == self._modified_at:
@@ -76,6 +75,14 @@ class Store:
             former = unsaved.get("document")  # as version 0.1.0 wrote it
             self._take(parse(former or merge(saved, unsaved["changes"]), self.capabilities))
             self._saved, self._changed_at = saved, float("-inf")
+
+    def _former(self, last_snapshot: Mapping[str, Any]) -> Config:
+        """Return the configuration that ran last: the copy of it, else the snapshot, in which defaults are written out."""
+        copy = self.last_good.read()
+        if copy is None:
+            copy = {key: part for key, part in last_snapshot.items() if key not in SNAPSHOT_ONLY}
+            copy["streams"] = dict(copy.get("streams", {}))
+        return parse(copy)
 
     def _read(self, must_exist: bool = False) -> Config:
         """Read and check the files. Raises ConfigError."""
@@ -98,7 +105,7 @@ class Store:
         self._use(self._completed(config))
         self._saved = self._fit_for_file()
         self._changed_at = None
-        self._modified_at = self._file_time()
+        self._modified_at = self._saved_time = self._file_time()
 
     def _use(self, config: Config) -> None:
         self.config = config
@@ -181,8 +188,18 @@ class Store:
 
     def reload(self) -> None:
         """Read the file again and use it; what was not saved is lost. Raises ConfigError and changes nothing then."""
+        self._reloaded(self._read)
+
+    async def reload_beside(self) -> None:
+        """Do the same, and read the file in a thread."""
+        async with self._saving:
+            future = asyncio.ensure_future(asyncio.to_thread(self._read))
+            await asyncio.wait([future])
+            self._reloaded(future.result)
+
+    def _reloaded(self, read: Callable[[], Config]) -> None:
         try:
-            config = self._read()
+            config = read().sharing(self.config)
         except ConfigError as error:
             self.bad_file = str(error)
             raise
@@ -190,10 +207,11 @@ class Store:
         self.bad_file = ""
         self.on_commit(self.config)
 
-    def restore(self, document: Mapping[str, Any], now: float) -> None:
+    async def restore(self, document: Mapping[str, Any], now: float) -> None:
         """Replace everything by a backup; one without streams keeps the current ones. Raises ConfigError."""
         kept = {"streams": self.streams} if "streams" not in document else {}
-        self._publish(self._completed(parse({**kept, **document}, self.capabilities)), now)
+        config = await asyncio.to_thread(parse, {**kept, **document}, self.capabilities)
+        self._publish(self._completed(config.sharing(self.config)), now)
 
     # -- the file ------------------------------------------------------------------------------------------------------
 
@@ -202,7 +220,7 @@ class Store:
         content = self._fit_for_file()
         try:
             self._keep_bad_file()
-            save_document(content, self.path)
+            save_document(content, self.path, self._saved, self._saved_time)
         except (OSError, ConfigError) as error:
             self._not_saved(error)
             return
@@ -214,7 +232,7 @@ class Store:
             content = self._fit_for_file()
             try:
                 self._keep_bad_file()
-                await asyncio.to_thread(save_document, content, self.path)
+                await asyncio.to_thread(save_document, content, self.path, self._saved, self._saved_time)
             except (OSError, ConfigError) as error:
                 self._not_saved(error)
                 return
@@ -235,29 +253,22 @@ class Store:
     def _is_saved(self, content: Document) -> None:
         self._saved = content
         self._changed_at = None
-        self._modified_at = self._file_time()
+        self._modified_at = self._saved_time = self._file_time()
         if self.bad_file:
             self.bad_file = ""
             self.on_commit(self.config)
 
-    def is_due(self, now: float) -> bool:
-        """Tell whether there is something for `write_due` to do. now: monotonic seconds."""
-        return self._save_is_due(now) or self.last_good.is_due(self._fit_for_file())
-
-    def _save_is_due(self, now: float) -> bool:
-        return bool(
-            self._changed_at is not None and not self.bad_file and now - self._changed_at >= WRITE_DELAY_SECONDS
-        )
-
     async def write_due(self, now: float) -> None:
         """Write the configuration when its last change is long enough ago, and the copy of it that runs; in a thread.
 
-        A bad file that somebody is working on is only overwritten by `save`.
+        A bad file that somebody is working on is only overwritten by `save`. now: monotonic seconds.
         """
-        if self._save_is_due(now):
+        if self._changed_at is not None and not self.bad_file and now - self._changed_at >= WRITE_DELAY_SECONDS:
             self._changed_at = now  # the next attempt, should this one fail
             await self.save_beside()
-        await asyncio.to_thread(self.last_good.write, self._fit_for_file())
+        content = self._fit_for_file()
+        if self.last_good.is_due(content):
+            await asyncio.to_thread(self.last_good.write, content)
 
     def save_if_changed(self) -> None:
         """Write the configuration if it differs from the file, and the copy of it."""

@@ -43,4 +43,4 @@ def set_number(number: int) -> None:
 
 def is_current() -> bool:
     """Tell whether what runs is what is installed."""
-    return running_build().partition("+")[0] == installed_build()
+    return running_build().removesuffix(f"+{_number}") == installed_build()

@@ -76,6 +76,7 @@ class Instance:
         self.api_socket = self.folder / "api.sock"
         self.bells = self.folder / "bell"
         self.spans = self.folder / "span"
+        self.restart_note = self.folder / "restart"
         self.push_notes = self.folder / "push"
         self.lock_file = self.folder / "lock"
         self.alive_file = self.folder / "alive"

@@ -18,6 +18,7 @@ import setproctitle
 from mist.core.immortal import make_immortal
 from mist.errors import AccessDenied, MistError, NotFound, TransportError
 from mist.runtime import log as runtime_log
+from mist.runtime import restart
 from mist.runtime.attendant import Attendant, session_main, trigger_main
 from mist.runtime.backoff import Backoff
 from mist.runtime.build import running_build, set_number
@@ -72,7 +73,7 @@ class Spawner:
         self.server = server = Server(instance, program)
         self.instance = instance
         self._heir = inherited()
-        self._number = 0 if self._heir is None else self._heir.number
+        self._number = restart.number_left(instance) if self._heir is None else self._heir.number
         set_number(self._number)
         self._reactor = Reactor()
         self._family = Family(self._reactor, "", running_build(), self._gone)
@@ -164,6 +165,7 @@ class Spawner:
 
     def _prepare(self, living: bool, heir: Inheritance | None) -> None:
         """Get ready to fork. living: the guardians of another main process have the ports and the streams."""
+        restart.forget_note(self.instance)
         snapshot = read_snapshot(self.instance)
         self._follow_level(snapshot)
         ports: dict[str, Sequence[int]] = {**stored(), **(heir.sockets if heir is not None else {})}
@@ -202,7 +204,7 @@ class Spawner:
         setproctitle.setproctitle(f"mist: server {self.instance.name}")
         reactor = self._reactor
         reactor.on_signal(signal.SIGCHLD, self._family.reap)
-        reactor.on_signal(signal.SIGTERM, lambda: self._ask_shutdown("signal Terminated"))
+        reactor.on_signal(signal.SIGTERM, self._terminated)
         reactor.on_signal(signal.SIGINT, lambda: self._ask_shutdown("signal Interrupt"))
         reactor.on_signal(signal.SIGHUP, self._reload.begin)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
@@ -575,6 +577,22 @@ class Spawner:
         self._settle()
 
     # -- end -------------------------------------------------------------------------------------------------------
+
+    def _terminated(self) -> None:
+        """End everything, or this process alone when the service manager starts the next one at once."""
+        if self._ending or not self._serving or not restart.is_wanted():
+            self._ask_shutdown("signal Terminated")
+            return
+        try:
+            restart.leave_note(self.instance, self._number)
+        except OSError as error:
+            log.error("The restart ends all connections: %s", error)
+            self.shutdown()
+            return
+        write_status(self.server, self._status())
+        log.info("Restarting: every other process goes on until the next one takes it over")
+        notify("STOPPING=1")
+        os._exit(0)  # as if it was killed: what it has is for the next one to find
 
     def _ask_shutdown(self, reason: str) -> None:
         """End the server unless the handlers of SYSTEM_STOP want it to go on; who asks again meanwhile does not wait."""

@@ -36,11 +36,14 @@ def server(make_server: MakeServer, code: Path) -> MistServer:
 
 
 def pids(server: MistServer) -> dict[str, int]:
-    found = {}
-    for title in REPLACED:
-        [one] = server.processes_titled(f"mist: {title}")
-        found[title] = one.pid
-    return found
+    """Return the processes by title, once each is one; a forked process takes its title a moment later."""
+
+    def found() -> dict[str, int]:
+        present = {title: server.processes_titled(f"mist: {title}") for title in REPLACED}
+        return {title: ones[0].pid for title, ones in present.items() if len(ones) == 1}
+
+    wait_until(lambda: len(found()) == len(REPLACED), 10, "one process of each kind")
+    return found()
 
 
 def test_an_upgrade_replaces_processes_and_drops_nobody(server: MistServer, send_to: SendTo) -> None:
@@ -95,6 +98,32 @@ def test_a_bad_configuration_stops_an_upgrade(server: MistServer) -> None:
 
 def pids_but_streams(server: MistServer) -> set[int]:
     return {one.pid for one in server.processes() if "guardian" in one.title or "controller" in one.title}
+
+
+def test_a_restart_by_the_service_manager_drops_nobody(
+    make_server: MakeServer, send_to: SendTo, tmp_path: Path
+) -> None:
+    """The main process alone ends; the next one replaces all others, and viewer and publisher keep their connections."""
+    jobs, manager = tmp_path / "jobs", tmp_path / "systemctl"
+    manager.write_text(f'#!/bin/sh\n[ "$1" = list-jobs ] && cat "{jobs}"\n')
+    manager.chmod(0o755)
+    server = make_server(
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "MIST_UNIT": "mist.service", "MIST_REJOIN_SECONDS": "60"}
+    )
+    sender = send_to(server)
+    sender.send([n * FRAME_MS for n in range(50)], headers=True)
+    sender.keep_sending()
+    with viewer(server) as seen:
+        for _ in range(2):
+            before = pids(server)
+            jobs.write_text("17 mist.service restart running\n")
+            os.kill(server.pid, signal.SIGTERM)
+            server.restart()
+            jobs.write_text("18 mist.service stop running\n")
+            wait_until(lambda old=before: not set(old.values()) & set(pids(server).values()), 10, "others")  # type: ignore[misc]
+            wait_mark(seen, sender.number + 10)
+        assert_rising(seen)
+    sender.close()
 
 
 # -- what is left --------------------------------------------------------------------------------------------------------

@@ -225,9 +225,9 @@ class ControllerUnderTest:
         self.controller = Controller(self.services, store, clock=self.clock, monotonic=self.clock)  # type: ignore[arg-type]
         self.controller.publish(store.config)
 
-    def write_due(self) -> None:
-        """Write the files that are due, as the controller does every three seconds."""
-        asyncio.run(self.controller.store.write_due(self.clock.now))
+    def check(self) -> None:
+        """Let what happens every three seconds happen."""
+        asyncio.run(self.controller.check())
 
     def second(self, count: int = 1) -> None:
         """Let seconds pass."""

@@ -18,7 +18,7 @@ def test_nothing_configured_writes_nothing(tmp_path: Path) -> None:
     """Without a file and without changes, no file appears, not even at the end."""
     control = make_controller(tmp_path, built_in={"demo": {"source": "demo:"}})
     control.clock.now += 1000
-    control.write_due()
+    control.check()
     control.controller.store.save_if_changed()
     assert not control.path.exists()
     assert "demo" in control.services.published[-1]["streams"]
@@ -34,10 +34,10 @@ def test_changes_are_written_a_minute_later(tmp_path: Path) -> None:
     store.streams["b"] = {"source": "push://"}
     control.controller.commit()
     control.clock.now += 40
-    control.write_due()
+    control.check()
     assert not control.path.exists()
     control.clock.now += 21
-    control.write_due()
+    control.check()
     assert json.loads(control.path.read_text()) == {"streams": {"a": {"source": "push://"}, "b": {"source": "push://"}}}
 
 
@@ -63,14 +63,14 @@ def test_bad_reload_keeps_what_runs(tmp_path: Path) -> None:
 def test_changed_file_is_read(tmp_path: Path) -> None:
     """A file that somebody else wrote is read at the next check; our own writing is not a change."""
     control = make_controller(tmp_path, {"tags": ["a"]})
-    control.controller.check()
+    control.check()
     published = len(control.services.published)
     control.controller.store.save()
-    control.controller.check()
+    control.check()
     assert len(control.services.published) == published
     control.path.write_text(json.dumps({"tags": ["b"]}))
     os.utime(control.path, ns=(1, 1))
-    control.controller.check()
+    control.check()
     assert control.services.published[-1]["tags"] == ["b"]
 
 
@@ -94,7 +94,7 @@ def test_crash_before_the_change_was_saved(tmp_path: Path) -> None:
     snapshot = first.services.published[-1]
     second = make_controller(tmp_path, None, built_in={"demo": {"source": "demo:"}}, last_snapshot=snapshot)
     assert sorted(second.controller.store.streams) == ["demo", "new"]
-    second.write_due()
+    second.check()
     assert json.loads(second.path.read_text()) == {"tags": ["a"], "streams": {"new": {"source": "push://"}}}
     third = make_controller(tmp_path, {"tags": ["b"]}, last_snapshot=snapshot)
     assert third.controller.store.streams == {}
@@ -116,6 +116,21 @@ def test_crash_while_the_file_is_bad(tmp_path: Path) -> None:
     assert second.controller.store.document["tags"] == ["good"]
 
 
+def test_a_save_after_a_start_with_a_wrong_value(tmp_path: Path) -> None:
+    """Nothing of the file that was not used is left in the new one."""
+    copy = LastGood(tmp_path / "config.json", tmp_path)
+    first = make_controller(tmp_path, {"streams": {"a": {"source": "push://"}}}, last_good=copy)
+    first.check()
+    bad = '{"streams": {"a": {"source": "push://", "DVR": "long"}}, "tags": ["x"]}'
+    for last_good, streams in ((None, [50000]), (copy, [])):
+        first.path.write_text(bad)
+        second = make_controller(tmp_path, None, last_snapshot=first.services.published[-1], last_good=last_good)
+        second.controller.store.save()
+        after = json.loads(second.path.read_text())
+        assert [after["streams"]["a"][key] for key in after["streams"]["a"] if key == "DVR"] == streams
+        assert "x" not in after.get("tags", [])
+
+
 def test_impossible_change_is_dropped(tmp_path: Path) -> None:
     control = make_controller(tmp_path, {})
     control.controller.store.document["flub"] = 1
@@ -132,7 +147,7 @@ def test_bad_file_is_kept_aside(tmp_path: Path) -> None:
     control.controller.store.document["tags"] = ["b"]
     control.controller.commit()
     control.clock.now += 1000
-    control.write_due()
+    control.check()
     assert control.path.read_text() == '{"tags": ['
     control.controller.store.save()
     (aside,) = tmp_path.glob("config.json.bad-*")
@@ -164,7 +179,7 @@ def test_a_wrong_value_is_kept_aside(tmp_path: Path) -> None:
     """Files that can be read but not be used are copied before `save` writes them."""
     control = make_controller(tmp_path, {"tags": ["a"]})
     control.path.write_text('{"tags": 5}')
-    assert not control.controller.reload("test")
+    control.check()
     assert control.controller.store.bad_file
     control.controller.store.save()
     (aside,) = tmp_path.glob("config.json.bad-*")
@@ -179,13 +194,11 @@ def test_the_last_good_copy(tmp_path: Path) -> None:
     copy = LastGood(path, tmp_path)
     control = make_controller(tmp_path, {"tags": ["a"]}, last_good=copy, built_in={"demo": {"source": "demo:"}})
     assert copy.read() is None
-    control.write_due()
+    control.check()
     assert LastGood(path, tmp_path).read() == {"tags": ["a"]}
     control.controller.store.document["tags"] = ["b"]
     control.controller.commit()
-    assert control.controller.store.is_due(control.clock.now)
-    control.write_due()
-    assert not control.controller.store.is_due(control.clock.now)
+    control.check()
     assert LastGood(path, tmp_path).read() == {"tags": ["b"]}
     assert LastGood(tmp_path / "other.json", tmp_path).read() is None
     (tmp_path / "last-good.json").write_text('{"of": ')
@@ -197,7 +210,7 @@ def test_the_copy_that_cannot_be_written(tmp_path: Path) -> None:
     """It is said once."""
     copy = LastGood(tmp_path / "config.json", tmp_path / "config.json")
     control = make_controller(tmp_path, {"tags": ["a"]}, last_good=copy)
-    control.write_due()
+    control.check()
     assert not copy.is_due({"tags": ["a"]})
 
 
