@@ -206,7 +206,7 @@ class Control(Worker):
             self.spawn(self._tell({"do": "end_connections", "records": wanted}))
 
     def shutdown(self, reason: str) -> None:
-        self._link.tell({"do": "shutdown", "reason": reason})
+        self.spawn(self._tell({"do": "shutdown", "reason": reason}))
 
 
 def connection_snapshots(table: CheckpointTable, ended_since_us: int) -> list[ConnectionSnapshot]:
@@ -254,7 +254,7 @@ def former_children(instance: Instance) -> list[int]:
         status = json.loads(instance.status_file.read_bytes())
     except (FileNotFoundError, ValueError):
         return []
-    found = [status["controller"]["pid"]]
+    found = [status["controller"]["pid"], status.get("triggers", {}).get("pid", 0)]
     found += [one["pid"] for one in status["listeners"]] + [one["guardian"] for one in status["streams"]]
     found += [one["guardian"] for one in status.get("pushes", ())]
     return [pid for pid in found if pid]

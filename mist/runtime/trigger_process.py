@@ -10,13 +10,14 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from mist.net.handler_calls import Call, CallFailed, Event, HandlerCalls
 from mist.net.handler_calls import Server as Described
 from mist.net.variable_sources import read_source
+from mist.runtime.attendant import TRIGGERS as KEY
 from mist.runtime.channel import Channel, Message, close_all
 from mist.runtime.program import Server
 from mist.runtime.trigger_link import tags_of
@@ -26,6 +27,7 @@ from mist.stream.triggers import TRIGGERS, Handler, due, handlers
 log = logging.getLogger(__name__)
 
 STOP_SECONDS: Final = 1.0
+RETIRE_SECONDS: Final = 60.0  # longer than any handler may take
 
 
 @dataclass(slots=True)
@@ -40,7 +42,7 @@ class Count:
 class TriggerProcess(Worker):
     """Answers `fire` and `statistics` on its socket."""
 
-    program = key = "triggers"
+    program = key = KEY
 
     def __init__(self, server: Server, channel: Channel, door: socket.socket) -> None:
         super().__init__(server, channel)
@@ -48,10 +50,12 @@ class TriggerProcess(Worker):
         self._visitors: set[Channel] = set()
         self._counts: dict[str, Count] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._retiring = False
         name = str(self.snapshot["config"].get("serverid") or "")
         self._calls = HandlerCalls(Described(server.instance.name, name, server.program.version))
 
     def started(self) -> None:
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for each request
         self._door.setblocking(False)
         self.loop.add_reader(self._door.fileno(), self._accept)
 
@@ -67,22 +71,32 @@ class TriggerProcess(Worker):
             close_all(fds)
             self._asked(visitor, message)
 
-        visitor.attach(self.loop, received, lambda: self._visitors.discard(visitor))
+        def gone() -> None:
+            self._visitors.discard(visitor)
+            self._left()
+
+        visitor.attach(self.loop, received, gone)
 
     def _asked(self, visitor: Channel, message: Message) -> None:
         what = message.get("do")
         if what == "fire" and message.get("trigger") in TRIGGERS:
-            task = self.loop.create_task(self._fire(visitor, message))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._do(self._fire(visitor, message))
         elif what == "variable":
-            task = self.loop.create_task(self._read_variable(visitor, message))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._do(self._read_variable(visitor, message))
         elif what == "statistics":
             _answer(visitor, message, {"triggers": {name: asdict(count) for name, count in self._counts.items()}})
         else:
             _answer(visitor, message, {"error": "NotFound", "text": f"no trigger is called {message.get('trigger')}"})
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
+        self._running.add(task)
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._running.discard(task)
+            self._left()
+
+        task.add_done_callback(done)
 
     # -- handlers --------------------------------------------------------------------------------------------------
 
@@ -143,11 +157,36 @@ class TriggerProcess(Worker):
         count.ms += took_ms
         return answer, why, took_ms
 
+    # -- another main process, other code --------------------------------------------------------------------------
+
+    def show(self) -> tuple[Message, Sequence[int]]:
+        return {}, [] if self._retiring else [self._door.fileno()]
+
+    def command(self, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        if message.get("do") == "retire" and not self._retiring:
+            self._retire()
+
+    def _retire(self) -> None:
+        """Give way to a process of other code: what was asked here is answered here, and nothing more is asked."""
+        self._retiring = True
+        self.loop.remove_reader(self._door.fileno())
+        self._door.close()
+        for visitor in tuple(self._visitors):
+            visitor.send({"moved": True})
+        self.loop.call_later(RETIRE_SECONDS, self.stop, "CLEAN_RESTART")
+        self._left()
+
+    def _left(self) -> None:
+        if self._retiring and not self._visitors and not self._running:
+            self.stop("CLEAN_RESTART")
+
     # -- end -------------------------------------------------------------------------------------------------------
 
     def stopping(self, reason: str) -> None:
         """Let what was asked come to its end, for a while."""
-        self.loop.remove_reader(self._door.fileno())
+        if not self._retiring:
+            self.loop.remove_reader(self._door.fileno())
         self.spawn(self._wind_up())
 
     async def _wind_up(self) -> None:
