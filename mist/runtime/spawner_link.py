@@ -174,6 +174,10 @@ class Link:
         waiting.timer = self._loop.call_later(self._answer_seconds, give_up)
         channel.send({**message, "id": number})
 
+    def tell(self, message: Mapping[str, Any]) -> None:
+        """Send a message that has no answer. Raises TransportError."""
+        self._connect().send(message)
+
     def _connect(self) -> Channel:
         if self._channel is None or self._channel.closed:
             channel = self._channel = Channel(self._open())

@@ -19,9 +19,9 @@ from mist.net.handler_calls import Server as Described
 from mist.net.variable_sources import read_source
 from mist.runtime.attendant import TRIGGERS as KEY
 from mist.runtime.channel import Channel, Message, close_all
+from mist.runtime.door import DoorWorker, answer
 from mist.runtime.program import Server
 from mist.runtime.trigger_link import tags_of
-from mist.runtime.worker import Worker
 from mist.stream.triggers import TRIGGERS, Handler, due, handlers
 
 log = logging.getLogger(__name__)
@@ -39,15 +39,13 @@ class Count:
     fails: int = 0
 
 
-class TriggerProcess(Worker):
+class TriggerProcess(DoorWorker):
     """Answers `fire` and `statistics` on its socket."""
 
     program = key = KEY
 
     def __init__(self, server: Server, channel: Channel, door: socket.socket) -> None:
-        super().__init__(server, channel)
-        self._door = door
-        self._visitors: set[Channel] = set()
+        super().__init__(server, channel, door)
         self._counts: dict[str, Count] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._retiring = False
@@ -56,37 +54,21 @@ class TriggerProcess(Worker):
 
     def started(self) -> None:
         logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for each request
-        self._door.setblocking(False)
-        self.loop.add_reader(self._door.fileno(), self._accept)
+        super().started()
 
-    def _accept(self) -> None:
-        try:
-            sock, _ = self._door.accept()
-        except OSError:
-            return
-        visitor = Channel(sock)
-        self._visitors.add(visitor)
+    def visitor_gone(self) -> None:
+        self._end_when_left()
 
-        def received(message: Message, fds: list[int]) -> None:
-            close_all(fds)
-            self._asked(visitor, message)
-
-        def gone() -> None:
-            self._visitors.discard(visitor)
-            self._left()
-
-        visitor.attach(self.loop, received, gone)
-
-    def _asked(self, visitor: Channel, message: Message) -> None:
+    def asked(self, visitor: Channel, message: Message) -> None:
         what = message.get("do")
         if what == "fire" and message.get("trigger") in TRIGGERS:
             self._do(self._fire(visitor, message))
         elif what == "variable":
             self._do(self._read_variable(visitor, message))
         elif what == "statistics":
-            _answer(visitor, message, {"triggers": {name: asdict(count) for name, count in self._counts.items()}})
+            answer(visitor, message, {"triggers": {name: asdict(count) for name, count in self._counts.items()}})
         else:
-            _answer(visitor, message, {"error": "NotFound", "text": f"no trigger is called {message.get('trigger')}"})
+            answer(visitor, message, {"error": "NotFound", "text": f"no trigger is called {message.get('trigger')}"})
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(work)
@@ -94,7 +76,7 @@ class TriggerProcess(Worker):
 
         def done(task: asyncio.Task[None]) -> None:
             self._running.discard(task)
-            self._left()
+            self._end_when_left()
 
         task.add_done_callback(done)
 
@@ -109,9 +91,9 @@ class TriggerProcess(Worker):
         results: list[Mapping[str, Any]] = []
         beside: list[asyncio.Task[tuple[str | None, str, int]]] = []
         for handler in found:
-            answer, why, took_ms = None, "", 0
+            said, why, took_ms = None, "", 0
             if handler.blocking or message.get("test"):
-                answer, why, took_ms = await self._call(handler, event, blocking=True)
+                said, why, took_ms = await self._call(handler, event, blocking=True)
             else:
                 beside.append(self.loop.create_task(self._call(handler, event, blocking=False)))
             results.append(
@@ -119,12 +101,12 @@ class TriggerProcess(Worker):
                     "target": handler.target,
                     "default": handler.default,
                     "blocking": handler.blocking,
-                    "answer": answer,
+                    "answer": said,
                     "error": why,
                     "ms": took_ms,
                 }
             )
-        _answer(visitor, message, {"results": results})
+        answer(visitor, message, {"results": results})
         for task in beside:
             await task
 
@@ -133,9 +115,9 @@ class TriggerProcess(Worker):
         try:
             value = await read_source(str(message["name"]), str(message["target"]), float(message["seconds"]))
         except CallFailed as error:
-            _answer(visitor, message, {"error": "MistError", "text": f"{message['target']}: {error}"})
+            answer(visitor, message, {"error": "MistError", "text": f"{message['target']}: {error}"})
             return
-        _answer(visitor, message, {"value": value})
+        answer(visitor, message, {"value": value})
 
     async def _call(self, handler: Handler, event: Event, *, blocking: bool) -> tuple[str | None, str, int]:
         """Return a handler's answer, None if there is none, why there is none, and the milliseconds that it took."""
@@ -144,10 +126,10 @@ class TriggerProcess(Worker):
         count = self._counts.setdefault(event.trigger, Count())
         call = Call(handler.target, handler.default or "", handler.attempts, handler.timeout_s, handler.secret)
         began = time.monotonic()
-        answer: str | None = None
+        said: str | None = None
         why = ""
         try:
-            answer = await self._calls.call(call, event, blocking=blocking)
+            said = await self._calls.call(call, event, blocking=blocking)
         except CallFailed as error:
             why = str(error)
             count.fails += 1
@@ -155,12 +137,12 @@ class TriggerProcess(Worker):
         count.count += 1
         took_ms = int((time.monotonic() - began) * 1000)
         count.ms += took_ms
-        return answer, why, took_ms
+        return said, why, took_ms
 
     # -- another main process, other code --------------------------------------------------------------------------
 
     def show(self) -> tuple[Message, Sequence[int]]:
-        return {}, [] if self._retiring else [self._door.fileno()]
+        return {}, [] if self._retiring else [self.door.fileno()]
 
     def command(self, message: Message, fds: list[int]) -> None:
         close_all(fds)
@@ -170,15 +152,15 @@ class TriggerProcess(Worker):
     def _retire(self) -> None:
         """Give way to a process of other code: what was asked here is answered here, and nothing more is asked."""
         self._retiring = True
-        self.loop.remove_reader(self._door.fileno())
-        self._door.close()
-        for visitor in tuple(self._visitors):
+        self.stop_listening()
+        self.door.close()
+        for visitor in tuple(self.visitors):
             visitor.send({"moved": True})
         self.loop.call_later(RETIRE_SECONDS, self.stop, "CLEAN_RESTART")
-        self._left()
+        self._end_when_left()
 
-    def _left(self) -> None:
-        if self._retiring and not self._visitors and not self._running:
+    def _end_when_left(self) -> None:
+        if self._retiring and not self.visitors and not self._running:
             self.stop("CLEAN_RESTART")
 
     # -- end -------------------------------------------------------------------------------------------------------
@@ -186,7 +168,7 @@ class TriggerProcess(Worker):
     def stopping(self, reason: str) -> None:
         """Let what was asked come to its end, for a while."""
         if not self._retiring:
-            self.loop.remove_reader(self._door.fileno())
+            self.stop_listening()
         self.spawn(self._wind_up())
 
     async def _wind_up(self) -> None:
@@ -194,11 +176,3 @@ class TriggerProcess(Worker):
             await asyncio.wait(set(self._running), timeout=STOP_SECONDS)
         await self._calls.close()
         self.finish()
-
-    def deserted(self, why: str) -> None:
-        self.stop("CLEAN_SIGNAL")
-
-
-def _answer(visitor: Channel, request: Message, answer: Mapping[str, Any]) -> None:
-    if "id" in request and not visitor.closed:
-        visitor.send({**answer, "reply": request["id"]})

@@ -69,12 +69,15 @@ class LookingReader(FakeReader):
 
 
 class FakeTriggers:
-    """Notes what is fired. refused: triggers that are denied; values: answers by trigger, and of variables by name."""
+    """Notes what is fired: (name, stream, lines). refused: triggers that are denied; values: answers by trigger, and of variables
+    by name; counts: of what was fired.
+    """
 
     def __init__(self) -> None:
         self.fired: list[tuple[str, str, list[str]]] = []
         self.refused: set[str] = set()
         self.values: dict[str, str] = {}
+        self.counts: dict[str, dict[str, int]] = {}
 
     def wanted(self, name: str, stream: str = "") -> list[object]:
         return [name]
@@ -90,8 +93,8 @@ class FakeTriggers:
         self.notify(name, stream, lines)
         return self.values.get(name, value)
 
-    async def statistics(self) -> dict[str, dict[str, int]]:
-        return {}
+    async def statistics(self) -> Mapping[str, Mapping[str, int]]:
+        return self.counts
 
     async def test(self, name: str, stream: str, lines: Sequence[str]) -> list[dict[str, Any]]:
         return []
@@ -173,6 +176,9 @@ class FakeControl:
 
     def end_connections(self, records: Iterable[int]) -> None:
         self.done.append(("end", *sorted(records)))
+
+    def invalidate_sessions(self, streams: Iterable[str]) -> None:
+        self.done.append(("invalidate", *streams))
 
     def shutdown(self, reason: str) -> None:
         self.done.append(("shutdown", reason))

@@ -144,7 +144,9 @@ class DtscConnection(SessionConnection[d.ListenerSession]):
         reader: StreamReader | None = None
         try:
             parameters = parse_parameters(request.parameters)
-            reader = await self._open_stream(request.stream, self._url(request.stream))
+            url = self._url(request.stream)
+            reader = await self._open_stream(request.stream, url)
+            await self._admit_viewer(reader, request.stream, parameters, url)
             choice = await choose_tracks(self._services, reader, parameters, CAPABILITY, "")
             if reader.live:
                 self._join(choice, parameters, request.parameters)

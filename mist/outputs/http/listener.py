@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import socket
 from collections.abc import Awaitable, Iterable, Mapping
@@ -17,6 +16,7 @@ from mist.outputs.base.resumed import unpack_saved
 from mist.outputs.http.dispatch import Route, Routes, error_reply
 from mist.outputs.http.pages import PAGE_MATCHES, Pages, unsupported_page
 from mist.stream.services import OutputServices
+from mist.stream.token_keys import subject_of
 from mist.stream.visits import Visit
 
 DEFAULT_PORT: Final = 8080
@@ -82,6 +82,13 @@ def _url(request: Request) -> str:
     return f"http://{request.host}{request.path}{'?' if query else ''}{query}"
 
 
+def _take_route(request: Request, route: Route) -> None:
+    """Tell a request what its path names. A token in place of the stream's name is for the stream that it is about."""
+    subject = subject_of(route.stream)
+    request.stream, request.rest = subject or route.stream, route.rest
+    request.named_token = route.stream if subject else ""
+
+
 class Site:
     """What answers the requests of one listener: the application of its connections."""
 
@@ -126,8 +133,8 @@ class Site:
         if route is None:
             return
         connector = route.output.capability.name
-        if route.stream and connector in getattr(self.services, "outputs", {}) and connector != CAPABILITY.name:
-            request.stream = await visit.enter(self.services, connector, route.stream, _url(request))
+        if request.stream and connector in getattr(self.services, "outputs", {}) and connector != CAPABILITY.name:
+            request.stream = await visit.enter(self.services, connector, request.stream, _url(request))
         pending: Awaitable[None] | None = route.output.handle(self.services, request, response)
         if pending is not None:
             await pending
@@ -142,8 +149,7 @@ class Site:
             status, body = unsupported_page(request)
             response.send(status, body, "text/html; charset=utf-8", close=True)
             return None
-        request.stream = route.stream
-        request.rest = route.rest
+        _take_route(request, route)
         return route
 
     def failed(self, request: Request, response: Response, error: Exception) -> None:
@@ -163,7 +169,6 @@ class HttpOutput:
 
     def __init__(self) -> None:
         self._sites: dict[tuple[int, int], Site] = {}
-        self._serial = itertools.count()
 
     def connection(
         self, services: OutputServices, options: Mapping[str, Any], sock: socket.socket, peer: str
@@ -171,7 +176,7 @@ class HttpOutput:
         """Serve an accepted, non-blocking socket; the connection owns it from here on."""
         site = self._site(services, options)
         record = services.open_record(CAPABILITY.name, peer)
-        connection = self._make(services, site, peer, record)
+        connection = self._make(services, site, sock, peer, record)
         try:
             connection.serve(sock)
         except OSError as error:  # the peer is gone already
@@ -187,7 +192,9 @@ class HttpOutput:
         site.refresh()
         return site
 
-    def _make(self, services: OutputServices, site: Site, peer: str, record: Any) -> HttpConnection:
+    def _make(
+        self, services: OutputServices, site: Site, sock: socket.socket, peer: str, record: Any
+    ) -> HttpConnection:
         return HttpConnection(
             site,
             site.settings,
@@ -195,7 +202,7 @@ class HttpOutput:
             log=services.log,
             record=record,
             peer=peer,
-            salt=f"{os.getpid()}.{next(self._serial)}",
+            salt=str(os.fstat(sock.fileno()).st_ino),  # the same in every process that has the socket
         )
 
     def resume(
@@ -208,7 +215,7 @@ class HttpOutput:
         site = self._site(services, options)
         saved, received = unpack_saved(record.progress()[3])
         if saved.get("kind") == "http":
-            connection = self._make(services, site, peer, record)
+            connection = self._make(services, site, sock, peer, record)
             connection.resume(sock, saved, received)
             return connection
         reader = RequestReader(site.settings, peer)
@@ -217,8 +224,10 @@ class HttpOutput:
         if route is None:
             raise MistError("nothing serves what its request asked for")
         request = requests[0]
+        _take_route(request, route)
         visit = services.visit(record)
-        request.stream, request.rest = (visit and visit.plays) or route.stream, route.rest
+        if visit is not None and visit.plays:
+            request.stream = visit.plays
         return ResumedReply(services, route.output, request, Resumed(sock, record, saved, received))
 
 

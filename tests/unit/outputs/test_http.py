@@ -61,6 +61,8 @@ class FakeServices:
     def loop(self) -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
 
+    guarded = False
+
     def visit(self, record: Any) -> None:
         return None
 

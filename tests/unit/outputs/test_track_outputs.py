@@ -46,6 +46,8 @@ class Joined:
     def saved(self, **_members: Any) -> bytes:
         return b""
 
+    guarded = False
+
     def visit(self, record: Any) -> None:
         return None
 
@@ -75,7 +77,16 @@ def ask(name: str, path: str, tracks: list[TrackInfo] = TRACKS, **query: str) ->
         stream.write_all(Packet(track, number * 500_000, 0, True, b"{}") for track in range(len(tracks)))
     joined = Joined(stream)
     request = SimpleNamespace(
-        method="GET", path=path, query=dict(query), headers={}, host="", peer="", token="", stream="live", rest=""
+        method="GET",
+        path=path,
+        query=dict(query),
+        headers={},
+        host="",
+        peer="",
+        token="",
+        named_token="",
+        stream="live",
+        rest="",
     )
     asyncio.run(OUTPUTS[name].handle(joined, request, joined))
     return joined
