@@ -156,6 +156,7 @@ class StreamDuty:
 
     def _end(self, reason: str) -> None:
         self._end_reason = reason
+        self._set_status(StreamStatus.SHUTDOWN)  # nobody begins to play what workers still have of it
         log.info("Stream ended: %s", reason, extra={"kind": "STRM"})
         self._guardian.end(reason)
 
