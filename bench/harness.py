@@ -111,13 +111,24 @@ def spent(before: Mapping[int, float], after: Mapping[int, float]) -> float:
 
 
 @contextmanager
-def server(streams: Sequence[str] = ("live",), *, sources: Mapping[str, str] = {}, **protocol: Any) -> Iterator[Server]:
-    """Run a server with these streams, published to by anyone, and those of other sources; `protocol` goes into all listeners' options."""
+def server(
+    streams: Sequence[str] = ("live",),
+    *,
+    sources: Mapping[str, str] = {},
+    config: Mapping[str, Any] = {},
+    **protocol: Any,
+) -> Iterator[Server]:
+    """Run a server with these streams, published to by anyone, and those of other sources.
+
+    config: goes into that part of the configuration, `protocol` into all listeners' options.
+    """
+    settings = config
     wanted = {**dict.fromkeys(streams, "push://"), **sources}
     folder = Path(tempfile.mkdtemp(prefix="mist-bench-"))
     ports = {name: free_port() for name in PORTS}
     config = {
         "config": {
+            **settings,
             "controller": {"port": ports["api"], "interface": "127.0.0.1"},
             "protocols": [
                 {"connector": name.upper(), "port": ports[name], "interface": "127.0.0.1", **protocol}

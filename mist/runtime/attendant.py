@@ -5,11 +5,13 @@ The main process owns the socket, so that who knocks while nobody is there only 
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mist.runtime.backoff import Backoff
+from mist.runtime.build import running_build
 from mist.runtime.channel import Channel, Message, close_all
 from mist.runtime.family import Child, ChildMain, Family
 from mist.runtime.listeners import bind_unix
@@ -18,32 +20,72 @@ from mist.runtime.program import Server
 from mist.runtime.reactor import Reactor
 
 SOCKET_MODE = 0o660
+TRIGGERS = "triggers"  # key of the process that runs their handlers
 
 
 class Attendant:
-    """Keeps one such process. make_main: given the descriptor of the listening socket."""
+    """Keeps one such process. make_main: given the descriptor of the listening socket. changed: called when it is another one."""
 
     def __init__(
-        self, name: str, path: Path, make_main: Callable[[int], ChildMain], family: Family, reactor: Reactor
+        self,
+        name: str,
+        path: Path,
+        make_main: Callable[[int], ChildMain],
+        family: Family,
+        reactor: Reactor,
+        changed: Callable[[], None],
     ) -> None:
         self._name = name
         self._path = path
         self._make_main = make_main
         self._family = family
         self._reactor = reactor
+        self._changed = changed
         self._backoff = Backoff()
         self._child: Child | None = None
         self._door: socket.socket | None = None
+
+    @property
+    def fds(self) -> list[int]:
+        """Its listening socket, for the next main process."""
+        return [] if self._door is None else [self._door.fileno()]
 
     @property
     def pid(self) -> int:
         """The number of the process, 0 when it does not run."""
         return self._child.pid if self._child is not None else 0
 
+    def take_door(self, fds: Sequence[int]) -> bool:
+        """Take the socket of a former main process, if there is one; returns whether it is the one that is used here."""
+        if not fds:
+            return False
+        if self._door is None:
+            self._door = own(socket.socket(fileno=fds[0]))
+            return True
+        same = os.fstat(fds[0]).st_ino == os.fstat(self._door.fileno()).st_ino
+        close_all(fds)
+        return same
+
+    def take(self, message: Message, fds: list[int]) -> None:
+        """Take over the process that another main process had started; one of other code gives way to the next."""
+        same = self.take_door(fds[2:])
+        child = self._family.adopt(self._name, message, fds[:2], on_message=_ignore, on_ended=self._ended)
+        if child is None:
+            return
+        if self._child is not None or not same or child.build != running_build():
+            child.channel.send({"do": "retire"})
+            return
+        assert self._door is not None
+        self._reactor.remove_reader(self._door.fileno())
+        self._child = child
+        self._changed()
+
     def open(self) -> None:
-        """Make the socket and wait for the first visitor."""
-        self._door = bind_unix(str(self._path), SOCKET_MODE)
-        self._wait()
+        """Wait for the first visitor, at a new socket if nobody brought one. Called when all who come back are back."""
+        if self._door is None:
+            self._door = bind_unix(str(self._path), SOCKET_MODE)
+        if self._child is None:
+            self._wait()
 
     def _wait(self) -> None:
         if self._door is not None:
@@ -53,11 +95,17 @@ class Attendant:
         assert self._door is not None
         fd = self._door.fileno()
         self._reactor.remove_reader(fd)
+        if self._child is not None:
+            return
         self._child = self._family.start(
             self._name, self._make_main(fd), on_message=_ignore, on_ended=self._ended, fds=(fd,)
         )
+        self._changed()
 
     def _ended(self, child: Child, status: int) -> None:
+        self._changed()
+        if child is not self._child:
+            return
         self._child = None
         if self._door is not None:
             if status:

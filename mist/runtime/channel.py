@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import struct
+from array import array
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from errno import EAGAIN, ENOBUFS, ETOOMANYREFS
@@ -91,9 +92,20 @@ def write_message(sock: socket.socket, message: Mapping[str, Any], fds: Sequence
         os.close(far)
 
 
+def _descriptors(parts: Sequence[tuple[int, int, bytes]]) -> list[int]:
+    fds = array("i")
+    for level, kind, data in parts:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return fds.tolist()
+
+
 def read_message(sock: socket.socket) -> tuple[Message, list[int]] | None:
     """Receive one message and its descriptors, which the caller owns; None when the peer has closed. Raises OSError."""
-    data, fds, _, _ = socket.recv_fds(sock, MAX_INLINE_BYTES, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+    # `socket.recv_fds` has an argument for flags and does not use it: programs that are executed would get the descriptors.
+    room = socket.CMSG_LEN(MAX_DESCRIPTORS * array("i").itemsize)
+    data, parts, _, _ = sock.recvmsg(MAX_INLINE_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+    fds = _descriptors(parts)
     if not data:
         return None
     if data == _FAR and fds:

@@ -216,7 +216,7 @@ class Control(Worker):
             log.error("The sessions are not checked again: %s", error)
 
     def shutdown(self, reason: str) -> None:
-        self._link.tell({"do": "shutdown", "reason": reason})
+        self.spawn(self._tell({"do": "shutdown", "reason": reason}))
 
 
 def control_main(server: Server, descriptor: int) -> Callable[[Channel], int]:
@@ -236,7 +236,7 @@ def former_children(instance: Instance) -> list[int]:
         status = json.loads(instance.status_file.read_bytes())
     except (FileNotFoundError, ValueError):
         return []
-    found = [status["controller"]["pid"]]
+    found = [status["controller"]["pid"], status.get("triggers", {}).get("pid", 0)]
     found += [one["pid"] for one in status["listeners"]] + [one["guardian"] for one in status["streams"]]
     found += [one["guardian"] for one in status.get("pushes", ())]
     return [pid for pid in found if pid]

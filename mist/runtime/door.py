@@ -17,7 +17,7 @@ class DoorWorker(Worker):
     def __init__(self, server: Server, channel: Channel, door: socket.socket) -> None:
         super().__init__(server, channel)
         self.door = door
-        self._visitors: set[Channel] = set()
+        self.visitors: set[Channel] = set()
 
     def started(self) -> None:
         self.door.setblocking(False)
@@ -29,16 +29,23 @@ class DoorWorker(Worker):
         except OSError:
             return
         visitor = Channel(sock)
-        self._visitors.add(visitor)
+        self.visitors.add(visitor)
 
         def received(message: Message, fds: list[int]) -> None:
             close_all(fds)
             self.asked(visitor, message)
 
-        visitor.attach(self.loop, received, lambda: self._visitors.discard(visitor))
+        def gone() -> None:
+            self.visitors.discard(visitor)
+            self.visitor_gone()
+
+        visitor.attach(self.loop, received, gone)
 
     def asked(self, visitor: Channel, message: Message) -> None:
         """Answer a visitor, at once or later."""
+
+    def visitor_gone(self) -> None:
+        """Take note that one visitor less is there."""
 
     def stop_listening(self) -> None:
         """Let in nobody any more."""

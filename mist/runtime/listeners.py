@@ -100,7 +100,7 @@ def _explain(error: OSError, interface: str, port: int, what: str) -> str:
 
 @dataclass(eq=False)
 class Listener:
-    """One entry of config.protocols with a port of its own. state: 1, 0, or why it does not run.
+    """One entry of config.protocols with a port of its own. state: 1, 0, or why it does not run. announced: OUTPUT_START was fired.
 
     names: what its guardians were called, by which their workers ask for the next one. joining: those that wait for it.
     """
@@ -110,6 +110,7 @@ class Listener:
     options: Mapping[str, Any]
     address: Address
     state: int | str = NOT_YET
+    announced: bool = False
     sockets: list[socket.socket] = field(default_factory=list)
     child: Child | None = None
     timer: Timer | None = None
@@ -258,7 +259,7 @@ class Listeners:
     def _remove(self, listener: Listener) -> None:
         """End a listener and its connections."""
         listener.removed = True
-        if listener.state == RUNNING:
+        if listener.announced:
             self._triggers.notify("OUTPUT_STOP", "", [listener.key])
         if listener.timer is not None:
             listener.timer.cancel()
@@ -298,7 +299,7 @@ class Listeners:
         )
         if listener.child is None:
             return
-        listener.state = RUNNING
+        listener.state, listener.announced = RUNNING, True
         options = message["note"].get("entry", {})
         if canonical(options) != listener.key or listener.child.build != running_build():
             retire(listener.child)
@@ -345,8 +346,10 @@ class Listeners:
             fds=fds,
         )
         self._pass_on_joining(listener)
-        if listener.state != RUNNING:
+        if not listener.announced:
+            listener.announced = True
             self._triggers.notify("OUTPUT_START", "", [listener.key])
+        if listener.state != RUNNING:
             log.info("%s listens on port %d", listener.connector, listener.address[1], extra={"kind": "CONF"})
         listener.state = RUNNING
         self._changed()

@@ -19,7 +19,7 @@ from mist.core.immortal import make_immortal
 from mist.errors import AccessDenied, MistError, NotFound, TransportError
 from mist.runtime import log as runtime_log
 from mist.runtime import restart
-from mist.runtime.attendant import Attendant, session_main, trigger_main
+from mist.runtime.attendant import TRIGGERS, Attendant, session_main, trigger_main
 from mist.runtime.backoff import Backoff
 from mist.runtime.build import running_build, set_number
 from mist.runtime.channel import Channel, Message, close_all, peer_credentials
@@ -89,6 +89,7 @@ class Spawner:
             lambda fd: trigger_main(server, fd),
             self._family,
             self._reactor,
+            self._changed,
         )
         self._sessions = Attendant(
             "The process of the sessions",
@@ -96,6 +97,7 @@ class Spawner:
             lambda fd: session_main(server, fd),
             self._family,
             self._reactor,
+            self._changed,
         )
         self._api_address: tuple[str, int] = ("", 0)
         self._api_sockets: list[socket.socket] = []
@@ -170,6 +172,7 @@ class Spawner:
         self._follow_level(snapshot)
         ports: dict[str, Sequence[int]] = {**stored(), **(heir.sockets if heir is not None else {})}
         self._take_api(ports.pop(CONTROLLER, ()), snapshot)
+        self._triggers.take_door(ports.pop(TRIGGERS, ()))
         if living:
             self._listeners.expect(snapshot, ports)
             set_account(self.instance.name, memory_bound(snapshot))
@@ -216,7 +219,6 @@ class Spawner:
             self._waiting = [(self._welcome(socket.socket(fileno=fd)), {"id": number}) for fd, number in heir.waiting]
             self._notes = heir.notes
         reactor.add_reader(self._door.fileno(), self._visitors)
-        self._triggers.open()
         self._sessions.open()
         self._family.reap()
         if living:
@@ -230,6 +232,7 @@ class Spawner:
             return
         self._serving = True
         snapshot = read_snapshot(self.instance)
+        self._triggers.open()
         if self._controller is None:
             self._start_controller()
         self._listeners.start_all()
@@ -291,6 +294,8 @@ class Spawner:
             holder.take(message, fds)
         elif mine and kind == CONTROLLER and self._controller is None:
             self._take_controller(message, fds)
+        elif mine and kind == TRIGGERS:
+            self._triggers.take(message, fds)
         else:
             refuse(fds)
         self._came_back(pid)
@@ -339,7 +344,8 @@ class Spawner:
     def _execute(self, notes: str, waiting: list[Waiting]) -> str:
         """Have the installed code take this process's place; returns why it could not."""
         lock, alive = self.instance.hand_on()
-        sockets = {CONTROLLER: [sock.fileno() for sock in self._api_sockets], **self._listeners.sockets()}
+        own_sockets = {CONTROLLER: [sock.fileno() for sock in self._api_sockets], TRIGGERS: self._triggers.fds}
+        sockets = {**own_sockets, **self._listeners.sockets()}
         self._number += 1
         write_status(self.server, self._status())
         log.info("Going over to the code that is installed now", extra={"kind": "CONF"})
@@ -553,6 +559,7 @@ class Spawner:
             "bad_file": self._bad_file,
             "config_path": str(self.server.program.config_path.absolute()),
             "controller": {"pid": self._controller.pid if self._controller else 0, "port": self._api_address[1]},
+            "triggers": {"pid": self._triggers.pid},
             "listeners": self._listeners.states(),
             "streams": self._streams.states(),
             "pushes": self._pushes.states(),

@@ -64,32 +64,44 @@ class NotAnswered(TransportError):
 
 
 class _Then:
-    """Calls a function with an answer, once."""
+    """Somebody without asyncio who waits for an answer. again: called when whoever was asked is gone."""
 
-    def __init__(self, then: Callable[[Message | None], None]) -> None:
-        self._then: Callable[[Message | None], None] | None = then
+    def __init__(self, channel: Channel, then: Callable[[Message | None], None], again: Callable[[], None]) -> None:
+        self.channel = channel
+        self.timer: Any = None
+        self._then = then
+        self._again = again
 
-    def done(self) -> bool:
-        return self._then is None
+    def answered(self, message: Message) -> None:
+        self.timer.cancel()
+        self._then(None if "error" in message else message)
 
-    def call(self, answer: Message | None) -> None:
-        then, self._then = self._then, None
-        assert then is not None
-        then(answer)
+    def lost(self, error: NotAnswered) -> None:
+        self.timer.cancel()
+        self._again()
 
-    def give_up(self) -> None:
-        if not self.done():
-            self.call(None)
 
-    def set_result(self, answer: Message) -> None:
-        self.call(None if "error" in answer else answer)
+class _Waiter:
+    """A coroutine that waits for an answer."""
 
-    def set_exception(self, error: BaseException) -> None:
-        self.call(None)
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+
+    def answered(self, message: Message) -> None:
+        if not self.future.done():
+            self.future.set_result(message)
+
+    def lost(self, error: NotAnswered) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
 class Link:
-    """An asyncio process's connection to another one's socket, made when it is first needed and again when it is lost."""
+    """A process's connection to another one's socket, made when it is first needed and again when it is lost.
+
+    One who is asked may give way to the next (`{"moved": true}`): it still answers what it was asked, the next is asked from then on.
+    """
 
     def __init__(self, path: Path, whose: str, loop: Loop, answer_seconds: float) -> None:
         """Take a socket's path, and for messages about it whose it is."""
@@ -99,38 +111,68 @@ class Link:
         self._answer_seconds = answer_seconds
         self._channel: Channel | None = None
         self._last_id = 0
-        self._pending: dict[int, asyncio.Future[Message] | _Then] = {}
+        self._pending: dict[int, _Waiter | _Then] = {}
 
     async def ask(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> Message:
         """Send a request and return its answer. The descriptors must stay open until then.
 
-        Raises the MistError that the answer names, TransportError when none comes.
+        While the process that is asked is being replaced, the next one is waited for. What came with descriptors is sent once
+        only: it may have been done. Raises the MistError that the answer names, TransportError when none comes.
         """
+        until = 0.0
+        while True:
+            try:
+                return await self._ask_once(message, fds)
+            except (NotSent, NotAnswered) as error:
+                now = time.monotonic()
+                until = until or now + REPLACED_SECONDS
+                if now >= until or (fds and isinstance(error, NotAnswered)):
+                    raise
+            await asyncio.sleep(AGAIN_SECONDS)  # no event tells of a socket that appears
+
+    async def _ask_once(self, message: Mapping[str, Any], fds: Sequence[int]) -> Message:
         channel = self._connect()
         self._last_id += 1
         number = self._last_id
-        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._pending[number] = future
+        waiter = self._pending[number] = _Waiter(channel)
         try:
             channel.send({**message, "id": number}, fds)
             async with asyncio.timeout(self._answer_seconds):
-                return raise_error(await future)
+                return raise_error(await waiter.future)
         except TimeoutError:
             raise TransportError(f"{self._whose} did not answer in {self._answer_seconds:.0f} s") from None
         finally:
-            self._pending.pop(number, None)
+            self._forget(number)
 
-    def ask_then(self, message: Mapping[str, Any], then: Callable[[Message | None], None]) -> None:
-        """Send a request from a process without asyncio; `then` is called with the answer, or None if there is none."""
+    def ask_then(
+        self, message: Mapping[str, Any], then: Callable[[Message | None], None], until: float | None = None
+    ) -> None:
+        """Ask as `ask` does, without asyncio; `then` is called with the answer, or None if there is none.
+
+        until: end of the wait for another process to ask, monotonic seconds; set by the first one that is gone.
+        """
+
+        def again() -> None:
+            end = time.monotonic() + REPLACED_SECONDS if until is None else until
+            if time.monotonic() >= end:
+                then(None)
+            else:
+                self._loop.call_later(AGAIN_SECONDS, lambda: self.ask_then(message, then, end))
+
+        def give_up() -> None:
+            self._forget(number)
+            then(None)
+
         try:
             channel = self._connect()
         except TransportError:
-            then(None)
+            again()
             return
         self._last_id += 1
-        waiting = self._pending[self._last_id] = _Then(then)
-        channel.send({**message, "id": self._last_id})
-        self._loop.call_later(self._answer_seconds, waiting.give_up)
+        number = self._last_id
+        waiting = self._pending[number] = _Then(channel, then, again)
+        waiting.timer = self._loop.call_later(self._answer_seconds, give_up)
+        channel.send({**message, "id": number})
 
     def tell(self, message: Mapping[str, Any]) -> None:
         """Send a message that has no answer. Raises TransportError."""
@@ -138,8 +180,10 @@ class Link:
 
     def _connect(self) -> Channel:
         if self._channel is None or self._channel.closed:
-            self._channel = Channel(self._open())
-            self._channel.attach(self._loop, self._answered, self._lost)
+            channel = self._channel = Channel(self._open())
+            channel.attach(
+                self._loop, lambda message, fds: self._received(channel, message, fds), lambda: self._lost(channel)
+            )
         return self._channel
 
     def _open(self) -> socket.socket:
@@ -151,17 +195,34 @@ class Link:
             raise NotSent(f"{self._whose} cannot be reached ({self._path}: {error.strerror})") from None
         return sock
 
-    def _answered(self, message: Message, fds: list[int]) -> None:
+    def _received(self, channel: Channel, message: Message, fds: list[int]) -> None:
         close_all(fds)
-        future = self._pending.pop(message.get("reply", -1), None)
-        if future is not None and not future.done():
-            future.set_result(message)
+        if message.get("moved"):
+            if channel is self._channel:
+                self._channel = None
+            self._close_unless_awaited(channel)
+            return
+        number = message.get("reply", -1)
+        waiter = self._pending.get(number)
+        if waiter is not None:
+            self._forget(number)
+            waiter.answered(message)
 
-    def _lost(self) -> None:
-        for future in self._pending.values():
-            if not future.done():
-                future.set_exception(NotAnswered(f"{self._whose} has gone"))
-        self._pending.clear()
+    def _forget(self, number: int) -> None:
+        waiter = self._pending.pop(number, None)
+        if waiter is not None and waiter.channel is not self._channel:
+            self._close_unless_awaited(waiter.channel)
+
+    def _close_unless_awaited(self, channel: Channel) -> None:
+        """Let go of one who has given way, once it has answered everything."""
+        if not any(waiter.channel is channel for waiter in self._pending.values()):
+            channel.close()
+
+    def _lost(self, channel: Channel) -> None:
+        error = NotAnswered(f"{self._whose} has gone")
+        lost = [number for number, waiter in self._pending.items() if waiter.channel is channel]
+        for number in lost:
+            self._pending.pop(number).lost(error)
 
     def close(self) -> None:
         if self._channel is not None:
@@ -169,24 +230,10 @@ class Link:
 
 
 class SpawnerLink(Link):
-    """An asyncio process's connection to the spawner."""
+    """A process's connection to the spawner."""
 
     def __init__(self, instance: Instance, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(instance.spawner_socket, "The main process", loop, REQUEST_SECONDS)
-
-    async def ask(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> Message:
-        """Ask as `Link.ask` does; while the main process is being replaced, wait for the next one.
-
-        What came with descriptors is sent once only: it may have been done.
-        """
-        until = time.monotonic() + REPLACED_SECONDS
-        while True:
-            try:
-                return await super().ask(message, fds)
-            except (NotSent, NotAnswered) as error:
-                if time.monotonic() >= until or (fds and isinstance(error, NotAnswered)):
-                    raise
-            await asyncio.sleep(AGAIN_SECONDS)  # no event tells of a socket that appears
 
 
 def connect(instance: Instance) -> socket.socket:

@@ -35,11 +35,13 @@ class TriggerLink:
 
     def notify(self, name: str, stream: str, lines: Sequence[str]) -> None:
         """Tell the handlers of a trigger whose answer does not matter."""
+
+        def answered(answer: Mapping[str, Any] | None) -> None:
+            if answer is None:
+                log.warning("The trigger %s was not fired, or nobody knows whether it was", name)
+
         if self.wanted(name, stream):
-            try:
-                self._link.tell(message(name, stream, lines))
-            except MistError as error:
-                log.warning("The trigger %s was not fired: %s", name, error)
+            self._link.ask_then(message(name, stream, lines), answered)
 
     async def allows(self, name: str, stream: str, lines: Sequence[str]) -> bool:
         """Fire a trigger and return whether all its handlers allow."""
@@ -54,15 +56,11 @@ class TriggerLink:
     async def _results(
         self, found: Sequence[Handler], name: str, stream: str, lines: Sequence[str]
     ) -> list[tuple[Handler, str | None]]:
-        event = message(name, stream, lines)
-        for last in (False, True):
-            try:
-                answer = await self._link.ask(event)
-                break
-            except MistError as error:  # the process may have been killed: the next one is asked again
-                if last:
-                    log.error("The handlers of %s gave no answer, their defaults count: %s", name, error)
-                    return [(handler, None) for handler in found]
+        try:
+            answer = await self._link.ask(message(name, stream, lines))
+        except MistError as error:
+            log.error("The handlers of %s gave no answer, their defaults count: %s", name, error)
+            return [(handler, None) for handler in found]
         return _results_of(answer)
 
     def decide_then(self, name: str, stream: str, lines: Sequence[str], then: Callable[[bool], None]) -> None:

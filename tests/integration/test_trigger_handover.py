@@ -5,8 +5,12 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import subprocess
+import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -29,9 +33,12 @@ def service() -> Iterator[Service]:
 @pytest.fixture(scope="module")
 def server(service: Service) -> Iterator[MistServer]:
     one = {"processes": 1}
-    streams = {"live": {"source": "push://127.0.0.1", "inputtimeout": 1, "segmentsize": 500}}
+    live = {"source": "push://127.0.0.1", "inputtimeout": 1, "segmentsize": 500}
+    streams = {"live": live, **{name: {"source": "demo:"} for name in ("killed", "upgraded", "orphaned", "open")}}
     with MistServer(
-        config={"triggers": service.handlers()}, protocols={"HTTP": one, "RTMP": one}, streams=streams
+        config={"triggers": service.handlers(timeout=50, attempts=1)},
+        protocols={"HTTP": one, "RTMP": one},
+        streams=streams,
     ) as started:
         yield started
 
@@ -93,3 +100,74 @@ def test_workers_and_inputs_killed(server: MistServer, service: Service) -> None
     wait_until(lambda: service.has("STREAM_UNLOAD", "live", "Buffer"), 20, WHAT)
     assert connection_events(service, "RTMP") == {"CONN_OPEN": 2, "CONN_PLAY": 1, "CONN_CLOSE": 2}
     assert connection_events(service, "FLV")["CONN_CLOSE"] == connection_events(service, "HLS")["CONN_CLOSE"] == 1
+
+
+# -- the process of the triggers -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def waiting_viewer(server: MistServer, service: Service, stream: str) -> Iterator[threading.Event]:
+    """Ask for a stream whose handler of CONN_PLAY does not answer; at the end it does, and the viewer has media. Yields that gate."""
+    gate = service.gates["CONN_PLAY", stream] = threading.Event()
+    client = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=40)
+    client.request("GET", f"/{stream}.flv")
+    wait_until(lambda: service.has("CONN_PLAY", stream), 20, WHAT)
+    yield gate
+    gate.set()
+    reply = client.getresponse()
+    assert reply.status == 200
+    assert len(reply.read(4000)) == 4000
+    reply.close()
+    client.close()
+
+
+def handlers_process(server: MistServer) -> int:
+    found = server.processes_titled("mist: triggers")
+    return found[0].pid if len(found) == 1 else 0
+
+
+def plays(server: MistServer, stream: str) -> bool:
+    client = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=20)
+    client.request("GET", f"/{stream}.flv")
+    reply = client.getresponse()
+    got = reply.status == 200 and len(reply.read(1000)) == 1000
+    reply.close()
+    client.close()
+    return got
+
+
+def test_the_process_of_the_triggers_killed(server: MistServer, service: Service) -> None:
+    """Who waits is asked about again; everybody else goes on."""
+    with waiting_viewer(server, service, "killed"):
+        former = handlers_process(server)
+        os.kill(former, signal.SIGKILL)
+        assert plays(server, "open")
+        wait_until(lambda: service.count("CONN_PLAY", "killed") == 2, 20, WHAT)
+        assert handlers_process(server) not in (0, former)
+    assert service.count("CONN_PLAY", "killed") == 2
+
+
+def test_the_main_process_killed(server: MistServer, service: Service) -> None:
+    """The process of the triggers goes on under the next one, with what it waits for and its socket."""
+    with waiting_viewer(server, service, "orphaned"):
+        former = handlers_process(server)
+        os.kill(server.pid, signal.SIGKILL)
+        server.restart()
+        assert plays(server, "open")
+        assert handlers_process(server) == former
+    assert service.count("CONN_PLAY", "orphaned") == 1
+
+
+def test_an_upgrade(server: MistServer, service: Service) -> None:
+    """What the former code waits for is answered by it, and the rest by the next."""
+    command = [sys.executable, "-m", "mist", "upgrade", "--instance", server.instance]
+    with waiting_viewer(server, service, "upgraded") as gate:
+        former = handlers_process(server)
+        asked = subprocess.Popen(command, env={**os.environ, "MIST_RUNTIME_DIR": str(server.runtime_base)})
+        server.wait_log("Going over to the code", 60)
+        wait_until(lambda: len(server.processes_titled("mist: triggers")) == 2, 40, "a second process of triggers")
+        assert plays(server, "open")
+        gate.set()
+    assert asked.wait(90) == 0
+    assert handlers_process(server) not in (0, former)
+    assert service.count("CONN_PLAY", "upgraded") <= 2  # once more if its worker was replaced before the answer

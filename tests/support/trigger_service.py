@@ -14,11 +14,15 @@ VALUE_LINES: Mapping[str, int] = {"PUSH_REWRITE": 2, "RTMP_PUSH_REWRITE": 0, "PL
 
 
 class Service:
-    """An HTTP service that is told of triggers. answers: what it answers instead of allowing, by trigger and stream's name."""
+    """An HTTP service that is told of triggers.
+
+    answers: what it answers instead of allowing, by trigger and a line of the payload. gates: it answers only when the event is set.
+    """
 
     def __init__(self) -> None:
         self.events: list[tuple[str, list[str]]] = []
         self.answers: dict[tuple[str, str], str] = {}
+        self.gates: dict[tuple[str, str], threading.Event] = {}
         service = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -42,6 +46,9 @@ class Service:
 
     def told(self, trigger: str, lines: list[str]) -> str:
         self.events.append((trigger, lines))
+        for line in lines:
+            if (trigger, line) in self.gates:
+                self.gates[trigger, line].wait(60)
         usual = lines[VALUE_LINES[trigger]] if trigger in VALUE_LINES else "true"
         if trigger == "STREAM_SOURCE":
             usual = ""
@@ -59,10 +66,15 @@ class Service:
         """Return how often a trigger was fired with these first lines."""
         return sum(name == trigger and tuple(got[: len(lines)]) == lines for name, got in self.events)
 
-    def handlers(self) -> dict[str, Any]:
+    def handlers(self, **options: Any) -> dict[str, Any]:
         """Return a configuration that tells this service of everything, and waits where the answer counts."""
-        return {name: [{"handler": self.url, "sync": one.answer is not Answer.NONE}] for name, one in TRIGGERS.items()}
+        return {
+            name: [{"handler": self.url, "sync": one.answer is not Answer.NONE, **options}]
+            for name, one in TRIGGERS.items()
+        }
 
     def close(self) -> None:
+        for gate in self.gates.values():
+            gate.set()
         self.server.shutdown()
         self.server.server_close()

@@ -59,6 +59,7 @@ def test_a_message_arrives_with_its_descriptors(ends: Ends) -> None:
     [(message, fds)] = ends.received
     assert message == {"do": "take", "text": "ä"}
     os.write(writer, b"through")
+    assert not os.get_inheritable(fds[0])  # programs that are executed do not get it
     assert os.read(fds[0], 10) == b"through"
     os.close(writer)
     os.close(fds[0])
