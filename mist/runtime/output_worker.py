@@ -195,6 +195,7 @@ class OutputWorker(Worker):
         elif what == "adopt":
             if self._adopter.take(message, fds):
                 self.channel.send({"adopted": message["pids"]})
+                self._set_title()
                 self.loop.call_later(UNCLAIMED_SECONDS, self._drop_unused)
         elif what == "ping":
             self.channel.send({"pong": message["ping"]})
@@ -235,6 +236,7 @@ class OutputWorker(Worker):
             few = served[start : start + PER_MESSAGE]
             listed = [[one.number, one.host] for one, _ in few]
             yield {"inventory": {"connections": listed}}, tuple(fd for _, fd in few)
+        yield {"inventory": {"last": True}}, ()
 
     def _arena_made(self, number: int, fd: int) -> None:
         self._arenas[number] = fd

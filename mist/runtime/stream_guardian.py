@@ -16,6 +16,7 @@ from mist.core.track_buffer import Table, open_table
 from mist.errors import Busy, MistError, NotFound, NotReady
 from mist.net.receive_ring import create_ring
 from mist.runtime.backoff import Backoff
+from mist.runtime.build import running_build
 from mist.runtime.channel import Message, close_all
 from mist.runtime.guardian import Guardian, WorkerHandle, WorkerMain, refuse, reply
 from mist.runtime.process import is_alive, own
@@ -262,15 +263,18 @@ class StreamDuty:
         return self._guardian.start_worker(self._make_main(start), start.fds)
 
     def _watch(self, source: Source) -> None:
-        if source.start.ring >= 0:
-            self._guardian.reactor.call_later(LOOK_SECONDS, self._look, source)
+        self._guardian.reactor.call_later(LOOK_SECONDS, self._look, source)
 
     def _look(self, source: Source) -> None:
-        """Kill an input that hangs, which is found without waking it."""
-        if self._source is not source or source.fd < 0 or self._guardian.ending:
+        """Kill an input that hangs. One that takes what a publisher sends, or brings media, is not woken for that."""
+        if self._source is not source or self._guardian.ending:
             return
-        if source.hangs():
-            log.error("The input (%d) does nothing with what its publisher sends; killing it", source.pid)
+        if source.fd >= 0:
+            if source.hangs():
+                log.error("The input (%d) does nothing with what its publisher sends; killing it", source.pid)
+                source.worker.signal(signal.SIGKILL)
+        elif self._plan.pulled and source.is_mute(self._table.clocks[4], bool(self._table.subscribers())):
+            log.error("The input (%d) brings nothing and does not answer; killing it", source.pid)
             source.worker.signal(signal.SIGKILL)
         self._guardian.reactor.call_later(LOOK_SECONDS, self._look, source)
 
@@ -367,6 +371,7 @@ class StreamDuty:
 
     def _source_said(self, source: Source, message: Message) -> None:
         event = message.get("event")
+        source.answered()
         if event == "taken" and source.publish is not None:
             reply(self._guardian.upstream, source.publish, ok=True)
             source.publish = None
@@ -383,10 +388,12 @@ class StreamDuty:
         """Hold again what an input of a former guardian has: the publisher's socket and its ring."""
         if len(fds) == 2:
             source.has(InputStart(fds[0], -1, fds[1], message["request"]))
-            self._watch(source)
         else:
             close_all(fds)
             source.has(InputStart(request=message["request"]))
+        self._watch(source)
+        if source.worker.build != running_build():
+            self.replace_workers()
 
     def bequeath(self, worker: WorkerHandle, status: int) -> bool:
         """Return False: an input has no viewers."""
@@ -394,6 +401,8 @@ class StreamDuty:
 
     def worker_ended(self, worker: WorkerHandle, status: int) -> None:
         self._table.release_process(worker.pid)
+        if status != 0:
+            self._table.ring_everybody(self._ringer)
         if worker is self._standby:
             self._standby = None
         if self._source is not None and self._source.worker is worker:
