@@ -141,16 +141,11 @@ def _opened(
     slot = reader.table.subscribe(_COOKIE)
 
     def rest() -> None:
-        """Wait for the next packet, and a little for those behind it, always asking for a ring: the first that finds no bell
-        frees the slot of a killed process."""
+        """Wait for the next packet, and a little for those behind it."""
         bell.drain()
         reader.table.arm(slot)
-        select.select([bell], [], [], LOOK_S)
-        until = time.monotonic() + INTERVAL_S
-        while (left := until - time.monotonic()) > 0:
-            bell.drain()
-            reader.table.arm(slot)
-            select.select([bell], [], [], left)
+        if select.select([bell], [], [], LOOK_S)[0]:
+            time.sleep(INTERVAL_S)
         reader.forget_pages()
 
     try:

@@ -5,7 +5,7 @@ the sleeper chose. It is rung only for sleepers that armed themselves, so a busy
 """
 
 cimport cython
-from libc.errno cimport EAGAIN, ENOBUFS, errno
+from libc.errno cimport EAGAIN, ECONNREFUSED, ENOBUFS, ENOENT, errno
 from libc.stdint cimport uint32_t
 from libc.string cimport memset
 from posix.unistd cimport close
@@ -16,6 +16,7 @@ import socket
 cdef extern from "<sys/socket.h>" nogil:
     enum:
         AF_UNIX
+        AF_UNSPEC
         SOCK_DGRAM
         SOCK_NONBLOCK
         SOCK_CLOEXEC
@@ -25,13 +26,9 @@ cdef extern from "<sys/socket.h>" nogil:
     struct sockaddr:
         pass
     int c_socket "socket"(int, int, int)
+    int c_connect "connect"(int, const sockaddr*, socklen_t)
     ssize_t sendto(int, const void*, size_t, int, const sockaddr*, socklen_t)
     ssize_t recv(int, void*, size_t, int)
-
-cdef extern from "<sys/un.h>" nogil:
-    struct sockaddr_un:
-        unsigned short sun_family
-        char sun_path[108]
 
 cdef extern from "<stdio.h>" nogil:
     int snprintf(char*, size_t, const char*, ...)
@@ -60,14 +57,27 @@ cdef class Ringer:
     cdef int ring(self, uint32_t pid, uint32_t cookie) noexcept:
         """Ring one process; returns -1 if it is gone, 0 otherwise (a full queue has been rung already)."""
         cdef sockaddr_un address
-        cdef const char* folder = self.folder
-        memset(&address, 0, sizeof(address))
-        address.sun_family = AF_UNIX
-        snprintf(address.sun_path, sizeof(address.sun_path), b"%s/%u", folder, pid)
+        self.address_of(pid, &address)
         if sendto(self.fd, &cookie, 4, MSG_DONTWAIT | MSG_NOSIGNAL, <const sockaddr*> &address, sizeof(address)) < 0:
             if errno != EAGAIN and errno != ENOBUFS:
                 return -1
         return 0
+
+    cdef bint is_gone(self, uint32_t pid) noexcept:
+        """Tell whether a process has no doorbell any more, without waking it."""
+        cdef sockaddr_un address
+        cdef bint gone
+        self.address_of(pid, &address)
+        gone = c_connect(self.fd, <const sockaddr*> &address, sizeof(address)) < 0 and errno in (ECONNREFUSED, ENOENT)
+        address.sun_family = AF_UNSPEC
+        c_connect(self.fd, <const sockaddr*> &address, sizeof(address.sun_family))
+        return gone
+
+    cdef void address_of(self, uint32_t pid, sockaddr_un* address) noexcept:
+        cdef const char* folder = self.folder
+        memset(address, 0, sizeof(sockaddr_un))
+        address.sun_family = AF_UNIX
+        snprintf(address.sun_path, sizeof(address.sun_path), b"%s/%u", folder, pid)
 
 
 @cython.final

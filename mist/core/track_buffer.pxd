@@ -127,7 +127,10 @@ cdef class Table:
     cdef Segment segment
     cdef TableHeader* header
     cdef readonly str prefix
+    cdef uint64_t[64] silent   # of the slots: claimed at the last look, and not rung since
+    cdef int64_t look_at_us
     cdef int ring_armed(self, Ringer ringer) noexcept
+    cdef int look_for_gone(self, Ringer ringer) noexcept
 
 cdef class TrackReader:
     cdef readonly int index

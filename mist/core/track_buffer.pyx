@@ -17,7 +17,7 @@ from mist.core.doorbell cimport Ringer
 from mist.core.muxer cimport Muxer
 from mist.core.packet cimport KEYFRAME, Packet, PacketView
 from mist.core.shm cimport (
-    Segment, and64, fence, load32, load64, lowest_bit, or64, store32, swap64
+    Segment, and64, fence, load32, load64, lowest_bit, monotonic_us, or64, store32, swap64
 )
 
 import os
@@ -29,6 +29,7 @@ TABLE_MAGIC = 0x4D535442
 TRACK_MAGIC = 0x4D53544B
 LAYOUT_VERSION = 2
 MAX_CACHED_PAGES = 64
+LOOK_US = 1_000_000           # between two looks for subscribers that are gone
 TABLE_RESERVE_BYTES = sizeof(TableHeader)
 
 
@@ -198,11 +199,35 @@ cdef class Table:
             if not self.header.armed[word]:
                 continue
             bits = swap64(&self.header.armed[word], 0)
+            self.silent[word] &= ~bits
             while bits:
                 slot = word * 64 + lowest_bit(bits)
                 bits &= bits - 1
                 if ringer.ring(self.header.subscribers[slot].pid, self.header.subscribers[slot].cookie) < 0:
                     self.unsubscribe(slot)
+        if monotonic_us() >= self.look_at_us:
+            self.look_for_gone(ringer)
+        return 0
+
+    def release_gone(self, Ringer ringer not None):
+        """Free the slots that were held at the last look and whose processes have no doorbell; `ring` does it once a second."""
+        self.look_for_gone(ringer)
+
+    cdef int look_for_gone(self, Ringer ringer) noexcept:
+        """Free the slots of processes that ended without a word while they were not armed."""
+        cdef int word, slot
+        cdef uint32_t pid
+        cdef uint64_t bits
+        for word in range(SUBSCRIBER_WORDS):
+            bits = self.silent[word] & load64(&self.header.claimed[word])
+            while bits:
+                slot = word * 64 + lowest_bit(bits)
+                bits &= bits - 1
+                pid = load32(&self.header.subscribers[slot].pid)
+                if pid and ringer.is_gone(pid) and load32(&self.header.subscribers[slot].pid) == pid:
+                    self.unsubscribe(slot)
+            self.silent[word] = load64(&self.header.claimed[word])
+        self.look_at_us = monotonic_us() + LOOK_US
         return 0
 
 

@@ -488,6 +488,7 @@ class StreamDuty:
         if self._guardian.ending:
             return
         now = time.monotonic()
+        self._table.release_gone(self._ringer)
         if self._always_on or self._waiting or self._table.subscribers():
             self._viewed_at = now
         elif now - self._viewed_at >= self._timeout:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mist.core.doorbell import Doorbell, Ringer
 from mist.core.packet import Packet
 from mist.errors import LimitExceededError, NotFound, SharedMemoryFull
 from mist.stream.publisher import Limits, StreamPublisher, create_account, create_stream, memory_used, remove_stream
@@ -207,6 +208,20 @@ def test_everybody_has_a_subscriber_slot_of_their_own(instance: str, tmp_path: P
     assert publisher.table.subscribe(1) == slots[7]
     publisher.table.release_process(os.getpid())
     assert publisher.table.subscribers() == []
+
+
+def test_a_slot_whose_process_is_gone_is_freed_without_waking_the_others(instance: str, tmp_path: Path) -> None:
+    publisher = make_publisher(instance, tmp_path)
+    table, ringer = publisher.table, Ringer(str(tmp_path))
+    table.subscribe(1)
+    bell = Doorbell(str(tmp_path))
+    for _ in range(2):
+        table.release_gone(ringer)
+    assert table.subscribers() == [os.getpid()]
+    assert bell.drain() == set()
+    bell.close()
+    table.release_gone(ringer)
+    assert table.subscribers() == []
 
 
 def _read_all(instance: str, count: int, results: multiprocessing.Queue[object]) -> None:
