@@ -39,7 +39,13 @@ KINDS = {
     "main process": "server",
 }
 CRASHES = ("output worker HTTP", "input worker RTMP", "input worker DTSC pull")
-HANGS = ("output worker HTTP", "output worker RTMP", "output worker DTSC", "input worker RTMP", "input worker DTSC pull")
+HANGS = (
+    "output worker HTTP",
+    "output worker RTMP",
+    "output worker DTSC",
+    "input worker RTMP",
+    "input worker DTSC pull",
+)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import selectors
 import socket
 import subprocess
 import threading
-import time
 import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -193,9 +192,8 @@ class HlsViewer(Viewer):
         self._data = bytearray()
         with socket.create_connection(("127.0.0.1", self.server.http_port), PATIENCE_S) as self._socket:
             lines = self._get(f"/hls/{self.stream}/index.m3u8").decode().splitlines()
-            address = urllib.parse.urljoin(
-                f"/hls/{self.stream}/", [line for line in lines if line and not line.startswith("#")][0]
-            )
+            name = next(line for line in lines if line and not line.startswith("#"))
+            address = urllib.parse.urljoin(f"/hls/{self.stream}/", name)
             number = -1
             while not self.ended.wait(HLS_POLL_S):
                 playlist = read_media_playlist(address, self._get(address))
@@ -256,7 +254,9 @@ class AvViewer(Viewer):
 
     def play(self) -> None:
         quick = {"analyzeduration": "500000"}
-        with av.open(self.server.play_url(self.output, self.stream), timeout=(20, PATIENCE_S), options=quick) as container:
+        with av.open(
+            self.server.play_url(self.output, self.stream), timeout=(20, PATIENCE_S), options=quick
+        ) as container:
             for packet in container.demux():
                 if self.ended.is_set():
                     return
