@@ -274,6 +274,12 @@ cdef class DtscReader(Demuxer):
         what = "which no header announced" if self.ready else "before any header"
         raise RemoteProtocolError(f"a packet of track {wire}, {what}", offset=8)
 
+    def track_id(self, int number):
+        """Return what the peer calls a track. Raises IndexError."""
+        if not 0 <= number < self.count:
+            raise IndexError(number)
+        return self.ids[number]
+
     @property
     def announced(self):
         """Numbers of the tracks that packets may name now."""

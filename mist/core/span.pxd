@@ -17,7 +17,7 @@ ctypedef struct SpanHeader:
 ctypedef struct SpanPacket:
     int64_t dts_us
     int64_t offset_us
-    uint64_t position        # of the payload, behind the beginning of all payload
+    uint64_t position        # of the payload, behind the beginning of all payload; in the order of the records
     uint32_t size
     uint32_t order           # in which the demuxer wrote them
     uint16_t track
@@ -37,6 +37,7 @@ cdef class SpanWriter(Muxer):
     cdef bint sorted
     cdef int place(self) noexcept
     cdef int grow(self, size_t size) except -1
+    cdef int line_up(self) except -1
 
 cdef class Span:
     cdef Segment segment

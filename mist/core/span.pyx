@@ -6,8 +6,8 @@ handed to readers by descriptor; memory goes with the last process that maps it,
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint32_t, uint64_t
-from libc.stdlib cimport qsort
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcpy
 
 from mist.core.muxer cimport Muxer
@@ -127,10 +127,35 @@ cdef class SpanWriter(Muxer):
         return self.segment.fd
 
     def finish(self):
-        """Bring the packets into the order of their decode times; nothing is written afterwards."""
+        """Bring the packets and their payload into the order of their decode times; nothing is written afterwards."""
         if not self.sorted:
             self.sorted = True
             qsort(self.packets, self.header.packets, sizeof(SpanPacket), by_time)
+            self.line_up()
+
+    cdef int line_up(self) except -1:
+        """Move the payload so that packets that follow each other lie behind each other. Raises MemoryError."""
+        cdef SpanPacket* record = self.packets
+        cdef SpanPacket* end = record + self.header.packets
+        cdef uint8_t* lined_up
+        cdef uint64_t at = 0
+        while record < end and record.position == at:
+            at += record.size
+            record += 1
+        if record == end:
+            return 0
+        lined_up = <uint8_t*> malloc(self.header.bytes)
+        if lined_up == NULL:
+            raise MemoryError()
+        record, at = self.packets, 0
+        while record < end:
+            memcpy(lined_up + at, self.payload + record.position, record.size)
+            record.position = at
+            at += record.size
+            record += 1
+        memcpy(self.payload, lined_up, self.header.bytes)
+        free(lined_up)
+        return 0
 
 
 @cython.final
@@ -208,6 +233,32 @@ cdef class Span:
         view.data = self.payload + record.position
         view.size = record.size
         return muxer.write_view(place, &view)
+
+    def payload_run(self, list places not None, int64_t from_us=INT64_MIN, int64_t to_us=INT64_MAX):
+        """Return (position in the memory, bytes) of what `mux` would write of nothing but payload; None when it lies in pieces.
+
+        places, from_us, to_us: as `mux` takes them.
+        """
+        cdef uint64_t begin = 0
+        cdef uint64_t end = 0
+        cdef uint32_t number
+        cdef SpanPacket* record
+        cdef int count = <int> len(places)
+        for number in range(self.header.packets):
+            record = &self.packets[number]
+            if (
+                not record.size or record.dts_us < from_us or record.dts_us >= to_us
+                or record.track >= count or places[record.track] < 0
+            ):
+                continue
+            if record.position + record.size > self.header.bytes:
+                raise LimitExceededError("a span's record points outside of its payload")
+            if end == 0:
+                begin = record.position
+            elif record.position != end:
+                return None
+            end = record.position + record.size
+        return self.header.payload + begin, end - begin
 
     def time_of(self, uint32_t number):
         """Return the decode time of a packet. Raises IndexError."""

@@ -338,6 +338,11 @@ class ReceivingSession:
         session._waiting = waiting
         return session
 
+    @property
+    def pulls(self) -> bool:
+        """Whether we asked for the stream; a pusher is not asked anything."""
+        return not self._acknowledges
+
     def feed(self, data: bytes | memoryview, now: float) -> list[Event]:
         """Take bytes from the peer; header and media go where the demuxer's owner sends them.
 

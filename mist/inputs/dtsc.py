@@ -6,7 +6,8 @@ import asyncio
 import json
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -46,6 +47,7 @@ MAX_UNSENT_BYTES: Final = 64 * 1024
 SAME_CLOCK_US: Final = 500_000  # servers that differ by less mean the same time base
 MAX_OVERLAP_US: Final = 300_000_000  # of what is sent again after a connection was lost
 GAP_US: Final = 500_000
+RECENT_INTERVALS: Final = 3  # keyframe intervals, of which the longest must not be much longer than the shortest of all
 SET_UP_CODECS: Final = frozenset({AV1, FLAC, H264, HEVC, OPUS, VP9})  # need init data, which packets also have
 
 CAPABILITY: Final = Capability(
@@ -104,6 +106,37 @@ def _tls_context(checked: bool) -> ssl.SSLContext:
     return context
 
 
+class KeyIntervals:
+    """How far apart a track's keyframes are. One much longer than another may be two, the keyframe between which was lost."""
+
+    def __init__(
+        self, last_us: int | None = None, shortest_us: int = 0, recent: Iterable[int] = (), asked_us: int = 0
+    ) -> None:
+        """With nothing seen, or what `export_state` of another process's object returned."""
+        self._last_us = last_us
+        self._shortest_us = shortest_us
+        self._recent: deque[int] = deque(recent, maxlen=RECENT_INTERVALS)
+        self._asked_us = asked_us
+
+    def export_state(self) -> list[Any]:
+        """Return what was seen, as JSON has it."""
+        return [self._last_us, self._shortest_us, list(self._recent), self._asked_us]
+
+    def doubtful(self, dts_us: int) -> int:
+        """Take the time of a keyframe; return the interval to ask the sender about, 0 for none. Each is asked about once."""
+        last_us, self._last_us = self._last_us, dts_us
+        if last_us is None or dts_us <= last_us:
+            return 0
+        interval_us = dts_us - last_us
+        self._recent.append(interval_us)
+        self._shortest_us = min(self._shortest_us or interval_us, interval_us)
+        longest_us = max(self._recent)
+        if longest_us <= 2 * self._shortest_us or longest_us <= self._asked_us:
+            return 0
+        self._asked_us = longest_us
+        return longest_us
+
+
 class Intake:
     """Writes what a session receives into the stream, behind what an earlier session brought."""
 
@@ -114,6 +147,7 @@ class Intake:
         self.packets_written = 0
         self._services = services
         self._publisher = services.publisher
+        self._session = session
         self._demuxer = session.demuxer
         self._received = PacketList()
         self._demuxer.attach(self._received)
@@ -128,6 +162,7 @@ class Intake:
         self._shift_us: int | None = None  # where the wall clock says how the times go on
         self._resume_after: dict[int, int] = {}
         self._repeats: set[int] = set()
+        self._keys: dict[int, KeyIntervals] = {}
         self.on_tracks: Callable[[], None] = lambda: None  # called when tracks came, went or changed
         if state is not None:
             self._restore(state)
@@ -145,6 +180,7 @@ class Intake:
             "shift": self._shift_us,
             "resume_after": list(self._resume_after.items()),
             "repeats": sorted(self._repeats),
+            "keys": [[number, keys.export_state()] for number, keys in self._keys.items()],
         }
 
     def _restore(self, state: Mapping[str, Any]) -> None:
@@ -156,6 +192,7 @@ class Intake:
         self._left_us = dict(state["left"])
         self._resume_after = dict(state["resume_after"])
         self._repeats = set(state["repeats"])
+        self._keys = {number: KeyIntervals(*keys) for number, keys in state["keys"]}
 
     def take_packets(self) -> None:
         """Write the packets that the session has received."""
@@ -244,6 +281,8 @@ class Intake:
             return
         if number not in self._looked_at:
             self._look_at(number, packet)
+        if packet.keyframe and self._session.pulls and not self.on_demand and self._infos[number].type == VIDEO:
+            self._check_keys(number, packet.dts_us)
         dts_us = self._timeline.place(number, packet.dts_us)
         if self._timeline.jumped:
             self._publisher.mark_discontinuity()
@@ -254,6 +293,12 @@ class Intake:
         if not self.packets_written and self._publisher.table.status == StreamStatus.WAIT:
             self._publisher.set_status(StreamStatus.READY)
         self.packets_written += 1
+
+    def _check_keys(self, number: int, dts_us: int) -> None:
+        """Ask the sender whether a long keyframe interval is one of its own; it ends the connection where it is not."""
+        doubtful_us = self._keys.setdefault(number, KeyIntervals()).doubtful(dts_us)
+        if doubtful_us:
+            self._session.send_check_key_duration(self._demuxer.track_id(number), doubtful_us // 1000)
 
     def _look_at(self, number: int, packet: Packet) -> None:
         """Learn from a track's first keyframe what its header does not say: MistServer keeps no init data of AV1 and VP9."""

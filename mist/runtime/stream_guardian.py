@@ -148,6 +148,7 @@ class StreamDuty:
             refuse(self._guardian.upstream, message, error, fds)
 
     def _end(self, reason: str) -> None:
+        self._set_status(StreamStatus.SHUTDOWN)  # nobody begins to play what workers still have of it
         log.info("Stream ended: %s", reason, extra={"kind": "STRM"})
         self._guardian.end(reason)
 

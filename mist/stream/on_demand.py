@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from mist.core.span import Span, open_span
 from mist.core.span_index import INDEX_SUFFIX, SpanIndex, open_index
@@ -22,7 +21,11 @@ from mist.stream.publisher import stream_prefix
 from mist.stream.reader import StreamReader
 from mist.stream.state import StreamStatus, TrackState
 
-KEPT_SPANS: Final = 4  # that nobody uses any more, for the next who wants them
+KEPT_SPANS: Final = 128  # that nobody uses any more, for the next who wants them
+KEPT_BYTES: Final = (
+    64 << 20
+)  # of those, as long as there are more than MIN_KEPT; most of it is memory that the input keeps as well
+MIN_KEPT: Final = 4
 KEPT_LAYOUTS: Final = 2
 WHOLE_WAIT_S: Final = 2.0  # for the whole index, when a length is wanted
 MAX_INPUTS: Final = 5  # one after the other that may go while one span is wanted
@@ -50,12 +53,13 @@ class SpanPlace(NamedTuple):
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class LoadedSpan:
-    """A span in memory. infos: all tracks of the stream as they are in this span."""
+    """A span in memory. infos: all tracks of the stream as they are in this span. memory: what the span is in, as a file."""
 
     number: int
     place: SpanPlace
     span: Span
     infos: tuple[TrackInfo, ...]
+    memory: BinaryIO
 
 
 def pack_tracks(tracks: list[TrackInfo]) -> str:
@@ -93,6 +97,7 @@ class OnDemandReader:
         self._loading: dict[int, asyncio.Future[LoadedSpan]] = {}
         self._used: weakref.WeakValueDictionary[int, LoadedSpan] = weakref.WeakValueDictionary()
         self._kept: OrderedDict[int, LoadedSpan] = OrderedDict()
+        self._kept_bytes = 0
 
     @property
     def name(self) -> str:
@@ -182,18 +187,17 @@ class OnDemandReader:
 
     def _keep(self, loaded: LoadedSpan) -> None:
         """Keep a span for the next who wants it, even if nobody uses it now."""
+        self._kept_bytes += loaded.span.size - (before.span.size if (before := self._kept.get(loaded.number)) else 0)
         self._kept[loaded.number] = loaded
         self._kept.move_to_end(loaded.number)
-        if len(self._kept) > KEPT_SPANS:
-            self._kept.popitem(last=False)
+        while len(self._kept) > (KEPT_SPANS if self._kept_bytes <= KEPT_BYTES else MIN_KEPT):
+            self._kept_bytes -= self._kept.popitem(last=False)[1].span.size
 
     async def _load(self, number: int) -> LoadedSpan:
         fd, note = await self._ask({"span": number}, number)
-        try:
-            span = open_span(fd)
-        finally:
-            os.close(fd)
-        loaded = LoadedSpan(number, self.place(number), span, unpack_tracks(note["tracks"]))
+        memory = open(fd, "rb", buffering=0)  # noqa: SIM115 (closed with the last who uses the span)
+        loaded = LoadedSpan(number, self.place(number), open_span(fd), unpack_tracks(note["tracks"]), memory)
+        weakref.finalize(loaded, memory.close)
         self._used[number] = loaded
         return loaded
 

@@ -20,6 +20,7 @@ from tests.support.tools import find_tool, run
 pytestmark = pytest.mark.tools("ffmpeg", "ffprobe")
 
 FILM = Sample("film", BFRAMES, seconds=30, keyframe_s=2)
+PRIMED = Sample("primed", BFRAMES, seconds=12, keyframe_s=2, bit_rate="2500k")
 SOUNDS: Mapping[str, tuple[str, ...]] = {
     "mp3": ("-c:a", "libmp3lame"),
     "flac": ("-c:a", "flac"),
@@ -39,7 +40,16 @@ STREAMED = ("/film.ts", "/film.mkv", "/film.h264", "/wav.mkv")
 
 
 @pytest.fixture(scope="module")
-def vod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MistServer]:
+def primed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an MP4 whose sound begins before zero, with an edit list over that, as ffmpeg makes them."""
+    path = tmp_path_factory.mktemp("primed") / "primed.mp4"
+    sound = ("-map", "0:v", "-map", "0:a", "-c:v", "copy", "-c:a", "aac")
+    run([find_tool("ffmpeg"), "-v", "error", "-i", str(PRIMED.flv()), *sound, str(path)], 60)
+    return path
+
+
+@pytest.fixture(scope="module")
+def vod(tmp_path_factory: pytest.TempPathFactory, primed: Path) -> Iterator[MistServer]:
     folder = tmp_path_factory.mktemp("lengths")
     tone = ("-f", "lavfi", "-i", "sine=frequency=440:sample_rate=44100:duration=40", "-ac", "2")
     sources = {"film": {"source": str(FILM.flv())}}
@@ -47,6 +57,7 @@ def vod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MistServer]:
         path = folder / f"tone.{name}"
         run([find_tool("ffmpeg"), "-v", "error", *tone, *codec, str(path)], 60)
         sources[name] = {"source": str(path)}
+    sources["primed"] = {"source": str(primed)}
     with MistServer(streams=sources) as server:
         for name in sources:  # all indexes are there from here on
             server.get(f"/{name}.mkv", timeout_s=30)
@@ -81,6 +92,20 @@ def test_a_length_is_exact(vod: MistServer, path: str) -> None:
     _, headers, part = ask(vod, part_path)
     assert int(headers["Content-Length"]) == len(part) < size * 0.6
     assert ask(vod, part_path, Range="bytes=1000-")[2] == part[1000:]
+
+
+def test_sound_that_begins_before_zero_is_served_whole(vod: MistServer, primed: Path, tmp_path: Path) -> None:
+    source = read_media(primed)
+    assert source.of("audio")[0].dts_us < 0
+    for path in ("/primed.mp4", "/primed.mp4?audio=none", "/primed.mp4?start=4000", "/primed.mp4?stop=9000"):
+        _, headers, whole = ask(vod, path)
+        assert int(headers["Content-Length"]) == len(whole) > 1 << 20
+        middle = len(whole) // 3
+        assert ask(vod, path, Range=f"bytes={middle}-")[2] == whole[middle:]
+        assert ask(vod, path, Range=f"bytes={middle}-{middle + 70_000}")[2] == whole[middle : middle + 70_001]
+    seen = fetch(vod, "mp4", "", tmp_path / "whole.mp4", "primed")
+    for kind in ("video", "audio"):
+        assert [one.digest for one in seen.of(kind)] == [one.digest for one in source.of(kind)], kind
 
 
 @pytest.mark.parametrize("path", STREAMED)
@@ -123,11 +148,11 @@ QUERIES = {
 }
 
 
-def fetch(server: MistServer, output: str, query: str, target: Path) -> SeenMedia:
+def fetch(server: MistServer, output: str, query: str, target: Path, stream: str = "film") -> SeenMedia:
     if output == "hls":
-        record_hls(f"{server.http_url}/hls/film/index.m3u8?{query}", target, seconds=3600)
+        record_hls(f"{server.http_url}/hls/{stream}/index.m3u8?{query}", target, seconds=3600)
     else:
-        target.write_bytes(server.get(f"/film.{output}?{query}", timeout_s=30))
+        target.write_bytes(server.get(f"/{stream}.{output}?{query}", timeout_s=30))
     return read_media(target)
 
 

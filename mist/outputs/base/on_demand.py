@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from mist.core.checkpoint import Record
 from mist.core.kernel_counts import sent_bytes
@@ -23,6 +24,7 @@ from mist.stream.parameters import UNLIMITED_RATE, PlaybackParameters
 from mist.stream.services import ConnectionRecord, OutputServices
 
 SEND_BYTES: Final = 256 << 10
+SEND_FILE_BYTES: Final = 4 << 20
 STALL_SECONDS: Final = 300.0  # a player that pauses stops reading; it may do so for this long
 LAST_CHUNK: Final = b"0\r\n\r\n"
 HEADER, SPANS, END = "header", "spans", "end"  # what a viewer is sent next
@@ -215,14 +217,42 @@ class Sender:
         if skipped < len(data):
             await self._send_bytes(data[skipped:] if skipped else data)
 
-    async def _send_bytes(self, data: bytes) -> None:
+    async def send_from(self, memory: BinaryIO, position: int, count: int) -> None:
+        """Send media that lies in a file, which must not change, without a copy of it. Raises WriteStalled, OSError."""
+        end = position + count
+        while position < end:
+            try:
+                taken = os.sendfile(
+                    self._socket.fileno(), memory.fileno(), position, min(end - position, SEND_FILE_BYTES)
+                )
+            except BlockingIOError:
+                await self._in_time(self._writable())
+                continue
+            self._sent += taken
+            self._record.add_bytes(taken, 0)
+            position += taken
+        self._record.set_position(self.position_us)
+
+    async def _writable(self) -> None:
+        """Wait until the socket takes bytes."""
+        ready = asyncio.Event()
+        self._loop.add_writer(self._socket, ready.set)
         try:
-            async with asyncio.timeout(STALL_SECONDS):
-                await self._loop.sock_sendall(self._socket, data)
-        except TimeoutError:
-            raise WriteStalled(f"the viewer took nothing for {STALL_SECONDS:.0f} s") from None
+            await ready.wait()
+        finally:
+            self._loop.remove_writer(self._socket)
+
+    async def _send_bytes(self, data: bytes) -> None:
+        await self._in_time(self._loop.sock_sendall(self._socket, data))
         self._sent += len(data)
         self._record.add_bytes(len(data), 0)
+
+    async def _in_time(self, sending: Awaitable[object]) -> None:
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                await sending
+        except TimeoutError:
+            raise WriteStalled(f"the viewer took nothing for {STALL_SECONDS:.0f} s") from None
 
 
 class OnDemandSender(Sender):

@@ -14,7 +14,7 @@ from mist.errors import MistError
 from mist.formats.tracks import TrackInfo
 from mist.outputs.base.on_demand import SEND_BYTES, Sender
 from mist.stream.layouts import Layout
-from mist.stream.on_demand import OnDemandReader, places
+from mist.stream.on_demand import LoadedSpan, OnDemandReader, places
 
 SMALL_BYTES: Final = 1 << 20  # ranges up to this are answered on a connection that goes on
 
@@ -67,15 +67,31 @@ class FileSender(Sender):
         return b"".join(parts)
 
     async def send_media(self) -> None:
-        """Send the range."""
+        """Send the range, from the memory of spans where their payload is what the file has of them."""
         if self._skip:  # sent by another process, whose bytes these are
             self._at, self._skip = self._at + self._skip, 0
-        while True:
+        while self._at < self._end:
             self.save()
-            data = await self._next()
-            if not data:
-                return
-            await self.send(data)
+            if self._make_muxer is None and self._at >= len(self._layout.header) and await self._send_run():
+                continue
+            await self.send(await self._next())
+
+    async def _send_run(self) -> bool:
+        """Send what is left of the span in which the position lies, or of the range; False when it lies there in pieces.
+
+        Raises MistError, as `_media_bytes`.
+        """
+        number, loaded = await self._span()
+        run = loaded.span.payload_run(places(self._indexes, len(loaded.infos)), **self._window)
+        if run is None:
+            return False
+        position, size = run
+        self._check(number, size)
+        begin = self._at - self._layout.positions[number]
+        count = min(self._end, self._layout.positions[number + 1]) - self._at
+        await self.send_from(loaded.memory, position + begin, count)
+        self._at += count
+        return True
 
     async def _next(self) -> bytes:
         """Return the next bytes of the range, b"" at its end."""
@@ -94,19 +110,25 @@ class FileSender(Sender):
 
         Raises MistError when the span is not what it was when the file was laid out: its bytes would be another file's.
         """
-        positions = self._layout.positions
-        number = self._layout.span_at(self._at)
-        loaded = await self._media.span(number)
+        number, loaded = await self._span()
         make_muxer = self._make_muxer
         sink = PayloadSink() if make_muxer is None else make_muxer([loaded.infos[one] for one in self._indexes])
         loaded.span.mux(sink, places(self._indexes, len(loaded.infos)), **self._window)
         data = sink.take_output()
-        announced = positions[number + 1] - positions[number]
-        if len(data) != announced:
-            raise MistError(
-                f"span {number} of {self._media.name} has {len(data)} bytes, and {announced} were announced"
-            )
-        if self._end > positions[number + 1]:
+        self._check(number, len(data))
+        begin = self._layout.positions[number]
+        return data[self._at - begin : self._end - begin]
+
+    async def _span(self) -> tuple[int, LoadedSpan]:
+        """Return the span in which the position lies; the next one is loaded meanwhile, if it is wanted."""
+        number = self._layout.span_at(self._at)
+        loaded = await self._media.span(number)
+        if self._end > self._layout.positions[number + 1]:
             self._media.prepare(number + 1)
         self.position_us = loaded.place.from_us
-        return data[self._at - positions[number] : self._end - positions[number]]
+        return number, loaded
+
+    def _check(self, number: int, size: int) -> None:
+        announced = self._layout.positions[number + 1] - self._layout.positions[number]
+        if size != announced:
+            raise MistError(f"span {number} of {self._media.name} has {size} bytes, and {announced} were announced")

@@ -8,6 +8,7 @@ import pytest
 
 from mist.core.demuxer import PacketList
 from mist.core.packet import Packet
+from mist.core.packet_log import PayloadSink
 from mist.core.span import Span, SpanWriter, open_span
 from mist.errors import LimitExceededError, NotFound
 from tests.support.flv_files import audio, video
@@ -30,6 +31,30 @@ def test_packets_come_back_in_the_order_of_decode_times() -> None:
     assert len(span) == len(PACKETS)
     assert span.packet_list() == sorted(PACKETS, key=lambda packet: packet.dts_us)
     assert (span.from_us, span.to_us) == (0, 2_000_000)
+
+
+def payload_of(span: Span, places: list[int], from_us: int = -(1 << 63), to_us: int = (1 << 63) - 1) -> bytes:
+    sink = PayloadSink()
+    span.mux(sink, places, 0, from_us, to_us)
+    return sink.take_output()
+
+
+def test_payload_lies_in_the_order_of_the_packets() -> None:
+    size = sum(len(packet.payload) for packet in PACKETS)
+    writer = SpanWriter(0, 2_000_000, len(PACKETS), size, 2)
+    for packet in PACKETS:
+        writer.write(packet)
+    writer.finish()
+    span = open_span(writer.fileno())
+    windows: tuple[dict[str, int], ...] = ({}, {"from_us": 20_000}, {"from_us": 20_000, "to_us": 80_000})
+    for window in windows:
+        run = span.payload_run([0, 1], **window)
+        assert run is not None
+        position, count = run
+        assert os.pread(writer.fileno(), count, position) == payload_of(span, [0, 1], **window) != b""
+    assert span.payload_run([0, 1], from_us=1_900_000) is not None
+    assert span.payload_run([-1, 0]) is None, "one track's packets lie between those of another"
+    assert written([audio(0), audio(1), video(2)]).payload_run([-1, 0]) is not None
 
 
 def test_equal_times_keep_the_order_of_the_file() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from mist.errors import ConfigError, MistError, PeerClosed, RemoteProtocolError, TransportError
 from mist.formats.dtsc_session import ListenerSession, ReceivingSession
-from mist.inputs.dtsc import INPUT, MAX_OVERLAP_US, Intake, Source
+from mist.inputs.dtsc import INPUT, MAX_OVERLAP_US, Intake, KeyIntervals, Source
 from mist.stream.publisher import StreamPublisher
 from mist.stream.reader import StreamReader
 from mist.stream.state import StreamStatus
@@ -161,6 +161,24 @@ def test_init_data_that_the_header_lacks_is_looked_for(services: Services) -> No
 
 
 # -- the next connection
+
+
+def test_a_long_keyframe_interval_is_asked_about_once() -> None:
+    keys = KeyIntervals()
+    times_ms = (0, 1000, 2000, 4000, 6500, 7500, 8500, 9500, 14_500, 14_500)
+    assert [keys.doubtful(ms * 1000) for ms in times_ms] == [0, 0, 0, 0, 2_500_000, 0, 0, 0, 5_000_000, 0]
+
+
+def test_only_the_sender_of_a_pull_is_asked_about_keyframes(services: Services) -> None:
+    session = ReceivingSession.play("live", "test", {})
+    intake = Intake(services, session)  # type: ignore[arg-type]
+    session.take_output()
+    session.feed(header(PICTURE, SOUND) + pictures(0, 1000, 2000, 5000), 0.0)
+    intake.take_packets()
+    assert session.take_output() == command("check_key_duration", duration=3000, id=1)
+    session.feed(pictures(6000, 7000), 0.0)
+    intake.take_packets()
+    assert not session.take_output()
 
 
 def test_what_was_there_already_is_not_written_again(services: Services) -> None:

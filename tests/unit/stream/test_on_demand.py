@@ -16,6 +16,7 @@ from mist.core.span_index import SpanIndex, SpanIndexer, create_index
 from mist.errors import NotReady, RemoteProtocolError, TransportError
 from mist.formats.flv import FlvDemuxer
 from mist.formats.tracks import META, TrackInfo
+from mist.stream import on_demand
 from mist.stream.on_demand import MAX_INPUTS, OnDemandReader, index_name, main_track, pack_tracks, places, unpack_tracks
 from mist.stream.publisher import StreamPublisher
 from mist.stream.reader import StreamReader
@@ -146,18 +147,24 @@ def test_a_viewer_that_leaves_takes_no_span_from_the_others(film: Film) -> None:
     run(work())
 
 
-def test_spans_that_nobody_uses_are_let_go(film: Film) -> None:
+def test_spans_that_nobody_uses_are_let_go(film: Film, monkeypatch: pytest.MonkeyPatch) -> None:
     film.grow(12)
 
-    async def work() -> None:
+    async def work(fetched: list[int]) -> None:
+        film.fetched.clear()
         media = film.media()
         for number in range(10):
             await media.span(number)
         await media.span(9)
         await media.span(0)
-        assert film.fetched == [*range(10), 0]
+        assert film.fetched == fetched
 
-    run(work())
+    run(work([*range(10)]))
+    monkeypatch.setattr(on_demand, "KEPT_BYTES", 1)
+    run(work([*range(10), 0]))
+    monkeypatch.undo()
+    monkeypatch.setattr(on_demand, "KEPT_SPANS", 9)
+    run(work([*range(10), 0]))
 
 
 def test_what_is_not_in_the_index_yet_is_waited_for(film: Film) -> None:
