@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -153,8 +153,9 @@ class Stage:
         """Stop publishers and servers, which must leave nothing behind."""
         for sender in self.senders:
             sender.close()
-        for server in (self.server, self.origin):
-            server.stop()
+        with ExitStack() as stack:
+            for server in (self.server, self.origin):
+                stack.callback(server.stop)
 
     # -- blows ---------------------------------------------------------------------------------------------------------
 
