@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 from urllib.parse import unquote
 
+from mist.stream.push_note import PushNote
 from mist.stream.services import OutputServices
 
 
@@ -28,7 +29,10 @@ class PushPlan:
 
 @dataclass(slots=True)
 class PushStatus:
-    """How far a push is, as `push_list` of the API shows it. media_ms: time stamps of the packets, first and last that were sent."""
+    """How far a push is, as `push_list` of the API shows it. media_ms: time stamps of the packets, first and last that were sent.
+
+    began: unix time. note: what the process before this one left, and where this one leaves what the next one needs.
+    """
 
     bytes: int = 0
     first_ms: int | None = None
@@ -36,6 +40,8 @@ class PushStatus:
     latency_ms: int = 0
     tracks: list[int] = field(default_factory=list)
     current_target: str = ""
+    began: float = 0.0
+    note: PushNote | None = None
 
     @property
     def media_ms(self) -> int:
