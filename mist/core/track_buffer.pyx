@@ -184,6 +184,13 @@ cdef class Table:
         """Wake everybody who is armed."""
         self.ring_armed(ringer)
 
+    def ring_everybody(self, Ringer ringer not None):
+        """Wake everybody who reads: a writer that was killed may have disarmed some of them, and not have come to ring them."""
+        cdef int word
+        for word in range(SUBSCRIBER_WORDS):
+            or64(&self.header.armed[word], load64(&self.header.claimed[word]))
+        self.ring_armed(ringer)
+
     cdef int ring_armed(self, Ringer ringer) noexcept:
         cdef int word, slot
         cdef uint64_t bits

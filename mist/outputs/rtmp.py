@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import secrets
@@ -19,7 +20,7 @@ from mist.formats.rtmp import messages as m
 from mist.formats.rtmp.server import ServerSession
 from mist.formats.tracks import TrackInfo
 from mist.outputs.base import Choice, choose_tracks, own_pace, selection
-from mist.outputs.base.on_demand import begin
+from mist.outputs.base.on_demand import Beginning, begin
 from mist.outputs.base.resumed import pack_saved, resume_viewer, unpack_saved
 from mist.outputs.base.rtmp_files import RtmpFilePlayer, asked_times
 from mist.outputs.base.session_connection import SEED_BYTES, SessionConnection
@@ -211,7 +212,7 @@ class RtmpConnection(SessionConnection[ServerSession]):
             await self._admit_viewer(reader, name, parameters, url)
             choice = await self._choose(reader, parameters)
             if not reader.live:
-                await self._send_file(choice, asked_times(parameters, request), request)
+                await self._send_file(choice, asked_times(parameters, request), request, query)
                 return
             self._viewer = _Viewer(self._services, self._session, self._record, reader, reader.name, self._peer)
             self._session.send_play_start(name, request.reset, time.monotonic())
@@ -284,7 +285,9 @@ class RtmpConnection(SessionConnection[ServerSession]):
         self._given_away()
         viewer.handle(b"")
 
-    async def _send_file(self, choice: Choice, parameters: PlaybackParameters, request: m.PlayRequested) -> None:
+    async def _send_file(
+        self, choice: Choice, parameters: PlaybackParameters, request: m.PlayRequested, query: str
+    ) -> None:
         """Send an on-demand stream. Raises MistError; the socket is still ours then."""
         services, reader = self._services, choice.reader
         media = services.on_demand(reader)
@@ -292,6 +295,7 @@ class RtmpConnection(SessionConnection[ServerSession]):
         player = RtmpFilePlayer(services, self._session, media, choice.indexes, beginning, parameters)
         self._session.send_play_start(reader.name, request.reset, time.monotonic(), recorded=True)
         fd, head = self._let_go(reader, parameters)
+        player.saved = {"query": query}
         self._player = player
         self._given_away()
 
@@ -299,7 +303,7 @@ class RtmpConnection(SessionConnection[ServerSession]):
             self._record.close()
             services.close_stream(reader)
 
-        player.start(services, fd, head, self._record, closed, chunked=False)
+        player.start(services, fd, head, self._record, closed, chunked=False, saver=player.state)
 
     # -- the end
 
@@ -432,6 +436,58 @@ def _resume_play(
     return viewer
 
 
+class _ResumedFilm:
+    """An on-demand stream that another process had begun to send."""
+
+    def __init__(
+        self, services: OutputServices, sock: socket.socket, record: Any, saved: dict[str, Any], state: bytes
+    ) -> None:
+        self._services = services
+        self._socket = sock
+        self._record = record
+        self._task = services.loop.create_task(self._start(saved, state))
+        self._player: RtmpFilePlayer | None = None
+
+    async def _start(self, saved: dict[str, Any], state: bytes) -> None:
+        services, record = self._services, self._record
+        try:
+            reader = await services.open_stream(str(saved["stream"]))
+            try:
+                self._player = player = await self._prepare(reader, saved, state)
+            except BaseException:
+                services.close_stream(reader)
+                raise
+        except (MistError, OSError, asyncio.CancelledError) as error:
+            services.log.info("An RTMP viewer of %s ends: it could not be continued: %s", saved["stream"], error)
+            self._socket.close()
+            record.close()
+            return
+
+        def closed() -> None:
+            record.close()
+            services.close_stream(reader)
+
+        fd = self._socket.detach()
+        player.start(services, fd, b"", record, closed, chunked=False, saver=player.state, resumed=True)
+
+    async def _prepare(self, reader: StreamReader, saved: dict[str, Any], state: bytes) -> RtmpFilePlayer:
+        media = self._services.on_demand(reader)
+        session = ServerSession.restore(state, time.monotonic())
+        parameters = parse_parameters(dict(parse_qsl(saved["query"], keep_blank_values=True)))
+        beginning = Beginning(await media.span(saved["span"]), saved["from_us"], saved["to_us"])
+        player = RtmpFilePlayer(self._services, session, media, list(saved["indexes"]), beginning, parameters)
+        player.saved = {"query": saved["query"]}
+        player.go_to(saved)
+        return player
+
+    def close(self, reason: str) -> None:
+        """End the connection."""
+        if self._player is not None:
+            self._player.close(reason)
+        else:
+            self._task.cancel()
+
+
 class RtmpOutput:
     """The RTMP listener."""
 
@@ -447,11 +503,13 @@ class RtmpOutput:
 
     def resume(
         self, services: OutputServices, options: Mapping[str, Any], sock: socket.socket, peer: str, record: Any
-    ) -> RtmpConnection | _Viewer:
+    ) -> RtmpConnection | _Viewer | _ResumedFilm:
         """Go on with a connection of another process. Raises MistError, OSError."""
         saved, rest = unpack_saved(record.progress()[3])
         if saved["kind"] == "play":
             return _resume_play(services, sock, peer, record, saved, rest)
+        if saved["kind"] == "film":
+            return _ResumedFilm(services, sock, record, saved, rest)
         connection = RtmpConnection(services, options, sock, peer, saved["seed"], record)
         connection.resume(saved, rest)
         return connection

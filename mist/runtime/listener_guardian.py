@@ -35,12 +35,13 @@ RESERVED_DESCRIPTORS = 64
 REFUSAL_LINE_SECONDS = 5.0
 PING_SECONDS = 1.0
 HANG_SECONDS = 2.0
+START_SECONDS = 20.0  # for a worker that begins, or takes over what others had
 RETIRE_SECONDS = 0.5
 # A connection that so many workers died of in that time is closed.
 POISON_DEATHS = 3
 POISON_SECONDS = 10.0
 # Workers that die one after the other, each this soon after it began, are not replaced at once.
-RAPID_SECONDS = 1.0
+RAPID_SECONDS = 0.5
 RAPID_DEATHS = 5
 RAPID_DELAY_SECONDS = 1.0
 
@@ -78,6 +79,8 @@ class Served:
     bequeathed: bool = False
     reserved: bool = False  # for another one's connections
     asked: float = 0.0  # since when it owes an answer to a ping
+    alive: bool = False  # it has said something
+    told: bool = True  # what it has is known; one of a former guardian says so at the end of its inventory
     idle_since: float = field(default_factory=time.monotonic)
     used: bool = False
 
@@ -211,7 +214,11 @@ class ListenerDuty:
         return [
             served
             for served in self._served.values()
-            if not served.handle.stopping and not served.reserved and served.heir is None
+            if not served.handle.stopping
+            and not served.reserved
+            and served.heir is None
+            and served.told
+            and served.handle.build == running_build()
         ]
 
     # -- workers ---------------------------------------------------------------------------------------------------
@@ -258,6 +265,7 @@ class ListenerDuty:
         if served is None:
             close_all(fds)
             return
+        served.alive = True
         if "pong" in message:
             served.asked = 0.0
         elif "arena" in message and len(fds) == 1:
@@ -285,7 +293,7 @@ class ListenerDuty:
             if fd is not None:
                 os.close(fd)
                 self._open -= 1
-        if not served.connections:
+        if not served.connections and served.told:
             served.idle_since = time.monotonic()
             if served.handle.build != running_build():
                 self._guardian.stop_worker(worker, "CLEAN_CONTROLLER_REQ")
@@ -295,7 +303,7 @@ class ListenerDuty:
     def worker_rejoined(self, worker: WorkerHandle, note: Message) -> None:
         """Take over a worker of a former guardian; what it has follows as its inventory."""
         if worker.pid not in self._served:
-            self._served[worker.pid] = Served(worker, used=True)
+            self._served[worker.pid] = Served(worker, used=True, told=False)
 
     def replace_workers(self) -> None:
         """Let fresh workers go on with the connections of those of other code."""
@@ -378,7 +386,7 @@ class ListenerDuty:
 
     def replace_worker(self, served: Served) -> None:
         """Let a fresh worker go on with the connections of one that is of use no longer; it is forked first."""
-        if served.handle.stopping or served.heir is not None:
+        if served.handle.stopping or served.heir is not None or not served.told:
             return
         if not served.connections:
             self._guardian.stop_worker(served.handle, "CLEAN_CONTROLLER_REQ")
@@ -400,6 +408,10 @@ class ListenerDuty:
         for number, visit in inventory.get("visits", {}).items():
             served.visits[int(number)] = visit
         self._watch.begin()
+        if inventory.get("last"):
+            served.told = True
+            if served.handle.build != running_build() and not (self._retired or self._guardian.ending):
+                self.replace_worker(served)
 
     # -- orders ----------------------------------------------------------------------------------------------------
 
@@ -486,7 +498,7 @@ class Heartbeat:
                 served.handle.channel.send({"do": "ping", "ping": 1})
             elif late:
                 served.asked = now
-            elif now - served.asked >= HANG_SECONDS:
+            elif now - served.asked >= (HANG_SECONDS if served.alive and not served.estates else START_SECONDS):
                 log.error("Worker %d has not answered for %.0f s; ending it", served.handle.pid, now - served.asked)
                 served.asked = now
                 served.handle.signal(signal.SIGKILL)

@@ -200,6 +200,7 @@ class OutputWorker(Worker):
         elif what == "adopt":
             if self._adopter.take(message, fds):
                 self.channel.send({"adopted": message["pids"]})
+                self._set_title()
                 self.loop.call_later(UNCLAIMED_SECONDS, self._drop_unused)
         elif what == "ping":
             self.channel.send({"pong": message["ping"]})
@@ -241,6 +242,7 @@ class OutputWorker(Worker):
             listed = [[one.number, one.host] for one, _ in few]
             visits = {one.number: one.visit.state() for one, _ in few if one.visit is not None}
             yield {"inventory": {"connections": listed, "visits": visits}}, tuple(fd for _, fd in few)
+        yield {"inventory": {"last": True}}, ()
 
     def _arena_made(self, number: int, fd: int) -> None:
         self._arenas[number] = fd

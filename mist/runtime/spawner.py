@@ -61,6 +61,7 @@ EXIT_CONFIG = 2  # the configuration is unusable
 SOCKET_MODE = 0o660
 SWEEP_DELAY_SECONDS = 0.5
 FAMILY_SECONDS = 5.0  # how long a new main process waits for those that a killed one had started
+LAST_CHANCE_SECONDS = 1.0
 API_MOVE_SECONDS = 0.5
 
 Handler = Callable[[Channel, Message, list[int]], None]
@@ -254,9 +255,13 @@ class Spawner:
                 continue
             self._expected[pid] = pidfd
             self._reactor.add_reader(pidfd, lambda pid=pid: self._came_back(pid))  # type: ignore[misc]
-        self._reactor.call_later(FAMILY_SECONDS, self._end_waiting)
+        self._reactor.call_later(FAMILY_SECONDS, self._wait_once_more)
         if not self._expected:
             self._serve()
+
+    def _wait_once_more(self) -> None:
+        """Give those a last chance who came while this process itself was busy, or had no processor: they wait to be heard."""
+        self._reactor.call_later(LAST_CHANCE_SECONDS, self._end_waiting)
 
     def _end_waiting(self) -> None:
         """Kill who should have come back and has not: it hangs, and others are to have what it holds."""

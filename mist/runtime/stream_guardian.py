@@ -16,6 +16,7 @@ from mist.core.track_buffer import Table, open_table
 from mist.errors import AccessDenied, Busy, MistError, NotFound, NotReady
 from mist.net.receive_ring import create_ring
 from mist.runtime.backoff import Backoff
+from mist.runtime.build import running_build
 from mist.runtime.channel import Message, close_all
 from mist.runtime.guardian import Guardian, WorkerHandle, WorkerMain, refuse, reply
 from mist.runtime.process import is_alive, own
@@ -275,15 +276,18 @@ class StreamDuty:
         return self._guardian.start_worker(self._make_main(start), start.fds)
 
     def _watch(self, source: Source) -> None:
-        if source.start.ring >= 0:
-            self._guardian.reactor.call_later(LOOK_SECONDS, self._look, source)
+        self._guardian.reactor.call_later(LOOK_SECONDS, self._look, source)
 
     def _look(self, source: Source) -> None:
-        """Kill an input that hangs, which is found without waking it."""
-        if self._source is not source or source.fd < 0 or self._guardian.ending:
+        """Kill an input that hangs. One that takes what a publisher sends, or brings media, is not woken for that."""
+        if self._source is not source or self._guardian.ending:
             return
-        if source.start.admitted and source.hangs():
-            log.error("The input (%d) does nothing with what its publisher sends; killing it", source.pid)
+        if source.fd >= 0:
+            if source.start.admitted and source.hangs():
+                log.error("The input (%d) does nothing with what its publisher sends; killing it", source.pid)
+                source.worker.signal(signal.SIGKILL)
+        elif self._plan.pulled and source.is_mute(self._table.clocks[4], bool(self._table.subscribers())):
+            log.error("The input (%d) brings nothing and does not answer; killing it", source.pid)
             source.worker.signal(signal.SIGKILL)
         self._guardian.reactor.call_later(LOOK_SECONDS, self._look, source)
 
@@ -380,6 +384,7 @@ class StreamDuty:
 
     def _source_said(self, source: Source, message: Message) -> None:
         event = message.get("event")
+        source.answered()
         if event == "taken":
             self._source_taken(source, message)
         elif event == "ready":
@@ -429,6 +434,8 @@ class StreamDuty:
         self._watch(source)
         if message.get("admitted", True):
             self._source_taken(source, message)
+        if source.worker.build != running_build():
+            self.replace_workers()
 
     def bequeath(self, worker: WorkerHandle, status: int) -> bool:
         """Return False: an input has no viewers."""
@@ -436,6 +443,8 @@ class StreamDuty:
 
     def worker_ended(self, worker: WorkerHandle, status: int) -> None:
         self._table.release_process(worker.pid)
+        if status != 0:
+            self._table.ring_everybody(self._ringer)
         if worker is self._standby:
             self._standby = None
         if self._source is not None and self._source.worker is worker:

@@ -150,7 +150,7 @@ class StreamPublisher:
         if resumed:
             self._sweep()
             self.count_memory_anew()
-            self.table.ring(self._ringer)
+            self.table.ring_everybody(self._ringer)
 
     def _sweep(self) -> None:
         """Remove what a killed writer had made and not yet published, or taken out and not yet removed."""

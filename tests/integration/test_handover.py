@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import struct
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -16,7 +17,7 @@ from tests.support.live import FRAME_MS, MARK, Sender, Watcher
 from tests.support.media import NO_BFRAMES, Sample
 from tests.support.ports import free_port
 from tests.support.processes import wait_until
-from tests.support.rtmp_peer import RtmpPeer
+from tests.support.rtmp_peer import AUDIO, COMMAND, USER_CONTROL, VIDEO, RtmpPeer
 from tests.support.server import MistServer
 
 PROTOCOLS = ("HTTP", "RTMP", "DTSC")
@@ -189,6 +190,37 @@ def test_films(stage: Stage, path: str, header: str) -> None:
     undisturbed.close()
     assert len(got) > FILM_BYTES
     assert got.partition(b"\r\n\r\n")[2] == bytes(undisturbed.data).partition(b"\r\n\r\n")[2]
+
+
+def test_a_film_over_rtmp(stage: Stage, sender: Sender) -> None:
+    """A film goes on at the byte where it was, is told to be over once, and can still be sought in."""
+
+    def packets(peer: RtmpPeer, kills: int) -> Iterator[tuple[int, int, bytes]]:
+        for number, message in enumerate(peer.messages()):
+            if message.kind == COMMAND and message.values[3].get("code") == "NetStream.Play.Stop":
+                return
+            if message.kind in (AUDIO, VIDEO):
+                yield message.kind, message.timestamp_ms, message.payload
+            if number % 100 == 99 and number < 100 * kills + 99:
+                stage.lose_workers(signal.SIGKILL, "RTMP")
+
+    def film(peer: RtmpPeer, kills: int) -> list[tuple[int, int, bytes]]:
+        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        peer.connect("play")
+        peer.stream_id = int(peer.call("createStream", None)[1])
+        peer.command("play", None, "film", -2000, stream_id=peer.stream_id)
+        peer.send(USER_CONTROL, 0, struct.pack(">HII", 3, peer.stream_id, 3_600_000), stream_id=0)
+        return list(packets(peer, kills))
+
+    with RtmpPeer(stage.server.rtmp_port) as calm, RtmpPeer(stage.server.rtmp_port) as disturbed:
+        wanted = film(calm, 0)
+        assert film(disturbed, 3) == wanted
+        stage.lose_workers(signal.SIGKILL, "RTMP")
+        for peer in (calm, disturbed):
+            peer.command("seek", None, 4000, stream_id=peer.stream_id)
+        again = list(packets(calm, 0))
+        assert len(again) < len(wanted)
+        assert list(packets(disturbed, 1)) == again
 
 
 def test_the_guardian_dies_and_then_the_worker(stage: Stage, sender: Sender) -> None:

@@ -36,7 +36,12 @@ def variants(url: str) -> list[str]:
 
 def media_playlist(url: str) -> MediaPlaylist:
     """Fetch and read a media playlist."""
-    text = fetch(url).decode()
+    return read_media_playlist(url, fetch(url))
+
+
+def read_media_playlist(url: str, document: bytes) -> MediaPlaylist:
+    """Read a media playlist that came from this address."""
+    text = document.decode()
     assert text.startswith("#EXTM3U"), text[:200]
     assert "#EXT-X-ERROR" not in text, text
     target = re.search(r"#EXT-X-TARGETDURATION:(\d+)", text)

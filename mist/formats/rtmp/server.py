@@ -387,6 +387,7 @@ class ServerSession:
             "amf3": self._amf3,
             "transaction": self._transaction,
             "stream_id": self._stream_id,
+            "recorded": self._recorded,
             "chunk_size": self._send.writer.chunk_size,
             "window": self._receipts.window_bytes,
             "received": self._receipts.received,
@@ -410,6 +411,7 @@ class ServerSession:
             session._amf3 = fields["amf3"]
             session._transaction = fields["transaction"]
             session._stream_id = fields["stream_id"]
+            session._recorded = bool(fields.get("recorded"))
             session._receipts = m.Receipts(fields["window"], fields["received"])
             session._send.writer.write_chunk_size(fields["chunk_size"])
             session._send.writer.take_output()

@@ -107,6 +107,9 @@ class Sender:
         self._kept: Record | None = None  # the record, if another process can go on with it
         self._sent = 0  # bytes of the connection
         self._skip = 0  # of what comes next, the viewer has that
+        self._noted: tuple[int, bytes, Mapping[str, Any]] | None = (
+            None  # what was saved last: bytes sent, strings, place
+        )
 
     def place(self) -> dict[str, Any]:
         """Return where the next bytes of media come from, for another process. Raises LocalProtocolError where that cannot be said."""
@@ -186,7 +189,14 @@ class Sender:
             members = {**self.place(), "chunked": self._chunked}
         except LocalProtocolError:
             return  # the place before this one stays: from there, the same bytes come again
-        self._kept.save(self._sent, self._kept.received, list(before), self._saver(members))
+        self._noted = (self._sent, b"".join(before), members)
+        self.save_noted(self._kept.received)
+
+    def save_noted(self, received: int) -> None:
+        """Write the place that was saved last down again. received: bytes of the connection that are in it now."""
+        if self._kept is not None and self._saver is not None and self._noted is not None:
+            sent_at, before, members = self._noted
+            self._kept.save(sent_at, received, [before], self._saver(members))
 
     async def _run(self, head: bytes) -> None:
         self.save(head)
@@ -268,11 +278,11 @@ class OnDemandSender(Sender):
         self._header = header
         self._rate = parameters.rate if parameters.rate_given else UNLIMITED_RATE
         self._ahead_us = AHEAD_US if parameters.buffer_us is None else parameters.buffer_us
-        self._began_at = 0.0
 
     def begin_at(self, beginning: Beginning) -> None:
         """Go on somewhere else, with a muxer that knows nothing of what was sent. Raises UnsupportedError, NoSuitableTrack."""
         self._beginning = beginning
+        self._began_at = 0.0
         self._infos = self._infos_of(beginning.loaded)
         self._muxer = self._make_muxer(self._infos)
         self._phase = HEADER
@@ -300,6 +310,8 @@ class OnDemandSender(Sender):
             "muxer": self._muxer.state().hex(),
             "header": self._header.hex() if self._header is not None and self._phase == HEADER else None,
             "start_us": self.position_us,
+            "paced_us": self._paced_us,
+            "began_at": self._began_at,
             "from_us": beginning.from_us,
             "to_us": beginning.to_us,
         }
@@ -309,14 +321,15 @@ class OnDemandSender(Sender):
         self._phase, self._number, self._packet = saved["phase"], saved["span"], saved["packet"]
         self._new_init = saved["new_init"]
         self._header = None if saved["header"] is None else bytes.fromhex(saved["header"])
-        self._paced_us = self.position_us = saved["start_us"]
+        self.position_us = saved["start_us"]
+        self._paced_us, self._began_at = saved["paced_us"], saved["began_at"]
         self._muxer.restore(bytes.fromhex(saved["muxer"]))
 
     async def send_media(self) -> None:
         """Send from the beginning, or the place that was gone to, to the end that was asked for."""
         beginning = self._beginning
         loaded = beginning.loaded
-        self._began_at = self._loop.time()
+        self._began_at = self._began_at or self._loop.time()
         if self._phase == HEADER:
             self.position_us = beginning.start_us
             await self.send(self._muxer.header(beginning.start_us) if self._header is None else self._header)

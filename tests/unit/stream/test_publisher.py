@@ -224,6 +224,18 @@ def test_a_slot_whose_process_is_gone_is_freed_without_waking_the_others(instanc
     assert table.subscribers() == []
 
 
+def test_everybody_is_woken_after_a_writer_that_may_have_forgotten_some(instance: str, tmp_path: Path) -> None:
+    """It took a sleeper off the list of those to be woken, and was killed before it woke it."""
+    publisher = make_publisher(instance, tmp_path)
+    publisher.table.subscribe(1)
+    bell = Doorbell(str(tmp_path))
+    publisher.table.ring(Ringer(str(tmp_path)))
+    assert bell.drain() == set()
+    publisher.table.ring_everybody(Ringer(str(tmp_path)))
+    assert bell.drain() == {1}
+    bell.close()
+
+
 def _read_all(instance: str, count: int, results: multiprocessing.Queue[object]) -> None:
     """Read every packet as soon as it is there, and check that no payload is torn."""
     reader = StreamReader(instance, "live").track_reader(0)
