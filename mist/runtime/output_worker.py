@@ -19,6 +19,7 @@ import setproctitle
 
 from mist.core.checkpoint import Record
 from mist.core.fanout import Fanout
+from mist.core.file_pump import FilePump
 from mist.core.subscription import Subscription
 from mist.errors import MistError, NotFound, NotReady, StreamError
 from mist.runtime.adoption import PER_MESSAGE, UNCLAIMED_SECONDS, Adopter
@@ -168,6 +169,7 @@ class OutputWorker(Worker):
         self._options = options
         self._link = SpawnerLink(server.instance, self.loop)
         self._fanout: TrackedFanout | None = None
+        self._file_pump: FilePump | None = None
         self._served: dict[int, Served] = {}
         self._by_inode: dict[int, Served] = {}
         self._by_record: WeakValueDictionary[int, Served] = WeakValueDictionary()
@@ -428,6 +430,14 @@ class OutputWorker(Worker):
             fanout.attach(self.loop._get_backend_id())  # type: ignore[attr-defined]
             self._fanout = TrackedFanout(fanout, self._joined)
         return self._fanout
+
+    @property
+    def file_pump(self) -> FilePump:
+        """What sends from files over this worker's sockets, made when it is first needed."""
+        if self._file_pump is None:
+            self._file_pump = FilePump(self.loop._get_backend_id())  # type: ignore[attr-defined]
+            self.loop.add_reader(self._file_pump.fileno(), self._file_pump.run)
+        return self._file_pump
 
     async def open_stream(self, name: str) -> StreamReader:
         """Return a reader of a stream that plays, or of its fallback; see `OutputServices`."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from mist.core.fanout import Fanout
+    from mist.core.file_pump import FilePump
     from mist.stream.on_demand import OnDemandReader
     from mist.stream.publisher import StreamPublisher
     from mist.stream.reader import StreamReader
@@ -59,6 +60,7 @@ class OutputServices(Protocol):
     log: logging.Logger
     triggers: Triggers
     fanout: Fanout
+    file_pump: FilePump  # sends from files, for all connections
 
     async def open_stream(self, name: str) -> StreamReader:
         """Return a reader of a playable stream, starting its input when it is not running.
