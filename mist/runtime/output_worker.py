@@ -517,7 +517,7 @@ class OutputWorker(Worker):
         held = self._by_reader[id(reader)]
         if held.on_demand is None:
             held.spans = SpanClient(self.server.instance, self.loop, lambda: int(reader.table.pids[1]))
-            held.on_demand = OnDemandReader(reader, held.spans.fetch, partial(self._wait, reader))
+            held.on_demand = OnDemandReader(reader, held.spans.fetch, partial(self._wait, reader), held.spans.listens)
         return held.on_demand
 
     async def _wait(self, reader: StreamReader, condition: Callable[[], bool], seconds: float) -> bool:
