@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 import mist
+from mist.controller import metrics
 from mist.controller.access import Origin, Proxies, locate, plain_address
 from mist.controller.calls import execute
 from mist.controller.feed import Feed
@@ -101,6 +103,12 @@ class Api:
             bearer = await self.gate.header_login(header, connection, origin) if header else None
         except Refused as refusal:
             return self._refusal(header, origin, refusal)
+        if passphrase := self.controller.store.config.model.config.prometheus:
+            path = request.url.path
+            if hmac.compare_digest(path.encode(), f"/{passphrase}".encode()):
+                return await self._metrics_text()
+            if hmac.compare_digest(path.encode()[: len(passphrase.encode()) + 6], f"/{passphrase}.json".encode()):
+                return await self._metrics_document(request)
         body = await read_body(request)
         if body is None:
             text = f"A command may be {MAX_BODY_BYTES} bytes long\n"
@@ -151,6 +159,15 @@ class Api:
             return Response("Not authorized\n", 403, {**headers, "WWW-Authenticate": f"json {dumps(told)}"})
         asked = 'Bearer error="invalid_token"' if scheme.lower() == "bearer" else 'Basic realm="mist", charset="UTF-8"'
         return Response(f"Not authorized: {refusal}\n", 401, {**headers, "WWW-Authenticate": asked})
+
+    async def _metrics_text(self) -> Response:
+        body = metrics.text(self.controller, await self.controller.services.triggers.statistics())
+        return Response(body, 200, {"Content-Type": metrics.TEXT_TYPE, "Connection": "close", "Server": SERVER})
+
+    async def _metrics_document(self, request: Request) -> Response:
+        found = metrics.document(self.controller, await self.controller.services.triggers.statistics())
+        headers = {**REPLY_HEADERS, "Content-Type": metrics.JSON_TYPE, "Connection": "close"}
+        return Response(reply_text(found, dict(request.query_params)), 200, headers)
 
     def _page_response(self) -> Response:
         if self._page is None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mist.controller import token_keys
 from mist.controller.state import Command, Controller
 from mist.errors import ConfigError
+from mist.stream import token_keys
 
 MAX_STREAM_KEY_CHARACTERS = 255
 MAX_STREAM_CHARACTERS = 127

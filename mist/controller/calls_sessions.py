@@ -24,8 +24,9 @@ def _end(controller: Controller, fits: Callable[[Session], bool]) -> None:
 
 
 def invalidate_sessions(controller: Controller, command: Command) -> None:
-    """Let the sessions of streams ask anew whether they may go on; nothing refuses sessions yet, so all do."""
+    """Let whoever decides about the viewers of streams do so again: tokens are checked, and USER_NEW is fired."""
     names = command.names("invalidate_sessions")
+    controller.services.invalidate_sessions(names)
     controller.log.info("Sessions of %s are to be checked again", ", ".join(names))
 
 

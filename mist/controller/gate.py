@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from mist.controller import accounts, token_keys
+from mist.controller import accounts
 from mist.controller.access import Origin
 from mist.controller.declaration import Permission
 from mist.controller.requests import parse_command
 from mist.errors import AccessDenied
+from mist.stream import token_keys
 
 if TYPE_CHECKING:
     from mist.controller.state import Controller

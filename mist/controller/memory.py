@@ -18,7 +18,7 @@ INTERVAL_SECONDS: Final = 1.0
 COST_FACTOR: Final = 50.0  # writing takes at most this part of the time
 MAX_STATE_BYTES: Final = 256 << 20
 # What a state may be made of besides plain values: it is read from a file that only the server's user can write, and still.
-_MODULES: Final = ("mist.controller.",)
+_MODULES: Final = ("mist.controller.", "mist.stream.session_identity")
 _CLASSES: Final = frozenset(
     {
         ("collections", "Counter"),

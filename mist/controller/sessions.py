@@ -5,97 +5,26 @@ In the API "up" is what the server sent and "down" what it received, as users of
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 from collections import Counter
-from collections.abc import Mapping
-from enum import IntEnum
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mist.controller.history import History
+from mist.stream.session_identity import (
+    INFO_CONNECTOR,
+    Kind,
+    packed_address,
+)
 
-STREAM_BIT, ADDRESS_BIT, TOKEN_BIT, CONNECTOR_BIT = 8, 4, 2, 1
-INFO_AS_VIEWER, INFO_AS_OUTPUT, INFO_AS_NOTHING, INFO_AS_UNSPECIFIED = 1, 2, 3, 4
-INFO_CONNECTOR = "HTTP"
 UNKNOWN_HOST = "::"
 
 RATE_SECONDS = 5
 MAX_TAGS = 64
+MAX_NAMES = 64  # of streams, protocols and addresses whose seconds a session counts
 
-
-class Kind(IntEnum):
-    """What a session is; the order is that of the counters in replies."""
-
-    VIEWER = 0
-    INPUT = 1
-    OUTPUT = 2
-    UNSPECIFIED = 3
-
-
-_PREFIX = {Kind.VIEWER: "", Kind.INPUT: "I", Kind.OUTPUT: "O", Kind.UNSPECIFIED: "U"}
 # Seconds a session goes on without a connection: viewers that fetch segments come back, the others do not.
 LINGER_SECONDS = {Kind.VIEWER: 15, Kind.INPUT: 1, Kind.OUTPUT: 1, Kind.UNSPECIFIED: 15}
-
-
-class SessionModes(NamedTuple):
-    """The settings that say what a session is: for each kind which parts of a connection make its identifier."""
-
-    viewer: int = 14
-    input: int = 15
-    output: int = 15
-    unspecified: int = 0
-    stream_info: int = INFO_AS_VIEWER
-
-    @classmethod
-    def from_config(cls, server: Mapping[str, Any]) -> SessionModes:
-        """Return the modes in the member `config` of a snapshot."""
-        return cls(
-            server.get("sessionViewerMode", 14),
-            server.get("sessionInputMode", 15),
-            server.get("sessionOutputMode", 15),
-            server.get("sessionUnspecifiedMode", 0),
-            server.get("sessionStreamInfoMode", INFO_AS_VIEWER),
-        )
-
-    def kind_of(self, connector: str) -> Kind | None:
-        """Return what kind of session a connection with this connector belongs to, None for none at all."""
-        if connector.startswith("INPUT:"):
-            return Kind.INPUT
-        if connector.startswith("OUTPUT:"):
-            return Kind.OUTPUT
-        if connector != INFO_CONNECTOR:
-            return Kind.VIEWER
-        return {
-            INFO_AS_OUTPUT: Kind.OUTPUT,
-            INFO_AS_NOTHING: None,
-            INFO_AS_UNSPECIFIED: Kind.UNSPECIFIED,
-        }.get(self.stream_info, Kind.VIEWER)
-
-
-def identify(kind: Kind, modes: SessionModes, stream: str, host: str, token: str, connector: str) -> str:
-    """Return the identifier of the session that a connection belongs to."""
-    mode = modes[kind]
-    digest = hashlib.sha256()
-    if mode & STREAM_BIT:
-        digest.update(stream.encode("utf-8", "replace"))
-    if mode & ADDRESS_BIT:
-        digest.update(packed_address(host))
-    if mode & TOKEN_BIT:
-        digest.update(token.encode("utf-8", "replace"))
-    if mode & CONNECTOR_BIT:
-        digest.update(connector.encode("utf-8", "replace"))
-    return _PREFIX[kind] + digest.hexdigest()
-
-
-@lru_cache(maxsize=4096)
-def packed_address(host: str) -> bytes:
-    """Return an address as 16 bytes, IPv4 mapped into IPv6; zeros for what is no address."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return bytes(16)
-    return b"\0" * 10 + b"\xff\xff" + address.packed if address.version == 4 else address.packed
 
 
 @lru_cache(maxsize=4096)
@@ -125,13 +54,14 @@ class Session:
     home, connector: the stream and protocol it began with; the only stream unless the session modes leave streams out.
     up, down: bytes sent and received. connected_s: seconds with at least one active connection.
     touched: the last second with an active connection; seen: the number of the statistics' tick at that time.
+    spent: seconds by stream, by connector and by host; protocols: the connectors that are connected now.
     ended: the second in which it ended, 0 while it goes on. counted: whether its bytes are the stream's.
     """
 
     __slots__ = (
-        "connected_s", "connections", "connector", "connectors", "counted", "down", "ended", "history", "home", "host", "hosts", "id",
-        "kind", "lost", "packets", "position_ms", "resent", "seen", "started", "stream", "streams", "tags", "token", "touched",
-        "up",
+        "connected_s", "connections", "connector", "connectors", "counted", "down", "ended", "history",
+        "home", "host", "hosts", "id", "kind", "lost", "packets", "position_ms", "protocols", "resent",
+        "seen", "spent", "started", "stream", "streams", "tags", "token", "touched", "up",
     )  # fmt: skip
 
     def __init__(
@@ -159,6 +89,8 @@ class Session:
         self.streams: Counter[str] = Counter()
         self.hosts: Counter[str] = Counter()
         self.connectors: set[str] = set()
+        self.protocols: Counter[str] = Counter()
+        self.spent: tuple[dict[str, int], dict[str, int], dict[str, int]] = ({}, {}, {})
         self.tags: set[str] = set()
         self.connections = self.seen = 0
         self.up = self.down = self.packets = self.lost = self.resent = 0
@@ -171,21 +103,56 @@ class Session:
         self.connections += 1
         self.streams[stream] += 1
         self.hosts[host] += 1
+        self.protocols[connector] += 1
+        for seconds, name in zip(self.spent, (stream, connector, host), strict=True):
+            if len(seconds) < MAX_NAMES:
+                seconds.setdefault(name, 0 if self.connections > 1 else self.connected_s)
         if connector != INFO_CONNECTOR:
             self.connectors.add(connector)
         self._name()
 
-    def detach(self, stream: str, host: str) -> None:
+    def detach(self, stream: str, host: str, connector: str) -> None:
         """Let go of a connection; the last one leaves its names behind."""
         self.connections -= 1
         if self.connections:
             self.streams[stream] -= 1
             self.hosts[host] -= 1
-            self.streams, self.hosts = +self.streams, +self.hosts
+            self.protocols[connector] -= 1
+            self.streams, self.hosts, self.protocols = +self.streams, +self.hosts, +self.protocols
             self._name()
         else:
             self.streams.clear()
             self.hosts.clear()
+            self.protocols.clear()
+
+    def spend(self, seconds: int) -> None:
+        """Add seconds with an active connection, to the session and to the names of what is connected."""
+        self.connected_s += seconds
+        for spent, names in zip(self.spent, (self.streams, self.protocols, self.hosts), strict=True):
+            for name in names:
+                if name in spent:
+                    spent[name] += seconds
+
+    def end_lines(self) -> list[str]:
+        """Return what USER_END says of it."""
+        streams, connectors, hosts = self.spent
+        return [
+            self.token,
+            ",".join(streams),
+            ",".join(connectors),
+            ",".join(shown_address(host) for host in hosts),
+            str(self.connected_s),
+            str(self.up),
+            str(self.down),
+            self.tag_text,
+            *(",".join(str(count) for count in seconds.values()) for seconds in (hosts, connectors, streams)),
+            self.id,
+        ]
+
+    @property
+    def tag_text(self) -> str:
+        """The tags as the access log has them."""
+        return "".join(f"[{tag}]" for tag in sorted(self.tags))
 
     def _name(self) -> None:
         self.stream = next(iter(self.streams)) if len(self.streams) == 1 else ""

@@ -23,6 +23,7 @@ from mist.controller.streams import StreamWatch
 from mist.controller.system_load import SystemLoad, boot_time, default_memory_bound
 from mist.errors import ConfigError
 from mist.stream.services import ControlServices
+from mist.stream.session_identity import Kind
 
 
 class Controller:
@@ -56,7 +57,7 @@ class Controller:
         self.memory.keep("pushes", self.pushes, ("_told",))
         self.memory.keep("log lines", self.log_ring, ("_lines", "total"))
         self.access_ring = History()
-        self.statistics.on_end = lambda session: self.access_ring.add(access_row(session))
+        self.statistics.on_end = self._session_ended
         self.on_second: set[Callable[[list[list[Any]]], None]] = set()
         self.udp_address: tuple[str, int] | None = None
         self.load = SystemLoad()
@@ -65,6 +66,11 @@ class Controller:
         self.endpoint: tuple[str, int] = ("0.0.0.0", 0)
         self.on_publish: Callable[[], None] = lambda: None
         store.on_commit = self.publish
+
+    def _session_ended(self, session: Session) -> None:
+        self.access_ring.add(access_row(session))
+        if session.kind is Kind.VIEWER and self.services.triggers.wanted("USER_END", session.home):
+            self.services.triggers.notify("USER_END", session.home, session.end_lines())
 
     def publish(self, config: Config) -> None:
         """Give a configuration to the parts of the controller and to all processes."""
@@ -141,7 +147,7 @@ def access_row(session: Session) -> list[Any]:
     """Return a session that ended as `/ws` shows it."""
     return [
         session.ended, session.id, session.stream, session.protocol, shown_address(session.host), session.connected_s,
-        session.up, session.down, "".join(f"[{tag}]" for tag in sorted(session.tags)),
+        session.up, session.down, session.tag_text,
     ]  # fmt: skip
 
 

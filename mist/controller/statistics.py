@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -13,14 +14,11 @@ from mist.controller.sessions import (
     LINGER_SECONDS,
     MAX_TAGS,
     RATE_SECONDS,
-    Kind,
     Row,
     Session,
-    SessionModes,
-    identify,
-    packed_address,
     shown_address,
 )
+from mist.stream.session_identity import Kind, SessionModes, identify, packed_address
 from mist.stream.state import ConnectionSnapshot
 
 MAX_ENDED_SESSIONS = 10_000
@@ -120,7 +118,7 @@ LAYOUT = (
 )
 KEPT = (
     "live", "ended", "streams", "history", "total", "up", "down", "other_up", "other_down", "packets", "lost", "resent",
-    "_connections", "_began",
+    "viewseconds", "_connections", "_began",
 )  # fmt: skip
 
 
@@ -143,18 +141,20 @@ class Statistics:
         self.on_end: Callable[[Session], None] = lambda session: None
         self.total = [0, 0, 0, 0]
         self.up = self.down = self.other_up = self.other_down = 0
-        self.packets = self.lost = self.resent = 0
+        self.packets = self.lost = self.resent = self.viewseconds = 0
         self._connections: dict[int, _Connection] = {}
         self._waiting_tags: dict[str, tuple[set[str], int]] = {}
         self._exceptions: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
         self._last_tick = 0
         self._ticks = 0
         self._began = False
+        self._access_lines: list[str] = []
 
     def configure(self, snapshot: Mapping[str, Any]) -> None:
         """Take the settings of a configuration snapshot. Connections that are there keep the session they are in."""
         server = snapshot["config"]
         self.modes = SessionModes.from_config(server)
+        self._flush_access_log()
         self.access_log = server.get("accesslog", "LOG")
         self._exceptions = _networks(snapshot.get("bandwidth", {}).get("exceptions", ()))
 
@@ -172,6 +172,7 @@ class Statistics:
         if not self.live and not self.ended:
             return
         self._age_sessions(now, elapsed)
+        self._flush_access_log()
         for totals in self.streams.values():
             for series in totals.series.values():
                 series.record(now)
@@ -279,12 +280,14 @@ class Statistics:
             totals.sessions += 1
             if kind is Kind.VIEWER and session.counted:
                 totals.viewseconds += session.connected_s
+                self.viewseconds += session.connected_s
         session.attach(stream, host, connector)
         connection.session, connection.totals, connection.series = session, totals, series
 
     def _detach(self, connection: _Connection) -> None:
         if connection.session is not None and connection.key is not None:
-            connection.session.detach(connection.key[0], connection.key[2])
+            stream, connector, host, _ = connection.key
+            connection.session.detach(stream, host, connector)
         connection.session = connection.totals = connection.series = None
 
     def _add_bytes(self, connection: _Connection, session: Session, snapshot: ConnectionSnapshot) -> None:
@@ -333,7 +336,7 @@ class Statistics:
             if session.seen == tick:
                 if session.touched != now:
                     session.touched = now
-                    session.connected_s += elapsed
+                    session.spend(elapsed)
                     if session.kind is Kind.VIEWER and session.counted:
                         self._add_view_seconds(session.home, elapsed)
             elif now - session.touched >= LINGER_SECONDS[session.kind]:
@@ -343,6 +346,7 @@ class Statistics:
             self._end(session, now)
 
     def _add_view_seconds(self, stream: str, seconds: int) -> None:
+        self.viewseconds += seconds
         totals = self.streams.get(stream)
         if totals is not None:
             totals.viewseconds += seconds
@@ -386,7 +390,7 @@ class Statistics:
         seconds = session.connected_s
         up, down = (value // max(seconds, 1) // 1024 for value in (session.up, session.down))
         host = shown_address(session.host)
-        tags = "".join(f"[{tag}]" for tag in sorted(session.tags))
+        tags = session.tag_text
         if self.access_log == "LOG":
             text = (
                 f"Session {session.id} {session.stream} ({session.protocol}) from {host} ended after {seconds}s, "
@@ -394,13 +398,18 @@ class Statistics:
             )
             self.log.info("%s", text, extra={"kind": "ACCS", "stream": session.stream})
             return
-        import time
-
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(session.ended))
         row = (when, session.id, session.stream, session.protocol, host, seconds, up, down, tags)
+        self._access_lines.append(", ".join(str(part) for part in row) + "\n")
+
+    def _flush_access_log(self) -> None:
+        """Append what ended in this second to the access log's file, opened anew so that it may be moved away."""
+        if not self._access_lines:
+            return
+        lines, self._access_lines = self._access_lines, []
         try:
             with open(self.access_log, "a", encoding="utf-8", errors="replace") as file:
-                file.write(", ".join(str(part) for part in row) + "\n")
+                file.writelines(lines)
         except OSError as error:
             self.log.error("The access log %s cannot be written: %s", self.access_log, error.strerror)
 

@@ -42,6 +42,32 @@ class SystemLoad:
             "shm": _percent(shared[0] - shared[1], shared[0]),
         }
 
+    def sizes(self) -> dict[str, int]:
+        """Return memory and shared memory, in all and in use, in KiB."""
+        memory = _memory()
+        total, free = _shared_memory()
+        return {
+            "mem_total": memory["MemTotal"],
+            "mem_used": memory["MemTotal"] - memory["MemAvailable"],
+            "shm_total": total,
+            "shm_used": total - free,
+        }
+
+    def interfaces(self) -> tuple[int, int]:
+        """Return the bytes that all network interfaces but the loopback have sent and received."""
+        sent = received = 0
+        try:
+            lines = (PROC / "net/dev").read_text().splitlines()
+        except OSError:
+            return 0, 0
+        for line in lines:
+            name, colon, rest = line.partition(":")
+            fields = rest.split()
+            if colon and name.strip() != "lo" and len(fields) > 8:
+                received += int(fields[0])
+                sent += int(fields[8])
+        return sent, received
+
     def capabilities(self) -> dict[str, Any]:
         """Return what `capabilities` says of the machine. Sizes in MiB."""
         memory = _memory()

@@ -186,6 +186,7 @@ class RtmpConnection(SessionConnection[ServerSession]):
                 raise Busy("Playback is switched off on this port")
             parameters = parse_parameters(dict(parse_qsl(query, keep_blank_values=True)))
             reader = await self._services.open_stream(name)
+            await self._admit(reader, name, parameters, f"{self._connected.tc_url}/{request.name}")
             choice = await self._choose(reader, parameters)
             if not reader.live:
                 await self._send_file(choice, asked_times(parameters, request), request)

@@ -1,4 +1,4 @@
-"""A process that is started when somebody first knocks at its socket, and again after it has ended.
+"""A process that is started when somebody first knocks at its socket, and again at once when it was killed.
 
 The main process owns the socket, so that who knocks while nobody is there only waits.
 """
@@ -60,7 +60,15 @@ class Attendant:
     def _ended(self, child: Child, status: int) -> None:
         self._child = None
         if self._door is not None:
-            self._reactor.call_later(self._backoff.next_delay(child.ran_seconds()) if status else 0.0, self._wait)
+            if status:
+                self._reactor.call_later(self._backoff.next_delay(child.ran_seconds()), self._again)
+            else:
+                self._wait()
+
+    def _again(self) -> None:
+        self._wait()
+        if self._door is not None:
+            self._start()
 
     def tell(self, message: Message) -> None:
         """Send a message to the process, if it runs."""
@@ -77,6 +85,17 @@ class Attendant:
 
 def _ignore(child: Child, message: Message, fds: Sequence[int]) -> None:
     close_all(fds)
+
+
+def session_main(server: Server, fd: int) -> ChildMain:
+    """Return what the process of the sessions runs. fd: its listening socket."""
+
+    def main(channel: Channel) -> int:
+        from mist.runtime.session_process import SessionProcess  # with an HTTP client that no other process needs
+
+        return SessionProcess(server, channel, own(socket.socket(fileno=fd))).run()
+
+    return main
 
 
 def trigger_main(server: Server, fd: int) -> ChildMain:

@@ -19,6 +19,7 @@ from mist.runtime.instance import Instance, write_atomically
 from mist.runtime.leftovers import all_records, open_records
 from mist.runtime.process import own
 from mist.runtime.program import Server
+from mist.runtime.session_link import SessionLink
 from mist.runtime.snapshot import canonical, write_snapshot
 from mist.runtime.spawner_link import SpawnerLink
 from mist.runtime.worker import Worker
@@ -48,6 +49,7 @@ class Control(Worker):
         self.api_socket = api_socket
         self.log_socket = self._open_log_socket()
         self._link = SpawnerLink(server.instance, self.loop)
+        self._sessions = SessionLink(server.instance, self.loop, lambda: self.snapshot)
         self._task: asyncio.Task[None] | None = None
         self._status: Mapping[str, Any] = {}
         self._status_at: tuple[int, int] = (0, 0)
@@ -102,6 +104,7 @@ class Control(Worker):
 
     def ended(self) -> None:
         self._link.close()
+        self._sessions.close()
         self.log_socket.close()
 
     # -- ControlServices -------------------------------------------------------------------------------------------
@@ -204,6 +207,12 @@ class Control(Worker):
                     wanted.setdefault(str(pid), []).append(number)
         if wanted:
             self.spawn(self._tell({"do": "end_connections", "records": wanted}))
+
+    def invalidate_sessions(self, streams: Iterable[str]) -> None:
+        try:
+            self._sessions.invalidate(streams)
+        except MistError as error:
+            log.error("The sessions are not checked again: %s", error)
 
     def shutdown(self, reason: str) -> None:
         self._link.tell({"do": "shutdown", "reason": reason})

@@ -71,6 +71,7 @@ class Instance:
         self.controller_state = self.folder / "controller.state"
         self.spawner_socket = self.folder / "spawner.sock"
         self.trigger_socket = self.folder / "trigger.sock"
+        self.session_socket = self.folder / "session.sock"
         self.log_socket = self.folder / "log.sock"
         self.api_socket = self.folder / "api.sock"
         self.bells = self.folder / "bell"

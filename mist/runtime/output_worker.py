@@ -26,6 +26,7 @@ from mist.runtime.adoption import PER_MESSAGE, UNCLAIMED_SECONDS, Adopter
 from mist.runtime.channel import Channel, Message, close_all, memory_file
 from mist.runtime.guardian import WorkerMain
 from mist.runtime.program import Connection, ListenerRole, Server
+from mist.runtime.session_link import SessionLink
 from mist.runtime.snapshot import input_timeout_part, stream_settings
 from mist.runtime.span_link import SpanClient
 from mist.runtime.spawner_link import SpawnerLink
@@ -35,6 +36,7 @@ from mist.stream.on_demand import OnDemandReader
 from mist.stream.reader import StreamReader
 from mist.stream.services import OutputServices
 from mist.stream.state import StreamStatus
+from mist.stream.token_keys import subject_of
 
 log = logging.getLogger(__name__)
 
@@ -168,6 +170,7 @@ class OutputWorker(Worker):
         self._role = role
         self._options = options
         self._link = SpawnerLink(server.instance, self.loop)
+        self._sessions = SessionLink(server.instance, self.loop, lambda: self.snapshot)
         self._fanout: TrackedFanout | None = None
         self._file_pump: FilePump | None = None
         self._served: dict[int, Served] = {}
@@ -403,6 +406,7 @@ class OutputWorker(Worker):
         for held in self._by_reader.values():
             held.close()
         self._link.close()
+        self._sessions.close()
 
     # -- services --------------------------------------------------------------------------------------------------
 
@@ -441,7 +445,7 @@ class OutputWorker(Worker):
 
     async def open_stream(self, name: str) -> StreamReader:
         """Return a reader of a stream that plays, or of its fallback; see `OutputServices`."""
-        stream = sanitise(name)
+        stream = sanitise(subject_of(name) or name)
         first: StreamError | None = None
         for _ in range(MAX_FALLBACKS):
             try:
@@ -454,6 +458,19 @@ class OutputWorker(Worker):
             stream = fallback
         assert first is not None
         raise first
+
+    @property
+    def guarded(self) -> bool:
+        """Whether viewers must be admitted; see `OutputServices`."""
+        return self._sessions.guarded
+
+    async def admit(self, stream: str, host: str, token: str, connector: str, url: str) -> None:
+        """Raise AccessDenied when a viewer's session may not watch; see `OutputServices`."""
+        await self._sessions.admit(stream, host, token, connector, url)
+
+    async def publishing_stream(self, token: str, host: str) -> str:
+        """Return the stream that a token allows to publish to; see `OutputServices`."""
+        return await self._sessions.publishing_stream(token, host)
 
     async def _open(self, stream: str) -> StreamReader:
         held = self._by_name.get(stream)

@@ -18,7 +18,7 @@ import setproctitle
 from mist.core.immortal import make_immortal
 from mist.errors import AccessDenied, MistError, NotFound, TransportError
 from mist.runtime import log as runtime_log
-from mist.runtime.attendant import Attendant, trigger_main
+from mist.runtime.attendant import Attendant, session_main, trigger_main
 from mist.runtime.backoff import Backoff
 from mist.runtime.build import running_build, set_number
 from mist.runtime.channel import Channel, Message, close_all, peer_credentials
@@ -84,6 +84,13 @@ class Spawner:
             "The process of the triggers",
             instance.trigger_socket,
             lambda fd: trigger_main(server, fd),
+            self._family,
+            self._reactor,
+        )
+        self._sessions = Attendant(
+            "The process of the sessions",
+            instance.session_socket,
+            lambda fd: session_main(server, fd),
             self._family,
             self._reactor,
         )
@@ -204,6 +211,7 @@ class Spawner:
             self._notes = heir.notes
         reactor.add_reader(self._door.fileno(), self._visitors)
         self._triggers.open()
+        self._sessions.open()
         self._family.reap()
         if living:
             self._await_family()
@@ -309,6 +317,7 @@ class Spawner:
         self._generation = int(snapshot["generation"])
         self._follow_level(snapshot)
         self._triggers.tell({"do": "config"})
+        self._sessions.tell({"do": "config"})
         self._listeners.apply(snapshot)
         self._streams.apply(snapshot)
         self._changed()
@@ -568,6 +577,7 @@ class Spawner:
         self._reactor.remove_reader(self._door.fileno())
         self._door.close()
         self._triggers.close()
+        self._sessions.close()
         self._pushes.close()
         self._listeners.close()
         self._streams.close()

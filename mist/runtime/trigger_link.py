@@ -70,6 +70,17 @@ class TriggerLink:
             for one in answer["results"]
         ]
 
+    async def statistics(self) -> Mapping[str, Mapping[str, int]]:
+        """Return what became of the calls of each trigger's handlers; see `Triggers`."""
+        if not (self._snapshot().get("config") or {}).get("triggers"):
+            return {}
+        try:
+            found: Mapping[str, Mapping[str, int]] = (await self._link.ask({"do": "statistics"}))["triggers"]
+        except MistError as error:
+            log.warning("The counts of triggers are not known: %s", error)
+            return {}
+        return found
+
     def close(self) -> None:
         self._link.close()
 

@@ -16,10 +16,10 @@ from typing import Any, Final
 
 from mist.net.handler_calls import Call, CallFailed, Event, HandlerCalls
 from mist.net.handler_calls import Server as Described
-from mist.runtime.channel import Channel, Message, close_all
+from mist.runtime.channel import Channel, Message
+from mist.runtime.door import DoorWorker, answer
 from mist.runtime.program import Server
 from mist.runtime.trigger_link import tags_of
-from mist.runtime.worker import Worker
 from mist.stream.triggers import TRIGGERS, Handler, handlers
 
 log = logging.getLogger(__name__)
@@ -36,48 +36,28 @@ class Count:
     fails: int = 0
 
 
-class TriggerProcess(Worker):
+class TriggerProcess(DoorWorker):
     """Answers `fire` and `statistics` on its socket."""
 
     program = key = "triggers"
 
     def __init__(self, server: Server, channel: Channel, door: socket.socket) -> None:
-        super().__init__(server, channel)
-        self._door = door
-        self._visitors: set[Channel] = set()
+        super().__init__(server, channel, door)
         self._counts: dict[str, Count] = {}
         self._running: set[asyncio.Task[None]] = set()
         name = str(self.snapshot["config"].get("serverid") or "")
         self._calls = HandlerCalls(Described(server.instance.name, name, server.program.version))
 
-    def started(self) -> None:
-        self._door.setblocking(False)
-        self.loop.add_reader(self._door.fileno(), self._accept)
-
-    def _accept(self) -> None:
-        try:
-            sock, _ = self._door.accept()
-        except OSError:
-            return
-        visitor = Channel(sock)
-        self._visitors.add(visitor)
-
-        def received(message: Message, fds: list[int]) -> None:
-            close_all(fds)
-            self._asked(visitor, message)
-
-        visitor.attach(self.loop, received, lambda: self._visitors.discard(visitor))
-
-    def _asked(self, visitor: Channel, message: Message) -> None:
+    def asked(self, visitor: Channel, message: Message) -> None:
         what = message.get("do")
         if what == "fire" and message.get("trigger") in TRIGGERS:
             task = self.loop.create_task(self._fire(visitor, message))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
         elif what == "statistics":
-            _answer(visitor, message, {"triggers": {name: asdict(count) for name, count in self._counts.items()}})
+            answer(visitor, message, {"triggers": {name: asdict(count) for name, count in self._counts.items()}})
         else:
-            _answer(visitor, message, {"error": "NotFound", "text": f"no trigger is called {message.get('trigger')}"})
+            answer(visitor, message, {"error": "NotFound", "text": f"no trigger is called {message.get('trigger')}"})
 
     # -- handlers --------------------------------------------------------------------------------------------------
 
@@ -89,15 +69,15 @@ class TriggerProcess(Worker):
         results: list[Mapping[str, Any]] = []
         beside: list[asyncio.Task[str | None]] = []
         for handler in found:
-            answer = None
+            said = None
             if handler.blocking:
-                answer = await self._call(handler, event)
+                said = await self._call(handler, event)
             else:
                 beside.append(self.loop.create_task(self._call(handler, event)))
             results.append(
-                {"target": handler.target, "default": handler.default, "blocking": handler.blocking, "answer": answer}
+                {"target": handler.target, "default": handler.default, "blocking": handler.blocking, "answer": said}
             )
-        _answer(visitor, message, {"results": results})
+        answer(visitor, message, {"results": results})
         for task in beside:
             await task
 
@@ -108,21 +88,21 @@ class TriggerProcess(Worker):
         count = self._counts.setdefault(event.trigger, Count())
         call = Call(handler.target, handler.default or "", handler.attempts, handler.timeout_s, handler.secret)
         began = time.monotonic()
-        answer: str | None = None
+        said: str | None = None
         try:
-            answer = await self._calls.call(call, event, blocking=handler.blocking)
+            said = await self._calls.call(call, event, blocking=handler.blocking)
         except CallFailed as error:
             count.fails += 1
             log.warning("The handler %s of %s failed: %s", handler.target, event.trigger, error)
         count.count += 1
         count.ms += int((time.monotonic() - began) * 1000)
-        return answer
+        return said
 
     # -- end -------------------------------------------------------------------------------------------------------
 
     def stopping(self, reason: str) -> None:
         """Let what was asked come to its end, for a while."""
-        self.loop.remove_reader(self._door.fileno())
+        self.stop_listening()
         self.spawn(self._wind_up())
 
     async def _wind_up(self) -> None:
@@ -130,11 +110,3 @@ class TriggerProcess(Worker):
             await asyncio.wait(set(self._running), timeout=STOP_SECONDS)
         await self._calls.close()
         self.finish()
-
-    def deserted(self, why: str) -> None:
-        self.stop("CLEAN_SIGNAL")
-
-
-def _answer(visitor: Channel, request: Message, answer: Mapping[str, Any]) -> None:
-    if "id" in request and not visitor.closed:
-        visitor.send({**answer, "reply": request["id"]})

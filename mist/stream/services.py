@@ -26,6 +26,7 @@ class ConnectionRecord(Protocol):
     """
 
     def set_stream(self, stream: str) -> None: ...
+    def set_host(self, host: str) -> None: ...
     def set_connector(self, connector: str) -> None: ...
     def set_token(self, token: str) -> None: ...
     def add_bytes(self, down: int, up: int) -> None: ...
@@ -48,6 +49,10 @@ class Triggers(Protocol):
 
     async def replace(self, name: str, stream: str, lines: Sequence[str], value: str) -> str:
         """Return what the handlers make of a value."""
+        ...
+
+    async def statistics(self) -> Mapping[str, Mapping[str, int]]:
+        """Return for each trigger that was fired how often (count), for how long (ms), and how often in vain (fails)."""
         ...
 
 
@@ -78,6 +83,22 @@ class OutputServices(Protocol):
 
     def take_arena(self, number: int) -> int | None:
         """Return the descriptor of a group's memory that came from another process, None when there is none; the caller's now."""
+        ...
+
+    @property
+    def guarded(self) -> bool:
+        """Whether anybody decides about viewers, so that each must be admitted."""
+        ...
+
+    async def admit(self, stream: str, host: str, token: str, connector: str, url: str) -> None:
+        """Raise AccessDenied when the session that a viewer belongs to may not watch; free where nobody decides.
+
+        stream: full name. Called before the connection's record names the stream, with the same names.
+        """
+        ...
+
+    async def publishing_stream(self, token: str, host: str) -> str:
+        """Return the stream that a token, shown in place of a stream key, allows to publish to. Raises AccessDenied."""
         ...
 
     def on_demand(self, reader: StreamReader) -> OnDemandReader:
@@ -207,6 +228,10 @@ class ControlServices(Protocol):
 
     def end_connections(self, records: Iterable[int]) -> None:
         """Break connections, by the identifiers of their records; those that have ended are passed over."""
+        ...
+
+    def invalidate_sessions(self, streams: Iterable[str]) -> None:
+        """Let whoever decides about the viewers of some streams do so again."""
         ...
 
     def shutdown(self, reason: str) -> None: ...

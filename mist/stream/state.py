@@ -68,7 +68,7 @@ class Key:
     init_changes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: tens of thousands are made each second
 class ConnectionSnapshot:
     """One connection as its record in shared memory shows it.
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
-import threading
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -14,7 +12,7 @@ import av
 import pytest
 
 from tests.support.dtsc_peer import DtscPeer
-from tests.support.live import FRAME_MS, Sender
+from tests.support.live import FRAME_MS, MARK, Sender, Watcher
 from tests.support.media import NO_BFRAMES, Sample
 from tests.support.ports import free_port
 from tests.support.processes import wait_until
@@ -22,7 +20,6 @@ from tests.support.rtmp_peer import RtmpPeer
 from tests.support.server import MistServer
 
 PROTOCOLS = ("HTTP", "RTMP", "DTSC")
-MARK = re.compile(rb"<(\d{8})>")
 REPLY = b"HTTP/1.1 200 OK"
 FILM_BYTES = 12 << 20  # more than sockets hold
 FILM = Sample("film", NO_BFRAMES, size="1280x720", seconds=12, bit_rate="10M")
@@ -45,50 +42,14 @@ class Stage:
             streams={"live": {"source": "push://127.0.0.1", "inputtimeout": 4}, "film": film},
         )
 
-    def workers(self, protocol: str) -> set[int]:
-        return {one.pid for one in self.server.processes_titled(f"mist: output {protocol} ")}
-
     def lose_workers(self, how: signal.Signals, protocol: str) -> None:
         """Send a signal to all workers of a listener, and wait until they are gone."""
-        wait_until(lambda: self.workers(protocol), 15, "a worker, which has a name only when it runs")
-        lost = self.workers(protocol)
-        for pid in lost:
-            os.kill(pid, how)
-        wait_until(lambda: not lost & self.workers(protocol), 15, f"the end of {lost}")
+        self.server.lose(f"mist: output {protocol} ", how)
 
     def connect(self, request: bytes = b"") -> socket.socket:
         sock = socket.create_connection(("127.0.0.1", self.server.http_port), 10)
         sock.sendall(request)
         return sock
-
-
-class Watcher:
-    """Reads what a plain HTTP client gets; `closed` once the server has ended the connection."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.data = bytearray()
-        self.closed = False
-        self._sock = sock
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        try:
-            while part := self._sock.recv(65536):
-                self.data += part
-        except OSError:
-            pass  # the test closes it
-        self.closed = True
-
-    def marks(self) -> list[int]:
-        return [int(number) for number in MARK.findall(self.data)]
-
-    def wait_mark(self, number: int) -> None:
-        wait_until(lambda: self.marks()[-1:] >= [number], 15, f"picture {number} after {self.marks()[-3:]}")
-
-    def close(self) -> None:
-        self._sock.close()
-        self._thread.join(5)
 
 
 @pytest.fixture(scope="module")

@@ -69,11 +69,12 @@ class LookingReader(FakeReader):
 
 
 class FakeTriggers:
-    """Notes what is fired; answers are those of `values`."""
+    """Notes what is fired: (name, stream, lines); answers are those of `values`. counts: of what was fired."""
 
     def __init__(self) -> None:
         self.fired: list[tuple[str, str, list[str]]] = []
         self.values: dict[str, str] = {}
+        self.counts: dict[str, dict[str, int]] = {}
 
     def wanted(self, name: str, stream: str = "") -> list[object]:
         return [name]
@@ -88,6 +89,9 @@ class FakeTriggers:
     async def replace(self, name: str, stream: str, lines: Sequence[str], value: str) -> str:
         self.notify(name, stream, lines)
         return self.values.get(name, value)
+
+    async def statistics(self) -> Mapping[str, Mapping[str, int]]:
+        return self.counts
 
 
 class FakeControl:
@@ -163,6 +167,9 @@ class FakeControl:
 
     def end_connections(self, records: Iterable[int]) -> None:
         self.done.append(("end", *sorted(records)))
+
+    def invalidate_sessions(self, streams: Iterable[str]) -> None:
+        self.done.append(("invalidate", *streams))
 
     def shutdown(self, reason: str) -> None:
         self.done.append(("shutdown", reason))

@@ -134,6 +134,9 @@ class FakeRecord:
         self.down += down
         self.up += up
 
+    def set_host(self, host: str) -> None:
+        """Addresses of viewers are not looked at."""
+
     def set_stream(self, stream: str) -> None:
         self.stream = stream
 

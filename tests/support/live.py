@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ from tests.support.server import MistServer
 
 FRAME_MS = 40
 GOP = 10
+MARK = re.compile(rb"<(\d{8})>")
 
 
 class Sender:
@@ -59,6 +62,35 @@ class Sender:
         if self._thread is not None:
             self._thread.join(5)
         self.peer.socket.close()
+
+
+class Watcher:
+    """Reads what a plain HTTP client gets; `closed` once the server has ended the connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.data = bytearray()
+        self.closed = False
+        self._sock = sock
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        try:
+            while part := self._sock.recv(65536):
+                self.data += part
+        except OSError:
+            pass  # the test closes it
+        self.closed = True
+
+    def marks(self) -> list[int]:
+        return [int(number) for number in MARK.findall(self.data)]
+
+    def wait_mark(self, number: int) -> None:
+        wait_until(lambda: self.marks()[-1:] >= [number], 15, f"picture {number} after {self.marks()[-3:]}")
+
+    def close(self) -> None:
+        self._sock.close()
+        self._thread.join(5)
 
 
 def send_when_free(start: Callable[[], Sender], timeout_s: float = 10) -> Sender:

@@ -266,6 +266,16 @@ class MistServer:
         """Return those whose title begins so, for example "mist: input live"."""
         return [one for one in self.processes() if one.title.startswith(start)]
 
+    def lose(self, title: str, how: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal to all processes whose title begins so, and wait until they are gone."""
+        wait_until(
+            lambda: self.processes_titled(title), 15, f'a process "{title}…", which has a name only when it runs'
+        )
+        lost = {one.pid for one in self.processes_titled(title)}
+        for pid in lost:
+            os.kill(pid, how)
+        wait_until(lambda: not lost & {one.pid for one in self.processes_titled(title)}, 15, f"the end of {lost}")
+
     def shared_memory(self) -> list[str]:
         return [name for name in os.listdir(SHARED_MEMORY) if name.startswith(f"mist.{self.instance}.")]
 

@@ -16,6 +16,7 @@ from mist.net.http_messages import parse_range
 from mist.net.http_server import Resumed, request_saver
 from mist.outputs.base.on_demand import Beginning, OnDemandSender, Sender, begin, time_window
 from mist.outputs.base.resumed import resume_viewer
+from mist.outputs.base.viewers import admit, viewer_token
 from mist.outputs.base.whole_file import SMALL_BYTES, FileSender
 from mist.stream.capability import Capability, discover, listener_options
 from mist.stream.layouts import STREAMED, Layout
@@ -25,6 +26,7 @@ from mist.stream.playability import UNPLAYABLE, is_playable
 from mist.stream.reader import StreamReader
 from mist.stream.selectors import select_tracks
 from mist.stream.services import ConnectionRecord, OutputServices
+from mist.stream.session_identity import record_token
 from mist.stream.state import TrackState
 
 SHORT_WAIT_S: Final = 0.2  # for the length of what a viewer gets anyway
@@ -165,6 +167,7 @@ class ProgressiveOutput:
             return
         reader = await services.open_stream(request.stream)
         try:
+            await admit(services, reader, self.capability.name, request)
             choice = await self.choose(services, reader, parameters, request.headers.get("user-agent", ""))
             headers = self.headers(parameters, reader.name)
             if not reader.live:
@@ -310,8 +313,9 @@ class ProgressiveOutput:
     def _describe(self, record: ConnectionRecord, request: Any, reader: StreamReader) -> None:
         """Let a connection's record say what is played."""
         record.set_connector(self.capability.name)
+        record.set_host(request.peer)
         record.set_stream(reader.name)
-        record.set_token(request.token)
+        record.set_token(record_token(viewer_token(request)))
 
     def deliver(
         self,

@@ -9,12 +9,16 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
 from mist.errors import MistError, PeerClosed, WriteStalled
+from mist.net.http_messages import generated_token
 from mist.net.wire import Wire, recovery_record
 from mist.outputs.base.resumed import pack_saved
+from mist.stream.names import sanitise
 from mist.stream.parameters import PlaybackParameters
-from mist.stream.push_access import KEY_SOURCE, admit
+from mist.stream.push_access import KEY_SOURCE, PushTarget, admit
 from mist.stream.reader import StreamReader
 from mist.stream.services import ConnectionRecord, OutputServices
+from mist.stream.session_identity import record_token
+from mist.stream.token_keys import subject_of
 
 READ_BYTES: Final = 64 * 1024
 SEED_BYTES: Final = 16
@@ -64,6 +68,7 @@ class SessionConnection(Generic[S]):
         self._seed = seed
         self._heard = b""  # everything that the peer said: a session made from the same seed says the same to it
         self._said_bytes = 0  # of what the session says, given to the wire
+        self._token = ""
         self._task: asyncio.Task[None] | None = None
         self._closed = False
         self._close_at: float | None = None
@@ -201,7 +206,7 @@ class SessionConnection(Generic[S]):
         more: what else the input is told of it.
         """
         services = self._services
-        target = await admit(services.config, name, password, self._peer, self._resolve)
+        target = await self._target(name, password)
         described = {
             "stream": target.stream,
             "input": self.connector,
@@ -224,6 +229,19 @@ class SessionConnection(Generic[S]):
                 self._handing_over = False
                 raise
 
+    async def _target(self, name: str, password: str) -> PushTarget:
+        """Return the stream that the peer may publish to: by a key, a token, or the stream's own rule."""
+        services = self._services
+        keyed = name in (services.config.get("streamkeys") or {})
+        if not keyed and subject_of(name) and services.config.get("jwks"):
+            return PushTarget(sanitise(await services.publishing_stream(name, self._peer)), keyed=True)
+        return await admit(services.config, name, password, self._peer, self._resolve)
+
+    async def _admit(self, reader: StreamReader, name: str, parameters: PlaybackParameters, url: str) -> None:
+        """Raise AccessDenied when the peer may not watch. name: as the peer wrote it."""
+        self._token = name if subject_of(name) else parameters.token or generated_token("", self._seed)
+        await self._services.admit(reader.name, self._peer, self._token, self.connector, url)
+
     async def _resolve(self, host: str) -> list[str]:
         try:
             found = await self._services.loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -235,7 +253,7 @@ class SessionConnection(Generic[S]):
     def _let_go(self, reader: StreamReader, parameters: PlaybackParameters) -> tuple[int, bytes]:
         """Stop reading and writing; return the socket's descriptor and what must still be sent first."""
         self._record.set_stream(reader.name)
-        self._record.set_token(parameters.token)
+        self._record.set_token(record_token(self._token or parameters.token))
         fd, unsent = self._wire.lend()
         return fd, unsent + self._session.take_output()
 

@@ -141,6 +141,7 @@ class DtscConnection(SessionConnection[d.ListenerSession]):
         try:
             parameters = parse_parameters(request.parameters)
             reader = await self._services.open_stream(request.stream)
+            await self._admit(reader, request.stream, parameters, f"dtsc:///{request.stream}")
             choice = await choose_tracks(self._services, reader, parameters, CAPABILITY, "")
             if reader.live:
                 self._join(choice, parameters, request.parameters)

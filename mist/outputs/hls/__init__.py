@@ -16,6 +16,7 @@ from urllib.parse import quote
 from mist.errors import MistError, NotFound, NotReady, StreamError
 from mist.formats.m3u8 import CONTENT_TYPE, write_error
 from mist.outputs.base import UNPLAYABLE, wait_playable
+from mist.outputs.base.viewers import admit, viewer_token
 from mist.outputs.hls.live import LiveStream
 from mist.outputs.hls.on_demand import OnDemandStream
 from mist.outputs.hls.stream import CAPABILITY, HlsStream, Rendition
@@ -23,6 +24,7 @@ from mist.stream.parameters import absolute_unix_s, parse_parameters
 from mist.stream.segments import DEFAULT_CACHE_BYTES, SegmentCache
 from mist.stream.selectors import select_tracks
 from mist.stream.services import OutputServices
+from mist.stream.session_identity import record_token
 from mist.stream.state import TrackState
 
 SEGMENT_TYPE: Final = "video/mp2t"
@@ -54,7 +56,12 @@ class HlsOutput:
             response.send(204, cache="no-store")
             return None
         stream = self._streams.get(request.stream)
-        if stream is None or stream.reader.status() in UNPLAYABLE or stream.config is not services.config:
+        if (
+            services.guarded
+            or stream is None
+            or stream.reader.status() in UNPLAYABLE
+            or stream.config is not services.config
+        ):
             return self._open_and_answer(services, request, response)
         return self._answer(stream, request, response)
 
@@ -66,6 +73,7 @@ class HlsOutput:
                 raise
             _send_error(response, error)
             return
+        await admit(services, stream.reader, CAPABILITY.name, request)
         pending = self._answer(stream, request, response)
         if pending is not None:
             await pending
@@ -169,9 +177,10 @@ def _note(stream: HlsStream, request: Any, response: Any) -> None:
     """Tell the statistics what this request counts for."""
     record = response.record
     if record is not None:
+        record.set_host(request.peer)
         record.set_stream(stream.reader.name)
         record.set_connector(CAPABILITY.name)
-        record.set_token(request.token)
+        record.set_token(record_token(viewer_token(request)))
 
 
 def _is_playlist(rest: str) -> bool:

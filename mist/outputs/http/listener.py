@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import socket
 from collections.abc import Awaitable, Iterable, Mapping
@@ -132,7 +131,6 @@ class HttpOutput:
 
     def __init__(self) -> None:
         self._sites: dict[tuple[int, int], Site] = {}
-        self._serial = itertools.count()
 
     def connection(
         self, services: OutputServices, options: Mapping[str, Any], sock: socket.socket, peer: str
@@ -140,7 +138,7 @@ class HttpOutput:
         """Serve an accepted, non-blocking socket; the connection owns it from here on."""
         site = self._site(services, options)
         record = services.open_record(CAPABILITY.name, peer)
-        connection = self._make(services, site, peer, record)
+        connection = self._make(services, site, sock, peer, record)
         try:
             connection.serve(sock)
         except OSError as error:  # the peer is gone already
@@ -156,7 +154,9 @@ class HttpOutput:
         site.refresh()
         return site
 
-    def _make(self, services: OutputServices, site: Site, peer: str, record: Any) -> HttpConnection:
+    def _make(
+        self, services: OutputServices, site: Site, sock: socket.socket, peer: str, record: Any
+    ) -> HttpConnection:
         return HttpConnection(
             site,
             site.settings,
@@ -164,7 +164,7 @@ class HttpOutput:
             log=services.log,
             record=record,
             peer=peer,
-            salt=f"{os.getpid()}.{next(self._serial)}",
+            salt=str(os.fstat(sock.fileno()).st_ino),  # the same in every process that has the socket
         )
 
     def resume(
@@ -177,7 +177,7 @@ class HttpOutput:
         site = self._site(services, options)
         saved, received = unpack_saved(record.progress()[3])
         if saved.get("kind") == "http":
-            connection = self._make(services, site, peer, record)
+            connection = self._make(services, site, sock, peer, record)
             connection.resume(sock, saved, received)
             return connection
         reader = RequestReader(site.settings, peer)

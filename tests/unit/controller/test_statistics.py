@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from mist.controller.reports import resolve_time
-from mist.controller.sessions import Kind, SessionModes, identify, shown_address
+from mist.controller.sessions import shown_address
+from mist.stream.session_identity import Kind, SessionModes, identify
 from tests.support.fake_control import START, ControllerUnderTest, make_controller
 
 

@@ -39,6 +39,9 @@ class Reply:
 class Record:
     said: list[tuple[str, Any]] = field(default_factory=list)
 
+    def set_host(self, host: str) -> None:
+        """Addresses of viewers are not looked at."""
+
     def set_stream(self, stream: str) -> None:
         self.said.append(("stream", stream))
 
@@ -71,6 +74,7 @@ class Request:
     method: str = "GET"
     stream: str = "live"
     token: str = ""
+    peer: str = ""
     token_mode: int = 0
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -95,6 +99,8 @@ class Services:
         self.opened = 0
         self.closed = 0
         self.readers: dict[int, FakeReader] = {}
+
+    guarded = False
 
     async def open_stream(self, name: str) -> FakeReader:
         if self.stream is None or name != self.stream.name or self.stream.status in hls.UNPLAYABLE:

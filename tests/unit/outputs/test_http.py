@@ -61,6 +61,8 @@ class FakeServices:
     def loop(self) -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
 
+    guarded = False
+
     async def open_stream(self, name: str) -> Any:
         stream = self.streams.get(name, NotFound("Stream is offline: no such stream is configured"))
         if isinstance(stream, Exception):

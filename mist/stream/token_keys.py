@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -230,6 +231,65 @@ def admin_claims(token: str, present: Iterable[Any], address: str, now: float) -
     if "permissions" not in claims:
         raise AccessDenied('The token has no claim "permissions"')
     return claims
+
+
+def claims_for(token: str, use: str, entries: Iterable[Entry], address: str, now: float) -> dict[str, Any]:
+    """Return the claims of a token that one of some keys signed for a use, "input" or "output".
+
+    entries: keys with their permissions, no URLs. The key named by the token's `kid` is tried, without one all that fit; its
+    patterns of streams must cover the token's `sub`. `nbf`, `exp` and `ipa` count where they are there. Raises AccessDenied.
+    """
+    if len(token) > MAX_TOKEN_CHARACTERS or not TOKEN.fullmatch(token):
+        raise AccessDenied("That is no token")
+    for key, permissions in map(shown, entries):
+        if not permissions.get(use) or not isinstance(key, dict):
+            continue
+        try:
+            claims = _verified(token, [key])
+        except AccessDenied:
+            continue
+        _check_times(claims, now)
+        if "ipa" in claims and not _covers(claims["ipa"], address):
+            raise AccessDenied("The token is for another address")
+        patterns = permissions["stream"]
+        subject = str(claims.get("sub") or "")
+        if any(matches(one, subject) for one in ([patterns] if isinstance(patterns, str) else patterns)):
+            return claims
+    raise AccessDenied("No key that may do so signed the token")
+
+
+def _check_times(claims: Mapping[str, Any], now: float) -> None:
+    begins, expires = claims.get("nbf", 0), claims.get("exp", now + 1)
+    if not isinstance(expires, int | float) or not isinstance(begins, int | float) or not begins <= now < expires:
+        raise AccessDenied("The token is not valid at this time")
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Return whether a name fits a pattern, or a pattern that a token has for a name: with a "*" at either end or both."""
+    if pattern == "*":
+        return True
+    front, back = pattern.startswith("*"), pattern.endswith("*")
+    plain = pattern[front : len(pattern) - back]
+    if front and back:
+        return plain in name
+    return name.endswith(plain) if front else name.startswith(plain) if back else name == plain
+
+
+def unverified_claims(token: str) -> dict[str, Any]:
+    """Return what a token claims, whoever made it; nothing for what is no token."""
+    if len(token) > MAX_TOKEN_CHARACTERS or not TOKEN.fullmatch(token):
+        return {}
+    try:
+        claims = json.loads(_decoded(token.split(".")[1]))
+    except (ValueError, RecursionError):
+        return {}
+    return claims if isinstance(claims, dict) else {}
+
+
+def subject_of(token: str) -> str:
+    """Return the stream that a token claims to be for, unverified; "" for what is no token."""
+    subject = unverified_claims(token).get("sub")
+    return subject if isinstance(subject, str) else ""
 
 
 def _verified(token: str, keys: list[dict[str, Any]]) -> dict[str, Any]:
