@@ -243,12 +243,15 @@ cdef class Span:
         cdef uint64_t end = 0
         cdef uint32_t number
         cdef SpanPacket* record
-        cdef int count = <int> len(places)
+        cdef uint64_t chosen = 0
+        for number in range(min(len(places), MAX_PLACES)):
+            if places[number] >= 0:
+                chosen |= <uint64_t> 1 << number
         for number in range(self.header.packets):
             record = &self.packets[number]
             if (
                 not record.size or record.dts_us < from_us or record.dts_us >= to_us
-                or record.track >= count or places[record.track] < 0
+                or not chosen >> (record.track & (MAX_PLACES - 1)) & 1
             ):
                 continue
             if record.position + record.size > self.header.bytes:

@@ -19,6 +19,7 @@ import setproctitle
 
 from mist.core.checkpoint import Record
 from mist.core.fanout import Fanout
+from mist.core.file_pump import FilePump
 from mist.core.subscription import Subscription
 from mist.errors import MistError, NotFound, NotReady, StreamError
 from mist.runtime.adoption import PER_MESSAGE, UNCLAIMED_SECONDS, Adopter
@@ -173,6 +174,7 @@ class OutputWorker(Worker):
         self._link = SpawnerLink(server.instance, self.loop)
         self._sessions = SessionLink(server.instance, self.loop, lambda: self.snapshot)
         self._fanout: TrackedFanout | None = None
+        self._file_pump: FilePump | None = None
         self._served: dict[int, Served] = {}
         self._by_inode: dict[int, Served] = {}
         self._by_record: WeakValueDictionary[int, Served] = WeakValueDictionary()
@@ -482,6 +484,14 @@ class OutputWorker(Worker):
         visit = Visit(self.triggers, served.host, self._role.capability.name, changed=changed)
         return visit
 
+    @property
+    def file_pump(self) -> FilePump:
+        """What sends from files over this worker's sockets, made when it is first needed."""
+        if self._file_pump is None:
+            self._file_pump = FilePump(self.loop._get_backend_id())  # type: ignore[attr-defined]
+            self.loop.add_reader(self._file_pump.fileno(), self._file_pump.run)
+        return self._file_pump
+
     async def open_stream(self, name: str, visit: Visit | None = None) -> StreamReader:
         """Return a reader of a stream that plays, or of its fallback; see `OutputServices`."""
         stream = sanitise(name)
@@ -573,7 +583,7 @@ class OutputWorker(Worker):
         held = self._by_reader[id(reader)]
         if held.on_demand is None:
             held.spans = SpanClient(self.server.instance, self.loop, lambda: int(reader.table.pids[1]))
-            held.on_demand = OnDemandReader(reader, held.spans.fetch, partial(self._wait, reader))
+            held.on_demand = OnDemandReader(reader, held.spans.fetch, partial(self._wait, reader), held.spans.listens)
         return held.on_demand
 
     async def _wait(self, reader: StreamReader, condition: Callable[[], bool], seconds: float) -> bool:

@@ -49,10 +49,12 @@ class SpanServer:
         self._path = socket_path(instance, os.getpid())
         self._channels: set[Channel] = set()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        unheard = f"{self._path}.new"
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
-        self._socket.bind(self._path)
+            os.unlink(unheard)
+        self._socket.bind(unheard)
         self._socket.listen(BACKLOG)
+        os.rename(unheard, self._path)  # whoever sees the name can connect
         loop.add_reader(self._socket.fileno(), self._accept)
 
     def _accept(self) -> None:
@@ -133,6 +135,10 @@ class SpanClient:
             raise MistError(f"The input did not answer in {REQUEST_SECONDS:.0f} s") from None
         finally:
             self._pending.pop(request, None)
+
+    def listens(self) -> bool:
+        """Tell whether the input serves spans already: a new one is known before it does."""
+        return os.path.exists(socket_path(self._instance, self._input_pid()))
 
     def _connect(self) -> Channel:
         pid = self._input_pid()

@@ -87,11 +87,17 @@ def index_name(instance: str, stream: str) -> str:
 class OnDemandReader:
     """Plays an on-demand stream; shared by all connections of a worker that play it."""
 
-    def __init__(self, reader: StreamReader, fetch: Fetch, wait: Wait) -> None:
-        """Open the index. Raises NotFound."""
+    def __init__(
+        self, reader: StreamReader, fetch: Fetch, wait: Wait, listens: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Open the index. Raises NotFound.
+
+        listens: whether the input that the stream's table names can be asked; there is news of the stream once it can.
+        """
         self.reader = reader
         self._fetch = fetch
         self._wait = wait
+        self._listens = listens
         self._index = open_index(index_name(reader.instance, reader.name))
         self._layouts: dict[tuple[object, ...], Layout] = {}
         self._loading: dict[int, asyncio.Future[LoadedSpan]] = {}
@@ -254,7 +260,9 @@ class OnDemandReader:
     def _has_input(self, gone: int) -> bool:
         """Tell whether another input than the one that is gone serves the stream, or it has ended."""
         status = self.reader.status()
-        return status in ENDED or (status == StreamStatus.READY and self.reader.table.pids[1] not in (0, gone))
+        if status in ENDED:
+            return True
+        return status == StreamStatus.READY and self.reader.table.pids[1] not in (0, gone) and self._listens()
 
 
 def places(indexes: list[int], count: int) -> list[int]:

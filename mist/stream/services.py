@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from mist.core.fanout import Fanout
+    from mist.core.file_pump import FilePump
     from mist.stream.on_demand import OnDemandReader
     from mist.stream.publisher import StreamPublisher
     from mist.stream.reader import StreamReader
@@ -81,6 +82,7 @@ class OutputServices(Protocol):
     log: logging.Logger
     triggers: Triggers
     fanout: Fanout
+    file_pump: FilePump  # sends from files, for all connections
 
     def visit(self, record: ConnectionRecord) -> Visit | None:
         """Return what fires the triggers of the connection that has a record, None where no handlers are configured."""

@@ -315,6 +315,23 @@ def read_media_bytes(data: bytes, folder: Path) -> SeenMedia:
     return read_media(path)
 
 
+def test_a_file_that_grows_is_played_anew_with_all_that_it_has(
+    make_server: MakeServer, film: Path, tmp_path: Path
+) -> None:
+    grown = tmp_path / "grown.flv"
+    whole = film.read_bytes()
+    grown.write_bytes(whole[: len(whole) // 2])
+    server = make_server(streams={"film": {"source": str(grown)}})
+    before = len(fetch(server, "/film.ts", tmp_path / "before.ts").of("video"))
+    with grown.open("ab") as file:
+        file.write(whole[len(whole) // 2 :])
+    server.wait_log(f"{grown} has changed", 10)
+    server.wait_log("Stream ended", 10)
+    wait_until(lambda: not server.processes_titled("mist: input film"), 10, "the old input's end")
+    after = len(fetch(server, "/film.ts", tmp_path / "after.ts").of("video"))
+    assert 250 < before < after == 750
+
+
 def test_a_removed_file_ends_the_stream(make_server: MakeServer, film: Path) -> None:
     server = make_server(streams={"film": {"source": str(film)}})
     server.get("/film.flv")

@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from tests.support.media import BFRAMES, Sample
 from tests.support.nginx import Nginx
 from tests.support.packets import compare, read_media
-from tests.support.processes import wait_until
+from tests.support.processes import session_processes, wait_until
 from tests.support.s3 import S3Server
 from tests.support.server import MistServer
 from tests.support.tools import find_tool, run
@@ -112,6 +113,29 @@ def test_a_file_that_becomes_another_one(films: Path, tmp_path: Path) -> None:
 
             wait_until(plays, 20, "the new file")
             compare(read_media(other.flv()), read_media(target), tolerance_us=1000)
+
+
+def test_a_server_that_stops_answering_holds_up_its_own_viewers_only(films: Path, tmp_path: Path) -> None:
+    with Nginx(tmp_path, http=f"root {films};") as nginx:
+        source = f"http://127.0.0.1:{nginx.http_port}/film.ts"
+        workers = [one.pid for one in session_processes(nginx.pid)]
+        with (
+            MistServer(streams={"far": {"source": source}, "near": {"source": str(films / "film.ts")}}) as server,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            first = server.get("/near.flv?stop=2000")
+            assert server.get("/far.flv?stop=2000") == first
+            try:
+                for pid in workers:
+                    os.kill(pid, signal.SIGSTOP)
+                held_up = pool.submit(server.get, "/far.flv?start=20000", 60)
+                whole = [server.get("/near.flv"), server.get("/near.flv?start=20000")]
+                assert server.get("/far.flv?stop=2000") == first  # what is in memory needs no server
+                assert not held_up.done()
+            finally:
+                for pid in workers:
+                    os.kill(pid, signal.SIGCONT)
+            assert held_up.result(60) == whole[1] and server.get("/far.flv", timeout_s=60) == whole[0]
 
 
 def test_the_cache_keeps_index_and_file_through_a_kill(films: Path, tmp_path: Path) -> None:

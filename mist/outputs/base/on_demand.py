@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
@@ -24,8 +23,8 @@ from mist.stream.parameters import UNLIMITED_RATE, PlaybackParameters
 from mist.stream.services import ConnectionRecord, OutputServices
 
 SEND_BYTES: Final = 256 << 10
-SEND_FILE_BYTES: Final = 4 << 20
 STALL_SECONDS: Final = 300.0  # a player that pauses stops reading; it may do so for this long
+STALLED: Final = f"the viewer took nothing for {STALL_SECONDS:.0f} s"
 LAST_CHUNK: Final = b"0\r\n\r\n"
 HEADER, SPANS, END = "header", "spans", "end"  # what a viewer is sent next
 AHEAD_US: Final = 7_500_000  # sent ahead of the clock, for a viewer that asked for a rate
@@ -100,6 +99,7 @@ class Sender:
         self.stream = stream
         self.position_us = 0
         self._socket: socket.socket
+        self._services: OutputServices
         self._loop: asyncio.AbstractEventLoop
         self._record: ConnectionRecord
         self._chunked = False
@@ -138,6 +138,7 @@ class Sender:
         begun, and its place is this object's already.
         """
         self._chunked = chunked
+        self._services = services
         self._loop = services.loop
         self._record = record
         self._saver = saver
@@ -219,40 +220,34 @@ class Sender:
 
     async def send_from(self, memory: BinaryIO, position: int, count: int) -> None:
         """Send media that lies in a file, which must not change, without a copy of it. Raises WriteStalled, OSError."""
-        end = position + count
-        while position < end:
-            try:
-                taken = os.sendfile(
-                    self._socket.fileno(), memory.fileno(), position, min(end - position, SEND_FILE_BYTES)
-                )
-            except BlockingIOError:
-                await self._in_time(self._writable())
-                continue
-            self._sent += taken
-            self._record.add_bytes(taken, 0)
-            position += taken
+        ended: asyncio.Future[None] = self._loop.create_future()
+
+        def on_end(error: OSError | None) -> None:
+            if not ended.done():
+                ended.set_result(None) if error is None else ended.set_exception(error)
+
+        pump = self._services.file_pump
+        run = pump.send(self._socket.fileno(), memory.fileno(), position, count, self._record.add_bytes, on_end)
+        try:
+            while not ended.done():
+                before = run.position
+                await asyncio.wait((ended,), timeout=STALL_SECONDS)
+                if run.position == before and not ended.done():
+                    raise WriteStalled(STALLED)
+            ended.result()
+        finally:
+            pump.forget(run)
+            self._sent += run.position - position
         self._record.set_position(self.position_us)
 
-    async def _writable(self) -> None:
-        """Wait until the socket takes bytes."""
-        ready = asyncio.Event()
-        self._loop.add_writer(self._socket, ready.set)
-        try:
-            await ready.wait()
-        finally:
-            self._loop.remove_writer(self._socket)
-
     async def _send_bytes(self, data: bytes) -> None:
-        await self._in_time(self._loop.sock_sendall(self._socket, data))
-        self._sent += len(data)
-        self._record.add_bytes(len(data), 0)
-
-    async def _in_time(self, sending: Awaitable[object]) -> None:
         try:
             async with asyncio.timeout(STALL_SECONDS):
-                await sending
+                await self._loop.sock_sendall(self._socket, data)
         except TimeoutError:
-            raise WriteStalled(f"the viewer took nothing for {STALL_SECONDS:.0f} s") from None
+            raise WriteStalled(STALLED) from None
+        self._sent += len(data)
+        self._record.add_bytes(len(data), 0)
 
 
 class OnDemandSender(Sender):

@@ -67,11 +67,13 @@ class FileSender(Sender):
         return b"".join(parts)
 
     async def send_media(self) -> None:
-        """Send the range, from the memory of spans where their payload is what the file has of them."""
+        """Send the range, from the memory of spans where their payload is what the file has of them.
+
+        Where it began is written down already, and how far it got is what the kernel counts.
+        """
         if self._skip:  # sent by another process, whose bytes these are
             self._at, self._skip = self._at + self._skip, 0
         while self._at < self._end:
-            self.save()
             if self._make_muxer is None and self._at >= len(self._layout.header) and await self._send_run():
                 continue
             await self.send(await self._next())

@@ -70,6 +70,7 @@ def test_without_an_input_there_is_a_transport_error(instance: Instance) -> None
     async def work() -> None:
         loop = asyncio.get_running_loop()
         client = SpanClient(instance, loop, lambda: 1)
+        assert not client.listens()
         with pytest.raises(TransportError, match="not there"):
             await client.fetch({"span": 0})
         client.close()
@@ -89,6 +90,7 @@ def test_an_input_that_goes_away_fails_what_waits_and_its_successor_is_found(ins
         with pytest.raises(TransportError):
             await waiting
         server = SpanServer(instance, loop, answer)
+        assert client.listens()
         fd, _ = await client.fetch({"span": 0})
         assert os.pread(fd, 10, 0) == b"x"
         os.close(fd)

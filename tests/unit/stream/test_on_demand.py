@@ -234,6 +234,22 @@ def test_a_successor_that_is_not_ready_yet_is_waited_for(film: Film) -> None:
     run(work())
 
 
+def test_a_successor_that_cannot_be_asked_yet_is_waited_for(film: Film) -> None:
+    film.grow(2)
+    listening: list[bool] = []
+
+    async def work() -> None:
+        media = OnDemandReader(film.reader, film.fetch, film.wait, lambda: bool(listening))
+        waiting = asyncio.ensure_future(media.span(0))
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert not film.fetched
+        listening.append(True)
+        assert (await waiting).number == 0 and film.fetched == [0]
+
+    run(work())
+
+
 def test_a_span_that_ends_every_input_is_an_error(film: Film) -> None:
     film.grow(2)
     film.failures = [TransportError("gone")] * 100
