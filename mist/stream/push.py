@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 from urllib.parse import unquote
 
+from mist.stream.push_note import PushNote
 from mist.stream.services import OutputServices
 
 
@@ -31,6 +32,7 @@ class PushStatus:
     """How far a push is, as `push_list` of the API shows it. media_ms: time stamps of the packets, first and last that were sent.
 
     waiting_bytes: that a destination elsewhere has not taken yet. waiting_full: no more may wait. trouble: why it takes nothing now.
+    began: unix time. note: what the process before this one left, and where this one leaves what the next one needs.
     """
 
     bytes: int = 0
@@ -42,6 +44,8 @@ class PushStatus:
     waiting_bytes: int = 0
     waiting_full: bool = False
     trouble: str = ""
+    began: float = 0.0
+    note: PushNote | None = None
 
     @property
     def media_ms(self) -> int:

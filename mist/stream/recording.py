@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote, unquote
 
 from mist.errors import ConfigError
@@ -249,6 +249,22 @@ class RecordingPlaylist:
         self._removed_breaks = old.discontinuity_sequence
         self._target_s = max(self._target_s, old.target_duration_s)
         self._join = bool(self.entries)
+
+    def state(self) -> dict[str, Any]:
+        """Return the list as JSON has it, for another process."""
+        return {
+            "target_s": self._target_s,
+            "removed": self._removed,
+            "removed_breaks": self._removed_breaks,
+            "join": self._join,
+            "entries": [list(astuple(entry)) for entry in self.entries],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state()`. Raises KeyError, TypeError, ValueError."""
+        self._target_s, self._removed = int(state["target_s"]), int(state["removed"])
+        self._removed_breaks, self._join = int(state["removed_breaks"]), bool(state["join"])
+        self.entries = [Entry(*entry) for entry in state["entries"]]
 
     def add(self, entry: Entry) -> list[Entry]:
         """Add a file. Returns the entries that have left the list for it."""

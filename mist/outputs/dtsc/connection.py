@@ -122,11 +122,15 @@ class DtscConnection(SessionConnection[d.ListenerSession]):
 
     async def _push(self, request: d.PushRequested) -> None:
         try:
-            await self._hand_over(request.stream, request.password)
+            await self._hand_over(request.stream, request.password, self._url(request.stream))
         except (MistError, TimeoutError) as error:
             self._refuse(str(error) or "Pushing failed", f"push of {request.stream}")
             return
         self._close("handed over")
+
+    def _url(self, stream: str) -> str:
+        host, port = self._socket.getsockname()[:2] if self._relay is None else ("", 0)
+        return f"dtsc://{host}:{port}/{stream}" if port else f"dtsc://{stream}"
 
     def _refuse(self, text: str, what: str) -> None:
         """Say why, and end the connection soon."""
@@ -140,8 +144,9 @@ class DtscConnection(SessionConnection[d.ListenerSession]):
         reader: StreamReader | None = None
         try:
             parameters = parse_parameters(request.parameters)
-            reader = await self._services.open_stream(request.stream)
-            await self._admit(reader, request.stream, parameters, f"dtsc:///{request.stream}")
+            url = self._url(request.stream)
+            reader = await self._open_stream(request.stream, url)
+            await self._admit_viewer(reader, request.stream, parameters, url)
             choice = await choose_tracks(self._services, reader, parameters, CAPABILITY, "")
             if reader.live:
                 self._join(choice, parameters, request.parameters)
