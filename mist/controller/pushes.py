@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -32,6 +33,22 @@ class Running:
     target: str
     status: Mapping[str, Any] | None
     ended: bool
+
+
+def _known(running: Iterable[Running]) -> set[tuple[str, str]]:
+    """Return stream and target of pushes, both as it was asked for and as it is used."""
+    return {(one.stream, target) for one in running for target in (one.requested, one.target)}
+
+
+class _Remembered(dict[str, dict[str, str]]):
+    """The variables of streams, looked up once: there may be a thousand rules of one stream."""
+
+    def __init__(self, look_up: Callable[[str], dict[str, str]]) -> None:
+        self._look_up = look_up
+
+    def __missing__(self, stream: str) -> dict[str, str]:
+        found = self[stream] = self._look_up(stream)
+        return found
 
 
 class Pushes:
@@ -96,11 +113,11 @@ class Pushes:
         for number in numbers:
             self._spawn(self._stop(number))
 
-    def _begin(self, stream: str, target: str) -> bool:
-        """Start a push unless it runs or is about to; returns whether."""
-        used = self._used_target(stream, target)
-        known = {wanted for one in self.running() if one.stream == stream for wanted in (one.requested, one.target)}
-        if known & {target, used} or (stream, target) in self._starting:
+    def _begin(self, stream: str, target: str, known: set[tuple[str, str]] | None = None) -> bool:
+        """Start a push unless it runs or is about to; returns whether. known: streams and targets of those that run."""
+        known = _known(self.running()) if known is None else known
+        wanted = (stream, target)
+        if wanted in known or (stream, self._used_target(stream, target)) in known or wanted in self._starting:
             return False
         self._starting.add((stream, target))
         self._spawn(self._start(stream, target))
@@ -153,21 +170,26 @@ class Pushes:
         now = int(controller.clock())
         settings = controller.store.document.get("push_settings") or {}
         wait, most = int(settings.get("wait", DEFAULT_WAIT_SECONDS)), int(settings.get("maxspeed", 0))
-        running = self.running()
+        running: defaultdict[str, list[Running]] = defaultdict(list)  # by target
+        known = _known(self.running())
+        for one in self.running():
+            running[one.requested].append(one)
+        variables = _Remembered(self.variables)
         started = 0
         done: list[str] = []
         for number, rule in list(rules.items()):
             streams = [name for name in sorted(ready) if matches(rule["stream"], name, self._tags(name))]
-            if judge(rule, now, self.variables(rule["stream"])).over:
-                self.stop(one.number for one in self._of_rule(rule, running))
+            ours = self._of_rule(rule, running[rule["target"]])
+            if judge(rule, now, variables[rule["stream"]]).over:
+                self.stop(one.number for one in ours)
                 done.append(number)
                 continue
             begun = False
             for name in streams:
-                if not judge(rule, now, self.variables(name)).active:
-                    self.stop(one.number for one in self._of_rule(rule, running) if one.stream == name)
+                if not judge(rule, now, variables[name]).active:
+                    self.stop(one.number for one in ours if one.stream == name)
                     continue
-                if any(one.stream == name for one in self._of_rule(rule, running)):
+                if any(one.stream == name for one in ours):
                     self._waited.pop((number, name), None)
                     begun = True
                     continue
@@ -177,7 +199,7 @@ class Pushes:
                 waited = self._waited[number, name] = self._waited.get((number, name), 0) + 1
                 if (at_once or waited >= wait) and not (most and started >= most) and not self._inhibited(rule, name):
                     self._waited.pop((number, name), None)
-                    started += self._begin(name, rule["target"])
+                    started += self._begin(name, rule["target"], known)
             if begun and "scheduletime" in rule and "completetime" not in rule:
                 done.append(number)
         for number in done:
@@ -186,11 +208,8 @@ class Pushes:
             controller.commit()
 
     def _of_rule(self, rule: Rule, running: list[Running]) -> list[Running]:
-        return [
-            one
-            for one in running
-            if one.requested == rule["target"] and matches(rule["stream"], one.stream, self._tags(one.stream))
-        ]
+        """Return those of the pushes to a rule's target whose streams it means."""
+        return [one for one in running if matches(rule["stream"], one.stream, self._tags(one.stream))]
 
     def _inhibited(self, rule: Rule, stream: str) -> bool:
         patterns = rule.get("inhibit") or ()

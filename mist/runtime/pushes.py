@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 KIND = "push"  # the first word of the names of guardians of pushes
 MAX_PUSHES = 10_000
 ENDED_SECONDS = 60.0  # how long the result of a push is to be seen
+MAX_ENDED = 1000  # results: a thousand pushes that fail and are started again every few seconds leave many
 
 
 @dataclass(eq=False)
@@ -61,6 +63,7 @@ class Pushes:
         self._reactor = reactor
         self._changed = changed
         self._pushes: dict[int, Push] = {}
+        self._over: deque[Push] = deque()  # those that have ended, oldest first
         self._numbers = itertools.count(1)
         self._closed = False
 
@@ -74,7 +77,7 @@ class Pushes:
         if found is None:
             raise NotFound(f"No output pushes to {without_password(target)}")
         connector, plain = found
-        if len(self._pushes) >= MAX_PUSHES:
+        if len(self._pushes) - len(self._over) >= MAX_PUSHES:
             raise LimitExceededError(f"{MAX_PUSHES} pushes run already")
         plan = PushPlan(next(self._numbers), stream, requested, plain, connector)
         push = self._pushes[plan.number] = Push(plan)
@@ -138,11 +141,17 @@ class Pushes:
         push_note(self._server.instance, push.plan).remove()
         for _, fds in push.joining:
             refuse(fds, "its push has ended")
-        self._reactor.call_later(ENDED_SECONDS, self._forget, push)
+        self._over.append(push)
+        if len(self._over) > MAX_ENDED:
+            del self._pushes[self._over.popleft().plan.number]
+        self._reactor.call_later(ENDED_SECONDS, self._forget)
         self._changed()
 
-    def _forget(self, push: Push) -> None:
-        self._pushes.pop(push.plan.number, None)
+    def _forget(self) -> None:
+        """Forget the pushes whose results were to be seen long enough."""
+        until = time.time() - ENDED_SECONDS
+        while self._over and self._over[0].ended <= until:
+            del self._pushes[self._over.popleft().plan.number]
         self._changed()
 
     # -- processes of former guardians and main processes ----------------------------------------------------------

@@ -21,7 +21,7 @@ from tests.support.tls_front import TlsFront, make_certificate
 from tests.support.tools import find_tool
 
 pytestmark = [
-    pytest.mark.tools("nginx", "ffmpeg", "openssl"),
+    pytest.mark.tools("nginx", "ffmpeg", "openssl", "fuser"),
     pytest.mark.skipif(rtmp_module() is None, reason="nginx has no RTMP module"),
 ]
 SAMPLE = Sample("pushed", BFRAMES)

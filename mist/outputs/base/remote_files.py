@@ -202,10 +202,8 @@ class RemoteFiles:
         self.path = without_password(url)
         self._url = url
 
-    def open(self, begin_us: int | None = None) -> None:
-        """Begin the file that was chosen, or the next one."""
-        if begin_us is not None:
-            self.choose(begin_us)
+    def open(self) -> None:
+        """Begin the file that was chosen."""
         self._file = SpooledFile(self._spool)
         self._job = self._delivery.add(self._url, self._file, self._mime)
         if self._target.prunes:

@@ -194,7 +194,7 @@ class _Recording:
         status, recorder = self._status, self._recorder
         status.bytes, status.current_target = self._files.bytes_written, self._files.path
         status.tracks = recorder.tracks
-        if recorder.recording:
+        if recorder.begun:
             status.first_ms, status.last_ms = recorder.first_us // 1000, recorder.done_us // 1000
             status.latency_ms = max(self._reader.track(recorder.tracks[0]).last_us - recorder.done_us, 0) // 1000
 

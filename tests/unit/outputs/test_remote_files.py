@@ -78,7 +78,8 @@ class Case:
 
     def add(self, second: int, data: bytes = b"media") -> None:
         buffer = ByteBuffer()
-        self.files.open(second * 1_000_000)
+        self.files.choose(second * 1_000_000)
+        self.files.open()
         buffer.write(data)
         self.files.write(buffer)
         self.files.close([], Span(second * 1_000_000, (second + 1) * 1_000_000, 0, False))
