@@ -105,11 +105,12 @@ def _store(controller: Controller, command: Command, name: str, stream: Any) -> 
         return False
     entry = {**{key: value for key, value in stream.items() if value is not None}, "name": name}
     try:
-        checked = parse({"streams": {name: entry}}, controller.store.capabilities).document()["streams"][name]
+        checked = parse({"streams": {name: entry}}, controller.store.capabilities)
     except ConfigError as error:
         controller.log.error("%s", error, extra={"stream": name})
         return False
-    controller.store.streams[name] = checked
+    controller.warn(checked)
+    controller.store.streams.update(checked.document()["streams"])
     return True
 
 

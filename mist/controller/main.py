@@ -101,9 +101,12 @@ async def _serve(
 async def _keep_time(controller: Controller) -> None:
     """Do what is due each second, on the second."""
     seconds = 0
+    writing: asyncio.Task[None] | None = None
     while True:
         await asyncio.sleep(1.0 - controller.clock() % 1.0)
         controller.tick()
         seconds += 1
         if seconds % CHECK_SECONDS == 1:
             controller.check()
+            if controller.store.is_due(controller.monotonic()) and (writing is None or writing.done()):
+                writing = asyncio.create_task(controller.store.write_due(controller.monotonic()))

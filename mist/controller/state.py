@@ -84,6 +84,8 @@ class Controller:
         memory["total_bytes"] = memory["total_bytes"] or default_memory_bound()
         if unsaved := self.store.unsaved():
             snapshot["unsaved"] = unsaved
+        if self.store.bad_file:
+            snapshot["bad_file"] = self.store.bad_file
         self.statistics.configure(snapshot)
         self.watch.configure(snapshot)
         self.services.publish_config(snapshot)
@@ -113,6 +115,11 @@ class Controller:
             for key, number in told.items():
                 counts[key] += number
         return found
+
+    def warn(self, config: Config) -> None:
+        """Log what nobody knows in a configuration."""
+        for line in config.warnings:
+            self.log.warning("%s", line, extra={"kind": "CONF"})
 
     def commit(self) -> None:
         """Publish what calls changed. A configuration that is not acceptable as a whole is dropped, and the log says why."""
@@ -167,11 +174,10 @@ class Controller:
         return rows
 
     def check(self) -> None:
-        """Do what is due every three seconds."""
+        """Do what is due every three seconds, but for writing files."""
         if self.store.file_changed():
             self.reload("The configuration file was changed")
         self.watch.check()
-        self.store.save_if_due(self.monotonic())
 
 
 def access_row(session: Session) -> list[Any]:

@@ -103,6 +103,7 @@ class Spawner:
         self._clients: set[Channel] = set()
         self._started = time.time()
         self._generation = 0
+        self._bad_file = ""
         self._status_planned = False
         self._ending = False
         self._stop_asked = False
@@ -323,6 +324,7 @@ class Spawner:
 
     def _apply(self, snapshot: Snapshot) -> None:
         self._generation = int(snapshot["generation"])
+        self._bad_file = str(snapshot.get("bad_file", ""))
         self._follow_level(snapshot)
         self._triggers.tell({"do": "config"})
         self._sessions.tell({"do": "config"})
@@ -552,6 +554,8 @@ class Spawner:
             "upgrade_failure": self._reload.failure,
             "started": self._started,
             "generation": self._generation,
+            "bad_file": self._bad_file,
+            "config_path": str(self.server.program.config_path.absolute()),
             "controller": {"pid": self._controller.pid if self._controller else 0, "port": self._api_address[1]},
             "triggers": {"pid": self._triggers.pid},
             "listeners": self._listeners.states(),
@@ -572,6 +576,8 @@ class Spawner:
         status = self._status()
         write_status(self.server, status)
         failure = f"; upgrade failed: {self._reload.failure}" if self._reload.failure else ""
+        if self._bad_file:
+            failure += f"; the configuration that ran last is used, because of {self._bad_file.splitlines()[0]}"
         notify(f"STATUS={len(status['streams'])} streams, {len(status['listeners'])} listeners{failure}")
         self._settle()
 

@@ -21,7 +21,7 @@ from mist.runtime.process import descendants, send_signal
 from mist.runtime.program import Server
 from mist.runtime.reactor import Reactor
 from mist.runtime.rejoin import refuse
-from mist.runtime.snapshot import EMPTY, Snapshot, stream_settings
+from mist.runtime.snapshot import EMPTY, Snapshot, always_on, stream_settings
 from mist.runtime.stream_guardian import StreamDuty, StreamPlan
 from mist.runtime.stream_source import InputStart
 from mist.stream.publisher import remove_stream, stream_prefix
@@ -110,8 +110,8 @@ class Streams:
         self._retry_planned = False
         if self._closed:
             return
-        for name, settings in self._snapshot["streams"].items():
-            if settings.get("always_on") and name not in self._streams:
+        for name in always_on(self._snapshot):
+            if name not in self._streams:
                 try:
                     self._find_or_start(name)
                 except NotReady:

@@ -219,6 +219,10 @@ class ControllerUnderTest:
         self.controller = Controller(self.services, store, clock=self.clock, monotonic=self.clock)  # type: ignore[arg-type]
         self.controller.publish(store.config)
 
+    def write_due(self) -> None:
+        """Write the files that are due, as the controller does every three seconds."""
+        asyncio.run(self.controller.store.write_due(self.clock.now))
+
     def second(self, count: int = 1) -> None:
         """Let seconds pass."""
         for _ in range(count):
