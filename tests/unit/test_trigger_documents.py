@@ -8,7 +8,10 @@ import pytest
 
 from mist.stream.triggers import TRIGGERS, Handler, due
 
-DOCUMENT = (Path(__file__).parents[2] / "docs/operating.md").read_text()
+ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs/operating.md").read_text()
+CODE = [path.read_text() for path in (ROOT / "mist").rglob("*.py") if path.name != "triggers.py"]
+NOT_FIRED = {"LIVEPEER_SEGMENT_REJECTED"}
 
 
 @pytest.mark.parametrize("name", TRIGGERS)
@@ -27,3 +30,9 @@ def test_each_handler_of_live_bandwidth_has_its_own_bound() -> None:
     ]
     assert [one.target for one in due("LIVE_BANDWIDTH", found, ["live", "5000"])] == ["low", "any", "odd"]
     assert due("STREAM_LOAD", found, ["live"]) == found
+
+
+@pytest.mark.parametrize("name", TRIGGERS)
+def test_every_trigger_is_fired_somewhere(name: str) -> None:
+    fired = any(f'"{name}"' in text for text in CODE)
+    assert fired != (name in NOT_FIRED)
