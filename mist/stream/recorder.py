@@ -25,7 +25,9 @@ from mist.stream.state import Key, StreamStatus, TrackState
 
 STALLED_US: Final = 1_000_000  # a track this far behind the others is not waited for: what is written is never older
 IDLE_US: Final = 1_000_000  # after so long without a packet, what is there is written
-STEP_US: Final = 2_000_000  # of media at once, so that a long buffer is not muxed into memory
+STEP_US: Final = (
+    1_000_000  # of media at once: what does not fit on a disk is no more than that, nor what is muxed into memory
+)
 DEFAULT_FRAME_US: Final = 40_000
 PUSHES_MASK: Final = 2  # recordings see what pushes see
 ANY_MASK: Final = 0xFF

@@ -271,4 +271,4 @@ class RecordingFiles:
         if isinstance(error, TransportError):
             return error
         cure = _CURES.get(error.errno or 0, "")
-        return TransportError(f"{path}: {error.strerror}{cure}")
+        return TransportError(f"{path}: {error.strerror}{cure}", reason="WRITE_FAILURE")
