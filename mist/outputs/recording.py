@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from mist.errors import ConfigError, NoSuitableTrack, NotReady, TransportError
 from mist.formats.containers import Container, by_file_name, by_name
+from mist.outputs.base.remote_recording import is_remote, record_remotely
 from mist.stream.push import PushPlan, PushStatus
 from mist.stream.reader import StreamReader
 from mist.stream.recorder import Checkpoint, GoneReader, Recorder
@@ -56,6 +57,9 @@ class RecordingPush:
 
     async def push(self, services: OutputServices, plan: PushPlan, status: PushStatus) -> None:
         """Record until the stream ends, the target's own end, or cancellation. Raises MistError."""
+        if is_remote(services, plan.target):
+            await record_remotely(services, plan, status, self.connector)
+            return
         target, container = open_target(plan.target)
         left = _left(services, status)
         reader = await services.open_stream(plan.stream) if left is None else _reopened(services, left[0])

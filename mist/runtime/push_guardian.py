@@ -20,6 +20,7 @@ MAX_CRASHES = 10  # in a row
 WELL_SECONDS = 60.0
 PING_SECONDS = 1.0
 HANG_SECONDS = 5.0
+STOP_SECONDS = 30.0  # for what a push that was stopped still has to send
 
 
 class PushDuty:
@@ -38,6 +39,7 @@ class PushDuty:
         self._last_beat = 0.0
         self._backoff = Backoff()
         self._crashes = 0
+        self._stopped = False
         self._result: Message | None = None
         self._guardian: Guardian
 
@@ -79,9 +81,18 @@ class PushDuty:
     def command(self, message: Message, fds: list[int]) -> None:
         close_all(fds)
         if message.get("do") == "stop":
-            self._guardian.end(str(message.get("reason", "CLEAN_CONTROLLER_REQ")))
+            self._stop(str(message.get("reason", "CLEAN_CONTROLLER_REQ")))
         elif message.get("do") == "config":
             self._guardian.tell_workers({"do": "config"})
+
+    def _stop(self, reason: str) -> None:
+        """Have the worker end by itself, with what it still has to send."""
+        if not self._guardian.workers:
+            self._guardian.end(reason)
+            return
+        self._stopped = True
+        self._guardian.tell_workers({"do": "end_push", "reason": reason})
+        self._guardian.reactor.call_later(STOP_SECONDS, self._guardian.end, reason)
 
     def worker_said(self, worker: WorkerHandle, message: Message, fds: list[int]) -> None:
         close_all(fds)
@@ -94,7 +105,7 @@ class PushDuty:
     def worker_ended(self, worker: WorkerHandle, status: int) -> None:
         if self._guardian.ending:
             return
-        if self._result is not None:
+        if self._result is not None or self._stopped:
             self._guardian.end()
             return
         self._guardian.upstream.send({"event": "worker", "pid": 0})

@@ -9,8 +9,9 @@ from contextlib import suppress
 from typing import Any, Final, cast
 
 from mist.errors import MistError
+from mist.net.remote_schemes import without_password
 from mist.runtime import log as runtime_log
-from mist.runtime.channel import Channel, Message
+from mist.runtime.channel import Channel, Message, close_all
 from mist.runtime.guardian import WorkerMain
 from mist.runtime.instance import Instance
 from mist.runtime.output_worker import OutputWorker
@@ -72,7 +73,11 @@ class PushWorker(OutputWorker):
             reason, text = "INTERNAL_ERROR", "a defect, see the log"
         clean = reason.startswith("CLEAN")
         log.log(
-            logging.INFO if clean else logging.WARNING, "Push to %s ended: %s (%s)", self._plan.target, text, reason
+            logging.INFO if clean else logging.WARNING,
+            "Push to %s ended: %s (%s)",
+            without_password(self._plan.target),
+            text,
+            reason,
         )
         self._tell_end(reason, text)
         self.finish()
@@ -111,6 +116,14 @@ class PushWorker(OutputWorker):
     def _report(self) -> None:
         self.channel.send({"event": "status", "status": self._document()})
         self.loop.call_later(STATUS_SECONDS, self._report)
+
+    def command(self, message: Message, fds: list[int]) -> None:
+        if message.get("do") == "end_push":
+            close_all(fds)
+            if self._task is not None:
+                self._task.cancel()
+        else:
+            super().command(message, fds)
 
     def stopping(self, reason: str) -> None:
         if self._task is not None:

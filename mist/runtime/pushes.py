@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mist.errors import LimitExceededError, NotFound
+from mist.net.remote_schemes import BUILT_IN, remote_schemes, scheme_of, without_password
 from mist.runtime.backoff import Backoff
 from mist.runtime.build import running_build
 from mist.runtime.channel import Channel, Message, close_all
@@ -21,6 +22,7 @@ from mist.runtime.push_guardian import make_push_duty
 from mist.runtime.push_worker import push_main, push_note
 from mist.runtime.reactor import Reactor
 from mist.runtime.rejoin import refuse
+from mist.runtime.snapshot import read_snapshot
 from mist.stream.push import PushPlan
 
 log = logging.getLogger(__name__)
@@ -64,9 +66,13 @@ class Pushes:
 
     def start(self, stream: str, requested: str, target: str) -> int:
         """Start a push and return its number. Raises NotFound (nothing pushes to such a target), LimitExceededError."""
-        found = self._server.program.push_role(target)
+        program = self._server.program
+        found = program.push_role(target, BUILT_IN)
+        if found is None and scheme_of(target):
+            writers = read_snapshot(self._server.instance).get("extwriters") or ()
+            found = program.push_role(target, remote_schemes(writers))
         if found is None:
-            raise NotFound(f"No output pushes to {target}")
+            raise NotFound(f"No output pushes to {without_password(target)}")
         connector, plain = found
         if len(self._pushes) >= MAX_PUSHES:
             raise LimitExceededError(f"{MAX_PUSHES} pushes run already")

@@ -32,6 +32,7 @@ class PushStatus:
     """How far a push is, as `push_list` of the API shows it. media_ms: time stamps of the packets, first and last that were sent.
 
     began: unix time. note: what the process before this one left, and where this one leaves what the next one needs.
+    waiting_bytes: that a destination elsewhere has not taken yet. waiting_full: no more may wait. trouble: why it takes nothing now.
     """
 
     bytes: int = 0
@@ -42,6 +43,9 @@ class PushStatus:
     current_target: str = ""
     began: float = 0.0
     note: PushNote | None = None
+    waiting_bytes: int = 0
+    waiting_full: bool = False
+    trouble: str = ""
 
     @property
     def media_ms(self) -> int:
@@ -50,7 +54,13 @@ class PushStatus:
 
     def document(self, active_ms: int) -> dict[str, Any]:
         """Return it as the API shows it. active_ms: time since the push began."""
+        remote: dict[str, Any] = {
+            "buffer_bytes": self.waiting_bytes,
+            "buffer_full": self.waiting_full,
+            "trouble": self.trouble,
+        }
         return {
+            **{name: value for name, value in remote.items() if value},
             "active_ms": active_ms,
             "active_seconds": active_ms // 1000,
             "bytes": self.bytes,

@@ -37,7 +37,7 @@ CAPABILITY: Final = Capability(
         "and its key, over TLS."
     ),
     codecs=((("+*",),),),
-    push_urls=("dtsc://*",),
+    push_urls=("dtsc://*", "dtscs://*"),
     optional={
         **listener_options(DEFAULT_PORT),
         "syncmode": {
@@ -166,7 +166,7 @@ class DtscConnection(SessionConnection[d.ListenerSession]):
         services, reader = self._services, choice.reader
         sync = asked.get("sync", "1" if self._sync else "0") not in ("0", "")
         exact = asked.get(d.EXACT) == "1"
-        pace = _pace(parameters, choice)
+        pace = player_pace(parameters, choice)
         self._session.send_play_start(sync, time.monotonic())
         player = LivePlayer(services, self._session, self._record, reader, choice.indexes, self._peer, exact)
         fd, head = self._let_go(reader, parameters)
@@ -245,7 +245,7 @@ class DtscConnection(SessionConnection[d.ListenerSession]):
             self._relay.close()
 
 
-def _pace(parameters: PlaybackParameters, choice: Choice) -> dict[str, Any]:
+def player_pace(parameters: PlaybackParameters, choice: Choice) -> dict[str, Any]:
     """Return how a player is sent the stream: from the middle of the buffer unless it says where, and as fast as it reads."""
     pace = own_pace(parameters, choice)
     if not parameters.rate_given:
