@@ -7,6 +7,7 @@ import http.client
 import json
 import statistics
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,35 @@ def main() -> None:
         save_ms = took_ms(client, {"save": 1}, options.rounds)
         size = server.config_file.stat().st_size
         report(file_mb=round(size / 1e6, 1), start_s=start_s, change_ms=change_ms, save_ms=save_ms)
+        slow: dict[str, dict[str, Any]] = {
+            "change": {"addstream": {"newNUMBER": {"source": "push://x"}}},
+            "save": {"addstream": {"newNUMBER": {"source": "push://y"}}, "save": 1},
+            "reload": {"config_reload": 1},
+            "all_streams": {"streams": True},
+        }
+        for name, command in slow.items():
+            slow_ms, waits = beside(server.api_port, command, options.rounds)
+            report(**{f"{name}_ms": slow_ms, "others_wait_ms": {"median": waits[0], "most": waits[1]}})
+
+
+def beside(port: int, command: dict[str, Any], rounds: int) -> tuple[float, tuple[float, float]]:
+    """Return the milliseconds of a slow command, and the median and the most that small ones took meanwhile."""
+    done = threading.Event()
+    waits: list[float] = []
+
+    def ask() -> None:
+        other = Client(port)
+        while not done.is_set():
+            began = time.perf_counter()
+            other.call({})
+            waits.append(1000 * (time.perf_counter() - began))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    slow_ms = took_ms(Client(port), command, rounds)
+    done.set()
+    asking.join()
+    return slow_ms, (round(statistics.median(waits), 1), round(max(waits), 1))
 
 
 if __name__ == "__main__":

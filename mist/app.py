@@ -6,11 +6,15 @@ import importlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mist
+from mist.errors import ConfigError
 from mist.runtime.program import Program
 from mist.stream.capability import discover
+
+if TYPE_CHECKING:
+    from mist.controller.config import Config
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +31,8 @@ PRELOADED = (
     "mist.controller.main",
     "mist.controller.api",
     "mist.controller.server",
+    "uvicorn.lifespan.off",
+    "uvicorn.protocols.websockets.wsproto_impl",
 )
 
 # What `mist serve --demo` adds: a test picture, and a stream that anyone on this machine may publish to.
@@ -43,14 +49,30 @@ def make_program(config_path: Path, *, explicit: bool, demo: bool, debug: int | 
     """
     built_in = DEMO_STREAMS if demo else {}
 
-    def load_config() -> Mapping[str, Any]:
+    def read_config() -> Config:
         from mist.controller.config import check
         from mist.controller.config_files import read_parts
 
         parts = read_parts(config_path, must_exist=explicit, set_aside=True)
         for damaged, aside in parts.set_aside:
             log.error("%s was damaged; it is kept as %s, and what was changed through the API is lost", damaged, aside)
-        return check(parts, program.capabilities()).with_streams(built_in).snapshot()
+        return check(parts, program.capabilities())
+
+    def load_config() -> Mapping[str, Any]:
+        """Return the configuration of the file, or the one that ran last where the service keeps a copy."""
+        from mist.controller.config import parse
+        from mist.controller.last_good import LastGood
+
+        bad: dict[str, str] = {}
+        try:
+            config = read_config()
+        except ConfigError as error:
+            former = LastGood(config_path).read()
+            if former is None:
+                raise
+            log.error("The configuration cannot be used, and the one that ran last is used instead: %s", error)
+            config, bad = parse(former, program.capabilities()), {"bad_file": str(error)}
+        return {**config.with_streams(built_in).snapshot(), **bad}
 
     async def control(services: Any) -> None:
         from mist.controller.main import run

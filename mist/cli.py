@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import mist
-from mist.commands import BadUsage, convert, info, operate_account, operate_show, record
+from mist.commands import BadUsage, convert, info, operate_account, operate_show, operate_triggers, record
 from mist.errors import ConfigError, MistError
 from mist.runtime.instance import DEFAULT_NAME, Instance
 
@@ -31,6 +31,7 @@ RTMP, HTTP-FLV, MPEG-TS, MP4 and HLS, one frame later, without transcoding.
   mist api CALL [JSON]       any call of it
   mist stop                  end it
   mist config check          what is wrong in its configuration
+  mist config diff           what was changed since it was read
   mist nuke live             end a stream that hangs
   mist record live live.mkv  a stream of it into a file
 
@@ -156,6 +157,7 @@ def build_parser() -> argparse.ArgumentParser:
     operating = [
         *operate_show.add_commands(commands, with_api),
         *operate_account.add_commands(commands, with_api),
+        *operate_triggers.add_commands(commands, with_api),
     ]
 
     for command in (serve, status, stop, reload, upgrade, nuke, recording, *operating):
@@ -180,10 +182,25 @@ def _add_config_commands(commands: argparse._SubParsersAction[argparse.ArgumentP
         help="find the mistakes in a configuration",
         description=(
             "Say whether a server would accept the configuration: a line for each mistake with file, key, what is expected "
-            "and what stands there. Exit status: 0 it is good, 2 it is not."
+            'and what stands there. A line that begins with "warning" names a key that nobody knows: it is kept and does '
+            "nothing. Exit status: 0 it is good, 2 it is not."
         ),
     )
     check.set_defaults(run=run_config_check)
+    diff = kinds.add_parser(
+        "diff",
+        help="show in what the running configuration differs from the files",
+        description=(
+            "Compare what a server runs with what its configuration files say: a line for each difference, with - and + for "
+            "what the files have and what runs. Exit status: 0 they are the same, 1 they differ."
+        ),
+    )
+    diff.add_argument("--json", action="store_true", help="print the difference as a JSON merge patch (RFC 7396)")
+    diff.add_argument("--instance", metavar="NAME", default=DEFAULT_NAME, help="which server (default: %(default)s)")
+    diff.add_argument(
+        "path", type=Path, nargs="?", metavar="PATH", help="the main file (default: the one the server read)"
+    )
+    diff.set_defaults(run=run_config_diff)
     show = kinds.add_parser(
         "show",
         help="show what all files of a configuration make together",
@@ -256,10 +273,12 @@ def run_config_check(options: argparse.Namespace) -> int:
 
     program = make_program(options.path, explicit=True, demo=False, debug=None)
     try:
-        check(read_parts(options.path, must_exist=True), program.capabilities(), sys.maxsize)
+        config = check(read_parts(options.path, must_exist=True), program.capabilities(), sys.maxsize)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    for line in config.warnings:
+        print(f"warning: {line}", file=sys.stderr)
     return 0
 
 
@@ -273,6 +292,30 @@ def run_config_show(options: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+def run_config_diff(options: argparse.Namespace) -> int:
+    """Compare what runs with the files."""
+    from mist.commands.operate_link import call
+    from mist.controller.config_diff import lines, said
+    from mist.controller.config_files import difference, read_parts
+    from mist.runtime.spawner_link import ask_blocking
+
+    instance = Instance(options.instance)
+    path = options.path or Path(ask_blocking(instance, {"do": "status"})["status"]["config_path"])
+    try:
+        parts = read_parts(path)
+        files = said(parts)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    runs = call(instance.api_socket, {"config_backup": True}).get("config_backup") or {}
+    if options.json:
+        print(json.dumps(difference(files, runs), indent=2, ensure_ascii=False))
+    else:
+        for line in lines(parts, files, runs):
+            print(line)
+    return 0 if files == runs else 1
 
 
 def run_stop(options: argparse.Namespace) -> int:

@@ -161,11 +161,11 @@ class Api:
         return Response(f"Not authorized: {refusal}\n", 401, {**headers, "WWW-Authenticate": asked})
 
     async def _metrics_text(self) -> Response:
-        body = metrics.text(self.controller, await self.controller.services.triggers.statistics())
+        body = metrics.text(self.controller, await self.controller.trigger_counts())
         return Response(body, 200, {"Content-Type": metrics.TEXT_TYPE, "Connection": "close", "Server": SERVER})
 
     async def _metrics_document(self, request: Request) -> Response:
-        found = metrics.document(self.controller, await self.controller.services.triggers.statistics())
+        found = metrics.document(self.controller, await self.controller.trigger_counts())
         headers = {**REPLY_HEADERS, "Content-Type": metrics.JSON_TYPE, "Connection": "close"}
         return Response(reply_text(found, dict(request.query_params)), 200, headers)
 

@@ -7,6 +7,7 @@ from typing import Any, cast
 from mist.controller import (
     calls_accounts,
     calls_config,
+    calls_handlers,
     calls_keys,
     calls_pushes,
     calls_server,
@@ -20,12 +21,13 @@ from mist.controller.audit import summary
 from mist.controller.declaration import Call, LateHandler, Permission, always, given_list, given_object
 from mist.controller.replies import Names, Presence
 from mist.controller.state import Command, Controller
+from mist.controller.stream_triggers import ask_about_streams
 from mist.errors import MistError
 
 READ, STREAMS, CONFIG, ADMIN = Permission.READ, Permission.STREAMS, Permission.CONFIG, Permission.ADMIN
 PUSHES = Permission.PUSHES
 _a, _c, _k, _n, _p = calls_accounts, calls_config, calls_keys, calls_sessions, calls_pushes
-_s, _t = calls_streams, calls_tools
+_h, _s, _t = calls_handlers, calls_streams, calls_tools
 
 
 def _writes(name: str, run: Any, needs: Permission, request: Any, reply: Any = None, **options: Any) -> Call:
@@ -131,6 +133,15 @@ CALLS: tuple[Call, ...] = (
         given_object, PUSHES,
     ),
     Call("proc_list", _t.proc_list, READ, str | Presence, {"proc_list": dict[str, Any] | None}),
+    Call("variable_list", _h.variable_list, READ, Presence, {"variable_list": replies.VariablesShown}),
+    _writes(
+        "variable_add", _h.variable_add, CONFIG, dict[str, Any] | list[Any], {"variable_list": replies.VariablesShown}
+    ),
+    _writes("variable_remove", _h.variable_remove, CONFIG, Names, {"variable_list": replies.VariablesShown}),
+    _writes("trigger_stat", _h.trigger_stat, CONFIG, dict[str, Any]),
+    _writes("trigger_fail", _h.trigger_fail, CONFIG, str),
+    Call("trigger_stats", _h.triggers, READ, Presence, {"trigger_stats": dict[str, Any] | None}, late=True),
+    Call("trigger_test", _h.trigger_test, ADMIN, replies.TriggerTest, {"trigger_test": list[Any]}, late=True),
     Call("external_writer_list", _t.external_writer_list, READ, Presence, {"external_writer_list": replies.Writers}),
     _writes(
         "external_writer_add", _t.external_writer_add, ADMIN, replies.WriterGiven, {"external_writer_list": replies.Writers}
@@ -154,6 +165,7 @@ async def execute(controller: Controller, command: Command) -> None:
     """
     command.reply["LTS"] = 1
     late: list[Call] = []
+    await ask_about_streams(controller, command)
     async with controller.lock:
         for call in CALLS:
             if call.name == PUBLISH_BEFORE:

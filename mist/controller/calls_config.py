@@ -57,7 +57,7 @@ def reply(controller: Controller, command: Command) -> None:
     if command.minimal and "config" not in command:
         return
     shown: dict[str, Any] = {
-        key: None if value in ({}, []) else value for key, value in controller.store.config.snapshot()["config"].items()
+        key: None if value in ({}, []) else value for key, value in controller.store.config.server().items()
     }
     configured = controller.store.server.get("controller", {})
     shown["controller"] = {key: value for key, value in shown["controller"].items() if key in (*ADDRESS, *configured)}
@@ -159,11 +159,12 @@ def _set_protocols(controller: Controller, change: Callable[[list[Any]], list[An
     if wanted == present:
         return
     try:
-        checked = parse({"config": {"protocols": wanted}}, controller.store.capabilities).document()
+        found = parse({"config": {"protocols": wanted}}, controller.store.capabilities)
     except ConfigError as error:
         controller.log.error("The protocols stay as they were: %s", error)
         return
-    controller.store.server["protocols"] = protocols.without_duplicates(checked["config"]["protocols"])
+    controller.warn(found)
+    controller.store.server["protocols"] = protocols.without_duplicates(found.document()["config"]["protocols"])
 
 
 # -- tags of the server ------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mist.controller.state import Command, Controller
 from mist.controller.version import version_report
+from mist.stream.triggers import TRIGGERS
 
 SHUTTING_DOWN = "Shutting down"
 NOT_ALLOWED = "Ignored: only a client on the same machine may shut the server down"
@@ -17,8 +18,11 @@ def capabilities(controller: Controller, command: Command) -> None:
         return
     documents = {kind: dict(installed.get(kind) or {}) or None for kind in ("connectors", "inputs", "processes")}
     command.reply["capabilities"] = {
-        **documents, "triggers": None, "internal_writers": None, **controller.load.capabilities()
-    }  # fmt: skip
+        **documents,
+        "triggers": {name: one.document() for name, one in TRIGGERS.items()},
+        "internal_writers": None,
+        **controller.load.capabilities(),
+    }
 
 
 def load(controller: Controller, command: Command) -> None:

@@ -28,9 +28,9 @@ def streams(controller: Controller, command: Command) -> None:
     wanted = command["streams"]
     if isinstance(wanted, dict):
         for name in [name for name in controller.store.streams if name not in wanted]:
-            _delete(controller, name)
+            _delete(controller, command, name)
         for name, stream in wanted.items():
-            _store(controller, name, stream)
+            _store(controller, command, name, stream)
 
 
 def addstream(controller: Controller, command: Command) -> None:
@@ -39,7 +39,7 @@ def addstream(controller: Controller, command: Command) -> None:
     given = command["addstream"]
     if isinstance(given, dict):
         for name, stream in given.items():
-            if _store(controller, name, stream):
+            if _store(controller, command, name, stream):
                 command.named_streams.append(name)
 
 
@@ -47,7 +47,7 @@ def deletestream(controller: Controller, command: Command) -> None:
     """Delete streams; an always-on one stops."""
     command.named_streams = command.named_streams or []
     for name in command.names("deletestream"):
-        _delete(controller, name)
+        _delete(controller, command, name)
 
 
 def deletestreamsource(controller: Controller, command: Command) -> None:
@@ -55,22 +55,24 @@ def deletestreamsource(controller: Controller, command: Command) -> None:
     given = command["deletestreamsource"]
     command.named_streams = command.named_streams or []
     if isinstance(given, str):
-        command.reply["deletestreamsource"] = _delete_with_source(controller, given)
+        command.reply["deletestreamsource"] = _delete_with_source(controller, command, given)
     elif isinstance(given, list):
-        told = [_delete_with_source(controller, name) for name in given if isinstance(name, str)]
+        told = [_delete_with_source(controller, command, name) for name in given if isinstance(name, str)]
         command.reply["deletestreamsource"] = told or None
     elif isinstance(given, dict):
-        command.reply["deletestreamsource"] = {name: _delete_with_source(controller, name) for name in given} or None
+        command.reply["deletestreamsource"] = {
+            name: _delete_with_source(controller, command, name) for name in given
+        } or None
 
 
-def _delete_with_source(controller: Controller, name: str) -> str:
+def _delete_with_source(controller: Controller, command: Command, name: str) -> str:
     """Delete a stream and its source, if that is a file and nobody else's, and return what was done, in words."""
     stream = controller.store.streams.get(name)
-    if stream is None:
+    if stream is None or name in command.refused:
         return NO_ACTION
     source = str(stream.get("source", ""))
     others = {str(other.get("source", "")) for key, other in controller.store.streams.items() if key != name}
-    _delete(controller, name)
+    _delete(controller, command, name)
     path = Path(source)
     try:
         if not path.is_absolute() or source in others or not path.is_file():
@@ -89,9 +91,9 @@ def _delete_with_source(controller: Controller, name: str) -> str:
     return SOURCE_DELETED
 
 
-def _store(controller: Controller, name: str, stream: Any) -> bool:
+def _store(controller: Controller, command: Command, name: str, stream: Any) -> bool:
     """Put one stream into the configuration, unless it is unacceptable; the log says why then."""
-    if not isinstance(stream, dict):
+    if not isinstance(stream, dict) or name in command.refused:
         return False
     present = name in controller.store.streams
     if not present and not CLEAN_NAME.fullmatch(name):
@@ -103,15 +105,18 @@ def _store(controller: Controller, name: str, stream: Any) -> bool:
         return False
     entry = {**{key: value for key, value in stream.items() if value is not None}, "name": name}
     try:
-        checked = parse({"streams": {name: entry}}, controller.store.capabilities).document()["streams"][name]
+        checked = parse({"streams": {name: entry}}, controller.store.capabilities)
     except ConfigError as error:
         controller.log.error("%s", error, extra={"stream": name})
         return False
-    controller.store.streams[name] = checked
+    controller.warn(checked)
+    controller.store.streams.update(checked.document()["streams"])
     return True
 
 
-def _delete(controller: Controller, name: str) -> None:
+def _delete(controller: Controller, command: Command, name: str) -> None:
+    if name in command.refused:
+        return
     stream = controller.store.streams.pop(name, None)
     if stream is not None:
         controller.log.info("The stream %s was deleted", name, extra={"kind": "CONF", "stream": name})

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from pydantic import BaseModel, ValidationError
 
@@ -21,8 +23,11 @@ from mist.controller.schema import (
     Document,
     ProcessEntry,
     ProtocolEntry,
+    PushRule,
     Section,
     Stream,
+    TriggerHandler,
+    Variable,
 )
 from mist.errors import ConfigError
 
@@ -33,7 +38,10 @@ DEFAULT_PROTOCOLS: tuple[Mapping[str, Any], ...] = (
     {"connector": "DTSC", "port": 4200},
 )
 MAX_REPORTED_PROBLEMS = 10
+STREAMS_AT_ONCE = 250  # that are validated in one call, which lets no other thread run
 NOTE_PREFIX = "x-"
+# What clients of the API write, and add to: keys that nobody knows are kept there, and told of by `mist config check`.
+OPEN_SECTIONS = (ProtocolEntry, ProcessEntry, Stream, PushRule, TriggerHandler, Variable)
 # Options of inputs and outputs known to users of compatible servers: accepted even where that module is not installed.
 INPUT_OPTIONS = (
     "acceptable", "bufferTime", "datatrack", "format", "multicastinterface", "profile", "raw", "transport", "udpport"
@@ -58,11 +66,37 @@ _EXPECTATIONS = {
 }
 
 
-class Config:
-    """A configuration that was checked as a whole. Immutable: a change makes a new one."""
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One stream: its model, what was configured in normal form, and the same with its name and all defaults."""
 
-    def __init__(self, document: Document) -> None:
+    model: Stream
+    normal: dict[str, Any]
+    settings: dict[str, Any]
+
+
+def _entry(name: str, stream: Stream) -> _Entry:
+    settings = stream.model_dump(mode="json", exclude_none=True)
+    return _Entry(
+        stream, stream.model_dump(mode="json", exclude_unset=True, exclude_none=True), {**settings, "name": name}
+    )
+
+
+class Config:
+    """A configuration that was checked as a whole. Immutable: a change makes a new one.
+
+    Streams are kept one by one, and shared with the configuration that this one was made from, so that a change of one
+    costs the same however many there are. warnings: a line for each key that nobody knows, where that is allowed.
+    """
+
+    def __init__(self, document: Document, former: Config | None = None, warnings: Collection[str] = ()) -> None:
         self._document = document
+        self.warnings = tuple(warnings)
+        known = {} if former is None else former._streams
+        self._streams: dict[str, _Entry] = {}
+        for name, stream in document.streams.items():
+            entry = known.get(name)
+            self._streams[name] = entry if entry is not None and entry.model is stream else _entry(name, stream)
 
     @property
     def model(self) -> Document:
@@ -70,22 +104,57 @@ class Config:
         return self._document
 
     def document(self) -> dict[str, Any]:
-        """Return only what was configured, in normal form: what is saved and what the API shows."""
-        return self._document.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+        """Return only what was configured, in normal form: what is saved and what the API shows.
+
+        The streams in it are not copies: replace them, and do not change them.
+        """
+        document = self._document.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude={"streams"})
+        if "streams" in self._document.model_fields_set:
+            document["streams"] = {name: entry.normal for name, entry in self._streams.items()}
+        return document
+
+    def server(self) -> dict[str, Any]:
+        """Return the member `config` with defaults applied, JSON-able."""
+        server = self._document.config.model_dump(mode="json", exclude_none=True)
+        protocols = self._document.config.protocols
+        if protocols is None:
+            server["protocols"] = [dict(entry) for entry in DEFAULT_PROTOCOLS]
+        else:
+            server["protocols"] = [
+                entry.model_dump(mode="json", exclude_unset=True, exclude_none=True) for entry in protocols
+            ]
+        return server
 
     def snapshot(self) -> dict[str, Any]:
-        """Return everything with defaults applied, JSON-able: what all processes work with."""
-        result = self._document.model_dump(mode="json", exclude_none=True)
-        server = result["config"]
-        server["protocols"] = [
-            entry.model_dump(mode="json", exclude_unset=True, exclude_none=True)
-            for entry in self._document.config.protocols or []
-        ]
-        if self._document.config.protocols is None:
-            server["protocols"] = [dict(entry) for entry in DEFAULT_PROTOCOLS]
-        for name, stream in result["streams"].items():
-            stream["name"] = name
+        """Return everything with defaults applied, JSON-able: what all processes work with. Its streams are not copies."""
+        result = self._document.model_dump(mode="json", exclude_none=True, exclude={"streams", "config"})
+        result["config"] = self.server()
+        result["streams"] = {name: entry.settings for name, entry in self._streams.items()}
         return result
+
+    def changed(
+        self, document: Mapping[str, Any], sections: Collection[str], capabilities: Mapping[str, Any] | None = None
+    ) -> Config:
+        """Return the configuration that a document makes which differs from this one in some sections only.
+
+        document: has the very objects of `document()` for streams that are as they were; only the others are checked.
+        Raises ConfigError.
+        """
+        streams = document.get("streams")
+        if "autopushes" in sections or not isinstance(streams, dict | None):  # looked at together with others
+            return parse(document, capabilities)
+        part = {section: document[section] for section in sections if section in document}
+        kept: dict[str, Stream] = {}
+        if streams and "streams" in part:
+            entries = self._streams
+            kept = {name: entries[name].model for name in streams if _is_kept(entries.get(name), streams[name])}
+            part["streams"] = {name: stream for name, stream in streams.items() if name not in kept}
+        checked = parse(part, capabilities)
+        values = {key: value for key, value in _members(self._document).items() if key not in sections}
+        values.update(_members(checked.model))
+        if "streams" in part:
+            values["streams"] = {**kept, **checked.model.streams}
+        return Config(Document.model_construct(set(values), **values), self, checked.warnings)
 
     def with_streams(self, streams: Mapping[str, Mapping[str, Any]]) -> Config:
         """Return a copy that also has these streams, where the configuration does not define them itself."""
@@ -99,6 +168,16 @@ class Config:
         Raises OSError when a file cannot be written; the other files are written then, too.
         """
         save_document(self.document(), path)
+
+
+def _is_kept(entry: _Entry | None, stream: object) -> bool:
+    return entry is not None and entry.normal is stream
+
+
+def _members(document: Document) -> dict[str, Any]:
+    """Return the sections that a document has, by name."""
+    known = {name: getattr(document, name) for name in document.model_fields_set & Document.model_fields.keys()}
+    return {**known, **(document.model_extra or {})}
 
 
 def load(
@@ -144,16 +223,37 @@ def _parsed(
         raw = migrate(document)
     except ConfigError as error:
         raise ConfigError(f"{named('')}: {error}" if named("") else str(error)) from None
-    try:
-        model = Document.model_validate(raw)
-    except ValidationError as error:
-        _raise(_validation_problems(error, raw), named, most_problems)
+    model = _validated(raw, named, most_problems)
     problems = list(_unknown_keys(model, ""))
     if capabilities is not None:
         problems.extend(_option_problems(model, capabilities))
+    mistakes = [problem for problem in problems if not problem.harmless]
+    if mistakes:
+        _raise(mistakes, named, most_problems)
+    return Config(model, warnings=_lines(problems, named, most_problems))
+
+
+def _validated(raw: dict[str, Any], named: Callable[[str], str], most_problems: int) -> Document:
+    """Return the model of a document, made piece by piece, so that other threads run meanwhile. Raises ConfigError."""
+    pieces: list[dict[str, Any]] = [raw]
+    streams = raw.get("streams")
+    if isinstance(streams, dict) and len(streams) > STREAMS_AT_ONCE:
+        rest = iter(streams.items())
+        parts = iter(lambda: dict(islice(rest, STREAMS_AT_ONCE)), {})
+        pieces = [{**raw, "streams": next(parts)}, *({"streams": part} for part in parts)]
+    models: list[Document] = []
+    problems: list[Problem] = []
+    for piece in pieces:
+        try:
+            models.append(Document.model_validate(piece))
+        except ValidationError as error:
+            problems.extend(_validation_problems(error, piece))
     if problems:
         _raise(problems, named, most_problems)
-    return Config(model)
+    model, *others = models
+    for other in others:
+        model.streams.update(other.streams)
+    return model
 
 
 def save_document(document: Mapping[str, Any], path: Path) -> None:
@@ -173,14 +273,25 @@ def _normal(document: dict[str, Any]) -> dict[str, Any]:
 
 # -- what is wrong, in words -------------------------------------------------------------------------------------------
 
-Problem = tuple[str, object, str]  # dotted key, value that stands there, what was expected
+
+class Problem(NamedTuple):
+    """What is wrong at one dotted key. value: what stands there. harmless: it is kept, and means nothing."""
+
+    path: str
+    value: object
+    expected: str
+    harmless: bool = False
 
 
 def _raise(problems: list[Problem], named: Callable[[str], str], most: int) -> NoReturn:
-    lines = [f"{named(path)}: {expected} (it is {_short(value)})" for path, value, expected in problems]
-    if len(lines) > most:
-        lines[most:] = [f"and {len(lines) - most} more problems"]
-    raise ConfigError("\n".join(lines), path=problems[0][0], value=problems[0][1]) from None
+    raise ConfigError(
+        "\n".join(_lines(problems, named, most)), path=problems[0].path, value=problems[0].value
+    ) from None
+
+
+def _lines(problems: list[Problem], named: Callable[[str], str], most: int) -> list[str]:
+    lines = [f"{named(one.path)}: {one.expected} (it is {_short(one.value)})" for one in problems[:most]]
+    return lines if len(problems) <= most else [*lines, f"and {len(problems) - most} more problems"]
 
 
 def _short(value: object) -> str:
@@ -196,7 +307,8 @@ def _validation_problems(error: ValidationError, raw: Mapping[str, Any]) -> list
         expectation = _EXPECTATIONS.get(entry["type"]) or _plain(entry["msg"])
         found.setdefault(path, (value, []))[1].append(expectation)
     return [
-        (path, value, "expected " + " or ".join(dict.fromkeys(texts))) for path, (value, texts) in sorted(found.items())
+        Problem(path, value, "expected " + " or ".join(dict.fromkeys(texts)))
+        for path, (value, texts) in sorted(found.items())
     ]
 
 
@@ -228,11 +340,8 @@ def _unknown_keys(section: BaseModel, path: str) -> Iterator[Problem]:
     if not isinstance(section, ProtocolEntry | ProcessEntry | Stream):
         for key, value in (section.model_extra or {}).items():
             if not key.startswith(NOTE_PREFIX):
-                yield (
-                    _join(path, key),
-                    value,
-                    "unknown key" + _hint(key, type(section).model_fields),
-                )
+                text = "unknown key" + _hint(key, type(section).model_fields)
+                yield Problem(_join(path, key), value, text, isinstance(section, OPEN_SECTIONS))
     for name in section.model_fields_set & type(section).model_fields.keys():
         yield from _unknown_within(getattr(section, name), _join(path, name))
 
@@ -293,11 +402,12 @@ def _extra_problems(section: Section, known: Mapping[str, Mapping[str, Any]], pa
         if key.startswith(NOTE_PREFIX):
             continue
         if key not in known:
-            yield _join(path, key), value, "unknown option" + _hint(key, [*known, *type(section).model_fields])
+            text = "unknown option" + _hint(key, [*known, *type(section).model_fields])
+            yield Problem(_join(path, key), value, text, harmless=True)
             continue
         expected = option_expectation(known[key], value)
         if expected:
-            yield _join(path, key), value, f"expected {expected}"
+            yield Problem(_join(path, key), value, f"expected {expected}")
 
 
 def option_expectation(option: Mapping[str, Any], value: object) -> str:

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -182,6 +183,44 @@ def _read_changes(file: Path, parts: Parts, set_aside: bool) -> Part:
         return Part(file, {})
 
 
+def keep_aside(path: Path) -> list[tuple[Path, Path]]:
+    """Put the files of a configuration that cannot be used out of the way of what is to be written.
+
+    Damaged files are renamed. When there are none, so that a value is wrong somewhere, all files that may be written are
+    copied. Returns (file, its new name). Raises OSError.
+    """
+    suffix = f".bad-{time.strftime('%Y%m%d-%H%M%S')}"
+    kept: list[tuple[Path, Path]] = []
+    sound: list[Part] = []
+    for file in _files(path):
+        try:
+            sound.append(read_part(file))
+        except ConfigError:
+            aside = file.with_name(file.name + suffix)
+            file.rename(aside)
+            kept.append((file, aside))
+    if kept:
+        return kept
+    for part in sound:
+        if part.path.exists() and part.writable():
+            aside = part.path.with_name(part.path.name + suffix)
+            shutil.copy2(part.path, aside)
+            kept.append((part.path, aside))
+    return kept
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the files of a configuration, as far as the main one can be read."""
+    found = [path, *part_files(path)]
+    with contextlib.suppress(ConfigError):
+        main = read_part(path).document
+        found.extend(file for _, file in split_files(main, path))
+        changes = main.get("config_changes")
+        if isinstance(changes, str) and changes:
+            found.append(path.parent / changes)
+    return [file for file in dict.fromkeys(found) if file.exists()]
+
+
 def split_files(document: Mapping[str, Any], path: Path) -> list[tuple[str, Path]]:
     """Return (section, file) for each section that lives in a file of its own; relative names are beside the main one."""
     split = document.get("config_split")
@@ -299,14 +338,17 @@ def save(parts: Parts, wanted: Mapping[str, Any], normal: Callable[[Json], Json]
     parts.split = _split_parts(parts, wanted, dirty)
     taken = {section for part in parts.split for section in part.sections or ()}
     plain = {key: value for key, value in wanted.items() if key not in taken}
-    base = {key: value for key, value in normal(parts.plain()).items() if key not in taken}
-    for path, value in _edits(base, plain):
+    before = normal(parts.plain())
+    base = {key: value for key, value in before.items() if key not in taken}
+    for path, value in edits(base, plain):
         part = _owner(parts, path)
         if part.writable():
             _edit(part.document, path, value)
             if part not in dirty:
                 dirty.append(part)
-    rest = difference(normal(parts.without_changes()), wanted)
+    if parts.split or dirty:
+        before = normal(parts.without_changes())
+    rest = difference(before, wanted)
     if parts.changes is not None and parts.changes.document != rest:
         parts.changes.document, rest = rest, {}
         dirty.append(parts.changes)
@@ -341,7 +383,7 @@ def _split_parts(parts: Parts, wanted: Mapping[str, Any], dirty: list[Part]) -> 
     return list(found.values())
 
 
-def _edits(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tuple[tuple[str, ...], Any]]:
+def edits(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tuple[tuple[str, ...], Any]]:
     """Return (key by key, value or None) for each place in which two documents differ."""
 
     def walk(patch: Mapping[str, Any], place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:

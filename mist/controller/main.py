@@ -12,6 +12,7 @@ from mist.controller.doors import Doors
 from mist.controller.log_ring import LogReceiver
 from mist.controller.state import Controller
 from mist.controller.store import Store
+from mist.controller.stream_triggers import tell_start
 from mist.errors import ConfigError
 from mist.stream.services import ControlServices
 
@@ -50,21 +51,25 @@ async def run(
         if api_socket is not None:
             api_socket.close()
         raise
+    first = not services.load_state()
     controller = Controller(services, store)
     loop = services.loop
     receiver = LogReceiver(loop, log_socket, controller.log_ring) if log_socket is not None else None
     services.on_reload = controller.reload_asked
     try:
-        await _serve(controller, api_socket, admin_path)
+        await _serve(controller, api_socket, admin_path, first=first)
     finally:
         if receiver is not None:
             receiver.close()
+        await controller.variables.close()
         await controller.watch.close()
         store.save_if_changed()
         controller.memory.write(controller.monotonic(), at_once=True)
 
 
-async def _serve(controller: Controller, api_socket: socket.socket | None, admin_path: Path | None) -> None:
+async def _serve(
+    controller: Controller, api_socket: socket.socket | None, admin_path: Path | None, *, first: bool
+) -> None:
     from mist.controller.api import application
     from mist.controller.server import ApiServer, listen, listen_here
 
@@ -80,10 +85,13 @@ async def _serve(controller: Controller, api_socket: socket.socket | None, admin
         await server.start(listen_here(str(admin_path)), admin=True)
     controller.on_publish = doors.follow
     controller.publish(controller.store.config)
+    starting = controller.services.loop.create_task(tell_start(controller)) if first else None
     controller.log.info("The control API listens on port %d", port, extra={"kind": "CONF"})
     try:
         await _keep_time(controller)
     finally:
+        if starting is not None:
+            starting.cancel()
         doors.close()
         await server.close()
         if admin_path is not None:
@@ -93,9 +101,12 @@ async def _serve(controller: Controller, api_socket: socket.socket | None, admin
 async def _keep_time(controller: Controller) -> None:
     """Do what is due each second, on the second."""
     seconds = 0
+    writing: asyncio.Task[None] | None = None
     while True:
         await asyncio.sleep(1.0 - controller.clock() % 1.0)
         controller.tick()
         seconds += 1
         if seconds % CHECK_SECONDS == 1:
             controller.check()
+            if controller.store.is_due(controller.monotonic()) and (writing is None or writing.done()):
+                writing = asyncio.create_task(controller.store.write_due(controller.monotonic()))

@@ -162,6 +162,17 @@ class ActiveQuery(Record):
     longform: Any = None
 
 
+VariablesShown = dict[str, Any] | None
+
+
+class TriggerTest(Record):
+    """What is fired. payload: lines; without it the stream's name and empty lines."""
+
+    name: str
+    stream: str | None = None
+    payload: str | None = None
+
+
 class Capabilities(Record):
     """Documents of modules by name, and what the machine is."""
 

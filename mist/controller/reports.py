@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
-from mist.controller.health import health
 from mist.controller.history import COARSE_STEP_SECONDS, FINE_SECONDS, HISTORY_SECONDS
 from mist.controller.sessions import RATE_SECONDS, Row, Session, shown_address
 from mist.controller.statistics import Series, ServerRow, Statistics
 from mist.controller.streams import StreamWatch
+from mist.stream.health import health
 from mist.stream.names import base_name
 from mist.stream.session_identity import Kind
 from mist.stream.state import StreamStatus

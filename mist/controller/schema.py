@@ -152,6 +152,13 @@ class TriggerHandler(Section):
     secret: str = ""
 
 
+class PushBuffer(Section):
+    """What may wait on disk for the destination of a push of files to another machine: bytes of each push, and the folder."""
+
+    limit: Annotated[int, Field(ge=32 << 20)] = 1 << 30
+    folder: str = "/var/tmp"
+
+
 class Server(Section):
     """The member `config`: settings of the whole server."""
 
@@ -173,6 +180,7 @@ class Server(Section):
     tknMode: ModeBits = 15
     triggers: dict[str, list[Annotated[TriggerHandler, BeforeValidator(_trigger_object)]]] = {}
     location: Location | None = None
+    pushbuffer: PushBuffer = PushBuffer()
 
 
 class ProcessEntry(Section):

@@ -17,13 +17,15 @@ from mist.controller.memory import Memory
 from mist.controller.pushes import Pushes
 from mist.controller.reports import Reports
 from mist.controller.sessions import Session, shown_address
-from mist.controller.statistics import KEPT, LAYOUT, Statistics
+from mist.controller.statistics import KEPT, LAYOUT, Statistics, StreamTotals
 from mist.controller.store import Store
 from mist.controller.streams import StreamWatch
 from mist.controller.system_load import SystemLoad, boot_time, default_memory_bound
+from mist.controller.variables import Variables
 from mist.errors import ConfigError
 from mist.stream.services import ControlServices
 from mist.stream.session_identity import Kind
+from mist.stream.triggers import TRIGGERS
 
 
 class Controller:
@@ -61,6 +63,9 @@ class Controller:
         self.on_second: set[Callable[[list[list[Any]]], None]] = set()
         self.udp_address: tuple[str, int] | None = None
         self.load = SystemLoad()
+        self.variables = Variables(self)
+        self._told_counts: dict[str, dict[str, int]] = {}
+        self.statistics.on_stream_end = self._stream_ended
         self.lock = asyncio.Lock()
         self.identity = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(16))
         self.endpoint: tuple[str, int] = ("0.0.0.0", 0)
@@ -79,10 +84,42 @@ class Controller:
         memory["total_bytes"] = memory["total_bytes"] or default_memory_bound()
         if unsaved := self.store.unsaved():
             snapshot["unsaved"] = unsaved
+        if self.store.bad_file:
+            snapshot["bad_file"] = self.store.bad_file
         self.statistics.configure(snapshot)
         self.watch.configure(snapshot)
         self.services.publish_config(snapshot)
         self.on_publish()
+        self.variables.check()
+
+    def _stream_ended(self, name: str, totals: StreamTotals) -> None:
+        """Fire STREAM_END."""
+        counts = (totals.down, totals.up, *totals.total[:3], totals.viewseconds)
+        self.services.triggers.notify("STREAM_END", name, [name, *map(str, counts)])
+
+    def count_trigger(self, name: str, took_ms: Any, *, failed: bool) -> None:
+        """Count a handler's call that was made elsewhere. took_ms: None for a failure that is counted apart."""
+        if name not in TRIGGERS:
+            return
+        counts = self._told_counts.setdefault(name, {"count": 0, "ms": 0, "fails": 0})
+        if took_ms is not None:
+            counts["count"] += 1
+            counts["ms"] += int(took_ms) if isinstance(took_ms, (int, float)) and took_ms >= 0 else 0
+        counts["fails"] += failed
+
+    async def trigger_counts(self) -> dict[str, dict[str, int]]:
+        """Return {trigger: {"count", "ms", "fails"}} of all handlers' calls."""
+        found = {name: dict(counts) for name, counts in (await self.services.triggers.statistics()).items()}
+        for name, told in self._told_counts.items():
+            counts = found.setdefault(name, {"count": 0, "ms": 0, "fails": 0})
+            for key, number in told.items():
+                counts[key] += number
+        return found
+
+    def warn(self, config: Config) -> None:
+        """Log what nobody knows in a configuration."""
+        for line in config.warnings:
+            self.log.warning("%s", line, extra={"kind": "CONF"})
 
     def commit(self) -> None:
         """Publish what calls changed. A configuration that is not acceptable as a whole is dropped, and the log says why."""
@@ -117,6 +154,7 @@ class Controller:
     def tick(self) -> None:
         """Do what is due once a second."""
         self.load.sample()
+        self.variables.check()
         self.statistics.tick(self.services.connections(), int(self.clock()))
         self.pushes.tick()
         self.memory.write(self.monotonic())
@@ -136,11 +174,10 @@ class Controller:
         return rows
 
     def check(self) -> None:
-        """Do what is due every three seconds."""
+        """Do what is due every three seconds, but for writing files."""
         if self.store.file_changed():
             self.reload("The configuration file was changed")
         self.watch.check()
-        self.store.save_if_due(self.monotonic())
 
 
 def access_row(session: Session) -> list[Any]:
@@ -157,7 +194,7 @@ class Command:
 
     caller: who asks. host: the name by which the client calls the server, or "". secure: whether it does so over TLS.
     named_streams: the streams that an incomplete `streams` reply is to show; None for a complete one or none.
-    denied: the calls that the caller may not make.
+    denied: the calls that the caller may not make. refused: streams that handlers of triggers want to stay as they are.
     """
 
     values: Mapping[str, Any]
@@ -165,6 +202,7 @@ class Command:
     host: str = ""
     secure: bool = False
     denied: list[str] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
     reply: dict[str, Any] = field(default_factory=dict)
     named_streams: list[str] | None = None
 

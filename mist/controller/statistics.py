@@ -139,6 +139,7 @@ class Statistics:
         self.streams: dict[str, StreamTotals] = {}
         self.history: deque[ServerRow] = deque(maxlen=HISTORY_SECONDS)
         self.on_end: Callable[[Session], None] = lambda session: None
+        self.on_stream_end: Callable[[str, StreamTotals], None] = lambda name, totals: None
         self.total = [0, 0, 0, 0]
         self.up = self.down = self.other_up = self.other_down = 0
         self.packets = self.lost = self.resent = self.viewseconds = 0
@@ -359,6 +360,8 @@ class Statistics:
         if totals is not None:
             totals.now[session.kind] -= 1
             totals.series[session.connector].now[session.kind] -= 1
+            if not any(totals.now):
+                self.on_stream_end(session.home, totals)
         self._write_access_log(session)
         self.on_end(session)
 

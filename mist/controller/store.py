@@ -5,25 +5,26 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mist.controller.config import DEFAULT_PROTOCOLS, Config, check, parse, save_document
-from mist.controller.config_files import fingerprint, read_parts
+from mist.controller.config_files import difference, fingerprint, keep_aside, merge, read_parts
+from mist.controller.last_good import LastGood
 from mist.errors import ConfigError
 
 WRITE_DELAY_SECONDS = 60.0
-SNAPSHOT_ONLY = ("generation", "unsaved")
+SNAPSHOT_ONLY = ("generation", "unsaved", "bad_file")
 Document = dict[str, Any]
 
 
 class Store:
     """Holds the configuration as a document that calls change, and as the checked form that everything else reads.
 
-    document: the normal form (only what is set, with default protocols and built-in streams). Change it in place, then
-    call `commit`. built_in: streams that exist without being configured; they are never written to the file.
+    document: the normal form (only what is set, with default protocols and built-in streams). Change it in place, but for
+    single streams, which are replaced; then call `commit`. built_in: streams that exist without being configured; they are
+    never written to the file.
     """
 
     def __init__(
@@ -35,11 +36,13 @@ class Store:
         must_exist: bool = False,
         built_in: Mapping[str, Mapping[str, Any]] | None = None,
         last_snapshot: Mapping[str, Any] | None = None,
+        last_good: LastGood | None = None,
     ) -> None:
         """Read the file.
 
-        last_snapshot: what a controller that died published last. Its unsaved changes are taken up again, and it stands
-        in for a file that is bad by now. Raises ConfigError for a bad file when there is none.
+        last_good: the copy to keep of what runs, where there is a place for it. last_snapshot: what a controller that died
+        published last. Its unsaved changes are taken up again, and it stands in for a file that is bad by now. Raises
+        ConfigError for a bad file when there is none.
         """
         self.path = path
         self.capabilities = capabilities
@@ -48,11 +51,12 @@ class Store:
         self.on_commit: Callable[[Config], None] = lambda config: None
         self.document: Document = {}
         self._changed_at: float | None = None
-        self._file_is_bad = False
+        self.bad_file = ""  # what is wrong with it, while what ran before goes on
         self._files: list[Path] = [path]
         self._modified_at = ""
         self._saving = asyncio.Lock()
         self._saved: Document = {}
+        self.last_good = last_good or LastGood(path)
         self._start(must_exist, last_snapshot or {})
 
     def _start(self, must_exist: bool, last_snapshot: Mapping[str, Any]) -> None:
@@ -62,45 +66,61 @@ class Store:
             if not last_snapshot.get("streams") and not last_snapshot.get("config", {}).get("protocols"):
                 raise
             self.log.error("The configuration that ran before is used, because the file is bad: %s", error)
-            self._take(parse({key: part for key, part in last_snapshot.items() if key not in SNAPSHOT_ONLY}))
-            self._file_is_bad = True
+            former = {key: part for key, part in last_snapshot.items() if key not in SNAPSHOT_ONLY}
+            self._take(parse({**former, "streams": dict(former.get("streams", {}))}))
+            self.bad_file = str(error)
             return
         unsaved = last_snapshot.get("unsaved")
         if unsaved and unsaved["file_time"] == self._modified_at:
             saved = self._saved
-            self._take(parse(unsaved["document"], self.capabilities))
+            former = unsaved.get("document")  # as version 0.1.0 wrote it
+            self._take(parse(former or merge(saved, unsaved["changes"]), self.capabilities))
             self._saved, self._changed_at = saved, float("-inf")
 
     def _read(self, must_exist: bool = False) -> Config:
         """Read and check the files. Raises ConfigError."""
         parts = read_parts(self.path, must_exist=must_exist)
         self._files = [part.path for part in parts.every()]
-        return check(parts, self.capabilities)
+        config = check(parts, self.capabilities)
+        for line in config.warnings:
+            self.log.warning("%s", line)
+        return config
 
     def unsaved(self) -> Document | None:
         """Return what `last_snapshot` needs to take up changes that are not in the file, None when there are none."""
         if self._changed_at is None:
             return None
-        return {"document": self._fit_for_file(), "file_time": self._modified_at}
+        return {"changes": difference(self._saved, self._fit_for_file()), "file_time": self._modified_at}
 
     def _take(self, config: Config) -> None:
         """Make a configuration from the file the running one."""
-        self.document = self._completed(config.document())
-        self.config = parse(self.document, self.capabilities)
         self._default_protocols = config.model.config.protocols is None
-        self._committed = copy.deepcopy(self.document)
+        self._use(self._completed(config))
         self._saved = self._fit_for_file()
         self._changed_at = None
         self._modified_at = self._file_time()
 
-    def _completed(self, document: Document) -> Document:
-        """Return a document with the default protocols and the built-in streams where it says nothing about them."""
+    def _use(self, config: Config) -> None:
+        self.config = config
+        self._committed = config.document()
+        self.document = self._draft()
+
+    def _draft(self) -> Document:
+        """Return a copy of what was committed that may be changed; single streams in it are shared."""
+        return {
+            key: dict(section) if key == "streams" else copy.deepcopy(section)
+            for key, section in self._committed.items()
+        }
+
+    def _completed(self, config: Config) -> Config:
+        """Return a configuration with the default protocols and the built-in streams where it says nothing about them."""
+        document = config.document()
         server = document.setdefault("config", {})
         server.setdefault("protocols", [dict(entry) for entry in DEFAULT_PROTOCOLS])
         streams = {**copy.deepcopy(self.built_in), **document.get("streams", {})}
         if streams:
             document["streams"] = streams
-        return document
+        return config.changed(document, ("config", "streams"), self.capabilities)
 
     def part(self, key: str, empty: Any) -> Any:
         """Return a top-level section of the document, adding an empty one when it is absent."""
@@ -123,35 +143,57 @@ class Store:
 
         now: monotonic seconds. A document that is not acceptable is put back as it was. Raises ConfigError then.
         """
-        if self.document == self._committed:
+        changed = [
+            section
+            for section in {**self.document, **self._committed}
+            if self.document.get(section) != self._committed.get(section)
+        ]
+        if not changed:
             return False
         try:
-            config = parse(self.document, self.capabilities)
+            config = self.config.changed(self.document, changed, self.capabilities)
         except ConfigError:
-            self.document = copy.deepcopy(self._committed)
+            self.document = self._draft()
             raise
-        self.config = config
-        self.document, self._committed = config.document(), config.document()
+        self._publish(config, now)
+        return True
+
+    def _publish(self, config: Config, now: float) -> None:
+        self._use(config)
         self._changed_at = now if self._fit_for_file() != self._saved else None
         self.on_commit(config)
-        return True
+
+    def set_variable(self, name: str, entry: Document, now: float) -> None:
+        """Take note of a custom variable's run; all processes are told when its value is another. now: monotonic seconds.
+
+        Values that change all the time do not put off the next save.
+        """
+        variables = {**(self.document.get("variables") or {}), name: entry}
+        changed = entry.get("value", "") != (self.document["variables"][name].get("value", ""))
+        changed_at = self._changed_at
+        if changed:
+            self.document = {**self.document, "variables": variables}
+            self.commit(now)
+        else:
+            self.document = {**self.document, "variables": variables}
+            self._committed = {**self._committed, "variables": copy.deepcopy(variables)}
+        self._changed_at = now if changed_at is None else changed_at
 
     def reload(self) -> None:
         """Read the file again and use it; what was not saved is lost. Raises ConfigError and changes nothing then."""
         try:
             config = self._read()
-        except ConfigError:
-            self._file_is_bad = True
+        except ConfigError as error:
+            self.bad_file = str(error)
             raise
         self._take(config)
-        self._file_is_bad = False
+        self.bad_file = ""
         self.on_commit(self.config)
 
     def restore(self, document: Mapping[str, Any], now: float) -> None:
         """Replace everything by a backup; one without streams keeps the current ones. Raises ConfigError."""
         kept = {"streams": self.streams} if "streams" not in document else {}
-        self.document = self._completed(parse({**kept, **document}, self.capabilities).document())
-        self.commit(now)
+        self._publish(self._completed(parse({**kept, **document}, self.capabilities)), now)
 
     # -- the file ------------------------------------------------------------------------------------------------------
 
@@ -182,11 +224,10 @@ class Store:
                 self._changed_at = changed
 
     def _keep_bad_file(self) -> None:
-        """Put a file that could not be used out of the way of the one that is to be written. Raises OSError."""
-        if self._file_is_bad and self.path.exists():
-            aside = self.path.with_name(f"{self.path.name}.bad-{time.strftime('%Y%m%d-%H%M%S')}")
-            self.path.rename(aside)
-            self.log.warning("The bad configuration file is kept as %s", aside)
+        """Put files that could not be used out of the way of those that are to be written. Raises OSError."""
+        if self.bad_file:
+            for file, aside in keep_aside(self.path):
+                self.log.warning("%s could not be used; it is kept as %s", file, aside)
 
     def _not_saved(self, error: Exception) -> None:
         self.log.error("The configuration could not be saved, and the file is as it was: %s", error)
@@ -194,22 +235,35 @@ class Store:
     def _is_saved(self, content: Document) -> None:
         self._saved = content
         self._changed_at = None
-        self._file_is_bad = False
         self._modified_at = self._file_time()
+        if self.bad_file:
+            self.bad_file = ""
+            self.on_commit(self.config)
 
-    def save_if_due(self, now: float) -> None:
-        """Write the configuration when its last change is long enough ago. now: monotonic seconds.
+    def is_due(self, now: float) -> bool:
+        """Tell whether there is something for `write_due` to do. now: monotonic seconds."""
+        return self._save_is_due(now) or self.last_good.is_due(self._fit_for_file())
+
+    def _save_is_due(self, now: float) -> bool:
+        return bool(
+            self._changed_at is not None and not self.bad_file and now - self._changed_at >= WRITE_DELAY_SECONDS
+        )
+
+    async def write_due(self, now: float) -> None:
+        """Write the configuration when its last change is long enough ago, and the copy of it that runs; in a thread.
 
         A bad file that somebody is working on is only overwritten by `save`.
         """
-        if self._changed_at is not None and not self._file_is_bad and now - self._changed_at >= WRITE_DELAY_SECONDS:
+        if self._save_is_due(now):
             self._changed_at = now  # the next attempt, should this one fail
-            self.save()
+            await self.save_beside()
+        await asyncio.to_thread(self.last_good.write, self._fit_for_file())
 
     def save_if_changed(self) -> None:
-        """Write the configuration if it differs from the file."""
-        if self._changed_at is not None and not self._file_is_bad:
+        """Write the configuration if it differs from the file, and the copy of it."""
+        if self._changed_at is not None and not self.bad_file:
             self.save()
+        self.last_good.write(self._fit_for_file())
 
     def file_changed(self) -> bool:
         """Return whether somebody else wrote, added or removed one of the files since they were read or written here.

@@ -6,7 +6,7 @@ Block times are the packets' presentation times in milliseconds.   Spec: RFC 955
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
@@ -40,6 +40,9 @@ cdef int64_t MAX_TIME_MS = <int64_t> 1 << 50
 cdef uint8_t[8] UNKNOWN = [1, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]
 
 STATE = struct.Struct("<BqQQQ")
+TIMES = struct.Struct("<Bqqq")
+LAST = struct.Struct("<Bqq")
+COUNTS = struct.Struct("<QQ")
 
 
 cdef struct Plan:
@@ -100,6 +103,7 @@ cdef class MatroskaMuxer(Muxer):
     cdef int64_t end_ms
     cdef bint has_times
     cdef bint finished
+    cdef uint64_t changes           # of the index
 
     def __cinit__(self, *args, **kwargs):
         self.cues = NULL
@@ -184,6 +188,55 @@ cdef class MatroskaMuxer(Muxer):
         self.open_cluster, self.cluster_ms, self.cluster_bytes, self.total, in_band = STATE.unpack(state)
         for place in range(self.count):
             self.plans[place].in_band = in_band >> place & 1
+
+    def file_state(self):
+        """Return `state()` and what the end of a file needs of times."""
+        cdef int place
+        pieces = [self.state(), TIMES.pack(self.has_times, self.first_ms, self.end_ms, self.cue_distance_ms)]
+        for place in range(self.count):
+            pieces.append(LAST.pack(self.plans[place].has_last, self.plans[place].last_ms, self.plans[place].step_ms))
+        return b"".join(pieces)
+
+    @property
+    def index_number(self):
+        return self.changes
+
+    def index(self):
+        """Return the Clusters and the places to seek to."""
+        return (
+            COUNTS.pack(self.cluster_count, self.cue_count)
+            + PyBytes_FromStringAndSize(<const char*> self.clusters, self.cluster_count * sizeof(ClusterStart))
+            + PyBytes_FromStringAndSize(<const char*> self.cues, self.cue_count * sizeof(Cue))
+        )
+
+    def restore_file(self, state, index):
+        """Go on with a file. Raises LocalProtocolError for what `file_state` and `index` of the same tracks did not return."""
+        cdef int place
+        cdef size_t clusters, cues
+        cdef bytes text = index
+        if len(state) != STATE.size + TIMES.size + self.count * LAST.size or len(text) < COUNTS.size:
+            raise LocalProtocolError(f"file state of {len(state)} bytes, index of {len(text)}")
+        clusters, cues = COUNTS.unpack_from(text)
+        if (
+            cues > CUE_LIMIT or clusters > <size_t> len(text)
+            or <size_t> len(text) != COUNTS.size + clusters * sizeof(ClusterStart) + cues * sizeof(Cue)
+        ):
+            raise LocalProtocolError(f"an index of {len(text)} bytes for {clusters} Clusters and {cues} places")
+        self.restore(state[:STATE.size])
+        self.has_times, self.first_ms, self.end_ms, self.cue_distance_ms = TIMES.unpack_from(state, STATE.size)
+        for place in range(self.count):
+            has_last, last_ms, step_ms = LAST.unpack_from(state, STATE.size + TIMES.size + place * LAST.size)
+            self.plans[place].has_last, self.plans[place].last_ms, self.plans[place].step_ms = has_last, last_ms, step_ms
+        self.clusters = <ClusterStart*> realloc(self.clusters, (clusters + 256) * sizeof(ClusterStart))
+        self.cues = <Cue*> realloc(self.cues, (cues + 256) * sizeof(Cue))
+        if self.clusters is NULL or self.cues is NULL:
+            raise MemoryError
+        self.cluster_count, self.cluster_capacity = clusters, clusters + 256
+        self.cue_count, self.cue_capacity = cues, cues + 256
+        memcpy(self.clusters, PyBytes_AS_STRING(text) + <size_t> COUNTS.size, clusters * sizeof(ClusterStart))
+        memcpy(
+            self.cues, PyBytes_AS_STRING(text) + <size_t> COUNTS.size + clusters * sizeof(ClusterStart), cues * sizeof(Cue)
+        )
 
     # -- blocks ------------------------------------------------------------------------------------------------------
 
@@ -294,6 +347,7 @@ cdef class MatroskaMuxer(Muxer):
         self.clusters[self.cluster_count].at = <int64_t> (self.total + head)
         self.clusters[self.cluster_count].bytes = 0
         self.cluster_count += 1
+        self.changes += 1
         return 0
 
     cdef int note(self, Plan* plan, int track, const PacketView* packet, int64_t time_ms) except -1:
@@ -336,6 +390,7 @@ cdef class MatroskaMuxer(Muxer):
         self.cues[self.cue_count].cluster = cluster
         self.cues[self.cue_count].track = track
         self.cue_count += 1
+        self.changes += 1
         return 0
 
     def finish(self):

@@ -53,3 +53,22 @@ cdef class Muxer:
 
     def restore(self, state):
         """Go on from what `state()` returned, here or in another process."""
+
+    # -- files that another process goes on writing --------------------------------------------------------------------
+
+    def file_state(self):
+        """Return what the rest of a file depends on, but for `index`; of any size."""
+        return self.state()
+
+    def index(self):
+        """Return what is kept for the end of the file alone, which grows with it."""
+        return b""
+
+    @property
+    def index_number(self):
+        """A number that changes whenever what `index` returns does."""
+        return 0
+
+    def restore_file(self, state, index):
+        """Go on with a file from what `file_state` and `index` returned, in a muxer with the same tracks."""
+        self.restore(state)

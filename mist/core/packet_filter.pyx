@@ -236,6 +236,16 @@ cdef class PacketFilter(Muxer):
             self.write(packet)
         return 0
 
+    @property
+    def passing(self):
+        """Whether packets go straight on: nothing is held, and what is to come depends on origin and shift alone."""
+        return self.phase == PASS
+
+    def go_on(self, int64_t origin_us, int64_t shift_us):
+        """Pass everything on at once, after `open`, like one that had that origin and shift."""
+        self.phase = PASS
+        self.origin_us, self.shift_us = origin_us, shift_us
+
     def release(self):
         """Let go of what is still held: the input is over, or its tracks are about to change."""
         if self.phase == FIRST_LOOK and self.held:

@@ -37,6 +37,7 @@ class Container:
     sniff: tells the format by the first bytes, up to SNIFF_BYTES of them. weak: other formats may look like it, so they come first.
     negative_times: the muxer keeps decode times before zero; otherwise all times are moved up to zero.
     on_pipe: name of the format to write instead where the output cannot be written twice; "" for the same.
+    make_growing: returns the muxer for a file that grows with a live stream, where that is another one: nothing waits in it.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Container:
     weak: bool = False
     negative_times: bool = False
     on_pipe: str = ""
+    make_growing: MuxerFactory | None = None
 
 
 def _engine(module: str, name: str) -> Any:
@@ -269,6 +271,7 @@ _ROWS: Final = (
         mime="application/ogg",
         make_demuxer=demuxer("formats.ogg", "make_demuxer"),
         make_muxer=muxer("formats.ogg", "make_muxer"),
+        make_growing=muxer("formats.ogg", "make_muxer", page_us=0),
         codecs=((("+theora",), ("+vorbis", "+opus", "+FLAC", "+Speex")),),
         sniff=sniffing.is_ogg,
         negative_times=True,

@@ -398,9 +398,35 @@ class ReceivingSession:
         return output
 
 
+class PushingSession:
+    """The end that publishes to a server. What is received are events; after `Acknowledged` a muxer sends header and media."""
+
+    def __init__(self, stream: str, version: str, password: str, sync: bool) -> None:
+        """Ask to publish. version: what the server is told. sync: packets will be in the order of their times."""
+        members: dict[str, str | int] = {"stream": stream, "version": version}
+        if password:
+            members["password"] = password
+        if sync:
+            members["sync"] = 1
+        self._receiving = ReceivingSession()
+        self._out = bytearray(command_bytes("push", **members))
+
+    def feed(self, data: bytes, now: float) -> list[Event]:
+        """Take bytes from the server and return the events they complete. Raises RemoteProtocolError."""
+        events = self._receiving.feed(data, now)
+        self._out += self._receiving.take_output()
+        return events
+
+    def take_output(self) -> bytes:
+        """Return everything queued, and forget it."""
+        output = bytes(self._out)
+        self._out.clear()
+        return output
+
+
 def key_duration_fits(asked_ms: int, longest_ms: int) -> bool:
     """Tell whether a keyframe interval that a player saw is one of ours, or so long that it must have lost keyframes."""
     return asked_ms <= longest_ms * KEY_DURATION_TOLERANCE
 
 
-__all__ = ["Event", "ListenerSession", "ReceivingSession", "State", "key_duration_fits"]
+__all__ = ["Event", "ListenerSession", "PushingSession", "ReceivingSession", "State", "key_duration_fits"]

@@ -207,6 +207,10 @@ class CueMuxer(TextMuxer):
         text = self._text if len(self._text) <= _STATE_TEXT_BYTES else b""
         return self._number.to_bytes(8, "big") + self._start_us.to_bytes(8, "big", signed=True) + text
 
+    def file_state(self) -> bytes:
+        """Return the number of cues and what is shown, whatever its length."""
+        return self._number.to_bytes(8, "big") + self._start_us.to_bytes(8, "big", signed=True) + self._text
+
     def restore(self, state: bytes) -> None:
         """Go on from a state."""
         self._number = int.from_bytes(state[:8], "big")

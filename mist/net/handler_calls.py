@@ -123,7 +123,7 @@ class HandlerCalls:
     async def _attempt(self, client: httpx.AsyncClient, call: Call, event: Event, attempt: int) -> str:
         url = httpx.URL(call.target)
         login = (url.username, url.password)
-        body = event.payload.encode()
+        body = event.payload.encode("utf-8", "replace")
         headers = self._headers(call, event, attempt, body)
         auth: httpx.Auth | None = None
         for _ in range(MAX_STEPS + 1):
@@ -182,14 +182,14 @@ class HandlerCalls:
         except (OSError, ValueError) as error:
             raise CallFailed(str(error)) from None
         written = bytearray()
-        talking = asyncio.ensure_future(_talk(process, event.payload.encode(), written))
+        talking = asyncio.ensure_future(_talk(process, event.payload.encode("utf-8", "replace"), written))
         longest = call.timeout_s or TERM_AFTER_S
         try:
             late = not (await asyncio.wait({talking}, timeout=longest))[0]
             if late:
-                _signal_group(process.pid, signal.SIGTERM)
+                signal_group(process.pid, signal.SIGTERM)
                 if not (await asyncio.wait({talking}, timeout=KILL_AFTER_S - TERM_AFTER_S))[0]:
-                    _signal_group(process.pid, signal.SIGKILL)
+                    signal_group(process.pid, signal.SIGKILL)
                     await asyncio.wait({talking}, timeout=1.0)
         finally:
             if not talking.done():
@@ -244,6 +244,6 @@ async def _talk(process: asyncio.subprocess.Process, payload: bytes, written: by
     await process.wait()
 
 
-def _signal_group(pid: int, number: int) -> None:
+def signal_group(pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, number)

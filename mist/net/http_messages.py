@@ -310,12 +310,13 @@ class Request:
 
     path: percent-decoded, without the query. headers: lower-case names; repeated ones joined by ", " (cookies by "; ").
     host: authority that the client used, checked, or "". peer: the viewer's address, behind trusted proxies too.
-    stream: what matched the `$` of the pattern, as the client wrote it; rest: what follows a prefix match.
+    stream: what matched the `$` of the pattern, as the client wrote it; rest: what follows a prefix match. named_token: the token
+    that stood in place of the stream's name, or "".
     """
 
     __slots__ = (
-        "_query", "_salt", "_settings", "_token", "body", "headers", "host", "http10", "keep_alive", "method", "path",
-        "peer", "query_string", "rest", "stream", "upgrade",
+        "_query", "_salt", "_settings", "_token", "body", "headers", "host", "http10", "keep_alive", "method",
+        "named_token", "path", "peer", "query_string", "rest", "stream", "upgrade",
     )  # fmt: skip
 
     def __init__(
@@ -337,6 +338,7 @@ class Request:
         self.upgrade = False
         self.body = b""
         self.stream = ""
+        self.named_token = ""
         self.rest = ""
         host = authority.decode("latin-1") if authority else headers.get("host", "")
         if host and _HOST.fullmatch(host) is None:

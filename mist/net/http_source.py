@@ -12,12 +12,13 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, TypeVar
-from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import mist
 from mist.errors import ConnectTimeout, RemoteProtocolError, TransportError, UnsupportedError
 from mist.net import s3
+from mist.net.remote_schemes import without_password
 from mist.net.source_reader import SOURCE_CHANGED, SourceReader
 
 MAX_REDIRECTS: Final = 6
@@ -316,9 +317,3 @@ def _proxy(parts: SplitResult) -> SplitResult | None:
     if not found or proxy_bypass(parts.hostname or ""):
         return None
     return urlsplit(found if "://" in found else f"http://{found}")
-
-
-def without_password(url: str) -> str:
-    """Return a URL for messages."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import socket
-import ssl
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from mist.errors import AccessDenied, ConfigError, PeerClosed, TransportError
+from mist.errors import AccessDenied, ConfigError
 from mist.formats.rtmp import messages as m
 from mist.formats.rtmp.client import ClientSession
-from mist.net.tls_relay import TlsRelay
+from mist.net.dial import Dialled, client_context, dial, talk
 
-CONNECT_SECONDS: Final = 10.0
-READ_BYTES: Final = 64 * 1024
 _PORTS: Final = {"rtmp": 1935, "rtmps": 443}
 
 
@@ -33,7 +28,7 @@ class RtmpAddress:
     verify: bool = True
 
     @classmethod
-    def parse(cls, url: str, *, host: str = "", app: str = "", stream: str = "", verify: bool = True) -> RtmpAddress:
+    def parse(cls, url: str, *, app: str = "", stream: str = "", verify: bool = True) -> RtmpAddress:
         """Read a URL; what else is given takes the place of its parts. Raises ConfigError."""
         try:
             parts = urlsplit(url)
@@ -49,7 +44,7 @@ class RtmpAddress:
         )
         if not name or not found.stream:
             raise ConfigError(f"{url} names no host or no stream: rtmp://HOST/APP/STREAM", path="target", value=url)
-        return found if not host else cls(name, port, found.app, found.stream, found.secure, verify)
+        return found
 
     @property
     def tc_url(self) -> str:
@@ -60,25 +55,9 @@ class RtmpAddress:
         return f"{scheme}://{host}{port}/{self.app}"
 
 
-@dataclass(eq=False)
-class RtmpPublishing:
-    """A connection on which the server waits for media. relay: what does TLS for it."""
-
-    sock: socket.socket
-    session: ClientSession
-    relay: TlsRelay | None = None
-
-    def close(self) -> None:
-        """Close the connection, if nobody else has its socket."""
-        self.sock.close()
-        if self.relay is not None:
-            self.relay.close()
-
-
-async def publish(address: RtmpAddress) -> RtmpPublishing:
+async def publish(address: RtmpAddress) -> tuple[Dialled, ClientSession]:
     """Connect and ask to publish. Raises TransportError, AccessDenied (the server's refusal), RemoteProtocolError."""
-    loop = asyncio.get_running_loop()
-    sock, relay = await _connect(loop, address)
+    dialled = await dial(address.host, address.port, client_context(address.verify) if address.secure else None)
     session = ClientSession(
         app=address.app,
         stream=address.stream,
@@ -87,72 +66,11 @@ async def publish(address: RtmpAddress) -> RtmpPublishing:
         entropy=os.urandom,
         now=time.monotonic(),
     )
-    connection = RtmpPublishing(sock, session, relay)
-    try:
-        await _negotiate(loop, connection)
-    except TimeoutError:
-        connection.close()
-        raise TransportError(f"{address.tc_url} does not answer") from None
-    except OSError as error:
-        connection.close()
-        raise TransportError(f"{address.tc_url}: {error}") from None
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    await talk(dialled, session, _is_started)
+    return dialled, session
 
 
-async def _connect(loop: asyncio.AbstractEventLoop, address: RtmpAddress) -> tuple[socket.socket, TlsRelay | None]:
-    try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            sock = await _dial(loop, address)
-    except TimeoutError:
-        raise TransportError(f"{address.host}:{address.port} does not answer") from None
-    except OSError as error:
-        raise TransportError(f"{address.host}:{address.port} cannot be reached: {error}") from None
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if not address.secure:
-        return sock, None
-    context = ssl.create_default_context()
-    if not address.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    relay = TlsRelay(loop, sock, context, address.host, address.host)
-    return relay.inner, relay
-
-
-async def _dial(loop: asyncio.AbstractEventLoop, address: RtmpAddress) -> socket.socket:
-    """Return a socket connected to the first address of the host that can be reached."""
-    failure: OSError = OSError("it has no address")
-    for family, kind, protocol, _, where in await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM):
-        sock = socket.socket(family, kind, protocol)
-        sock.setblocking(False)
-        try:
-            await loop.sock_connect(sock, where)
-        except OSError as error:
-            failure = error
-            sock.close()
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-    raise failure
-
-
-async def _negotiate(loop: asyncio.AbstractEventLoop, connection: RtmpPublishing) -> None:
-    """Talk until publishing has started."""
-    sock, session = connection.sock, connection.session
-    async with asyncio.timeout(CONNECT_SECONDS):
-        while True:
-            if output := session.take_output():
-                await loop.sock_sendall(sock, output)
-            data = await loop.sock_recv(sock, READ_BYTES)
-            if not data:
-                cause = connection.relay.error if connection.relay is not None else None
-                raise PeerClosed(f"TLS failed: {cause}" if cause else "the server closed the connection")
-            for event in session.feed(data, time.monotonic()):
-                if isinstance(event, m.Refused):
-                    raise AccessDenied(event.description or event.code or "the server refused")
-                if isinstance(event, m.Started):
-                    return
+def _is_started(event: Any) -> bool:
+    if isinstance(event, m.Refused):
+        raise AccessDenied(event.description or event.code or "the server refused")
+    return isinstance(event, m.Started)

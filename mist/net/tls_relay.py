@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -100,7 +101,8 @@ class TlsRelay:
         self._peer = peer
         self._server_name = server_name
         self.error: Exception | None = None  # why there was no handshake
-        self._outer_side, self._inner_side = _Side(self._end), _Side(self._end)
+        self._over = asyncio.Event()
+        self._outer_side, self._inner_side = _Side(self._end), _Side(lambda: None)
         self._outer_side.other, self._inner_side.other = self._inner_side, self._outer_side
         self._task: asyncio.Task[None] | None = loop.create_task(self._run(loop, sock, ours, context))
 
@@ -126,9 +128,17 @@ class TlsRelay:
             log.info("TLS with %s failed: %s", self._peer, error)
             sock.close()
             self.close()
+            self._over.set()
 
     def _end(self) -> None:
         self._task = None
+        self._over.set()
+
+    async def wait_sent(self, seconds: float) -> None:
+        """Wait until what was written to the inner end, which is closed, is sent; no longer than so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
 
     def close(self) -> None:
         """Send what is left, and close both connections."""

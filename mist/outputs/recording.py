@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
-from mist.errors import ConfigError, NoSuitableTrack, NotReady
+from mist.errors import ConfigError, NoSuitableTrack, NotReady, TransportError
 from mist.formats.containers import Container, by_file_name, by_name
+from mist.outputs.base.remote_recording import is_remote, record_remotely
 from mist.stream.push import PushPlan, PushStatus
 from mist.stream.reader import StreamReader
-from mist.stream.recorder import Recorder
+from mist.stream.recorder import Checkpoint, GoneReader, Recorder
 from mist.stream.recording import RecordingTarget, parse_target
 from mist.stream.recording_files import RecordingFiles
 from mist.stream.services import OutputServices
@@ -53,18 +57,53 @@ class RecordingPush:
 
     async def push(self, services: OutputServices, plan: PushPlan, status: PushStatus) -> None:
         """Record until the stream ends, the target's own end, or cancellation. Raises MistError."""
+        if is_remote(services, plan.target):
+            await record_remotely(services, plan, status, self.connector)
+            return
         target, container = open_target(plan.target)
-        reader = await services.open_stream(plan.stream)
+        left = _left(services, status)
+        reader = await services.open_stream(plan.stream) if left is None else _reopened(services, left[0])
         record = services.open_record(f"OUTPUT:{self.connector}", "")
         record.set_stream(reader.name)
         try:
-            if not reader.live:
+            if not isinstance(reader, GoneReader) and not reader.live:
                 raise NoSuitableTrack(f'{reader.name} is on demand: "mist convert" puts its file into another format')
-            await _Recording(services, reader, target, container, status).run()
+            recording = _Recording(services, reader, target, container, status)
+            if left is not None:
+                recording.go_on(*left)
+            await recording.run()
         finally:
             record.add_bytes(status.bytes, 0)
             record.close()
-            services.close_stream(reader)
+            if not isinstance(reader, GoneReader):
+                services.close_stream(reader)
+
+
+def _left(services: OutputServices, status: PushStatus) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Return what a process before this one left of the recording."""
+    if status.note is None:
+        return None
+    try:
+        return status.note.read()
+    except (OSError, ValueError) as error:
+        services.log.warning("What the former process noted cannot be used, so the recording begins again: %s", error)
+        return None
+
+
+def _reopened(services: OutputServices, note: Mapping[str, Any]) -> StreamReader | GoneReader:
+    """Return a reader of the stream that the process before this one recorded; of nothing if it is not there any more."""
+    reader = services.reopen_stream(str(note["stream"]))
+    if reader is None:
+        return GoneReader(str(note["stream"]))
+    if _table_number(reader) != note["table"]:
+        services.close_stream(reader)
+        return GoneReader(str(note["stream"]))
+    return reader
+
+
+def _table_number(reader: StreamReader) -> int:
+    """Return what tells a stream's table from the one of another stream of that name."""
+    return os.stat(f"/dev/shm/{reader.table.prefix}").st_ino
 
 
 class _Recording:
@@ -73,7 +112,7 @@ class _Recording:
     def __init__(
         self,
         services: OutputServices,
-        reader: StreamReader,
+        reader: StreamReader | GoneReader,
         target: RecordingTarget,
         container: Container,
         status: PushStatus,
@@ -81,6 +120,7 @@ class _Recording:
         self._services = services
         self._reader = reader
         self._status = status
+        self._table = 0 if isinstance(reader, GoneReader) else _table_number(reader)
         self._files = RecordingFiles(target, reader.name)
         self._recorder = Recorder(
             reader,
@@ -90,14 +130,69 @@ class _Recording:
             clock_us=lambda: time.monotonic_ns() // 1000,
             unix_us=lambda: time.time_ns() // 1000,
             tell=services.log.warning,
+            keep=self._keep,
         )
+
+    # -- another process -------------------------------------------------------------------------------------------
+
+    def _keep(self, checkpoint: Checkpoint) -> None:
+        """Note where another process can go on."""
+        note, files = self._status.note, self._files
+        if note is None:
+            return
+
+        def book() -> dict[str, Any]:
+            return {"files": files.book(), "index": b64encode(checkpoint.index).decode()}
+
+        document = {
+            "stream": self._reader.name,
+            "table": self._table,
+            "began": self._status.began,
+            "recorder": checkpoint.state,
+            "files": files.state(),
+        }
+        try:
+            note.write(document, (files.book_number, checkpoint.index_number), book)
+        except OSError as error:
+            self._status.note = None
+            note.remove()
+            self._services.log.warning("If this process dies, its recording begins again: %s", error)
+
+    def go_on(self, note: Mapping[str, Any], book: Mapping[str, Any]) -> None:
+        """Be where the process before this one was. Raises TransportError."""
+        log = self._services.log
+        self._status.began = float(note["began"])
+        self._recorder.go_on(note["recorder"], b64decode(book["index"]))
+        trouble = self._files.go_on(note["files"], book["files"])
+        if trouble:
+            log.warning("%s while its recorder was replaced; another file begins", trouble)
+            self._recorder.begin_again()
+        else:
+            log.info("The recording goes on in %s at byte %d", self._files.path, note["files"]["size"])
+
+    # -- the media -------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Record. Raises MistError; what is in the files by then stays there."""
-        changed = asyncio.Event()
-        watch = self._services.fanout.watch(self._reader, changed.set)
         try:
-            while self._step():
+            await self._record()
+        except TransportError:
+            with suppress(TransportError):  # the first one says what is wrong
+                self._recorder.break_off()
+            raise
+        finally:
+            self._end()
+        if not self._status.bytes:
+            raise NotReady(f"nothing of the stream {self._reader.name} was recorded")
+
+    async def _record(self) -> None:
+        reader = self._reader
+        if isinstance(reader, GoneReader):
+            return
+        changed = asyncio.Event()
+        watch = self._services.fanout.watch(reader, changed.set)
+        try:
+            while self._step(reader):
                 changed.clear()
                 try:
                     async with asyncio.timeout(LOOK_S):
@@ -107,31 +202,33 @@ class _Recording:
                     continue
         finally:
             self._services.fanout.unwatch(watch, changed.set)
-            self._end()
-        if not self._status.bytes:
-            raise NotReady(f"nothing of the stream {self._reader.name} was recorded")
 
-    def _step(self) -> bool:
+    def _step(self, reader: StreamReader) -> bool:
         goes_on = self._recorder.step()
         self._note()
-        self._reader.forget_pages()
+        reader.forget_pages()
         return goes_on
 
     def _note(self) -> None:
         status, recorder = self._status, self._recorder
         status.bytes, status.current_target = self._files.bytes_written, self._files.path
         status.tracks = recorder.tracks
-        if recorder.recording:
+        if recorder.begun:
             status.first_ms, status.last_ms = recorder.first_us // 1000, recorder.done_us // 1000
-            status.latency_ms = max(self._reader.track(recorder.tracks[0]).last_us - recorder.done_us, 0) // 1000
+            newest_us = max((one.last_us for one in self._reader.tracks() if one.index in recorder.tracks), default=0)
+            status.latency_ms = max(newest_us - recorder.done_us, 0) // 1000
 
     def _end(self) -> None:
         """Write what is still there and close the file, whatever ended the recording."""
         try:
             self._recorder.finish()
             self._files.end()
-            self._note()
+        except TransportError:
+            with suppress(TransportError):
+                self._recorder.break_off()
+            raise
         finally:
+            self._note()
             self._files.abandon()
 
 

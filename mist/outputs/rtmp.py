@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 from mist.core.flv import TagMuxer
 from mist.core.rtmp_chunks import RtmpPlayMuxer
-from mist.errors import Busy, MistError, NoSuitableTrack
+from mist.errors import AccessDenied, Busy, MistError, NoSuitableTrack
 from mist.formats.rtmp import messages as m
 from mist.formats.rtmp.server import ServerSession
 from mist.formats.tracks import TrackInfo
@@ -28,6 +28,7 @@ from mist.stream.parameters import PlaybackParameters, parse_parameters
 from mist.stream.reader import StreamReader
 from mist.stream.services import ConnectionRecord, OutputServices
 from mist.stream.state import TrackState
+from mist.stream.visits import Visit
 
 DEFAULT_PORT: Final = 1935
 MAX_UNSENT_BYTES: Final = 256 * 1024
@@ -166,7 +167,10 @@ class RtmpConnection(SessionConnection[ServerSession]):
         try:
             if self._acceptable == PLAY_ONLY:
                 raise Busy("Publishing is switched off on this port")
-            await self._hand_over(name, password_of(self._connected.app), query=query)
+            app = self._connected.app
+            if self._visit is not None:
+                name, query, app = await self._rewritten(self._visit, name, query, app)
+            await self._hand_over(name, password_of(app), self._url(app, name, query), query=query)
         except (MistError, TimeoutError) as error:
             text = str(error) or "Publishing failed"
             self._services.log.info("RTMP publisher %s to %s refused: %s", self._peer, name, text)
@@ -175,6 +179,23 @@ class RtmpConnection(SessionConnection[ServerSession]):
             self._refused()
             return
         self._close("handed over")
+
+    async def _rewritten(self, visit: Visit, name: str, query: str, app: str) -> tuple[str, str, str]:
+        """Return (name, query, application) that the handlers make of where somebody publishes. Raises AccessDenied."""
+        url = self._url(app, name, query)
+        replaced = (await visit.rewrite("RTMP_PUSH_REWRITE", [url, self._peer], url)).strip()
+        if not replaced:
+            raise AccessDenied("Publishing was refused")
+        if replaced == url:
+            return name, query, app
+        front, _, last = replaced.partition("?")[0].rpartition("/")
+        _, _, app = front.partition("://")[2].partition("/")
+        return last, replaced.partition("?")[2], app
+
+    def _url(self, app: str, name: str, query: str) -> str:
+        front = self._connected.tc_url.partition("?")[0]
+        host = front.partition("://")[2].partition("/")[0]
+        return f"rtmp://{host}/{app.strip('/')}/{name}{'?' if query else ''}{query}"
 
     # -- playing
 
@@ -185,8 +206,9 @@ class RtmpConnection(SessionConnection[ServerSession]):
             if self._acceptable == PUBLISH_ONLY:
                 raise Busy("Playback is switched off on this port")
             parameters = parse_parameters(dict(parse_qsl(query, keep_blank_values=True)))
-            reader = await self._services.open_stream(name)
-            await self._admit(reader, name, parameters, f"{self._connected.tc_url}/{request.name}")
+            url = self._url(self._connected.app, name, query)
+            reader = await self._open_stream(name, url)
+            await self._admit_viewer(reader, name, parameters, url)
             choice = await self._choose(reader, parameters)
             if not reader.live:
                 await self._send_file(choice, asked_times(parameters, request), request)

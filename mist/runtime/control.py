@@ -20,7 +20,7 @@ from mist.runtime.leftovers import all_records, open_records
 from mist.runtime.process import own
 from mist.runtime.program import Server
 from mist.runtime.session_link import SessionLink
-from mist.runtime.snapshot import canonical, write_snapshot
+from mist.runtime.snapshot import SnapshotWriter, canonical
 from mist.runtime.spawner_link import SpawnerLink
 from mist.runtime.worker import Worker
 from mist.stream.reader import StreamReader, list_streams
@@ -51,6 +51,7 @@ class Control(Worker):
         self._link = SpawnerLink(server.instance, self.loop)
         self._sessions = SessionLink(server.instance, self.loop, lambda: self.snapshot)
         self._task: asyncio.Task[None] | None = None
+        self._snapshots = SnapshotWriter(server.instance)
         self._status: Mapping[str, Any] = {}
         self._status_at: tuple[int, int] = (0, 0)
         self._tables: dict[tuple[str, int], CheckpointTable] = {}
@@ -111,7 +112,7 @@ class Control(Worker):
 
     def publish_config(self, snapshot: Mapping[str, Any]) -> None:
         """Write the snapshot that all processes read, and tell them."""
-        if write_snapshot(self.server.instance, snapshot):
+        if self._snapshots.write(snapshot):
             self._snapshot = None
             self.spawn(self._tell({"do": "config"}))
 

@@ -76,6 +76,7 @@ class Instance:
         self.api_socket = self.folder / "api.sock"
         self.bells = self.folder / "bell"
         self.spans = self.folder / "span"
+        self.push_notes = self.folder / "push"
         self.lock_file = self.folder / "lock"
         self.alive_file = self.folder / "alive"
         self._lock = self._alive = -1
@@ -130,6 +131,7 @@ class Instance:
             self._clear(keep=(self.lock_file.name, self.alive_file.name))
         self.bells.mkdir(mode=0o700, exist_ok=True)
         self.spans.mkdir(mode=0o700, exist_ok=True)
+        self.push_notes.mkdir(mode=0o700, exist_ok=True)
         return living
 
     def hand_on(self) -> tuple[int, int]:

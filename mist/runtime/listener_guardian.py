@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mist.runtime.adoption import orders
+from mist.runtime.adoption import Visited, orders
 from mist.runtime.backoff import Backoff
 from mist.runtime.build import running_build
 from mist.runtime.channel import Message, close_all
@@ -68,8 +68,12 @@ class Served:
     handle: WorkerHandle
     connections: dict[int, int] = field(default_factory=dict)
     hosts: dict[int, str] = field(default_factory=dict)
+    visits: dict[int, Visited] = field(
+        default_factory=dict
+    )  # by connection, of what the handlers of triggers were told
     arenas: dict[int, int] = field(default_factory=dict)  # {number: our duplicate} of the memory of its groups
     estates: list[int] = field(default_factory=list)  # workers that it has not taken over everything from
+    ended_visits: list[Visited] = field(default_factory=list)  # of connections that nobody goes on with
     heir: Served | None = None  # who gets its connections
     bequeathed: bool = False
     reserved: bool = False  # for another one's connections
@@ -263,6 +267,9 @@ class ListenerDuty:
             close_all([fd for fd in (served.arenas.pop(message["arena_gone"], None),) if fd is not None])
         elif "inventory" in message:
             self._take_inventory(served, message["inventory"], fds)
+        elif "visit" in message:
+            if message["visit"] in served.connections:
+                served.visits[message["visit"]] = message["state"]
         elif "adopted" in message:
             self._adopted(served, message["adopted"])
         else:
@@ -274,6 +281,7 @@ class ListenerDuty:
         for number in message.get("closed", ()):
             fd = served.connections.pop(number, None)
             served.hosts.pop(number, None)
+            served.visits.pop(number, None)
             if fd is not None:
                 os.close(fd)
                 self._open -= 1
@@ -314,12 +322,12 @@ class ListenerDuty:
             if served.heir is not None:
                 served.heir.reserved = False
             return False
-        self._drop_poison(served)
+        ended = self._drop_poison(served)
         estate = Served(
-            served.handle, served.connections, served.hosts, served.arenas, estates=[worker.pid, *served.estates]
+            served.handle, served.connections, served.hosts, served.visits, served.arenas, [worker.pid, *served.estates]
         )
-        estate.heir = served.heir
-        served.connections, served.hosts, served.arenas = {}, {}, {}
+        estate.heir, estate.ended_visits = served.heir, ended
+        served.connections, served.hosts, served.visits, served.arenas = {}, {}, {}, {}
         served.bequeathed = worker.stopping = True
         self._rapid_deaths = self._rapid_deaths + 1 if worker.ran_seconds() < RAPID_SECONDS else 0
         if self._rapid_deaths > RAPID_DEATHS:
@@ -334,10 +342,11 @@ class ListenerDuty:
             idle = [served for served in self._usable() if not served.connections]
             heir = idle[0] if idle else self._fork()
         connections = {number: (estate.hosts[number], fd) for number, fd in estate.connections.items()}
-        for message, fds in orders(estate.estates, estate.arenas, connections):
+        for message, fds in orders(estate.estates, estate.arenas, connections, estate.visits, estate.ended_visits):
             heir.handle.channel.send(message, fds)
         heir.connections.update(estate.connections)
         heir.hosts.update(estate.hosts)
+        heir.visits.update(estate.visits)
         heir.arenas.update(estate.arenas)
         heir.estates.extend(estate.estates)
         heir.used, heir.reserved = True, False
@@ -352,18 +361,20 @@ class ListenerDuty:
                 release_subscriptions(self._guardian.instance, pid)
                 self._guardian.forget_worker(pid)
 
-    def _drop_poison(self, served: Served) -> None:
-        """Close the connection that worker after worker died of."""
+    def _drop_poison(self, served: Served) -> list[Visited]:
+        """Close the connection that worker after worker died of; returns its visit."""
         records = open_records(records_name(self._guardian.instance, served.handle.pid))
         number = 0 if records is None else records.handling
         fd = served.connections.get(number)
         if fd is None or not self._suspects.blame(number, time.monotonic()):
-            return
+            return []
         log.error("The connection from %s is closed: %d workers died of it", served.hosts[number], POISON_DEATHS)
         del served.connections[number]
         del served.hosts[number]
         os.close(fd)
         self._open -= 1
+        visit = served.visits.pop(number, None)
+        return [] if visit is None else [visit]
 
     def replace_worker(self, served: Served) -> None:
         """Let a fresh worker go on with the connections of one that is of use no longer; it is forked first."""
@@ -386,6 +397,8 @@ class ListenerDuty:
         for (number, host), fd in zip(inventory.get("connections", ()), fds, strict=False):
             served.connections[number], served.hosts[number] = fd, host
             self._open += 1
+        for number, visit in inventory.get("visits", {}).items():
+            served.visits[int(number)] = visit
         self._watch.begin()
 
     # -- orders ----------------------------------------------------------------------------------------------------

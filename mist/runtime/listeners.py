@@ -25,6 +25,7 @@ from mist.runtime.program import Server
 from mist.runtime.reactor import Reactor, Timer
 from mist.runtime.rejoin import refuse
 from mist.runtime.snapshot import Snapshot, canonical
+from mist.runtime.trigger_link import TriggerLink
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +148,10 @@ class Listener:
 class Listeners:
     """Keeps one guardian for each configured listener."""
 
-    def __init__(self, server: Server, family: Family, reactor: Reactor, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, server: Server, family: Family, reactor: Reactor, changed: Callable[[], None], triggers: TriggerLink
+    ) -> None:
+        self._triggers = triggers
         self._server = server
         self._family = family
         self._reactor = reactor
@@ -242,6 +246,8 @@ class Listeners:
         if changed.address != listener.address:
             forget(listener.name)
             listener.close()
+        self._triggers.notify("OUTPUT_STOP", "", [listener.key])
+        self._triggers.notify("OUTPUT_START", "", [changed.key])
         listener.set_up(changed.key, changed.options, changed.address)
         self._listeners[listener.key] = listener
         if listener.child is not None:
@@ -252,6 +258,8 @@ class Listeners:
     def _remove(self, listener: Listener) -> None:
         """End a listener and its connections."""
         listener.removed = True
+        if listener.state == RUNNING:
+            self._triggers.notify("OUTPUT_STOP", "", [listener.key])
         if listener.timer is not None:
             listener.timer.cancel()
         forget(listener.name)
@@ -338,6 +346,7 @@ class Listeners:
         )
         self._pass_on_joining(listener)
         if listener.state != RUNNING:
+            self._triggers.notify("OUTPUT_START", "", [listener.key])
             log.info("%s listens on port %d", listener.connector, listener.address[1], extra={"kind": "CONF"})
         listener.state = RUNNING
         self._changed()

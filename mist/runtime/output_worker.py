@@ -9,7 +9,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -31,12 +31,13 @@ from mist.runtime.snapshot import input_timeout_part, stream_settings
 from mist.runtime.span_link import SpanClient
 from mist.runtime.spawner_link import SpawnerLink
 from mist.runtime.worker import IGNORED_SIGNALS, Worker
-from mist.stream.names import sanitise, wildcard_part
+from mist.stream.names import sanitise
 from mist.stream.on_demand import OnDemandReader
 from mist.stream.reader import StreamReader
 from mist.stream.services import OutputServices
 from mist.stream.state import StreamStatus
-from mist.stream.token_keys import subject_of
+from mist.stream.variables import replace_in
+from mist.stream.visits import Visit
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ class Served:
     inode: int
     descriptors: set[int]
     connection: Connection | None = None
+    visit: Visit | None = None
 
     def is_open(self) -> bool:
         """Tell whether this process still has the socket."""
@@ -117,7 +119,7 @@ class HeldStream:
 class TrackedFanout:
     """The worker's fan-out, which also tells when a socket that it was given is closed."""
 
-    def __init__(self, fanout: Fanout, joined: Callable[[int], Callable[[], None]]) -> None:
+    def __init__(self, fanout: Fanout, joined: Callable[[int], Callable[[str], None]]) -> None:
         self._fanout = fanout
         self._joined = joined
 
@@ -144,7 +146,7 @@ class TrackedFanout:
 
         def closed(reason: str) -> None:
             on_close(reason)
-            gone()
+            gone(reason)
 
         return self._fanout.join(reader, indexes, key, make_muxer, fd, head, on_close=closed, **options)
 
@@ -154,7 +156,7 @@ class TrackedFanout:
 
         def closed(reason: str) -> None:
             on_close(reason)
-            gone()
+            gone(reason)
 
         return self._fanout.adopt(fd, record, on_close=closed, **options)
 
@@ -239,7 +241,8 @@ class OutputWorker(Worker):
         for start in range(0, len(served), PER_MESSAGE):
             few = served[start : start + PER_MESSAGE]
             listed = [[one.number, one.host] for one, _ in few]
-            yield {"inventory": {"connections": listed}}, tuple(fd for _, fd in few)
+            visits = {one.number: one.visit.state() for one, _ in few if one.visit is not None}
+            yield {"inventory": {"connections": listed, "visits": visits}}, tuple(fd for _, fd in few)
 
     def _arena_made(self, number: int, fd: int) -> None:
         self._arenas[number] = fd
@@ -260,28 +263,30 @@ class OutputWorker(Worker):
             self._by_record[record.number] = self._served[number]
         return record
 
-    def resume(self, number: int, host: str, fd: int, former: Record) -> None:
+    def resume(self, number: int, host: str, fd: int, former: Record, visit: Sequence[Any] | None) -> None:
         """Go on with a connection of another worker."""
         record = super().open_record("", host)
         record.adopt(former)
         record.blame(True)
-        self._accept(number, host, fd, lambda sock: self._resume(sock, host, record))
-        if number in self._served:
-            self._by_record[record.number] = self._served[number]
+
+        def connect(served: Served, sock: socket.socket) -> Connection:
+            self._by_record[record.number] = served
+            self._take_visit(served, record, visit)
+            try:
+                return self._role.resume(cast(OutputServices, self), self._options, sock, host, record)
+            except BaseException:
+                record.close()
+                raise
+
+        self._accept(number, host, fd, connect)
         record.blame(False)
 
-    def _resume(self, sock: socket.socket, host: str, record: Record) -> Connection:
-        try:
-            return self._role.resume(cast(OutputServices, self), self._options, sock, host, record)
-        except BaseException:
-            record.close()
-            raise
+    def serve(self, number: int, host: str, fd: int, visit: Sequence[Any] | None = None) -> None:
+        """Serve a connection that nobody has taken anything from. visit: what another worker knew of it."""
 
-    def serve(self, number: int, host: str, fd: int) -> None:
-        """Serve a fresh connection."""
-
-        def connect(sock: socket.socket) -> Connection:
+        def connect(served: Served, sock: socket.socket) -> Connection:
             self._serving = (number, fd)
+            self._take_visit(served, None, visit)
             try:
                 return self._role.connection(cast(OutputServices, self), self._options, sock, host)
             finally:
@@ -289,13 +294,26 @@ class OutputWorker(Worker):
 
         self._accept(number, host, fd, connect)
 
+    def _take_visit(self, served: Served, record: Record | None, state: Sequence[Any] | None) -> None:
+        """Tell the handlers of triggers of what another worker's connection does from here on, but not again of what it did."""
+        if state is not None:
+            served.visit = self._make_visit(served)
+            served.visit.go_on(state)
+            served.visit.record = record
+
+    def visit_ended(self, state: Sequence[Any]) -> None:
+        """Tell the handlers of triggers that another worker's connection has ended."""
+        visit = Visit(self.triggers, "", "")
+        visit.go_on(state)
+        visit.close()
+
     def gone(self, number: int) -> None:
         """Take note of a connection that ended without having been served here."""
         if not self._closed:
             self.loop.call_soon(self._report_closed)
         self._closed.append(number)
 
-    def _accept(self, number: int, host: str, fd: int, connect: Callable[[socket.socket], Connection]) -> None:
+    def _accept(self, number: int, host: str, fd: int, connect: Callable[[Served, socket.socket], Connection]) -> None:
         served = Served(number, host, os.fstat(fd).st_ino, {fd})
         self._served[number] = self._by_inode[served.inode] = served
         try:
@@ -307,7 +325,7 @@ class OutputWorker(Worker):
         sock.setblocking(False)
         sock.on_gone = lambda: self._check_soon(served)
         try:
-            served.connection = connect(sock)
+            served.connection = connect(served, sock)
         except Exception as error:
             log.error(
                 "A connection from %s could not be served: %s", host, error, exc_info=not isinstance(error, MistError)
@@ -328,6 +346,8 @@ class OutputWorker(Worker):
         del self._served[served.number]
         if self._by_inode.get(served.inode) is served:
             del self._by_inode[served.inode]
+        if served.visit is not None:
+            served.visit.close()
         self.gone(served.number)
 
     def _report_closed(self) -> None:
@@ -346,13 +366,19 @@ class OutputWorker(Worker):
         else:
             self._sweeping = False
 
-    def _joined(self, fd: int) -> Callable[[], None]:
-        """Note under which number the fan-out has a connection's socket; returns what to call when it is closed."""
+    def _joined(self, fd: int) -> Callable[[str], None]:
+        """Note under which number the fan-out has a connection's socket; returns what to call, and why, when it is closed."""
         served = self._by_inode.get(os.fstat(fd).st_ino)
         if served is None:
-            return lambda: None
+            return lambda reason: None
         served.descriptors.add(fd)
-        return lambda: self._check_soon(served)
+
+        def gone(reason: str) -> None:
+            if served.visit is not None and reason == "CLEAN_EOF":
+                served.visit.stopped()
+            self._check_soon(served)
+
+        return gone
 
     # -- end -------------------------------------------------------------------------------------------------------
 
@@ -443,16 +469,37 @@ class OutputWorker(Worker):
             self.loop.add_reader(self._file_pump.fileno(), self._file_pump.run)
         return self._file_pump
 
-    async def open_stream(self, name: str) -> StreamReader:
+    def visit(self, record: Any) -> Visit | None:
+        """Return what fires a connection's triggers; see `OutputServices`."""
+        if not self.snapshot["config"].get("triggers") or record is None:
+            return None
+        served = self._by_record.get(record.number)
+        if served is None:
+            return None
+        if served.visit is None:
+            served.visit = self._make_visit(served)
+        served.visit.record = record
+        return served.visit
+
+    def _make_visit(self, served: Served) -> Visit:
+        """Return a visit, of which the guardian always knows what another process would need to go on with it."""
+
+        def changed() -> None:
+            self.channel.send({"visit": served.number, "state": visit.state()})
+
+        visit = Visit(self.triggers, served.host, self._role.capability.name, changed=changed)
+        return visit
+
+    async def open_stream(self, name: str, visit: Visit | None = None) -> StreamReader:
         """Return a reader of a stream that plays, or of its fallback; see `OutputServices`."""
-        stream = sanitise(subject_of(name) or name)
+        stream = sanitise(name)
         first: StreamError | None = None
         for _ in range(MAX_FALLBACKS):
             try:
                 return await self._open(stream)
             except (NotFound, NotReady) as error:
                 first = first or error
-            fallback = self._fallback(stream)
+            fallback = await self._fallback(stream, visit)
             if not fallback or fallback == stream:
                 break
             stream = fallback
@@ -553,27 +600,26 @@ class OutputWorker(Worker):
             fanout.unwatch(watch, changed.set)
         return True
 
-    def keep_socket(self, fd: int, close: Callable[[str], None]) -> Callable[[], None]:
+    def keep_socket(self, fd: int, close: Callable[[str], None]) -> Callable[[str], None]:
         """Note that a connection goes on in a descriptor of its own; see `OutputServices`."""
         self._kept[fd] = close
         gone = self._joined(fd)
 
-        def closed() -> None:
+        def closed(reason: str) -> None:
             self._kept.pop(fd, None)
-            gone()
+            gone(reason)
 
         return closed
 
-    def _fallback(self, stream: str) -> str:
+    async def _fallback(self, stream: str, visit: Visit | None) -> str:
         """Return the stream that is played instead of one that does not play, or ""."""
         settings = stream_settings(self.snapshot, stream) or {}
-        text = str(settings.get("fallback_stream") or self.snapshot["config"].get("defaultStream") or "")
+        text = str(settings.get("fallback_stream") or "")
         if not text:
-            return ""
-        base = stream.partition("+")[0]
-        for variable, value in (("$stream", stream), ("$basename", base), ("$wildcard", wildcard_part(stream))):
-            text = text.replace(variable, value)
-        return sanitise(text)
+            text = str(self.snapshot["config"].get("defaultStream") or "")
+            if visit is not None:
+                text = (await visit.fallback(text, stream)).strip()
+        return sanitise(replace_in(text, stream, self.snapshot)) if text else ""
 
     async def hand_over_publisher(self, fd: int, request: Mapping[str, Any], state: bytes) -> None:
         """Give a publisher's socket to the input of its stream; see `OutputServices`."""
@@ -581,6 +627,9 @@ class OutputWorker(Worker):
         try:
             message = {"do": "publish", "stream": request["stream"], "request": dict(request)}
             await self._link.ask(message, (fd, state_fd))
+            served = self._by_inode.get(os.fstat(fd).st_ino)
+            if served is not None and served.visit is not None:
+                served.visit.leave()
         finally:
             os.close(state_fd)
 

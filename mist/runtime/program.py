@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from mist.net.remote_schemes import scheme_of
 from mist.runtime.instance import Instance
 from mist.runtime.snapshot import Snapshot
 from mist.stream.capability import Capability
@@ -92,11 +93,11 @@ class Program:
         ]
         return max(fitting)[1] if fitting else None
 
-    def push_role(self, target: str) -> tuple[str, str] | None:
+    def push_role(self, target: str, schemes: Container[str] = ()) -> tuple[str, str] | None:
         """Return the connector that pushes to a target, and the target without a connector's name in front; or None.
 
         "NAME:rest" names the connector, unless a "//" follows. Else the first by name one of whose patterns fits; what is compared ends
-        at the target's last "?".
+        at the target's last "?". schemes: of the URLs that files can be written to; a pattern for files fits those, too.
         """
         prefix, colon, rest = target.partition(":")
         if colon and not rest.startswith("//"):
@@ -104,9 +105,12 @@ class Program:
             if named is not None:
                 return named, rest
         plain = target.rpartition("?")[0] or target
+        remote = scheme_of(plain) in schemes
         for name in sorted(self.pushes):
             patterns = self.outputs[name].capability.push_urls
             if any(fits(pattern, plain) for pattern in patterns):
+                return name, target
+            if remote and any(fits(pattern[1:], plain) for pattern in patterns if pattern.startswith("/*.")):
                 return name, target
         return None
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mist.errors import LimitExceededError, NotFound
+from mist.net.remote_schemes import BUILT_IN, remote_schemes, scheme_of, without_password
 from mist.runtime.backoff import Backoff
 from mist.runtime.build import running_build
 from mist.runtime.channel import Channel, Message, close_all
@@ -18,9 +19,10 @@ from mist.runtime.guardian import RETIRED, guardian_main
 from mist.runtime.listeners import MAX_JOINING, pass_on_all, retire
 from mist.runtime.program import Server
 from mist.runtime.push_guardian import make_push_duty
-from mist.runtime.push_worker import push_main
+from mist.runtime.push_worker import push_main, push_note
 from mist.runtime.reactor import Reactor
 from mist.runtime.rejoin import refuse
+from mist.runtime.snapshot import read_snapshot
 from mist.stream.push import PushPlan
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ class Push:
 
     plan: PushPlan
     child: Child | None = None
+    worker: int = 0  # process number
     began: float = field(default_factory=time.time)
     status: Message | None = None
     result: Message | None = None
@@ -63,14 +66,19 @@ class Pushes:
 
     def start(self, stream: str, requested: str, target: str) -> int:
         """Start a push and return its number. Raises NotFound (nothing pushes to such a target), LimitExceededError."""
-        found = self._server.program.push_role(target)
+        program = self._server.program
+        found = program.push_role(target, BUILT_IN)
+        if found is None and scheme_of(target):
+            writers = read_snapshot(self._server.instance).get("extwriters") or ()
+            found = program.push_role(target, remote_schemes(writers))
         if found is None:
-            raise NotFound(f"No output pushes to {target}")
+            raise NotFound(f"No output pushes to {without_password(target)}")
         connector, plain = found
         if len(self._pushes) >= MAX_PUSHES:
             raise LimitExceededError(f"{MAX_PUSHES} pushes run already")
         plan = PushPlan(next(self._numbers), stream, requested, plain, connector)
         push = self._pushes[plan.number] = Push(plan)
+        push_note(self._server.instance, plan).remove()
         self._start(push)
         return plan.number
 
@@ -88,12 +96,15 @@ class Pushes:
     def _start(self, push: Push) -> None:
         if self._closed or push.stopping:
             return
-        plan, server = push.plan, self._server
+        plan, server, worker = push.plan, self._server, push.worker
+        note = push_note(server.instance, plan)
 
         def guard(channel: Channel) -> int:
             main = push_main(server, plan, server.program.pushes[plan.connector])
             name = f"push {plan.stream} {plan.number}"
-            return guardian_main(server, channel, make_push_duty(plan, main), name, push.name, plan.stream)
+            return guardian_main(
+                server, channel, make_push_duty(plan, main, note, worker), name, push.name, plan.stream
+            )
 
         push.child = self._family.start(
             f"The guardian of push {plan.number}",
@@ -106,6 +117,9 @@ class Pushes:
 
     def _said(self, push: Push, message: Message, fds: list[int]) -> None:
         close_all(fds)
+        if message.get("event") == "worker":
+            push.worker = int(message["pid"])
+            return
         if "status" in message:
             push.status = message["status"]
         if message.get("event") == "result":
@@ -121,6 +135,7 @@ class Pushes:
             return
         push.result = push.result or {"reason": "CLEAN_CONTROLLER_REQ", "text": "stopped"}
         push.ended = time.time()
+        push_note(self._server.instance, push.plan).remove()
         for _, fds in push.joining:
             refuse(fds, "its push has ended")
         self._reactor.call_later(ENDED_SECONDS, self._forget, push)
@@ -136,6 +151,7 @@ class Pushes:
         """Take over a guardian whose main process is gone."""
         plan = PushPlan(**message["note"]["plan"])
         push = self._pushes.setdefault(plan.number, Push(plan))
+        push.worker = int(message["note"].get("worker", 0))
         if push.child is not None:
             refuse(fds, "the push has another guardian")
             return

@@ -1,9 +1,14 @@
-"""The configuration as all processes but the controller see it: an immutable snapshot in the runtime directory."""
+"""The configuration as all processes but the controller see it: an immutable snapshot in the runtime directory.
+
+It is a JSON object whose first line has the generation, the second all but the streams, and each further one a stream, so
+that writing again what did not change, and reading one stream of many, cost little.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mist.runtime.instance import Instance, write_atomically
@@ -15,25 +20,113 @@ MIN_PART_SECONDS = 0.25
 EMPTY: Snapshot = {"generation": 0, "config": {"protocols": [], "controller": {}}, "streams": {}}
 
 
+_STREAMS = b',"streams":{\n'
+_END = b"\n}}\n"
+_NAME = re.compile(rb'^"((?:[^"\\]|\\.)*)":', re.MULTILINE)
+
+
+class StreamLines(Mapping[str, Any]):
+    """The streams of a snapshot, each read when it is asked for. lines: their part of the file."""
+
+    def __init__(self, lines: bytes) -> None:
+        self._lines = lines
+        self._found: dict[str, Any] = {}
+        self._places: dict[str, int] | None = None
+
+    def _index(self) -> dict[str, int]:
+        if self._places is None:
+            found = ((match.group(1), match.end()) for match in _NAME.finditer(self._lines))
+            self._places = {_text(name): end for name, end in found}
+        return self._places
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._found:
+            start = self._index()[name]
+            end = self._lines.find(b"\n", start)
+            line = self._lines[start:] if end < 0 else self._lines[start:end]
+            self._found[name] = json.loads(line.rstrip(b","))
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._index())
+
+    def __len__(self) -> int:
+        return len(self._index())
+
+    def with_word(self, word: bytes) -> Iterator[str]:
+        """Yield the names of the streams in whose line a word stands, without reading the others."""
+        if word in self._lines:
+            for line in self._lines.split(b"\n"):
+                if word in line and (match := _NAME.match(line)):
+                    yield _text(match.group(1))
+
+
+def _text(name: bytes) -> str:
+    return name.decode() if b"\\" not in name else str(json.loads(b'"' + name + b'"'))
+
+
+class SnapshotWriter:
+    """Writes snapshots of an instance one after another; the text of a stream that is the same object is kept."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._lines: dict[str, tuple[object, bytes]] = {}
+
+    def write(self, snapshot: Snapshot) -> bool:
+        """Replace the snapshot, with the next generation number; False when it says what it said before."""
+        former = _read(self._instance)
+        rest = {**EMPTY, **snapshot}
+        streams = rest.pop("streams")
+        del rest["generation"]
+        self._lines = {name: self._line(name, stream) for name, stream in streams.items()}
+        lines = b",\n".join(line for _, line in self._lines.values())
+        body = _packed(rest)[1:-1] + _STREAMS + lines + _END
+        head, _, before = former.partition(b"\n")
+        if before == body:
+            return False
+        first = json.loads(head.removesuffix(b",") + b"}" if before else head or b"{}")  # 0.1.0 wrote one line
+        generation = int(first.get("generation", 0)) + 1
+        write_atomically(self._instance.config_file, b'{"generation":%d,\n' % generation + body)
+        return True
+
+    def _line(self, name: str, stream: object) -> tuple[object, bytes]:
+        known = self._lines.get(name)
+        if known is not None and known[0] is stream:
+            return known
+        return stream, _packed(name) + b":" + _packed(stream)
+
+
+def _packed(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _read(instance: Instance) -> bytes:
+    try:
+        return instance.config_file.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
 def write_snapshot(instance: Instance, snapshot: Snapshot) -> bool:
     """Replace the snapshot, with the next generation number; False when it says what it said before."""
-    former = read_snapshot(instance)
-    generation = int(former["generation"])
-    if generation and {**EMPTY, **json.loads(json.dumps(snapshot)), "generation": generation} == former:
-        return False
-    data = json.dumps({**snapshot, "generation": generation + 1}, separators=(",", ":")).encode()
-    write_atomically(instance.config_file, data)
-    return True
+    return SnapshotWriter(instance).write(snapshot)
 
 
 def read_snapshot(instance: Instance) -> Snapshot:
     """Return the newest snapshot; an empty one before the first was written."""
-    try:
-        data = instance.config_file.read_bytes()
-    except FileNotFoundError:
-        return EMPTY
-    snapshot: dict[str, Any] = json.loads(data)
-    return {**EMPTY, **snapshot}
+    data = _read(instance)
+    front, lines, streams = data.partition(_STREAMS)
+    if not lines:  # none, or one that version 0.1.0 wrote
+        return {**EMPTY, **json.loads(data or b"{}")}
+    rest: dict[str, Any] = json.loads(front + b"}")
+    return {**EMPTY, **rest, "streams": StreamLines(streams.removesuffix(_END))}
+
+
+def always_on(snapshot: Snapshot) -> list[str]:
+    """Return the names of the streams that always run."""
+    streams = snapshot["streams"]
+    names = streams.with_word(b'"always_on":true') if isinstance(streams, StreamLines) else streams
+    return [name for name in names if streams[name].get("always_on")]
 
 
 def canonical(entry: Mapping[str, Any]) -> str:

@@ -46,6 +46,7 @@ from mist.runtime.rejoin import refuse
 from mist.runtime.reload import Reload, Waiting, answer_all
 from mist.runtime.snapshot import Snapshot, read_snapshot, write_snapshot
 from mist.runtime.streams import Streams
+from mist.runtime.trigger_link import TriggerLink
 from mist.runtime.upgrade import Inheritance, execute, inherited
 from mist.stream.publisher import create_account, open_account, set_account
 
@@ -75,7 +76,8 @@ class Spawner:
         set_number(self._number)
         self._reactor = Reactor()
         self._family = Family(self._reactor, "", running_build(), self._gone)
-        self._listeners = Listeners(server, self._family, self._reactor, self._changed)
+        self._fires = TriggerLink(instance, self._reactor, lambda: read_snapshot(instance))
+        self._listeners = Listeners(server, self._family, self._reactor, self._changed, self._fires)
         self._streams = Streams(server, self._family, self._reactor, self._changed)
         self._pushes = Pushes(server, self._family, self._reactor, self._changed)
         self._controller: Child | None = None
@@ -99,8 +101,10 @@ class Spawner:
         self._clients: set[Channel] = set()
         self._started = time.time()
         self._generation = 0
+        self._bad_file = ""
         self._status_planned = False
         self._ending = False
+        self._stop_asked = False
         self._serving = False
         self._expected: dict[int, int] = {}
         self._reload = Reload(self._family, self._reactor, self._ask_controller, self._execute, self._streams.is_busy)
@@ -198,8 +202,8 @@ class Spawner:
         setproctitle.setproctitle(f"mist: server {self.instance.name}")
         reactor = self._reactor
         reactor.on_signal(signal.SIGCHLD, self._family.reap)
-        reactor.on_signal(signal.SIGTERM, self.shutdown)
-        reactor.on_signal(signal.SIGINT, self.shutdown)
+        reactor.on_signal(signal.SIGTERM, lambda: self._ask_shutdown("signal Terminated"))
+        reactor.on_signal(signal.SIGINT, lambda: self._ask_shutdown("signal Interrupt"))
         reactor.on_signal(signal.SIGHUP, self._reload.begin)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, RESET_SIGNALS)
@@ -315,6 +319,7 @@ class Spawner:
 
     def _apply(self, snapshot: Snapshot) -> None:
         self._generation = int(snapshot["generation"])
+        self._bad_file = str(snapshot.get("bad_file", ""))
         self._follow_level(snapshot)
         self._triggers.tell({"do": "config"})
         self._sessions.tell({"do": "config"})
@@ -530,7 +535,7 @@ class Spawner:
     def _do_shutdown(self, channel: Channel, message: Message, fds: list[int]) -> None:
         close_all(fds)
         _answer(channel, message, {"ok": True, "pid": os.getpid()})
-        self.shutdown()
+        self._ask_shutdown(str(message.get("reason") or "asked for"))
 
     # -- status ----------------------------------------------------------------------------------------------------
 
@@ -543,6 +548,8 @@ class Spawner:
             "upgrade_failure": self._reload.failure,
             "started": self._started,
             "generation": self._generation,
+            "bad_file": self._bad_file,
+            "config_path": str(self.server.program.config_path.absolute()),
             "controller": {"pid": self._controller.pid if self._controller else 0, "port": self._api_address[1]},
             "listeners": self._listeners.states(),
             "streams": self._streams.states(),
@@ -562,10 +569,28 @@ class Spawner:
         status = self._status()
         write_status(self.server, status)
         failure = f"; upgrade failed: {self._reload.failure}" if self._reload.failure else ""
+        if self._bad_file:
+            failure += f"; the configuration that ran last is used, because of {self._bad_file.splitlines()[0]}"
         notify(f"STATUS={len(status['streams'])} streams, {len(status['listeners'])} listeners{failure}")
         self._settle()
 
     # -- end -------------------------------------------------------------------------------------------------------
+
+    def _ask_shutdown(self, reason: str) -> None:
+        """End the server unless the handlers of SYSTEM_STOP want it to go on; who asks again meanwhile does not wait."""
+        if self._stop_asked or self._ending:
+            self.shutdown()
+            return
+
+        def decided(allowed: bool) -> None:
+            self._stop_asked = False
+            if allowed:
+                self.shutdown()
+            else:
+                log.warning("The server goes on: SYSTEM_STOP was refused (%s)", reason)
+
+        self._stop_asked = True
+        self._fires.decide_then("SYSTEM_STOP", "", [reason], decided)
 
     def shutdown(self) -> None:
         """End every process, then this one: politely, and after a while by force."""

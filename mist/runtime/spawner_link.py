@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from mist.errors import (
     TransportError,
     UnsupportedError,
 )
-from mist.runtime.channel import Channel, Message, close_all, read_message, write_message
+from mist.runtime.channel import Channel, Loop, Message, close_all, read_message, write_message
 from mist.runtime.instance import Instance
 
 log = logging.getLogger(__name__)
@@ -62,10 +63,35 @@ class NotAnswered(TransportError):
     """Who was asked is gone; whether the request was done is not known."""
 
 
+class _Then:
+    """Calls a function with an answer, once."""
+
+    def __init__(self, then: Callable[[Message | None], None]) -> None:
+        self._then: Callable[[Message | None], None] | None = then
+
+    def done(self) -> bool:
+        return self._then is None
+
+    def call(self, answer: Message | None) -> None:
+        then, self._then = self._then, None
+        assert then is not None
+        then(answer)
+
+    def give_up(self) -> None:
+        if not self.done():
+            self.call(None)
+
+    def set_result(self, answer: Message) -> None:
+        self.call(None if "error" in answer else answer)
+
+    def set_exception(self, error: BaseException) -> None:
+        self.call(None)
+
+
 class Link:
     """An asyncio process's connection to another one's socket, made when it is first needed and again when it is lost."""
 
-    def __init__(self, path: Path, whose: str, loop: asyncio.AbstractEventLoop, answer_seconds: float) -> None:
+    def __init__(self, path: Path, whose: str, loop: Loop, answer_seconds: float) -> None:
         """Take a socket's path, and for messages about it whose it is."""
         self._path = path
         self._whose = whose
@@ -73,7 +99,7 @@ class Link:
         self._answer_seconds = answer_seconds
         self._channel: Channel | None = None
         self._last_id = 0
-        self._pending: dict[int, asyncio.Future[Message]] = {}
+        self._pending: dict[int, asyncio.Future[Message] | _Then] = {}
 
     async def ask(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> Message:
         """Send a request and return its answer. The descriptors must stay open until then.
@@ -83,7 +109,7 @@ class Link:
         channel = self._connect()
         self._last_id += 1
         number = self._last_id
-        future: asyncio.Future[Message] = self._loop.create_future()
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._pending[number] = future
         try:
             channel.send({**message, "id": number}, fds)
@@ -93,6 +119,18 @@ class Link:
             raise TransportError(f"{self._whose} did not answer in {self._answer_seconds:.0f} s") from None
         finally:
             self._pending.pop(number, None)
+
+    def ask_then(self, message: Mapping[str, Any], then: Callable[[Message | None], None]) -> None:
+        """Send a request from a process without asyncio; `then` is called with the answer, or None if there is none."""
+        try:
+            channel = self._connect()
+        except TransportError:
+            then(None)
+            return
+        self._last_id += 1
+        waiting = self._pending[self._last_id] = _Then(then)
+        channel.send({**message, "id": self._last_id})
+        self._loop.call_later(self._answer_seconds, waiting.give_up)
 
     def tell(self, message: Mapping[str, Any]) -> None:
         """Send a message that has no answer. Raises TransportError."""
@@ -141,12 +179,12 @@ class SpawnerLink(Link):
 
         What came with descriptors is sent once only: it may have been done.
         """
-        until = self._loop.time() + REPLACED_SECONDS
+        until = time.monotonic() + REPLACED_SECONDS
         while True:
             try:
                 return await super().ask(message, fds)
             except (NotSent, NotAnswered) as error:
-                if self._loop.time() >= until or (fds and isinstance(error, NotAnswered)):
+                if time.monotonic() >= until or (fds and isinstance(error, NotAnswered)):
                     raise
             await asyncio.sleep(AGAIN_SECONDS)  # no event tells of a socket that appears
 

@@ -25,6 +25,7 @@ def collect(instance: Instance, status: dict[str, Any]) -> dict[str, Any]:
         "version": status["version"],
         "build": status["build"],
         "upgrade_failure": status["upgrade_failure"],
+        "bad_file": status["bad_file"],
         "pid": status["pid"],
         "uptime_s": round(time.time() - status["started"]),
         "memory": {"streams_bytes": used, "bound_bytes": bound},
@@ -85,6 +86,7 @@ def show(report: dict[str, Any]) -> str:
         f"mist {report['version']}, instance {report['instance']}, process {report['pid']}, up {duration(report['uptime_s'])}",
         f"memory of streams: {report['memory']['streams_bytes'] / 1e6:.1f} MB",
         *([f"the last upgrade failed: {report['upgrade_failure']}"] if report["upgrade_failure"] else []),
+        *([f"the configuration that ran last is used, because: {line}" for line in report["bad_file"].splitlines()]),
         "",
         "LISTENERS",
     ]

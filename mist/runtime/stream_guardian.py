@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 
 from mist.core.doorbell import Ringer
 from mist.core.track_buffer import Table, open_table
-from mist.errors import Busy, MistError, NotFound, NotReady
+from mist.errors import AccessDenied, Busy, MistError, NotFound, NotReady
 from mist.net.receive_ring import create_ring
 from mist.runtime.backoff import Backoff
 from mist.runtime.channel import Message, close_all
 from mist.runtime.guardian import Guardian, WorkerHandle, WorkerMain, refuse, reply
 from mist.runtime.process import is_alive, own
 from mist.runtime.snapshot import Snapshot, input_timeout, input_timeout_part, read_snapshot, stream_settings
+from mist.runtime.stream_events import StreamEvents
 from mist.runtime.stream_source import LOOK_SECONDS, SOUND_SECONDS, InputStart, Source
 from mist.stream.publisher import Limits, create_stream, remove_stream, stream_prefix
 from mist.stream.state import StreamStatus
@@ -77,10 +78,13 @@ class StreamDuty:
         self._waiting: list[Message] = []
         self._backoff = Backoff()
         self._had_media = False
+        self._given = ""  # the source that handlers of triggers gave instead of the configured one
+        self._end_reason = "CLEAN_CONTROLLER_REQ"
         self._viewed_at = time.monotonic()
         self._leave_count = 0
         self._table: Table
         self._guardian: Guardian
+        self._events: StreamEvents
 
     # -- start and end ---------------------------------------------------------------------------------------------
 
@@ -88,6 +92,8 @@ class StreamDuty:
         self._guardian = guardian
         self._ringer = Ringer(str(guardian.instance.bells))
         self._read_settings()
+        plan = self._plan
+        self._events = StreamEvents(guardian, plan.name, lambda: self._snapshot, pulled=plan.pulled, begun=plan.adopt)
         try:
             orphan = self._make_table()
         except MistError as error:
@@ -135,6 +141,8 @@ class StreamDuty:
     def finish(self) -> None:
         if self._source is not None:
             self._source.let_go()
+        if hasattr(self, "_table"):
+            self._events.unloaded(self._end_reason, had_media=self._had_media)
         remove_stream(self._guardian.instance.name, self._plan.name, self._ringer)
 
     def _refuse_all(self, error: Exception) -> None:
@@ -148,6 +156,7 @@ class StreamDuty:
 
     def _end(self, reason: str) -> None:
         self._set_status(StreamStatus.SHUTDOWN)  # nobody begins to play what workers still have of it
+        self._end_reason = reason
         log.info("Stream ended: %s", reason, extra={"kind": "STRM"})
         self._guardian.end(reason)
 
@@ -251,9 +260,12 @@ class StreamDuty:
         if self._guardian.ending or self._source is not None:
             return
         self._leave_count += 1  # a source is back: whoever planned to end the stream finds another number
-        start = InputStart(resumed=self._had_media)
+        start = InputStart(resumed=self._had_media, begins=not self._events.begun, source=self._given)
         if message is not None and fds is not None:
-            start = InputStart(fds[0], fds[1], create_ring(), message["request"])
+            start = replace(
+                start, resumed=False, fd=fds[0], state_fd=fds[1], ring=create_ring(), request=message["request"]
+            )
+        self._events.begun = True
         started = time.monotonic()
         self._source = Source(self._fork(start), started, start, message)
         self._watch(self._source)
@@ -270,7 +282,7 @@ class StreamDuty:
         """Kill an input that hangs, which is found without waking it."""
         if self._source is not source or source.fd < 0 or self._guardian.ending:
             return
-        if source.hangs():
+        if source.start.admitted and source.hangs():
             log.error("The input (%d) does nothing with what its publisher sends; killing it", source.pid)
             source.worker.signal(signal.SIGKILL)
         self._guardian.reactor.call_later(LOOK_SECONDS, self._look, source)
@@ -368,26 +380,55 @@ class StreamDuty:
 
     def _source_said(self, source: Source, message: Message) -> None:
         event = message.get("event")
-        if event == "taken" and source.publish is not None:
-            reply(self._guardian.upstream, source.publish, ok=True)
-            source.publish = None
+        if event == "taken":
+            self._source_taken(source, message)
         elif event == "ready":
             source.drop_state()
             self._became_ready()
         elif event == "yielded":
             source.yielded = True
+        elif event == "end":
+            self._end(str(message.get("reason", "")))
+        elif event == "refused":
+            self._source_refused(source, message)
         elif event == "failed":
             source.failure = str(message.get("text", ""))
             source.reason = str(message.get("reason", ""))
 
+    def _source_taken(self, source: Source, message: Message) -> None:
+        """The handlers of triggers allow the source, and its process runs it."""
+        if self._plan.pulled:
+            self._events.input_name = str(message.get("input", ""))
+        self._given = str(message.get("source", ""))
+        source.taken(self._given)
+        if source.publish is not None:
+            reply(self._guardian.upstream, source.publish, ok=True)
+            source.publish = None
+
+    def _source_refused(self, source: Source, message: Message) -> None:
+        """Tell who asked for the source that a handler of a trigger does not want it."""
+        self._events.begun = False
+        source.refused = True
+        source.reason = str(message.get("reason", ""))
+        error = AccessDenied(str(message.get("text", "")))
+        if source.publish is not None:
+            refuse(self._guardian.upstream, source.publish, error)
+            source.publish = None
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            refuse(self._guardian.upstream, one, error)
+
     def _take_inventory(self, source: Source, message: Message, fds: list[int]) -> None:
         """Hold again what an input of a former guardian has: the publisher's socket and its ring."""
+        start = InputStart(request=message["request"])
         if len(fds) == 2:
-            source.has(InputStart(fds[0], -1, fds[1], message["request"]))
-            self._watch(source)
+            start = replace(start, fd=fds[0], ring=fds[1])
         else:
             close_all(fds)
-            source.has(InputStart(request=message["request"]))
+        source.has(start)
+        self._watch(source)
+        if message.get("admitted", True):
+            self._source_taken(source, message)
 
     def bequeath(self, worker: WorkerHandle, status: int) -> bool:
         """Return False: an input has no viewers."""
@@ -404,10 +445,14 @@ class StreamDuty:
         source, self._source = self._source, None
         assert source is not None
         unclean = source.yielded or (status != 0 and not source.reason)
+        if unclean and not source.yielded:
+            self._events.killed(source, self._plan.source, status)
         if unclean and self._next is None and not self._guardian.ending and self._revive(source):
             return
+        if unclean:
+            self._events.publisher_lost(source)
         self._dismiss_standby()
-        if status == 0 and source.fd >= 0:
+        if status == 0 and source.fd >= 0 and not source.refused:
             self._hear_out(source)
         source.let_go()
         self._table.set_pids(input=0)
@@ -469,8 +514,11 @@ class StreamDuty:
         self._guardian.reactor.call_later(delay, self._leave, count)
 
     def _leave(self, count: int) -> None:
-        if count == self._leave_count and self._source is None:
-            self._end("CLEAN_INACTIVE")
+        def idle() -> bool:
+            return count == self._leave_count and self._source is None
+
+        if idle():
+            self._events.ask_unload("CLEAN_INACTIVE", idle, self._end, self._plan_leave)
 
     def _check_s(self) -> float:
         return min(VIEWER_CHECK_SECONDS, input_timeout_part(self._snapshot, self._plan.name))
@@ -481,9 +529,16 @@ class StreamDuty:
             return
         now = time.monotonic()
         self._table.release_gone(self._ringer)
-        if self._always_on or self._waiting or self._table.subscribers():
+        if self._wanted():
             self._viewed_at = now
         elif now - self._viewed_at >= self._timeout:
-            self._end("CLEAN_INACTIVE")
+            self._events.ask_unload("CLEAN_INACTIVE", lambda: not self._wanted(), self._end, self._stay)
             return
+        self._guardian.reactor.call_later(self._check_s(), self._check_viewers)
+
+    def _wanted(self) -> bool:
+        return bool(self._always_on or self._waiting or self._table.subscribers())
+
+    def _stay(self) -> None:
+        self._viewed_at = time.monotonic()
         self._guardian.reactor.call_later(self._check_s(), self._check_viewers)

@@ -25,7 +25,9 @@ SOUND_SECONDS: Final = 0.5  # a process that had nothing to do so long was not k
 class InputStart:
     """What an input process begins with. Descriptors are -1 for a source that is pulled.
 
-    resumed: it goes on for one that was killed or gives way. standby: it waits to be told when.
+    resumed: it goes on for one that was killed or gives way. standby: it waits to be told when. begins: it is the stream's first.
+    admitted: the handlers of triggers have allowed the source, at the time `began` (unix seconds). source: what they gave instead
+    of the configured one.
     """
 
     fd: int = -1
@@ -34,6 +36,10 @@ class InputStart:
     request: Mapping[str, Any] = field(default_factory=dict)
     resumed: bool = False
     standby: bool = False
+    begins: bool = False
+    admitted: bool = False
+    began: float = 0.0
+    source: str = ""
 
     @property
     def fds(self) -> list[int]:
@@ -51,6 +57,7 @@ class Source:
     failure: str = ""
     reason: str = ""
     yielded: bool = False
+    refused: bool = False
     _open: list[int] = field(default_factory=list)
     _looked_at: float = 0.0
     _seen: tuple[int, int, int] = (0, 0, 0)
@@ -81,6 +88,10 @@ class Source:
         """Take note of the descriptors that a process of a former guardian shows."""
         self.let_go()
         self.start, self._open = start, start.fds
+
+    def taken(self, source: str) -> None:
+        """Take note that its process runs the source, or what handlers of triggers gave instead of it."""
+        self.start = replace(self.start, admitted=True, began=time.time(), source=source)
 
     def drop_state(self) -> None:
         """Let go of what the listener handed over besides the socket: the ring has a later state."""

@@ -21,11 +21,13 @@ from mist.runtime.process import descendants, send_signal
 from mist.runtime.program import Server
 from mist.runtime.reactor import Reactor
 from mist.runtime.rejoin import refuse
-from mist.runtime.snapshot import EMPTY, Snapshot, stream_settings
+from mist.runtime.snapshot import EMPTY, Snapshot, always_on, stream_settings
 from mist.runtime.stream_guardian import StreamDuty, StreamPlan
 from mist.runtime.stream_source import InputStart
 from mist.stream.publisher import remove_stream, stream_prefix
 from mist.stream.state import StreamStatus
+from mist.stream.triggers import handlers
+from mist.stream.variables import replace_in
 
 log = logging.getLogger(__name__)
 
@@ -108,8 +110,8 @@ class Streams:
         self._retry_planned = False
         if self._closed:
             return
-        for name, settings in self._snapshot["streams"].items():
-            if settings.get("always_on") and name not in self._streams:
+        for name in always_on(self._snapshot):
+            if name not in self._streams:
                 try:
                     self._find_or_start(name)
                 except NotReady:
@@ -189,8 +191,8 @@ class Streams:
             if not publishing:
                 raise NotReady(f"The stream {name} is offline: nobody publishes it")
             return Stream(StreamPlan(name, source, pulled=False), "", keyed=settings is None)
-        chosen = self._server.program.input_for(source)
-        if chosen is None:
+        chosen = self._server.program.input_for(replace_in(source, name, self._snapshot)) or ""
+        if not chosen and not handlers(self._snapshot["config"], "STREAM_SOURCE", name):
             raise NotFound(f'The stream {name} has the source "{source}", which no input takes')
         return Stream(StreamPlan(name, source, pulled=True), chosen)
 
@@ -283,8 +285,8 @@ class Streams:
 
         def guard(channel: Channel) -> int:
             def make_main(start: InputStart) -> Any:
-                connector = stream.input or str(start.request["input"])
-                return input_main(self._server, plan.name, plan.source, connector, inputs[connector])(start)
+                connector = stream.input or str(start.request.get("input", ""))
+                return input_main(self._server, plan.name, plan.source, connector, inputs.get(connector))(start)
 
             return guardian_main(
                 self._server, channel, lambda: StreamDuty(plan, make_main), f"input {plan.name}", stream.name, plan.name

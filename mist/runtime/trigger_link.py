@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import time
@@ -10,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from mist.errors import MistError
+from mist.runtime.channel import Loop
 from mist.runtime.instance import Instance
 from mist.runtime.spawner_link import Link
-from mist.stream.triggers import Handler, decide, handlers, replace_value
+from mist.stream.triggers import Handler, decide, due, handlers, replace_value
 
 log = logging.getLogger(__name__)
 
@@ -21,11 +21,9 @@ ANSWER_SECONDS: Final = 60.0
 
 
 class TriggerLink:
-    """Fires triggers for one process with an asyncio loop."""
+    """Fires triggers for one process."""
 
-    def __init__(
-        self, instance: Instance, loop: asyncio.AbstractEventLoop, snapshot: Callable[[], Mapping[str, Any]]
-    ) -> None:
+    def __init__(self, instance: Instance, loop: Loop, snapshot: Callable[[], Mapping[str, Any]]) -> None:
         """Take a function that returns the whole configuration as it is now."""
         self._link = Link(instance.trigger_socket, "The process of the triggers", loop, ANSWER_SECONDS)
         self._snapshot = snapshot
@@ -45,7 +43,7 @@ class TriggerLink:
 
     async def allows(self, name: str, stream: str, lines: Sequence[str]) -> bool:
         """Fire a trigger and return whether all its handlers allow."""
-        found = self.wanted(name, stream)
+        found = due(name, self.wanted(name, stream), lines)
         return not found or decide(await self._results(found, name, stream, lines))
 
     async def replace(self, name: str, stream: str, lines: Sequence[str], value: str) -> str:
@@ -65,24 +63,60 @@ class TriggerLink:
                 if last:
                     log.error("The handlers of %s gave no answer, their defaults count: %s", name, error)
                     return [(handler, None) for handler in found]
-        return [
-            (Handler(one["target"], one["blocking"], default=one["default"]), one["answer"])
-            for one in answer["results"]
-        ]
+        return _results_of(answer)
+
+    def decide_then(self, name: str, stream: str, lines: Sequence[str], then: Callable[[bool], None]) -> None:
+        """Fire a trigger from a process without asyncio; `then` is told whether all handlers allow."""
+        found = self.wanted(name, stream)
+        if not found:
+            then(True)
+            return
+
+        def answered(answer: Mapping[str, Any] | None) -> None:
+            then(decide([(one, None) for one in found] if answer is None else _results_of(answer)))
+
+        self._link.ask_then(message(name, stream, lines), answered)
 
     async def statistics(self) -> Mapping[str, Mapping[str, int]]:
-        """Return what became of the calls of each trigger's handlers; see `Triggers`."""
+        """Return what became of the handlers' calls; see `Handlers`."""
         if not (self._snapshot().get("config") or {}).get("triggers"):
             return {}
         try:
             found: Mapping[str, Mapping[str, int]] = (await self._link.ask({"do": "statistics"}))["triggers"]
         except MistError as error:
-            log.warning("The counts of triggers are not known: %s", error)
+            log.warning("There are no statistics of triggers: %s", error)
             return {}
         return found
 
+    async def test(self, name: str, stream: str, lines: Sequence[str]) -> list[dict[str, Any]]:
+        """Fire a trigger at its handlers, all of which are waited for; see `Handlers`."""
+        if not due(name, self.wanted(name, stream), lines):
+            return []
+        answer = await self._link.ask({**message(name, stream, lines), "test": True})
+        return [
+            {
+                "handler": one["target"],
+                "blocking": one["blocking"],
+                "answer": one["answer"],
+                "error": one["error"],
+                "ms": one["ms"],
+            }
+            for one in answer["results"]
+        ]
+
+    async def variable(self, name: str, target: str, seconds: float) -> str:
+        """Return the new value of a custom variable; see `Handlers`."""
+        answer = await self._link.ask({"do": "variable", "name": name, "target": target, "seconds": seconds})
+        return str(answer["value"])
+
     def close(self) -> None:
         self._link.close()
+
+
+def _results_of(answer: Mapping[str, Any]) -> list[tuple[Handler, str | None]]:
+    return [
+        (Handler(one["target"], one["blocking"], default=one["default"]), one["answer"]) for one in answer["results"]
+    ]
 
 
 def message(name: str, stream: str, lines: Sequence[str]) -> dict[str, Any]:

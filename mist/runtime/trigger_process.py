@@ -16,11 +16,12 @@ from typing import Any, Final
 
 from mist.net.handler_calls import Call, CallFailed, Event, HandlerCalls
 from mist.net.handler_calls import Server as Described
+from mist.net.variable_sources import read_source
 from mist.runtime.channel import Channel, Message
 from mist.runtime.door import DoorWorker, answer
 from mist.runtime.program import Server
 from mist.runtime.trigger_link import tags_of
-from mist.stream.triggers import TRIGGERS, Handler, handlers
+from mist.stream.triggers import TRIGGERS, Handler, due, handlers
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,10 @@ class TriggerProcess(DoorWorker):
             task = self.loop.create_task(self._fire(visitor, message))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
+        elif what == "variable":
+            task = self.loop.create_task(self._read_variable(visitor, message))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
         elif what == "statistics":
             answer(visitor, message, {"triggers": {name: asdict(count) for name, count in self._counts.items()}})
         else:
@@ -65,38 +70,58 @@ class TriggerProcess(DoorWorker):
         """Call the handlers one after another; those that are not waited for run on beside."""
         stream = str(message.get("stream", ""))
         found = handlers(self.snapshot["config"], message["trigger"], stream, tags_of(self.snapshot, stream))
+        found = due(message["trigger"], found, str(message["payload"]).split("\n"))
         event = Event(message["trigger"], str(message["payload"]), int(message["pid"]), int(message["unix_ms"]))
         results: list[Mapping[str, Any]] = []
-        beside: list[asyncio.Task[str | None]] = []
+        beside: list[asyncio.Task[tuple[str | None, str, int]]] = []
         for handler in found:
-            said = None
-            if handler.blocking:
-                said = await self._call(handler, event)
+            said, why, took_ms = None, "", 0
+            if handler.blocking or message.get("test"):
+                said, why, took_ms = await self._call(handler, event, blocking=True)
             else:
-                beside.append(self.loop.create_task(self._call(handler, event)))
+                beside.append(self.loop.create_task(self._call(handler, event, blocking=False)))
             results.append(
-                {"target": handler.target, "default": handler.default, "blocking": handler.blocking, "answer": said}
+                {
+                    "target": handler.target,
+                    "default": handler.default,
+                    "blocking": handler.blocking,
+                    "answer": said,
+                    "error": why,
+                    "ms": took_ms,
+                }
             )
         answer(visitor, message, {"results": results})
         for task in beside:
             await task
 
-    async def _call(self, handler: Handler, event: Event) -> str | None:
-        """Return a handler's answer, or None if there is none."""
+    async def _read_variable(self, visitor: Channel, message: Message) -> None:
+        """Answer with the new value of a custom variable."""
+        try:
+            value = await read_source(str(message["name"]), str(message["target"]), float(message["seconds"]))
+        except CallFailed as error:
+            answer(visitor, message, {"error": "MistError", "text": f"{message['target']}: {error}"})
+            return
+        answer(visitor, message, {"value": value})
+
+    async def _call(self, handler: Handler, event: Event, *, blocking: bool) -> tuple[str | None, str, int]:
+        """Return a handler's answer, None if there is none, why there is none, and the milliseconds that it took."""
         if not handler.target:
-            return None
+            return None, "", 0
         count = self._counts.setdefault(event.trigger, Count())
         call = Call(handler.target, handler.default or "", handler.attempts, handler.timeout_s, handler.secret)
         began = time.monotonic()
         said: str | None = None
+        why = ""
         try:
-            said = await self._calls.call(call, event, blocking=handler.blocking)
+            said = await self._calls.call(call, event, blocking=blocking)
         except CallFailed as error:
+            why = str(error)
             count.fails += 1
             log.warning("The handler %s of %s failed: %s", handler.target, event.trigger, error)
         count.count += 1
-        count.ms += int((time.monotonic() - began) * 1000)
-        return said
+        took_ms = int((time.monotonic() - began) * 1000)
+        count.ms += took_ms
+        return said, why, took_ms
 
     # -- end -------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import NoReturn
 
 from mist.core.track_buffer import open_table
-from mist.errors import MistError, NotFound
+from mist.errors import ConfigError, MistError, NotFound
 from mist.runtime.channel import Channel
 from mist.runtime.family import Child, Family
 from mist.runtime.instance import Instance
@@ -142,7 +142,9 @@ class Trial:
 def try_out(instance: Instance, program: Program) -> int:
     """Do in a trial all that could keep this code from taking over; what it prints is for the one who asked for it."""
     try:
-        program.load_config()
+        bad_file = program.load_config().get("bad_file")
+        if bad_file:
+            raise ConfigError(str(bad_file))
         program.preload()
     except MistError as error:
         sys.stderr.write("".join(f"mist: {line}\n" for line in str(error).splitlines()))

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 from urllib.parse import unquote
 
+from mist.stream.push_note import PushNote
 from mist.stream.services import OutputServices
 
 
@@ -28,7 +29,11 @@ class PushPlan:
 
 @dataclass(slots=True)
 class PushStatus:
-    """How far a push is, as `push_list` of the API shows it. media_ms: time stamps of the packets, first and last that were sent."""
+    """How far a push is, as `push_list` of the API shows it. media_ms: time stamps of the packets, first and last that were sent.
+
+    began: unix time. note: what the process before this one left, and where this one leaves what the next one needs.
+    waiting_bytes: that a destination elsewhere has not taken yet. waiting_full: no more may wait. trouble: why it takes nothing now.
+    """
 
     bytes: int = 0
     first_ms: int | None = None
@@ -36,6 +41,11 @@ class PushStatus:
     latency_ms: int = 0
     tracks: list[int] = field(default_factory=list)
     current_target: str = ""
+    began: float = 0.0
+    note: PushNote | None = None
+    waiting_bytes: int = 0
+    waiting_full: bool = False
+    trouble: str = ""
 
     @property
     def media_ms(self) -> int:
@@ -44,7 +54,13 @@ class PushStatus:
 
     def document(self, active_ms: int) -> dict[str, Any]:
         """Return it as the API shows it. active_ms: time since the push began."""
+        remote: dict[str, Any] = {
+            "buffer_bytes": self.waiting_bytes,
+            "buffer_full": self.waiting_full,
+            "trouble": self.trouble,
+        }
         return {
+            **{name: value for name, value in remote.items() if value},
             "active_ms": active_ms,
             "active_seconds": active_ms // 1000,
             "bytes": self.bytes,

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from mist.errors import AccessDenied, NotFound
 from mist.stream.names import base_name, sanitise
+from mist.stream.variables import replace_in
 
 PREFIX: Final = "push://"
 KEY_SOURCE: Final = "push://STREAM_KEY_ONLY:STREAM_KEY_ONLY"
@@ -82,7 +83,7 @@ async def admit(config: Mapping[str, Any], name: str, password: str, peer: str, 
     settings = streams.get(stream) or streams.get(base_name(stream))
     if not isinstance(settings, Mapping):
         raise NotFound(f"There is no stream {stream}")
-    host, wanted = push_rule(str(settings.get("source", "")))
+    host, wanted = push_rule(replace_in(str(settings.get("source", "")), stream, config))
     if wanted and password == wanted:
         return PushTarget(stream)
     if wanted and not host:

@@ -6,15 +6,16 @@ each other lose and repeat nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Protocol
 
 from mist.core.buffer import ByteBuffer
 from mist.core.muxer import Muxer
 from mist.core.packet import Packet
 from mist.core.packet_filter import KEEP_TIMES, TIMES_FROM_ZERO, PacketFilter
-from mist.errors import LimitExceededError, NoSuitableTrack, NotReady, UnsupportedError
+from mist.errors import LimitExceededError, NoSuitableTrack, NotReady, TransportError, UnsupportedError
 from mist.formats.containers import Container
 from mist.formats.tracks import META, VIDEO, TrackInfo
 from mist.stream.playability import UNPLAYABLE, is_playable
@@ -22,7 +23,7 @@ from mist.stream.recording import RecordingTarget, next_cut
 from mist.stream.selectors import select_tracks
 from mist.stream.state import Key, StreamStatus, TrackState
 
-STALLED_US: Final = 5_000_000  # a track this far behind the others is not waited for
+STALLED_US: Final = 1_000_000  # a track this far behind the others is not waited for: what is written is never older
 IDLE_US: Final = 1_000_000  # after so long without a packet, what is there is written
 STEP_US: Final = 2_000_000  # of media at once, so that a long buffer is not muxed into memory
 DEFAULT_FRAME_US: Final = 40_000
@@ -62,9 +63,49 @@ class Span:
 class Files(Protocol):
     """Where the bytes go: one file after the other."""
 
-    def open(self, begin_us: int) -> None: ...
+    def choose(self, begin_us: int) -> None: ...
+    def open(self) -> None: ...
     def write(self, output: ByteBuffer) -> None: ...
     def close(self, patches: Sequence[tuple[int, bytes]], span: Span) -> None: ...
+
+
+class GoneReader:
+    """The reader of a stream that is not there any more."""
+
+    wall_clock_offset_us = 0
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def status(self) -> StreamStatus:
+        return StreamStatus.OFF
+
+    def tracks(self) -> list[TrackState]:
+        return []
+
+    def keys(self, index: int) -> list[Key]:
+        return []
+
+    def packets(self, index: int, first_sequence: int, end_sequence: int) -> list[Packet]:
+        return []
+
+    def sequence_at(self, index: int, dts_us: int) -> int:
+        return 0
+
+    def mux_range(self, muxer: Muxer, ranges: Sequence[tuple[int, int, int]]) -> object:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where another process goes on: the state of a recorder at a moment when all that it muxed was in the file.
+
+    state: small and as JSON has it. index: what is kept for the file's end; another `index_number` means another one.
+    """
+
+    state: Mapping[str, Any]
+    index: bytes
+    index_number: int
 
 
 class Recorder:
@@ -80,8 +121,12 @@ class Recorder:
         clock_us: Callable[[], int],
         unix_us: Callable[[], int],
         tell: Callable[[str], None] = lambda _text: None,
+        keep: Callable[[Checkpoint], None] = lambda _checkpoint: None,
     ) -> None:
-        """clock_us: a monotonic clock. unix_us: the time of day. tell: takes warnings, one sentence each."""
+        """clock_us: a monotonic clock. unix_us: the time of day. tell: takes warnings, one sentence each.
+
+        keep: takes checkpoints, each after the bytes that it stands for were written, and before a file that it names is made.
+        """
         self._reader = reader
         self._container = container
         self._target = target
@@ -89,6 +134,11 @@ class Recorder:
         self._clock_us = clock_us
         self._unix_us = unix_us
         self._tell = tell
+        self._keep = keep
+        self._kept: Checkpoint | None = None
+        self._kept_of: Muxer | None = None
+        self._opened = False
+        self._zero_us = 0
         self._since_us = self._news_us = clock_us()
         self._split_us = target.split_us
         self._window: tuple[int | None, int | None] | None = None
@@ -102,6 +152,7 @@ class Recorder:
         self._seen: list[tuple[int, int]] = []
         self._begin: Key | None = None  # of the file
         self._muxer: Muxer | None = None
+        self._made_for: list[TrackInfo] = []  # the tracks that the muxer was made with
         self._filter: PacketFilter | None = None
         self._breaks: int | None = None
         self._done_us = 0
@@ -112,6 +163,11 @@ class Recorder:
     def recording(self) -> bool:
         """Whether there is something in a file."""
         return self._filter is not None
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is or was something in a file."""
+        return self._begin is not None
 
     @property
     def tracks(self) -> list[int]:
@@ -156,6 +212,96 @@ class Recorder:
                 self._record_until({state.index: state for state in self._reader.tracks()}, self._stop_us)
             self._close(self._end_us())
         self.finished = True
+
+    def break_off(self) -> None:
+        """Close the file as it was when a write last succeeded: what came after that is not in it."""
+        if self._filter is not None and self._kept is not None and self._opened:
+            self._restore(self._kept.state, self._kept.index)
+            try:
+                self._close(self._done_us)
+            except TransportError:
+                self._files.close([], self._span(self._done_us))
+            finally:
+                self._filter = None
+        self._filter = None
+        self.finished = True
+
+    # -- another process -------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        """Let another process go on from here. Nothing is muxed and not in the file."""
+        assert self._muxer is not None
+        assert self._filter is not None
+        assert self._begin is not None
+        state = {
+            "split_us": self._split_us,
+            "window": self._window,
+            "stop_us": self._stop_us,
+            "indexes": self._indexes,
+            "wanted": self._wanted,
+            "infos": [info.export_state() for info in self._infos],
+            "made_for": [info.export_state() for info in self._made_for],
+            "positions": sorted(self._positions.items()),
+            "init_changes": sorted(self._init_changes.items()),
+            "begin": asdict(self._begin),
+            "muxer": b64encode(self._muxer.file_state()).decode(),
+            "passing": self._filter.passing,
+            "origin_us": self._filter.origin_us,
+            "shift_us": self._filter.shift_us,
+            "breaks": self._breaks,
+            "done_us": self._done_us,
+            "first_us": self._first_us,
+            "zero_us": self._zero_us,
+        }
+        number = self._muxer.index_number
+        if self._kept is None or self._kept_of is not self._muxer or self._kept.index_number != number:
+            index = self._muxer.index()
+        else:
+            index = self._kept.index
+        self._kept, self._kept_of = Checkpoint(state, index, number), self._muxer
+        self._keep(self._kept)
+
+    def go_on(self, state: Mapping[str, Any], index: bytes) -> None:
+        """Be where a checkpoint's recorder was, before the first `step`. Raises MistError, KeyError, TypeError, ValueError."""
+        self._window = tuple(state["window"])
+        self._wanted = list(state["wanted"])
+        self._split_us, self._stop_us = int(state["split_us"]), int(state["stop_us"])
+        self._first_us = int(state["first_us"])
+        self._breaks = state["breaks"]
+        self._restore(state, index)
+        self._opened = True
+
+    def _restore(self, state: Mapping[str, Any], index: bytes) -> None:
+        """Make muxer and positions those of a checkpoint."""
+        self._indexes = list(state["indexes"])
+        self._infos = [TrackInfo.restore(one) for one in state["infos"]]
+        self._made_for = [TrackInfo.restore(one) for one in state["made_for"]]
+        self._positions = {int(number): int(sequence) for number, sequence in state["positions"]}
+        self._init_changes = {int(number): int(count) for number, count in state["init_changes"]}
+        self._begin = Key(**state["begin"])
+        self._done_us, self._zero_us = int(state["done_us"]), int(state["zero_us"])
+        self._muxer = self._new_muxer()
+        if self._infos != self._made_for:
+            self._muxer.set_tracks(self._infos)
+            self._muxer.take_output()  # is in the file
+        if state["muxer"]:
+            self._muxer.restore_file(b64decode(state["muxer"]), index)
+        self._filter = self._new_filter()
+        if state["passing"]:
+            self._filter.go_on(int(state["origin_us"]), int(state["shift_us"]))
+
+    def begin_again(self) -> None:
+        """Begin another file where a checkpoint's recorder was: its own is gone. Its last GOP is in the new one again."""
+        assert self._begin is not None
+        self._filter = None
+        states = {state.index: state for state in self._reader.tracks()}
+        main = self._main(states)
+        before = self._positions[main.index] if main is not None else 0
+        keys = [key for key in self._reader.keys(main.index) if key.sequence <= before] if main is not None else []
+        if keys:
+            self._positions.clear()
+            self._done_us = keys[-1].dts_us
+            self._open(states, keys[-1])
 
     # -- the beginning ---------------------------------------------------------------------------------------------
 
@@ -335,7 +481,10 @@ class Recorder:
                 self._positions[index] = end
             self._mux_ranges(ranges, states)
             self._done_us = min(until_us, max(last_us + 1, self._done_us))
+            wrote = len(self._muxer.out) > 0
             self._files.write(self._muxer.out)
+            if wrote and self._filter.passing:
+                self._save()
             if until_us == to_us:
                 return
 
@@ -354,25 +503,40 @@ class Recorder:
         """Begin a file at a key, with the tracks that are wanted now."""
         self._indexes = [index for index in self._wanted if index in states] or self._indexes
         infos_before, self._infos = self._infos, [states[index].info for index in self._indexes]
-        assert self._container.make_muxer is not None
-        before, self._muxer = self._muxer, self._container.make_muxer(list(self._infos))
-        transport_stream = self._container.name == "ts"
-        if before is not None and transport_stream and self._infos == infos_before:
+        before, self._made_for = self._muxer, self._infos
+        self._muxer = self._new_muxer()
+        if before is not None and self._container.name == "ts" and self._infos == infos_before:
             self._muxer.restore(before.state())  # counters go on, so that the files can be joined
-        self._filter = PacketFilter(lambda: None)
-        self._filter.open(
-            self._muxer,
-            list(range(len(self._indexes))),
-            times=KEEP_TIMES if self._target.playlist or transport_stream else TIMES_FROM_ZERO,
-            sparse=[place for place, info in enumerate(self._infos) if info.type == META],
-        )
+        self._filter = self._new_filter()
         for index in self._indexes:
             if index not in self._positions:
                 self._positions[index] = self._reader.sequence_at(index, key.dts_us)
         self._begin = key
         self._done_us = max(self._done_us, key.dts_us)
         self._note_changes()
-        self._files.open(key.dts_us)
+        self._zero_us = self._reader.wall_clock_offset_us
+        self._files.choose(key.dts_us)
+        self._opened = False
+        self._save()
+        self._files.open()
+        self._opened = True
+
+    def _new_muxer(self) -> Muxer:
+        make = self._container.make_growing or self._container.make_muxer
+        assert make is not None
+        return make(list(self._made_for))
+
+    def _new_filter(self) -> PacketFilter:
+        assert self._muxer is not None
+        keep_times = self._target.playlist or self._container.name == "ts"
+        made = PacketFilter(lambda: None)
+        made.open(
+            self._muxer,
+            list(range(len(self._indexes))),
+            times=KEEP_TIMES if keep_times else TIMES_FROM_ZERO,
+            sparse=[place for place, info in enumerate(self._infos) if info.type == META],
+        )
+        return made
 
     def _close(self, end_us: int) -> None:
         """End the file."""
@@ -385,23 +549,24 @@ class Recorder:
             end()
         self._files.write(self._muxer.out)
         patches = getattr(self._muxer, "patches", None)
-        begin = self._begin
-        zero_us = self._reader.wall_clock_offset_us
-        length_us = max(end_us - begin.dts_us, 0)
-        breaks = begin.discontinuities + begin.init_changes
-        self._files.close(
-            list(patches()) if patches is not None else [],
-            Span(
-                begin.dts_us,
-                begin.dts_us + length_us,
-                zero_us and zero_us + begin.dts_us,
-                self._breaks not in (None, breaks),
-            ),
-        )
-        self._breaks = breaks
+        span = self._span(end_us)
+        self._files.close(list(patches()) if patches is not None else [], span)
+        self._breaks = self._begin.discontinuities + self._begin.init_changes
         self._filter = None
         if self._target.adjust and self._split_us:
-            self._split_us = max(self._split_us, length_us // 2)
+            self._split_us = max(self._split_us, (span.end_us - span.begin_us) // 2)
+
+    def _span(self, end_us: int) -> Span:
+        """Return what the file holds that ends now."""
+        assert self._begin is not None
+        begin, zero_us = self._begin, self._zero_us
+        breaks = begin.discontinuities + begin.init_changes
+        return Span(
+            begin.dts_us,
+            max(end_us, begin.dts_us),
+            zero_us and zero_us + begin.dts_us,
+            self._breaks not in (None, breaks),
+        )
 
     def _end_us(self) -> int:
         """Return where the recording's media ends, guessing the last packet's duration from the one before."""

@@ -6,10 +6,10 @@ Nothing here opens a file or looks at a clock.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote, unquote
 
 from mist.errors import ConfigError
@@ -76,21 +76,22 @@ class RecordingTarget:
         return self.max_entries > 0 or self.target_age_us > 0
 
 
-def parse_target(text: str) -> RecordingTarget:
-    """Read a target: a path, and after its last "?" the parameters. Raises ConfigError."""
+def parse_target(text: str, schemes: Container[str] = ()) -> RecordingTarget:
+    """Read a target: a path, and after its last "?" the parameters. schemes: of URLs that may take its place. Raises ConfigError."""
     if not text or len(text) > MAX_TARGET_CHARACTERS or "\0" in text:
         raise ConfigError("a target is the path of a file, with parameters after a '?'", path="TARGET", value=text)
     path, mark, query = text.rpartition("?")
     path, query = (path, query) if mark else (text, "")
     scheme, separator, rest = path.partition("://")
-    if separator:
+    remote = bool(separator) and scheme.lower() in schemes
+    if separator and not remote:
         if scheme != "file":
             raise ConfigError(f"a recording goes to a local file, not to {scheme}://", path="TARGET", value=text)
         path = unquote(rest)
     given = _parse_query(query)
     folder = posixpath.dirname(path)
-    files = posixpath.join(folder, given["segment"]) if given.get("segment") else path
-    playlist = posixpath.join(folder, given["m3u8"]) if given.get("m3u8") else ""
+    files = _beside(folder, given["segment"], remote) if given.get("segment") else path
+    playlist = _beside(folder, given["m3u8"], remote) if given.get("m3u8") else ""
     if playlist and not any(f"${name}" in files or f"${{{name}}}" in files for name in (SEGMENT_COUNTER, MEDIA_TIME)):
         raise ConfigError(
             "with m3u8 each segment needs a name of its own: put $segmentCounter or $currentMediaTime into it",
@@ -113,6 +114,10 @@ def parse_target(text: str) -> RecordingTarget:
         playback=_playback(given),
         unknown=tuple(sorted(given.keys() - _PLAYBACK - _FILES)),
     )
+
+
+def _beside(folder: str, name: str, remote: bool) -> str:
+    return f"{folder}/{name.lstrip('/')}" if remote else posixpath.join(folder, name)
 
 
 def _parse_query(query: str) -> dict[str, str]:
@@ -244,6 +249,22 @@ class RecordingPlaylist:
         self._removed_breaks = old.discontinuity_sequence
         self._target_s = max(self._target_s, old.target_duration_s)
         self._join = bool(self.entries)
+
+    def state(self) -> dict[str, Any]:
+        """Return the list as JSON has it, for another process."""
+        return {
+            "target_s": self._target_s,
+            "removed": self._removed,
+            "removed_breaks": self._removed_breaks,
+            "join": self._join,
+            "entries": [list(astuple(entry)) for entry in self.entries],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state()`. Raises KeyError, TypeError, ValueError."""
+        self._target_s, self._removed = int(state["target_s"]), int(state["removed"])
+        self._removed_breaks, self._join = int(state["removed_breaks"]), bool(state["join"])
+        self.entries = [Entry(*entry) for entry in state["entries"]]
 
     def add(self, entry: Entry) -> list[Entry]:
         """Add a file. Returns the entries that have left the list for it."""

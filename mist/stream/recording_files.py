@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any, Final
 
 from mist.core.buffer import ByteBuffer
 from mist.errors import RemoteProtocolError, TransportError
@@ -22,6 +25,18 @@ from mist.stream.recording import (
     other_name,
     relative_uri,
 )
+
+NOT_MADE: Final[list[int]] = []  # the identity of a file that was chosen and may not exist yet
+_CURES: Final = {
+    errno.ENOSPC: "; the file is whole up to there. Make room, or let old segments go with maxEntries or targetAge",
+    errno.EDQUOT: "; the file is whole up to there. Raise the quota, or let old segments go with maxEntries or targetAge",
+    errno.EFBIG: "; the file is whole up to there. Begin new files with split",
+}
+
+
+def identity(found: os.stat_result) -> list[int]:
+    """Return what stays the same while a file is renamed."""
+    return [found.st_dev, found.st_ino]
 
 
 class RecordingFiles:
@@ -49,38 +64,60 @@ class RecordingFiles:
         self.path = ""
         self.bytes_written = 0
         self._before = 0
+        self._size = 0  # up to which the file is whole
+        self._identity = NOT_MADE
 
-    def open(self, begin_us: int) -> None:
-        """Open the next file. Raises TransportError."""
+    def choose(self, begin_us: int) -> None:
+        """Say which file is the next one, without making it. Raises TransportError."""
         if self._target.playlist and self._playlist is None:
             self._open_playlist(begin_us)
         self.path = self._free_name(begin_us)
         self._used.add(self.path)
         self._counter += 1
         self._before = self.bytes_written
-        append = self._target.append and not self._target.playlist
+        self._identity = NOT_MADE
+        self._base = self._size = 0
+        if self._target.append and not self._target.playlist:
+            with suppress(OSError):
+                self._base = self._size = os.stat(self.path).st_size
+
+    def open(self) -> None:
+        """Make the file that was chosen. Raises TransportError."""
         try:
             Path(self.path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not append:
-                os.ftruncate(self._fd, 0)
-            self._base = os.lseek(self._fd, 0, os.SEEK_END)
-        except BlockingIOError:
-            raise TransportError(f"{self.path}: another program is writing it") from None
+            self._take(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
         except OSError as error:
             raise self._failed(self.path, error) from error
 
+    def _take(self, fd: int) -> None:
+        """Go on writing a file where it is whole. Raises TransportError, OSError."""
+        self._fd = fd
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TransportError(f"{self.path}: another program is writing it") from None
+        self._cut()
+        self._identity = identity(os.fstat(fd))
+
+    def _cut(self) -> None:
+        """Cut off what is not whole."""
+        os.ftruncate(self._fd, self._size)
+        os.lseek(self._fd, 0, os.SEEK_END)
+
     def write(self, output: ByteBuffer) -> None:
-        """Append all there is. Raises TransportError."""
+        """Append all there is, or nothing. Raises TransportError."""
         size = len(output)
         if not size:
             return
         try:
             output.write_to(self._fd, size)
         except OSError as error:
+            output.take()
+            with suppress(OSError):
+                self._cut()
             raise self._failed(self.path, error) from error
         self.bytes_written += size
+        self._size += size
 
     def close(self, patches: Sequence[tuple[int, bytes]], span: Span) -> None:
         """Write over earlier bytes, close the file and list it. Raises TransportError."""
@@ -98,6 +135,61 @@ class RecordingFiles:
             self._write_playlist(ended=False)
             self._remove(gone)
         self._on_closed(self.path, span, self.bytes_written - self._before)
+
+    # -- another process -------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Return where the open file is whole, or which file is to be made, and all that `book` does not hold, as JSON has it."""
+        return {
+            "path": self.path,
+            "base": self._base,
+            "size": self._size,
+            "identity": self._identity,
+            "bytes": self.bytes_written,
+            "before": self._before,
+        }
+
+    @property
+    def book_number(self) -> int:
+        """Another one whenever what `book` returns may be another one."""
+        return len(self._used)
+
+    def book(self) -> dict[str, Any]:
+        """Return what files there were, as JSON has it."""
+        listed = self._playlist.state() if self._playlist is not None else None
+        return {"counter": self._counter, "used": sorted(self._used), "playlist": listed, "list": self._playlist_path}
+
+    def go_on(self, state: Mapping[str, Any], book: Mapping[str, Any]) -> str:
+        """Be where another process was, and cut its file where it is whole; before `choose`.
+
+        Returns "", or why the file cannot be gone on with. Raises TransportError; KeyError, TypeError, ValueError.
+        """
+        self._counter, self._used = int(book["counter"]), set(book["used"])
+        self._playlist_path = str(book["list"])
+        if book["playlist"] is not None:
+            self._playlist = RecordingPlaylist(self._target)
+            self._playlist.restore(book["playlist"])
+        self.path, self._base, self._size = str(state["path"]), int(state["base"]), int(state["size"])
+        self.bytes_written, self._before = int(state["bytes"]), int(state["before"])
+        wanted = list(state["identity"])
+        if wanted == NOT_MADE:
+            self.open()
+            return ""
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return f"{self.path} was moved or removed"
+        except OSError as error:
+            raise self._failed(self.path, error) from error
+        found = os.fstat(fd)
+        if identity(found) != wanted or found.st_size < self._size:
+            os.close(fd)
+            return f"{self.path} is another file now, or shorter"
+        try:
+            self._take(fd)
+        except OSError as error:
+            raise self._failed(self.path, error) from error
+        return ""
 
     def abandon(self) -> None:
         """Close what is open, as it is."""
@@ -176,4 +268,7 @@ class RecordingFiles:
             raise self._failed(self._playlist_path, error) from error
 
     def _failed(self, path: str, error: OSError) -> TransportError:
-        return TransportError(f"{path}: {error.strerror}")
+        if isinstance(error, TransportError):
+            return error
+        cure = _CURES.get(error.errno or 0, "")
+        return TransportError(f"{path}: {error.strerror}{cure}")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mist.stream.publisher import StreamPublisher
     from mist.stream.reader import StreamReader
     from mist.stream.state import ConnectionSnapshot
+    from mist.stream.visits import Visit
 
 
 class ConnectionRecord(Protocol):
@@ -56,6 +57,22 @@ class Triggers(Protocol):
         ...
 
 
+class Handlers(Triggers, Protocol):
+    """What only the controller asks of the process that runs the handlers of triggers."""
+
+    async def statistics(self) -> Mapping[str, Mapping[str, int]]:
+        """Return {trigger: {"count", "ms", "fails"}}; {} where no handler was ever called."""
+        ...
+
+    async def test(self, name: str, stream: str, lines: Sequence[str]) -> list[dict[str, Any]]:
+        """Fire a trigger and return {"handler", "blocking", "answer", "error", "ms"} of each. Raises MistError."""
+        ...
+
+    async def variable(self, name: str, target: str, seconds: float) -> str:
+        """Return the new value of a custom variable from its command or URL. Raises MistError."""
+        ...
+
+
 class OutputServices(Protocol):
     """What a worker gives to the connections it serves."""
 
@@ -67,10 +84,14 @@ class OutputServices(Protocol):
     fanout: Fanout
     file_pump: FilePump  # sends from files, for all connections
 
-    async def open_stream(self, name: str) -> StreamReader:
+    def visit(self, record: ConnectionRecord) -> Visit | None:
+        """Return what fires the triggers of the connection that has a record, None where no handlers are configured."""
+        ...
+
+    async def open_stream(self, name: str, visit: Visit | None = None) -> StreamReader:
         """Return a reader of a playable stream, starting its input when it is not running.
 
-        name: as the client wrote it; sanitised here. Raises NotFound, NotReady, AccessDenied.
+        name: as the client wrote it; sanitised here. visit: who asks. Raises NotFound, NotReady, AccessDenied.
         Readers are shared by all connections of the worker: give each back with `close_stream`.
         """
         ...
@@ -108,10 +129,10 @@ class OutputServices(Protocol):
         """
         ...
 
-    def keep_socket(self, fd: int, close: Callable[[str], None]) -> Callable[[], None]:
+    def keep_socket(self, fd: int, close: Callable[[str], None]) -> Callable[[str], None]:
         """Note that a connection goes on in a descriptor that was taken from its response.
 
-        close: called with a reason when the worker has to end. Returns what to call once the descriptor is closed.
+        close: called with a reason when the worker has to end. Returns what to call, with the reason, once the descriptor is closed.
         """
         ...
 
@@ -174,7 +195,7 @@ class ControlServices(Protocol):
     instance: str
     loop: asyncio.AbstractEventLoop
     log: logging.Logger
-    triggers: Triggers
+    triggers: Handlers
     capabilities: Mapping[str, Any]  # {"connectors": {name: document}, "inputs": {name: document}, "processes": {}}
     # Called when the operator wants the configuration file read again, or (True) only if it has changed; returns why it was not,
     # or "".

@@ -273,6 +273,20 @@ def _fits(wanted: str, stream: str, tags: set[str]) -> bool:
     return wanted in (stream, base_name(stream))
 
 
+def due(name: str, found: Sequence[Handler], lines: Sequence[str]) -> list[Handler]:
+    """Return those of a trigger's handlers that its figures concern: a handler of LIVE_BANDWIDTH has a bound of its own."""
+    if not TRIGGERS[name].argument:
+        return list(found)
+    return [handler for handler in found if int(lines[1]) >= _bound(handler.argument)]
+
+
+def _bound(text: str) -> int:
+    try:
+        return int(text.strip() or 0)
+    except ValueError:
+        return 0
+
+
 def is_yes(answer: str) -> bool:
     """Tell whether an answer allows: without white space it begins with 1, yes, true or cont."""
     return "".join(answer.split()).lower().startswith(YES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from mist.stream import names
 
@@ -47,3 +47,19 @@ def substitute(text: str, values: Mapping[str, str]) -> str:
         if text == before or "$" not in text:
             break
     return text
+
+
+def replace_in(text: str, stream: str, snapshot: Mapping[str, Any], source: str = "") -> str:
+    """Replace the variables in a text: those that the configuration has, by name, then those that every stream has.
+
+    snapshot: the whole configuration. source: value of `$source`. What is replaced depends on the local time.
+    """
+    if "$" not in text:
+        return text
+    return substitute(text, {**custom_values(snapshot), **built_in(stream, datetime.now()), "source": source})
+
+
+def custom_values(snapshot: Mapping[str, Any]) -> dict[str, str]:
+    """Return the values of the variables that the configuration has, in the order in which they are replaced."""
+    custom = snapshot.get("variables") or {}
+    return {name: str(custom[name].get("value") or "") for name in sorted(custom)}

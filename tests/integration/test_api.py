@@ -246,10 +246,7 @@ def test_shutdown_by_the_api(server: MistServer) -> None:
     [
         ('{"config": {"debug": "loud"}}', "config.debug: expected a whole number"),
         ('{"config": {\n  "debug": 4,}}', "line 2 column"),
-        (
-            '{"streams": {"live": {"source": "push://", "DVRR": 1}}}',
-            'streams.live.DVRR: unknown option; did you mean "DVR"?',
-        ),
+        ('{"config": {"trustedproxi": []}}', 'config.trustedproxi: unknown key; did you mean "trustedproxy"?'),
     ],
 )
 def test_bad_configuration_refuses_to_start(text: str, told: str, make_server: MakeServer) -> None:

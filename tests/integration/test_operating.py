@@ -11,6 +11,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -188,3 +189,53 @@ def test_help_teaches(shared: MistServer) -> None:
         )
         assert told.returncode == 0
         assert len(told.stdout) > 150
+
+
+def test_what_was_changed_and_not_saved(shared: MistServer) -> None:
+    """`mist config diff` names the value of the file and the one that runs; saved, there is nothing to say."""
+    mist(shared, "api", "save")
+    assert mist(shared, "config", "diff") == ""
+    shared.api({"addstream": {"live": {"source": "push://127.0.0.1", "DVR": 30000, "ui-colour": "red"}}})
+    complaint = mist(shared, "config", "diff", status=1)
+    assert complaint == ""
+    done = subprocess.run(
+        [sys.executable, "-m", "mist", "config", "diff", "--json", "--instance", shared.instance],
+        capture_output=True, text=True, timeout=30, env=shared._env, check=False,
+    )  # fmt: skip
+    assert json.loads(done.stdout) == {"streams": {"live": {"DVR": 30000, "name": "live", "ui-colour": "red"}}}
+    mist(shared, "api", "save")
+    assert mist(shared, "config", "diff") == ""
+    assert shared.api({"streams": True})["streams"]["live"]["ui-colour"] == "red"
+    shared.api({"addstream": {"live": {"source": "push://127.0.0.1"}}, "save": 1})
+
+
+def test_a_service_starts_with_what_ran_last(tmp_path: Path) -> None:
+    """A damaged file is named and left alone; status and notices say so until it is put right; without a copy there is no start."""
+    copy = tmp_path / "last-good.json"
+    with MistServer(streams={"live": {"source": "push://"}}, env={"STATE_DIRECTORY": f"{tmp_path}:/else"}) as server:
+        wait_until(copy.exists, 10, "the copy")
+        mist(server, "stop")
+        good = server.config_file.read_text()
+        server.config_file.write_text(good[: len(good) // 2])
+        server.restart()
+        server.wait_log("the one that ran last is used instead")
+        server.wait_log(lambda line: f"{server.config_file}: line" in line)
+        assert list(server.api({"streams": True})["streams"]) == ["live"]
+        assert json.loads(mist(server, "status", "--json"))["bad_file"].startswith(f"{server.config_file}: line")
+        assert server.config_file.read_text() == good[: len(good) // 2]
+        complaint = mist(server, "upgrade", status=1)
+        assert f"{server.config_file}: line" in complaint
+        server.config_file.write_text(good)
+        mist(server, "reload")
+        wait_until(lambda: not json.loads(mist(server, "status", "--json"))["bad_file"], 10, "the good file")
+        mist(server, "stop")
+        copy.unlink()
+        server.config_file.write_text("{")
+        done = subprocess.run(
+            server.command(), env=server._env, capture_output=True, text=True, timeout=30, check=False
+        )
+        assert done.returncode == 2
+        assert f"{server.config_file}: line 1 column 2" in done.stderr
+        assert server.config_file.read_text() == "{"
+        server.config_file.write_text(good)
+        server.restart()

@@ -201,9 +201,9 @@ def test_controller_killed(make_server: MakeServer, send_to: SendTo) -> None:
     sender.send([n * FRAME_MS for n in range(50)], headers=True)
 
     def sent() -> int:
-        """Return what the session of the viewers has got, in bytes."""
+        """Return what the sessions of the viewers have got, in bytes."""
         rows = server.api({"clients": {"fields": ["protocol", "up"]}}, timeout_s=15)["clients"]["data"] or []
-        return next((row[1] for row in rows if row[0] == "RTMP"), 0)
+        return sum(row[1] for row in rows if row[0] == "RTMP")
 
     sender.keep_sending()
     with viewer(server) as seen:
@@ -217,7 +217,7 @@ def test_controller_killed(make_server: MakeServer, send_to: SendTo) -> None:
         assert_rising(seen)
         reply = server.api({"streams": True, "log": True, "active_streams": {"longform": True}})
         assert sent() >= before
-        assert reply["active_streams"]["live"]["views"] == 1  # one address, one session
+        assert reply["active_streams"]["live"]["views"] == 2
         assert "unsaved" in reply["streams"]
         assert lines[0] in reply["log"]
         assert not [line for line in server.log if "ended after" in line]

@@ -69,10 +69,13 @@ class LookingReader(FakeReader):
 
 
 class FakeTriggers:
-    """Notes what is fired: (name, stream, lines); answers are those of `values`. counts: of what was fired."""
+    """Notes what is fired: (name, stream, lines). refused: triggers that are denied; values: answers by trigger, and of variables
+    by name; counts: of what was fired.
+    """
 
     def __init__(self) -> None:
         self.fired: list[tuple[str, str, list[str]]] = []
+        self.refused: set[str] = set()
         self.values: dict[str, str] = {}
         self.counts: dict[str, dict[str, int]] = {}
 
@@ -84,7 +87,7 @@ class FakeTriggers:
 
     async def allows(self, name: str, stream: str, lines: Sequence[str]) -> bool:
         self.notify(name, stream, lines)
-        return True
+        return name not in self.refused
 
     async def replace(self, name: str, stream: str, lines: Sequence[str], value: str) -> str:
         self.notify(name, stream, lines)
@@ -92,6 +95,12 @@ class FakeTriggers:
 
     async def statistics(self) -> Mapping[str, Mapping[str, int]]:
         return self.counts
+
+    async def test(self, name: str, stream: str, lines: Sequence[str]) -> list[dict[str, Any]]:
+        return []
+
+    async def variable(self, name: str, target: str, seconds: float) -> str:
+        return self.values[name]
 
 
 class FakeControl:
@@ -209,6 +218,10 @@ class ControllerUnderTest:
         store = Store(path, self.services.capabilities, self.services.log, **options)
         self.controller = Controller(self.services, store, clock=self.clock, monotonic=self.clock)  # type: ignore[arg-type]
         self.controller.publish(store.config)
+
+    def write_due(self) -> None:
+        """Write the files that are due, as the controller does every three seconds."""
+        asyncio.run(self.controller.store.write_due(self.clock.now))
 
     def second(self, count: int = 1) -> None:
         """Let seconds pass."""

@@ -133,6 +133,9 @@ class FakeOutputServices:
     async def admit(self, stream: str, host: str, token: str, connector: str, url: str) -> None:
         """Let everybody watch."""
 
+    def visit(self, record: Any) -> None:
+        return None
+
     async def open_stream(self, name: str) -> Any:
         raise MistError(f"no stream {name}")
 

@@ -75,6 +75,19 @@ class S3Server:
             headers = {**signed, "Content-Type": "application/octet-stream"}
             self._ask(urllib.request.Request(self.url + path, body, headers, method="PUT"))
 
+    def get(self, path: str) -> bytes:
+        """Return an object. path: with the bucket."""
+        url = f"{self.url}/{quote(path)}"
+        signed = Keys(self.key, self.secret).sign("GET", url)
+        with urllib.request.urlopen(urllib.request.Request(url, headers=signed), timeout=20) as answer:
+            return bytes(answer.read())
+
+    def names(self, bucket: str, prefix: str) -> list[str]:
+        """Return the names of a bucket's objects, sorted."""
+        url = f"{self.url}/{bucket}?prefix={quote(prefix, safe='')}"
+        signed = Keys(self.key, self.secret).sign("GET", url)
+        return sorted(re.findall("<Key>([^<]+)", self._ask(urllib.request.Request(url, headers=signed))))
+
     def source(self, path: str, secret: str = "") -> str:
         """Return the source of an object. secret: another one than the right one."""
         pair = f"{quote(self.key, safe='')}:{quote(secret or self.secret, safe='')}"

@@ -158,7 +158,7 @@ class Sender:
 
         def ended(done: asyncio.Task[None]) -> None:
             sock.close()
-            kept()
+            kept("CLEAN_EOF" if not done.cancelled() and done.exception() is None else "CLEAN_REMOTE_CLOSE")
             on_close()
             if not done.cancelled() and (error := done.exception()) is not None:
                 self._log_end(error)

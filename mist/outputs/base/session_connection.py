@@ -8,7 +8,7 @@ import time
 from collections.abc import Coroutine, Mapping
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
-from mist.errors import MistError, PeerClosed, WriteStalled
+from mist.errors import AccessDenied, MistError, PeerClosed, WriteStalled
 from mist.net.http_messages import generated_token
 from mist.net.wire import Wire, recovery_record
 from mist.outputs.base.resumed import pack_saved
@@ -19,6 +19,7 @@ from mist.stream.reader import StreamReader
 from mist.stream.services import ConnectionRecord, OutputServices
 from mist.stream.session_identity import record_token
 from mist.stream.token_keys import subject_of
+from mist.stream.visits import Visit
 
 READ_BYTES: Final = 64 * 1024
 SEED_BYTES: Final = 16
@@ -76,8 +77,20 @@ class SessionConnection(Generic[S]):
         self._record: ConnectionRecord = record or services.open_record(self.connector, peer)
         self._timer = services.loop.call_later(CHECK_SECONDS, self._check_time)
         self._wire = Wire(services.loop, sock, self._record, self)
+        self._visit = services.visit(self._record)
         if record is None:
+            self._admit()
+
+    def _admit(self) -> None:
+        """Read what the peer says once the handlers of triggers allow that; one who was heard already had been allowed."""
+        if self._visit is None or self._visit.is_open or self._task is not None:
             self._wire.start()
+        else:
+            self._start(self._ask(self._visit))
+
+    async def _ask(self, visit: Visit) -> None:
+        await visit.open()
+        self._wire.start()
 
     # -- another process
 
@@ -96,6 +109,8 @@ class SessionConnection(Generic[S]):
     def resume(self, saved: Mapping[str, Any], heard: bytes) -> None:
         """Go on with a connection of another process, which had heard this. Raises MistError, OSError."""
         if saved["kind"] == "handed over":
+            if self._visit is not None:
+                self._visit.leave()
             raise MistError("its stream's input has it, or was about to get it")
         self._wire.resume()
         if saved.get("closing"):
@@ -111,7 +126,7 @@ class SessionConnection(Generic[S]):
             self._say(self._session.take_output()[said:], said)
         self._wire.release()
         if self._wire.wanted:
-            self._wire.start()
+            self._admit()
 
     # -- reading
 
@@ -200,14 +215,29 @@ class SessionConnection(Generic[S]):
 
     # -- giving the socket away
 
-    async def _hand_over(self, name: str, password: str, **more: str) -> None:
+    async def _open_stream(self, name: str, url: str) -> StreamReader:
+        """Return a reader of the stream that a player gets. url: as it asked. Raises as `OutputServices.open_stream`."""
+        name = subject_of(name) or name
+        if self._visit is None:
+            return await self._services.open_stream(name)
+        self._visit.url = url
+        return await self._visit.open_stream(self._services, name)
+
+    async def _hand_over(self, name: str, password: str, url: str, **more: str) -> None:
         """Give a publisher to the input of its stream. Raises MistError, TimeoutError; the socket is still ours then.
 
-        more: what else the input is told of it.
+        url: where it publishes. more: what else the input is told of it.
         """
         services = self._services
+        if self._visit is not None and not self._shows_token(name):
+            rewritten = await self._visit.rewrite("PUSH_REWRITE", [url, self._peer, name], name)
+            if not rewritten.strip():
+                raise AccessDenied("Publishing was refused")
+            if rewritten != name:
+                name, mark, query = rewritten.strip().partition("?")
+                more = {**more, "query": query} if mark else more
         target = await self._target(name, password)
-        described = {
+        described: dict[str, Any] = {
             "stream": target.stream,
             "input": self.connector,
             "connector": self.connector,
@@ -215,6 +245,8 @@ class SessionConnection(Generic[S]):
             "name": name,
             **more,
         }
+        if self._visit is not None:
+            described["visit"] = [target.stream, self._peer, self.connector, url]
         if target.keyed:
             described["source"] = KEY_SOURCE
         self._flush()
@@ -232,12 +264,16 @@ class SessionConnection(Generic[S]):
     async def _target(self, name: str, password: str) -> PushTarget:
         """Return the stream that the peer may publish to: by a key, a token, or the stream's own rule."""
         services = self._services
-        keyed = name in (services.config.get("streamkeys") or {})
-        if not keyed and subject_of(name) and services.config.get("jwks"):
+        if self._shows_token(name):
             return PushTarget(sanitise(await services.publishing_stream(name, self._peer)), keyed=True)
         return await admit(services.config, name, password, self._peer, self._resolve)
 
-    async def _admit(self, reader: StreamReader, name: str, parameters: PlaybackParameters, url: str) -> None:
+    def _shows_token(self, name: str) -> bool:
+        """Return whether a publisher shows a token in place of a stream's name or key."""
+        config = self._services.config
+        return bool(subject_of(name) and config.get("jwks")) and name not in (config.get("streamkeys") or {})
+
+    async def _admit_viewer(self, reader: StreamReader, name: str, parameters: PlaybackParameters, url: str) -> None:
         """Raise AccessDenied when the peer may not watch. name: as the peer wrote it."""
         self._token = name if subject_of(name) else parameters.token or generated_token("", self._seed)
         await self._services.admit(reader.name, self._peer, self._token, self.connector, url)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mist.stream.token_keys import subject_of
-
 if TYPE_CHECKING:
     from mist.stream.reader import StreamReader
     from mist.stream.services import OutputServices
@@ -13,7 +11,7 @@ if TYPE_CHECKING:
 
 def viewer_token(request: Any) -> str:
     """Return a viewer's token: the one that stands in place of the stream's name, or the one that the request carries."""
-    return str(request.stream if subject_of(request.stream) else request.token)
+    return str(request.named_token or request.token)
 
 
 async def admit(services: OutputServices, reader: StreamReader, connector: str, request: Any) -> None:

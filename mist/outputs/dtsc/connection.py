@@ -37,7 +37,7 @@ CAPABILITY: Final = Capability(
         "and its key, over TLS."
     ),
     codecs=((("+*",),),),
-    push_urls=("dtsc://*",),
+    push_urls=("dtsc://*", "dtscs://*"),
     optional={
         **listener_options(DEFAULT_PORT),
         "syncmode": {
@@ -122,11 +122,15 @@ class DtscConnection(SessionConnection[d.ListenerSession]):
 
     async def _push(self, request: d.PushRequested) -> None:
         try:
-            await self._hand_over(request.stream, request.password)
+            await self._hand_over(request.stream, request.password, self._url(request.stream))
         except (MistError, TimeoutError) as error:
             self._refuse(str(error) or "Pushing failed", f"push of {request.stream}")
             return
         self._close("handed over")
+
+    def _url(self, stream: str) -> str:
+        host, port = self._socket.getsockname()[:2] if self._relay is None else ("", 0)
+        return f"dtsc://{host}:{port}/{stream}" if port else f"dtsc://{stream}"
 
     def _refuse(self, text: str, what: str) -> None:
         """Say why, and end the connection soon."""
@@ -140,8 +144,9 @@ class DtscConnection(SessionConnection[d.ListenerSession]):
         reader: StreamReader | None = None
         try:
             parameters = parse_parameters(request.parameters)
-            reader = await self._services.open_stream(request.stream)
-            await self._admit(reader, request.stream, parameters, f"dtsc:///{request.stream}")
+            url = self._url(request.stream)
+            reader = await self._open_stream(request.stream, url)
+            await self._admit_viewer(reader, request.stream, parameters, url)
             choice = await choose_tracks(self._services, reader, parameters, CAPABILITY, "")
             if reader.live:
                 self._join(choice, parameters, request.parameters)
@@ -161,7 +166,7 @@ class DtscConnection(SessionConnection[d.ListenerSession]):
         services, reader = self._services, choice.reader
         sync = asked.get("sync", "1" if self._sync else "0") not in ("0", "")
         exact = asked.get(d.EXACT) == "1"
-        pace = _pace(parameters, choice)
+        pace = player_pace(parameters, choice)
         self._session.send_play_start(sync, time.monotonic())
         player = LivePlayer(services, self._session, self._record, reader, choice.indexes, self._peer, exact)
         fd, head = self._let_go(reader, parameters)
@@ -240,7 +245,7 @@ class DtscConnection(SessionConnection[d.ListenerSession]):
             self._relay.close()
 
 
-def _pace(parameters: PlaybackParameters, choice: Choice) -> dict[str, Any]:
+def player_pace(parameters: PlaybackParameters, choice: Choice) -> dict[str, Any]:
     """Return how a player is sent the stream: from the middle of the buffer unless it says where, and as fast as it reads."""
     pace = own_pace(parameters, choice)
     if not parameters.rate_given:

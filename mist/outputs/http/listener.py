@@ -13,9 +13,11 @@ from mist.net.http_reader import RequestReader
 from mist.net.http_server import HttpConnection, Response, Resumed
 from mist.outputs.base import Capability, discover_outputs, listener_options
 from mist.outputs.base.resumed import unpack_saved
-from mist.outputs.http.dispatch import Routes, error_reply
+from mist.outputs.http.dispatch import Route, Routes, error_reply
 from mist.outputs.http.pages import PAGE_MATCHES, Pages, unsupported_page
 from mist.stream.services import OutputServices
+from mist.stream.token_keys import subject_of
+from mist.stream.visits import Visit
 
 DEFAULT_PORT: Final = 8080
 WRAPPERS: Final = (
@@ -75,6 +77,18 @@ def _string_list(value: object) -> list[str]:
     return [entry for entry in value if isinstance(entry, str)] if isinstance(value, Iterable) else []
 
 
+def _url(request: Request) -> str:
+    query = request.query_string.decode("utf-8", "replace")
+    return f"http://{request.host}{request.path}{'?' if query else ''}{query}"
+
+
+def _take_route(request: Request, route: Route) -> None:
+    """Tell a request what its path names. A token in place of the stream's name is for the stream that it is about."""
+    subject = subject_of(route.stream)
+    request.stream, request.rest = subject or route.stream, route.rest
+    request.named_token = route.stream if subject else ""
+
+
 class Site:
     """What answers the requests of one listener: the application of its connections."""
 
@@ -99,8 +113,34 @@ class Site:
         self.settings.trusted = TrustedProxies(_string_list(config.get("trustedproxy")), _resolve)
 
     def handle(self, request: Request, response: Response) -> Awaitable[None] | None:
-        """Find the output of a request and let it answer."""
+        """Find the output of a request and let it answer, if the handlers of triggers allow that."""
         self.refresh()
+        visit = self.services.visit(response.record)
+        if visit is not None:
+            return self._watched(visit, request, response)
+        route = self._route(request, response)
+        if route is None:
+            return None
+        pending: Awaitable[None] | None = route.output.handle(self.services, request, response)
+        return pending
+
+    async def _watched(self, visit: Visit, request: Request, response: Response) -> None:
+        """Answer a request whose connection the handlers of triggers are told of."""
+        visit.host = request.peer
+        if not visit.is_open:
+            await visit.open()
+        route = self._route(request, response)
+        if route is None:
+            return
+        connector = route.output.capability.name
+        if request.stream and connector in getattr(self.services, "outputs", {}) and connector != CAPABILITY.name:
+            request.stream = await visit.enter(self.services, connector, request.stream, _url(request))
+        pending: Awaitable[None] | None = route.output.handle(self.services, request, response)
+        if pending is not None:
+            await pending
+
+    def _route(self, request: Request, response: Response) -> Route | None:
+        """Return the way to the output of a request; what needs none is answered here."""
         route = self.routes.find(request.path)
         if request.method == "OPTIONS" and not getattr(route and route.output, "answers_options", False):
             response.send(200)
@@ -109,10 +149,8 @@ class Site:
             status, body = unsupported_page(request)
             response.send(status, body, "text/html; charset=utf-8", close=True)
             return None
-        request.stream = route.stream
-        request.rest = route.rest
-        pending: Awaitable[None] | None = route.output.handle(self.services, request, response)
-        return pending
+        _take_route(request, route)
+        return route
 
     def failed(self, request: Request, response: Response, error: Exception) -> None:
         """Tell the client and the log what went wrong."""
@@ -186,7 +224,10 @@ class HttpOutput:
         if route is None:
             raise MistError("nothing serves what its request asked for")
         request = requests[0]
-        request.stream, request.rest = route.stream, route.rest
+        _take_route(request, route)
+        visit = services.visit(record)
+        if visit is not None and visit.plays:
+            request.stream = visit.plays
         return ResumedReply(services, route.output, request, Resumed(sock, record, saved, received))
 
 

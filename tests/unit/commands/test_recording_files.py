@@ -24,7 +24,8 @@ def make(folder: Path, text: str) -> RecordingFiles:
 
 def write(files: RecordingFiles, data: bytes, begin_s: int = 0, patches: list[tuple[int, bytes]] | None = None) -> Path:
     """Record one file; returns where it is."""
-    files.open(begin_s * SECOND_US)
+    files.choose(begin_s * SECOND_US)
+    files.open()
     output = ByteBuffer()
     output.write(data)
     files.write(output)
@@ -65,7 +66,8 @@ def test_a_file_that_another_writes(tmp_path: Path, no_leaks: None) -> None:
         other.flush()
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(TransportError, match="another program"):
-            files.open(0)
+            files.choose(0)
+            files.open()
         files.abandon()
     assert path.read_bytes() == b"theirs"
 
@@ -73,10 +75,12 @@ def test_a_file_that_another_writes(tmp_path: Path, no_leaks: None) -> None:
 def test_what_cannot_be_written(tmp_path: Path, no_leaks: None) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(TransportError, match="file/a"):
-        make(tmp_path, "file/a.ts").open(0)
+        files = make(tmp_path, "file/a.ts")
+        files.choose(0)
+        files.open()
     (tmp_path / "list.m3u8").write_text("no list")
     with pytest.raises(TransportError, match="no playlist"):
-        make(tmp_path, "$segmentCounter.ts?m3u8=list.m3u8").open(0)
+        make(tmp_path, "$segmentCounter.ts?m3u8=list.m3u8").choose(0)
 
 
 def test_a_list_that_slides(tmp_path: Path) -> None:

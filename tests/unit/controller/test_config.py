@@ -87,29 +87,16 @@ def test_notes_pass_everywhere() -> None:
             "'auto'",
         ),
         (
-            {"config": {"protocols": [{"connector": "RTMP", "prot": 1}]}},
-            "config.protocols[0].prot",
-            1,
-            'did you mean "port"?',
-        ),
-        (
             {"config": {"protocols": [{"connector": "RTMP", "maxkbps": 9001}]}},
             "config.protocols[0].maxkbps",
             9001,
             "0 to 9000",
         ),
         ({"streams": {"a": {"always_on": "maybe"}}}, "streams.a.always_on", "maybe", "expected true or false"),
-        ({"streams": {"a": {"DVRR": 3}}}, "streams.a.DVRR", 3, 'unknown option; did you mean "DVR"?'),
         ({"streams": {"a": {"pass": []}}}, "streams.a.pass", [], "expected a text"),
         ({"streams": {"a": {"publisher": "both"}}}, "streams.a.publisher", "both", "'refuse' or 'takeover'"),
         ({"streams": []}, "streams", [], "an object"),
         ({"account": {"u": {"password": "clear"}}}, "account.u.password", "clear", "32 hexadecimal digits"),
-        (
-            {"config": {"triggers": {"USER_NEW": [{"handler": "/x", "sink": 1}]}}},
-            "config.triggers.USER_NEW[0].sink",
-            1,
-            "unknown key",
-        ),
     ],
 )
 def test_refused(document: dict[str, Any], path: str, value: object, text: str) -> None:
@@ -119,6 +106,65 @@ def test_refused(document: dict[str, Any], path: str, value: object, text: str) 
     assert text in str(error)
     assert str(error).startswith(f"{path}: ")
     assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("document", "path", "text"),
+    [
+        ({"config": {"protocols": [{"connector": "RTMP", "prot": 1}]}}, "config.protocols[0].prot", 'mean "port"?'),
+        ({"streams": {"a": {"DVRR": 3}}}, "streams.a.DVRR", 'unknown option; did you mean "DVR"?'),
+        ({"auto_push": {"id": {"stream": "a", "flub": []}}}, "auto_push.id.flub", "unknown key"),
+        (
+            {"config": {"triggers": {"USER_NEW": [{"handler": "/x", "sink": 1}]}}},
+            "config.triggers.USER_NEW[0].sink",
+            "unknown key; expected one of attempts",
+        ),
+    ],
+)
+def test_what_nobody_knows_is_kept(document: dict[str, Any], path: str, text: str) -> None:
+    """Clients of the API add keys of their own to streams, protocols, pushes and handlers: kept, and warned of."""
+    config = parse(document, CAPABILITIES)
+    assert config.document() == document
+    (warning,) = config.warnings
+    assert warning.startswith(f"{path}: ")
+    assert text in warning
+
+
+def test_a_change_makes_what_the_whole_makes() -> None:
+    """A changed configuration has the documents that parsing all of it gives, and shares what did not change."""
+    first = parse(
+        {
+            "x-note": 1,
+            "tags": ["a"],
+            "config": {"debug": 5},
+            "streams": {f"s{number}": {"source": "push://"} for number in range(600)},
+        },
+        CAPABILITIES,
+    )
+    document = first.document()
+    document["streams"]["new"] = {"source": "/x", "DVR": "3000", "flub": 1}
+    document["streams"]["s3"] = {"source": "demo:"}
+    del document["streams"]["s4"], document["tags"]
+    document["bandwidth"] = {"limit": 5}
+    document["x-other"] = []
+    second = first.changed(document, ("streams", "tags", "bandwidth", "x-other"), CAPABILITIES)
+    assert len(second.warnings) == 1
+    whole = parse(document, CAPABILITIES)
+    assert second.document() == whole.document()
+    assert second.snapshot() == whole.snapshot()
+    assert second.document()["streams"]["s5"] is first.document()["streams"]["s5"]
+    assert second.model.streams["s5"] is first.model.streams["s5"]
+    with pytest.raises(ConfigError, match=r"streams\.s599\.DVR: expected a whole number"):
+        first.changed({"streams": {**document["streams"], "s599": {"DVR": "x"}}}, ("streams",), CAPABILITIES)
+
+
+def test_mistakes_far_down_are_found() -> None:
+    """Many streams are looked at piece by piece: a mistake anywhere names its key."""
+    streams: dict[str, Any] = {f"s{number}": {"source": "push://"} for number in range(1000)}
+    streams["s700"] = {"DVR": []}
+    streams["s10"] = {"processes": 5}
+    error = refused({"streams": streams})
+    assert [line.partition(":")[0] for line in str(error).splitlines()] == ["streams.s10.processes", "streams.s700.DVR"]
 
 
 def test_all_problems_are_told(tmp_path: Path) -> None:

@@ -197,6 +197,10 @@ def test_commands(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     assert f'"debug": 5,\t// {part}' in text
     assert f'"tknMode": 1\t// {path}' in text
     assert json.loads(without_comments(text)[0]) == {"config": {"debug": 5, "tknMode": 1}}
+    part.write_text('{"streams": {"a": {"souce": "push://"}}}')
+    assert cli.main(["config", "check", str(path)]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'warning: {part}: streams.a.souce: unknown option; did you mean "source"?')
     part.write_text(json.dumps({f"wrong{number}": 1 for number in range(20)}))
     assert cli.main(["config", "check", str(path)]) == 2
     lines = capsys.readouterr().err.splitlines()

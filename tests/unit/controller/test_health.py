@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from mist.controller.health import health, track_name
 from mist.core.packet import Packet
 from mist.formats.tracks import AAC, AUDIO, H264, META, VIDEO, TrackInfo
+from mist.stream.health import health, track_name
 from mist.stream.state import TrackState
 from tests.support.fake_control import LookingReader
 from tests.support.fake_stream import FakeStream

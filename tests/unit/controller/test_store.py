@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mist.controller.last_good import LastGood
 from tests.support.fake_control import make_controller
 
 
@@ -17,7 +18,7 @@ def test_nothing_configured_writes_nothing(tmp_path: Path) -> None:
     """Without a file and without changes, no file appears, not even at the end."""
     control = make_controller(tmp_path, built_in={"demo": {"source": "demo:"}})
     control.clock.now += 1000
-    control.controller.check()
+    control.write_due()
     control.controller.store.save_if_changed()
     assert not control.path.exists()
     assert "demo" in control.services.published[-1]["streams"]
@@ -33,10 +34,10 @@ def test_changes_are_written_a_minute_later(tmp_path: Path) -> None:
     store.streams["b"] = {"source": "push://"}
     control.controller.commit()
     control.clock.now += 40
-    control.controller.check()
+    control.write_due()
     assert not control.path.exists()
     control.clock.now += 21
-    control.controller.check()
+    control.write_due()
     assert json.loads(control.path.read_text()) == {"streams": {"a": {"source": "push://"}, "b": {"source": "push://"}}}
 
 
@@ -93,7 +94,7 @@ def test_crash_before_the_change_was_saved(tmp_path: Path) -> None:
     snapshot = first.services.published[-1]
     second = make_controller(tmp_path, None, built_in={"demo": {"source": "demo:"}}, last_snapshot=snapshot)
     assert sorted(second.controller.store.streams) == ["demo", "new"]
-    second.controller.check()
+    second.write_due()
     assert json.loads(second.path.read_text()) == {"tags": ["a"], "streams": {"new": {"source": "push://"}}}
     third = make_controller(tmp_path, {"tags": ["b"]}, last_snapshot=snapshot)
     assert third.controller.store.streams == {}
@@ -131,7 +132,7 @@ def test_bad_file_is_kept_aside(tmp_path: Path) -> None:
     control.controller.store.document["tags"] = ["b"]
     control.controller.commit()
     control.clock.now += 1000
-    control.controller.check()
+    control.write_due()
     assert control.path.read_text() == '{"tags": ['
     control.controller.store.save()
     (aside,) = tmp_path.glob("config.json.bad-*")
@@ -140,10 +141,71 @@ def test_bad_file_is_kept_aside(tmp_path: Path) -> None:
     assert any(str(aside) in line for line in control.services.lines.texts())
 
 
+@pytest.mark.parametrize("name", ["config.json", "conf.d/50-more.json", "tags.json"])
+def test_a_bad_file_of_several_is_kept_aside(tmp_path: Path, name: str) -> None:
+    """Whichever file is damaged, `save` renames that one alone, and the configuration that runs is whole in the new files."""
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "50-more.json").write_text('{"streams": {"b": {"source": "push://"}}}')
+    (tmp_path / "tags.json").write_text('{"tags": ["a"]}')
+    main = {"streams": {"a": {"source": "push://"}}, "config_split": {"tags": "tags.json"}}
+    control = make_controller(tmp_path, main)
+    before = control.controller.store.config.document()
+    (tmp_path / name).write_text('{"cut off": ')
+    assert not control.controller.reload("test")
+    control.controller.store.save()
+    (aside,) = tmp_path.rglob("*.bad-*")
+    assert aside.read_text() == '{"cut off": '
+    assert aside.name.startswith(Path(name).name)
+    after = make_controller(tmp_path, None).controller.store.config.document()
+    assert after == before
+
+
+def test_a_wrong_value_is_kept_aside(tmp_path: Path) -> None:
+    """Files that can be read but not be used are copied before `save` writes them."""
+    control = make_controller(tmp_path, {"tags": ["a"]})
+    control.path.write_text('{"tags": 5}')
+    assert not control.controller.reload("test")
+    assert control.controller.store.bad_file
+    control.controller.store.save()
+    (aside,) = tmp_path.glob("config.json.bad-*")
+    assert aside.read_text() == '{"tags": 5}'
+    assert json.loads(control.path.read_text()) == {"tags": ["a"]}
+    assert not control.controller.store.bad_file
+
+
+def test_the_last_good_copy(tmp_path: Path) -> None:
+    """What runs is copied to the state directory: what was read, and changes after a while; a copy of another file is none."""
+    path = tmp_path / "config.json"
+    copy = LastGood(path, tmp_path)
+    control = make_controller(tmp_path, {"tags": ["a"]}, last_good=copy, built_in={"demo": {"source": "demo:"}})
+    assert copy.read() is None
+    control.write_due()
+    assert LastGood(path, tmp_path).read() == {"tags": ["a"]}
+    control.controller.store.document["tags"] = ["b"]
+    control.controller.commit()
+    assert control.controller.store.is_due(control.clock.now)
+    control.write_due()
+    assert not control.controller.store.is_due(control.clock.now)
+    assert LastGood(path, tmp_path).read() == {"tags": ["b"]}
+    assert LastGood(tmp_path / "other.json", tmp_path).read() is None
+    (tmp_path / "last-good.json").write_text('{"of": ')
+    assert LastGood(path, tmp_path).read() is None
+    assert LastGood(path).read() is None
+
+
+def test_the_copy_that_cannot_be_written(tmp_path: Path) -> None:
+    """It is said once."""
+    copy = LastGood(tmp_path / "config.json", tmp_path / "config.json")
+    control = make_controller(tmp_path, {"tags": ["a"]}, last_good=copy)
+    control.write_due()
+    assert not copy.is_due({"tags": ["a"]})
+
+
+@pytest.mark.parametrize("split", [False, True])
 @pytest.mark.root
 @pytest.mark.tools("unshare", "mount")
-def test_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
-    """A disk without room: the file that was there stays whole, and the log says that nothing was saved."""
+def test_full_disk_keeps_the_old_file(tmp_path: Path, split: bool) -> None:
+    """A disk without room: the files that were there stay whole, and the log says that nothing was saved."""
     place = tmp_path / "small"
     place.mkdir()
     code = (
@@ -151,15 +213,19 @@ def test_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
         "sys.path[:0] = " + repr(sys.path) + "\n"
         "from tests.support.fake_control import make_controller\n"
         "place = pathlib.Path(sys.argv[1])\n"
-        "control = make_controller(place, {'tags': ['old']})\n"
+        "split = json.loads(sys.argv[2])\n"
+        "main = {'config_split': {'ui_settings': 'ui.json'}} if split else {'ui_settings': {'old': 1}}\n"
+        "if split: (place / 'ui.json').write_text('{\"ui_settings\": {\"old\": 1}}')\n"
+        "control = make_controller(place, main)\n"
         "control.controller.store.document['ui_settings'] = {'much': 'x' * 300_000}\n"
         "control.controller.commit()\n"
         "control.controller.store.save()\n"
-        "assert json.loads(control.path.read_text()) == {'tags': ['old']}\n"
+        "assert json.loads(control.path.read_text()) == main\n"
+        "if split: assert json.loads((place / 'ui.json').read_text()) == {'ui_settings': {'old': 1}}\n"
         "assert any('No space' in line for line in control.services.lines.texts())\n"
-        "assert [path.name for path in place.iterdir()] == ['config.json']\n"
+        "assert sorted(path.name for path in place.iterdir()) == ['config.json', 'ui.json'][:split + 1]\n"
     )
-    script = f'mount -t tmpfs -o size=128k none "{place}" && exec "{sys.executable}" -c "$CODE" "{place}"'
+    script = f'mount -t tmpfs -o size=128k none "{place}" && exec "{sys.executable}" -c "$CODE" "{place}" {str(split).lower()}'
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", script],
         env={**os.environ, "CODE": code},

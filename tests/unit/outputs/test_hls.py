@@ -74,6 +74,7 @@ class Request:
     method: str = "GET"
     stream: str = "live"
     token: str = ""
+    named_token: str = ""
     peer: str = ""
     token_mode: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -101,6 +102,9 @@ class Services:
         self.readers: dict[int, FakeReader] = {}
 
     guarded = False
+
+    def visit(self, record: Any) -> None:
+        return None
 
     async def open_stream(self, name: str) -> FakeReader:
         if self.stream is None or name != self.stream.name or self.stream.status in hls.UNPLAYABLE:

@@ -63,6 +63,9 @@ class FakeServices:
 
     guarded = False
 
+    def visit(self, record: Any) -> None:
+        return None
+
     async def open_stream(self, name: str) -> Any:
         stream = self.streams.get(name, NotFound("Stream is offline: no such stream is configured"))
         if isinstance(stream, Exception):

@@ -48,6 +48,9 @@ class Joined:
 
     guarded = False
 
+    def visit(self, record: Any) -> None:
+        return None
+
     async def open_stream(self, _name: str) -> Any:
         return self.stream.reader()
 
@@ -74,7 +77,16 @@ def ask(name: str, path: str, tracks: list[TrackInfo] = TRACKS, **query: str) ->
         stream.write_all(Packet(track, number * 500_000, 0, True, b"{}") for track in range(len(tracks)))
     joined = Joined(stream)
     request = SimpleNamespace(
-        method="GET", path=path, query=dict(query), headers={}, host="", peer="", token="", stream="live", rest=""
+        method="GET",
+        path=path,
+        query=dict(query),
+        headers={},
+        host="",
+        peer="",
+        token="",
+        named_token="",
+        stream="live",
+        rest="",
     )
     asyncio.run(OUTPUTS[name].handle(joined, request, joined))
     return joined

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -9,7 +10,15 @@ import pytest
 
 from mist.errors import ConfigError
 from mist.runtime.instance import SHARED_MEMORY, AlreadyRunning, Instance, base_folder, write_atomically
-from mist.runtime.snapshot import EMPTY, canonical, read_snapshot, stream_settings, write_snapshot
+from mist.runtime.snapshot import (
+    EMPTY,
+    SnapshotWriter,
+    always_on,
+    canonical,
+    read_snapshot,
+    stream_settings,
+    write_snapshot,
+)
 
 
 def unique() -> str:
@@ -60,7 +69,7 @@ def test_what_a_killed_server_left_is_cleared(tmp_path: Path) -> None:
         (SHARED_MEMORY / name).touch()
     try:
         instance.acquire()
-        assert sorted(path.name for path in instance.folder.iterdir()) == ["alive", "bell", "lock", "span"]
+        assert sorted(path.name for path in instance.folder.iterdir()) == ["alive", "bell", "lock", "push", "span"]
         assert list(instance.bells.iterdir()) == []
         assert not [name for name in left if (SHARED_MEMORY / name).exists()]
         assert (SHARED_MEMORY / kept).exists()
@@ -111,6 +120,40 @@ def test_generations_rise_with_changes_only(tmp_path: Path) -> None:
     assert read_snapshot(instance)["generation"] == 1
     assert write_snapshot(instance, {**snapshot, "streams": {}})
     assert read_snapshot(instance)["generation"] == 2
+
+
+def test_streams_of_a_snapshot_are_read_one_by_one(tmp_path: Path) -> None:
+    """Whatever the names are; the same stream objects are not serialized again."""
+    instance = Instance("unit", tmp_path)
+    instance.folder.mkdir()
+    streams: dict[str, dict[str, object]] = {
+        'a":{"b': {"source": 'x\n"y":1,', "always_on": True},
+        "é\\": {"source": '"always_on":true'},
+        "c": {"source": "push://", "tags": ["\n"]},
+    }
+    writer = SnapshotWriter(instance)
+    assert writer.write({"config": {}, "streams": streams})
+    snapshot = read_snapshot(instance)
+    assert list(snapshot["streams"]) == list(streams)
+    assert snapshot["streams"] == streams
+    assert len(snapshot["streams"]) == 3
+    assert always_on(snapshot) == ['a":{"b']
+    assert stream_settings(snapshot, "c+d") == streams["c"]
+    assert stream_settings(snapshot, "d") is None
+    assert json.loads(instance.config_file.read_bytes()) == {"generation": 1, "config": {}, "streams": streams}
+    assert not writer.write({"config": {}, "streams": dict(streams)})
+    assert writer.write({"config": {}, "streams": {"c": streams["c"]}})
+    assert dict(read_snapshot(instance)["streams"]) == {"c": streams["c"]}
+
+
+def test_a_snapshot_of_an_older_version_is_read(tmp_path: Path) -> None:
+    instance = Instance("unit", tmp_path)
+    instance.folder.mkdir()
+    instance.config_file.write_text('{"config":{},"streams":{"a":{"always_on":true}},"generation":7}')
+    snapshot = read_snapshot(instance)
+    assert (snapshot["generation"], always_on(snapshot)) == (7, ["a"])
+    assert write_snapshot(instance, {"streams": {}})
+    assert read_snapshot(instance)["generation"] == 8
 
 
 def test_the_first_snapshot_counts_even_when_empty(tmp_path: Path) -> None:

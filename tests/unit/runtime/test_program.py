@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -141,3 +141,21 @@ def test_the_watchdog_is_fed_twice_as_often_as_needed(monkeypatch: pytest.Monkey
     assert watchdog_seconds() == 5
     monkeypatch.setenv("WATCHDOG_PID", "1")
     assert watchdog_seconds() is None
+
+
+def test_what_pushes_to_a_target() -> None:
+    found = replace(
+        program(),
+        outputs={
+            "FLV": Module(Capability("FLV", "", "", push_urls=("/*.flv",))),
+            "RTMP": Module(Capability("RTMP", "", "", push_urls=("rtmp://*",))),
+        },
+        pushes={"FLV": cast(Any, None), "RTMP": cast(Any, None)},
+    )
+    assert found.push_role("/a.flv?split=3") == ("FLV", "/a.flv?split=3")
+    assert found.push_role("flv:/a") == ("FLV", "/a")
+    assert found.push_role("rtmp://host/a.flv") == ("RTMP", "rtmp://host/a.flv")
+    assert found.push_role("http://host/a.flv") is None
+    assert found.push_role("http://host/a.flv?split=3", {"http"}) == ("FLV", "http://host/a.flv?split=3")
+    assert found.push_role("ftp://host/a.flv", {"http"}) is None
+    assert found.push_role("http://host/a.mp4", {"http"}) is None

@@ -33,9 +33,12 @@ class FakeFiles:
     spans: list[Span] = field(default_factory=list)
     data: bytearray = field(default_factory=bytearray)
 
-    def open(self, begin_us: int) -> None:
+    def choose(self, begin_us: int) -> None:
         assert len(self.begins) == len(self.spans)
         self.begins.append(begin_us)
+
+    def open(self) -> None:
+        """Nothing is to be made."""
 
     def write(self, output: ByteBuffer) -> None:
         self.data += output.take()

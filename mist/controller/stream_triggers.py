@@ -1,0 +1,59 @@
+"""Triggers that the controller fires: about its streams' configuration, and the server's start."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from mist.controller.declaration import Permission
+from mist.controller.state import Command, Controller
+from mist.controller.version import version_text
+
+CHANGING = ("streams", "addstream", "deletestream", "deletestreamsource")
+REFUSED_START = "SYSTEM_START was refused"
+
+
+async def ask_about_streams(controller: Controller, command: Command) -> None:
+    """Ask the handlers of triggers about the streams that a command changes, before anything waits for the command."""
+    if not controller.store.server.get("triggers") or not any(call in command for call in CHANGING):
+        return
+    if not command.caller.may(Permission.STREAMS):
+        return
+    triggers = controller.services.triggers
+    for trigger, name, lines in list(_changes(controller, command)):
+        if not await triggers.allows(trigger, name, lines):
+            controller.log.warning("The stream %s stays as it is: %s was refused", name, trigger)
+            command.refused.add(name)
+
+
+def _changes(controller: Controller, command: Command) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield trigger, stream and payload of each change."""
+    present = controller.store.streams
+    for call in ("streams", "addstream"):
+        given = command.values.get(call)
+        if isinstance(given, dict):
+            yield from _given(present, given)
+            if call == "streams":
+                yield from (("STREAM_REMOVE", name, [name]) for name in present if name not in given)
+    for call in ("deletestream", "deletestreamsource"):
+        if call in command:
+            yield from (("STREAM_REMOVE", name, [name]) for name in command.names(call) if name in present)
+
+
+def _given(present: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
+    for name, entry in given.items():
+        if not isinstance(entry, dict):
+            continue
+        text = json.dumps(entry, separators=(",", ":"))
+        if name not in present:
+            yield "STREAM_ADD", name, [name, text]
+        elif {**entry, "name": name} != {**present[name], "name": name}:
+            yield "STREAM_CONFIG", name, [name, text]
+
+
+async def tell_start(controller: Controller) -> None:
+    """Fire SYSTEM_START; the server ends where a handler refuses."""
+    if not await controller.services.triggers.allows("SYSTEM_START", "", [version_text()]):
+        controller.log.error("The server ends: %s", REFUSED_START)
+        controller.services.shutdown(REFUSED_START)

@@ -1,0 +1,121 @@
+"""DTSC pushed to another server, plain or over TLS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from mist import __version__
+from mist.core.dtsc import DtscMuxer
+from mist.errors import AccessDenied, ConfigError, PeerClosed
+from mist.formats import dtsc_session as d
+from mist.formats.tracks import TrackInfo
+from mist.net.dial import client_context, dial, talk
+from mist.outputs.base import choose_tracks
+from mist.outputs.base.publishing import PLAYBACK, Publishing, push_pace, refuse_files
+from mist.outputs.dtsc.connection import CAPABILITY, DEFAULT_PORT, player_pace
+from mist.stream.names import sanitise
+from mist.stream.parameters import parse_parameters
+from mist.stream.push import PushPlan, PushStatus, split_target
+from mist.stream.services import OutputServices
+
+SCHEMES: Final = ("dtsc", "dtscs")
+PASSWORDS: Final = ("pass", "pw", "password")  # the first that is there counts
+
+
+@dataclass(frozen=True, slots=True)
+class DtscAddress:
+    """Where a stream is published: `dtsc://[[user:]password@]host[:port][/stream]`. given: the parameters."""
+
+    host: str
+    port: int
+    stream: str
+    password: str
+    secure: bool
+    given: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return f"DtscAddress({self.host}:{self.port}/{self.stream})"
+
+    @classmethod
+    def parse(cls, target: str, own_name: str) -> DtscAddress:
+        """Read a target. own_name: of the stream, which it has there if the target names none. Raises ConfigError."""
+        url, given = split_target(target)
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port or DEFAULT_PORT
+        except ValueError as error:
+            raise ConfigError(f"{target} is no address: {error}", path="target", value=target) from None
+        if not host or parts.scheme not in SCHEMES:
+            raise ConfigError(f"{target} is no DTSC address: dtsc://HOST/STREAM", path="target", value=target)
+        password = next((given[name] for name in PASSWORDS if given.get(name)), "")
+        in_url = unquote(parts.username or "") if parts.password is None else unquote(parts.password)
+        path = unquote(parts.path).strip("/")
+        return cls(host, port, sanitise(path) if path else own_name, password or in_url, parts.scheme == "dtscs", given)
+
+
+class _Talk:
+    """What the server says: before the media, and while they are sent."""
+
+    def __init__(self) -> None:
+        self.knows_exact_times = False
+
+    def is_started(self, event: d.Event) -> bool:
+        """Tell whether the server takes the stream. Raises AccessDenied if not."""
+        if isinstance(event, d.Greeted):
+            self.knows_exact_times = event.version.startswith("mist/")
+        elif isinstance(event, d.PeerFailed):
+            raise AccessDenied(event.text or "the server refused")
+        return isinstance(event, d.Acknowledged)
+
+    def heard(self, event: d.Event) -> None:
+        """Raise PeerClosed when the server does not want more."""
+        if isinstance(event, d.PeerFailed):
+            raise PeerClosed(f"the server says: {event.text}")
+
+
+class DtscPush:
+    """Pushes to `dtsc://` and `dtscs://` targets."""
+
+    connector = "DTSC"
+
+    async def push(self, services: OutputServices, plan: PushPlan, status: PushStatus) -> None:
+        """Publish the stream there until it ends. Raises MistError: refused, unreachable, no track fits, the server went away."""
+        address = DtscAddress.parse(plan.target, plan.stream)
+        given = address.given
+        tls = client_context(given.get("verify", "1") != "0") if address.secure else None
+        sync = given.get("sync", "0") not in ("0", "false")
+        reader = await services.open_stream(plan.stream)
+        record = services.open_record("OUTPUT:DTSC", address.host)
+        record.set_stream(reader.name)
+        try:
+            refuse_files(reader)
+            parameters = parse_parameters({name: value for name, value in given.items() if name in PLAYBACK})
+            choice = await choose_tracks(services, reader, parameters, CAPABILITY, "")
+            status.tracks = list(choice.indexes)
+            pace = player_pace(parameters, choice)
+            if given.get("pushdelay") or "realtime" in given:
+                pace = await push_pace(services, parameters, given, choice)
+            session = d.PushingSession(address.stream, f"mist/{__version__}", address.password, sync)
+            dialled, said = await dial(address.host, address.port, tls), _Talk()
+            await talk(dialled, session, said.is_started)
+
+            def make_muxer(tracks: list[TrackInfo]) -> DtscMuxer:
+                return DtscMuxer(
+                    tracks,
+                    live=True,
+                    unix_zero_us=lambda: reader.wall_clock_offset_us,
+                    exact=said.knows_exact_times,
+                )
+
+            publishing = Publishing(services, dialled, session, choice, status, heard=said.heard, farewell=lambda: b"")
+            options: dict[str, Any] = {"by_time": sync, **pace}
+            await publishing.run(f"DTSC push {plan.number}", make_muxer, record, **options)
+        finally:
+            record.close()
+            services.close_stream(reader)
+
+
+PUSH: Final = DtscPush()

@@ -1,0 +1,105 @@
+"""DTSC pushed to another server: plain, over TLS, with passwords that are right and wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import Publish
+from tests.support.media import BFRAMES, Sample
+from tests.support.packets import compare, read_media
+from tests.support.ports import free_port
+from tests.support.processes import wait_until
+from tests.support.server import MistServer
+from tests.support.tls_front import make_certificate
+
+SAMPLE = Sample("pushed", BFRAMES)
+MILLISECOND_US = 1001
+SENDS = {
+    "live": {"source": "push://127.0.0.1", "inputtimeout": 2}
+}  # ends before the other server gives up waiting for more
+TAKES = {
+    "live": {"source": "push://127.0.0.1", "inputtimeout": 4},
+    "copy": {"source": "push://127.0.0.1", "inputtimeout": 4},
+    "locked": {"source": "push://@secret word", "inputtimeout": 4},
+}
+
+
+@dataclass
+class Pair:
+    """A server that pushes, and one that takes pushes by DTSC, plain and over TLS. cert: of the latter."""
+
+    here: MistServer
+    there: MistServer
+    port: int
+    tls_port: int
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = make_certificate(folder)
+    port, tls_port = free_port(), free_port()
+    plain = {"port": port, "interface": "127.0.0.1"}
+    with ExitStack() as stack:
+        there = MistServer(streams=TAKES, protocols={"DTSC": plain})
+        there.config["config"]["protocols"].append(
+            {"connector": "DTSC", "port": tls_port, "interface": "127.0.0.1", "cert": str(cert), "key": str(key)}
+        )
+        stack.enter_context(there)
+        here = stack.enter_context(MistServer(streams=SENDS, env={"SSL_CERT_FILE": str(cert)}))
+        yield Pair(here, there, port, tls_port)
+
+
+def start_push(server: MistServer, target: str) -> None:
+    server.api({"push_start": {"stream": "live", "target": target}})
+
+
+@pytest.mark.tools("openssl")
+@pytest.mark.parametrize("scheme", ["dtsc", "dtscs"])
+def test_what_is_published_arrives(pair: Pair, publish: Publish, tmp_path: Path, scheme: str) -> None:
+    publisher = publish(pair.here, SAMPLE)
+    pair.here.wait_tracks(2)
+    host = f"127.0.0.1:{pair.port}" if scheme == "dtsc" else f"localhost:{pair.tls_port}"
+    start_push(pair.here, f"{scheme}://{host}/copy?sync=1")
+    pair.there.wait_tracks(2, "copy")
+    copied = str(tmp_path / "copied.mkv")
+    pair.there.api({"push_start": {"stream": "copy", "target": f"{copied}?start=1"}})
+    publisher.wait(30)
+    wait_until(lambda: not pair.there.api({"push_list": 1})["push_list"], 20, "the end of the recording")
+    missing = compare(read_media(SAMPLE.flv()), read_media(copied), tolerance_us=MILLISECOND_US)
+    assert {after for _, after in missing.values()} == {0}
+
+
+@pytest.mark.tools("openssl")
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("dtsc://wrong@127.0.0.1:{port}/locked", "The password is wrong"),
+        ("dtsc://127.0.0.1:{port}/nothing", "There is no stream nothing"),
+        ("dtscs://127.0.0.1:{tls_port}/copy", "the server's certificate is not to be trusted: IP address mismatch"),
+        ("dtsc://127.0.0.1:1/copy", "cannot be reached"),
+    ],
+)
+def test_a_refused_push_says_why(pair: Pair, publish: Publish, target: str, says: str) -> None:
+    publisher = publish(pair.here, SAMPLE, loop=True)
+    pair.here.wait_tracks(2)
+    start_push(pair.here, target.format(port=pair.port, tls_port=pair.tls_port))
+    pair.here.wait_log(says, 10)
+    publisher.stop()
+
+
+@pytest.mark.parametrize("place", ["user:{}@127.0.0.1:{}/locked", "{}@127.0.0.1:{}/locked"])
+def test_the_password_stands_in_the_address(pair: Pair, publish: Publish, place: str) -> None:
+    publisher = publish(pair.here, SAMPLE, loop=True)
+    pair.here.wait_tracks(2)
+    start_push(pair.here, "dtsc://" + place.format("secret%20word", pair.port))
+    pair.there.wait_tracks(2, "locked")
+    pair.here.api({"push_stop": "live"})
+    wait_until(lambda: not pair.here.api({"push_list": 1})["push_list"], 10, "the end of the push")
+    publisher.stop()
+    wait_until(lambda: "locked" not in (pair.there.api({"active_streams": 1})["active_streams"] or []), 15, "its end")

@@ -1,0 +1,124 @@
+"""Recordings whose processes are killed, hang or are replaced: one file, no packet lost or doubled, one end that tells the truth."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from mist.formats.m3u8 import MediaPlaylist, parse_playlist
+from tests.integration.conftest import MakeServer, Publish
+from tests.support.media import BFRAMES, Sample
+from tests.support.packets import compare, read_media
+from tests.support.processes import wait_until
+from tests.support.server import MistServer
+from tests.support.tools import find_tool, run
+
+RECORDED = Sample("handed", BFRAMES, seconds=20)
+ONE_FILE = ("ts", "flv", "mp4", "mkv")
+TOLERANCE_US = 1001
+STREAMS = {"live": {"source": "push://127.0.0.1", "inputtimeout": 3}}
+HANDLER = '#!/bin/sh\ncat > "$0.$1.$$.part" && mv "$0.$1.$$.part" "$0.$1.$$"\n'
+
+
+def recorders(server: MistServer) -> dict[int, str]:
+    return {one.pid: one.title for one in server.processes_titled("mist: push live to ")}
+
+
+def guardians(server: MistServer) -> set[int]:
+    return {one.pid for one in server.processes_titled("mist: guardian push live")}
+
+
+def lose(server: MistServer, how: signal.Signals, count: int) -> None:
+    """Send a signal to all recorders, and wait until others have taken their places."""
+    lost = recorders(server)
+    assert len(lost) == count
+    for pid in lost:
+        os.kill(pid, how)
+    wait_until(
+        lambda: len(now := recorders(server)) == count and not lost.keys() & now.keys(), 20, f"others than {lost}"
+    )
+
+
+def wait_written(folder: Path, count: int) -> None:
+    """Wait until all files grow: the recorders are at work."""
+    before = {path: path.stat().st_size for path in folder.iterdir()}
+
+    def grown() -> bool:
+        now = {path: path.stat().st_size for path in folder.iterdir()}
+        return sum(size > before.get(path, 0) for path, size in now.items()) >= count
+
+    wait_until(grown, 20, "more in the files")
+
+
+def said(handler: Path) -> list[list[str]]:
+    found = handler.parent.glob(f"{handler.name}.RECORDING_END.*")
+    return [path.read_text().splitlines() for path in found if path.suffix != ".part"]
+
+
+def decode_errors(path: Path) -> str:
+    done = run([find_tool("ffmpeg"), "-v", "error", "-xerror", "-i", str(path), "-f", "null", "-"], 30)
+    return done.stderr.decode()
+
+
+def test_recordings_outlive_their_processes(make_server: MakeServer, publish: Publish, tmp_path: Path) -> None:
+    handler = tmp_path / "handler"
+    handler.write_text(HANDLER)
+    handler.chmod(0o755)
+    media = tmp_path / "media"
+    triggers = {"RECORDING_END": [{"handler": str(handler), "sync": False, "streams": []}]}
+    server = make_server(streams=STREAMS, config={"triggers": triggers})
+    publisher = publish(server, RECORDED)
+    server.wait_tracks(2)
+    targets = [f"{media}/a.{suffix}" for suffix in ONE_FILE] + [f"{media}/$segmentCounter.ts?split=2&m3u8=list.m3u8"]
+    for target in targets:
+        server.api({"push_start": ["live", target]})
+    count = len(targets)
+    wait_until(lambda: len(recorders(server)) == count, 20, "the recorders")
+    wait_until(lambda: media.exists() and len(list(media.glob("*.*"))) >= count, 20, "the files")
+    wait_written(media, count)
+
+    for how in (signal.SIGKILL, signal.SIGSEGV, signal.SIGKILL):
+        lose(server, how, count)
+        wait_written(media, count)
+    before = recorders(server)
+    lost = guardians(server)
+    for pid in lost:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: len(now := guardians(server)) == count and not now & lost, 20, "other guardians")
+    wait_written(media, count)
+    assert recorders(server) == before
+    for pid in (*guardians(server), *recorders(server)):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: len(now := recorders(server)) == count and not now.keys() & before.keys(), 20, "other recorders")
+    wait_written(media, count)
+    before = recorders(server)
+    lose(server, signal.SIGSTOP, count)
+    wait_written(media, count)
+
+    publisher.wait(40)
+    wait_until(lambda: not server.api({"push_list": 1})["push_list"], 30, "the end of the pushes")
+    source = read_media(RECORDED.flv())
+    for suffix in ONE_FILE:
+        path = media / f"a.{suffix}"
+        missing = compare(source, read_media(path), tolerance_us=TOLERANCE_US)
+        assert {after for _, after in missing.values()} == {0}, suffix
+        assert decode_errors(path) == "", suffix
+    listed = parse_playlist((media / "list.m3u8").read_bytes())
+    assert isinstance(listed, MediaPlaylist)
+    assert listed.ended
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join((media / one.uri).read_bytes() for one in listed.segments))
+    missing = compare(source, read_media(joined), tolerance_us=TOLERANCE_US)
+    assert {after for _, after in missing.values()} == {0}
+
+    ends = wait_until(lambda: len(found := said(handler)) >= count and found, 10, "the ends")
+    assert len(ends) == count
+    for lines in ends:
+        path = Path(lines[1])
+        whole = sum((media / one.uri).stat().st_size for one in listed.segments)
+        size = whole if path.name[0].isdigit() else path.stat().st_size
+        assert int(lines[3]) == size, lines
+        assert int(lines[7]) in range(18_000, 21_000), lines
+        assert lines[10] == "CLEAN_EOF"
+    assert not list((server.runtime_folder / "push").iterdir())

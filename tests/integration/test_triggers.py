@@ -1,0 +1,134 @@
+"""Triggers in a whole server: what is fired, in which order, and what the answers do."""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import wait_until
+from tests.support.server import MistServer
+from tests.support.tools import Running, find_tool
+from tests.support.trigger_service import Service
+
+WHAT = "the trigger was fired"
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    service = Service()
+    yield service
+    service.close()
+
+
+@pytest.fixture(scope="module")
+def server(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MistServer]:
+    script: Path = tmp_path_factory.mktemp("handlers") / "deny"
+    script.write_text("#!/bin/sh\ncat > /dev/null\necho false\n")
+    script.chmod(0o755)
+    triggers = service.handlers()
+    triggers["CONN_PLAY"] += [{"handler": str(script), "sync": True, "streams": ["secret"]}]
+    push = {"source": "push://127.0.0.1", "inputtimeout": 1, "segmentsize": 500}
+    streams = {"live": push, "secret": push, "other": push, "denied": push, "test": {"source": "demo:"}}
+    with MistServer(config={"triggers": triggers}, streams=streams) as started:
+        yield started
+
+
+def publish(server: MistServer, name: str, seconds: int) -> Running:
+    picture = ["-re", "-f", "lavfi", "-i", "testsrc=s=64x64:r=25", "-f", "lavfi", "-i", "sine", "-t", str(seconds)]
+    codecs = ["-c:v", "libx264", "-g", "12", "-c:a", "aac", "-f", "flv"]
+    command = [find_tool("ffmpeg"), "-loglevel", "error", *picture, *codecs, server.publish_url(name)]
+    return Running(command, server.folder / "publisher.log")
+
+
+def in_order(names: list[str], *wanted: str) -> bool:
+    """Tell whether these triggers were fired one after another, whatever came between."""
+    rest = iter(names)
+    return all(name in rest for name in wanted)
+
+
+def play(url: str) -> int:
+    """Return the status of a request, and read a little of what it gives."""
+    try:
+        with urllib.request.urlopen(url, timeout=20) as response:
+            response.read(1000)
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_a_publisher_and_a_viewer_fire_their_triggers_in_order(server: MistServer, service: Service) -> None:
+    start = len(service.events)
+    publisher = publish(server, "live", 12)
+    try:
+        wait_until(lambda: service.has("LIVE_TRACK_LIST", "live"), 20, WHAT)
+        began = len(service.events)
+        assert play(server.play_url("flv")) == 200
+        wait_until(lambda: service.has("CONN_CLOSE", "live", "127.0.0.1", "FLV"), 20, WHAT)
+        wait_until(lambda: service.has("STREAM_BUFFER", "live", "FULL"), 20, WHAT)
+        viewer = service.names(began)
+    finally:
+        publisher.stop()
+    assert in_order(
+        service.names(start),
+        "CONN_OPEN", "RTMP_PUSH_REWRITE", "PUSH_REWRITE", "STREAM_LOAD", "STREAM_SOURCE", "STREAM_READY", "STREAM_PUSH",
+        "LIVE_TRACK_LIST", "STREAM_BUFFER",
+    )  # fmt: skip
+    assert in_order(viewer, "CONN_OPEN", "CONN_OPEN", "PLAY_REWRITE", "CONN_PLAY", "CONN_CLOSE")
+    wait_until(lambda: service.has("CONN_CLOSE", "live", "127.0.0.1", "RTMP"), 20, WHAT)
+    wait_until(lambda: service.has("STREAM_UNLOAD", "live", "Buffer"), 20, WHAT)
+    wait_until(lambda: service.has("LIVE_TRACK_LIST", "live", "", ""), 20, WHAT)
+
+
+def test_a_handler_refuses_and_renames(server: MistServer, service: Service) -> None:
+    service.answers[("STREAM_LOAD", "denied")] = "no"
+    service.answers[("PLAY_REWRITE", "wish")] = "test"
+    service.answers[("PUSH_REWRITE", "nobody")] = ""
+    assert play(server.play_url("flv", "denied")) in (403, 404)
+    assert play(server.play_url("flv", "wish")) == 200
+    for name in ("denied", "nobody"):
+        publisher = publish(server, name, 5)
+        assert publisher.wait(20) != 0
+    assert not service.has("STREAM_PUSH", "denied")
+
+
+def test_a_program_refuses_viewers_of_one_stream(server: MistServer, service: Service) -> None:
+    publisher = publish(server, "secret", 12)
+    try:
+        wait_until(lambda: service.has("LIVE_TRACK_LIST", "secret"), 20, WHAT)
+        assert play(server.play_url("flv", "secret")) == 403
+    finally:
+        publisher.stop()
+
+
+def test_changes_of_streams_and_statistics(server: MistServer, service: Service) -> None:
+    service.answers[("STREAM_ADD", "unwanted")] = "false"
+    server.api({"addstream": {"unwanted": {"source": "push://"}, "wanted": {"source": "push://"}}})
+    reply = server.api({"streams": True, "trigger_stats": True, "capabilities": True})
+    assert "wanted" in reply["streams"] and "unwanted" not in reply["streams"]
+    assert reply["trigger_stats"]["STREAM_ADD"]["count"] == 2
+    assert reply["capabilities"]["triggers"]["STREAM_ADD"]["response"] == "when-blocking"
+    assert service.has("SYSTEM_START") and service.has("OUTPUT_START")
+    tested = server.api({"trigger_test": {"name": "PLAY_REWRITE", "stream": "live"}})["trigger_test"]
+    assert [(one["answer"], one["error"]) for one in tested] == [("live", "")]
+
+
+def test_a_variable_is_run_at_once_and_used_as_a_source(server: MistServer, service: Service) -> None:
+    server.api({"variable_add": {"name": "kind", "target": "echo demo", "interval": 60}})
+    wait_until(lambda: _value(server, "kind") == "demo", 20, WHAT)
+    server.api({"addstream": {"made": {"source": "${kind}:"}}})
+    assert play(server.play_url("flv", "made")) == 200
+    slow = {"name": "slow", "target": "sleep 30", "interval": 60}
+    began = time.monotonic()
+    server.api({"variable_add": slow})
+    server.api({"variable_remove": "slow"})
+    assert time.monotonic() - began < 30  # nobody waited for it
+
+
+def _value(server: MistServer, name: str) -> str:
+    listed = server.api({"variable_list": True})["variable_list"] or {}
+    return str(listed.get(name, {}).get("value", ""))
