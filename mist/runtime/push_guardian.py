@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 
 MAX_CRASHES = 10  # in a row
 WELL_SECONDS = 60.0
-STOP_SECONDS = 30.0  # for what a push that was stopped still has to send
 PING_SECONDS = 1.0
 HANG_SECONDS = 5.0
+STOP_SECONDS = 30.0  # for what a push that was stopped still has to send
 
 
 class PushDuty:

@@ -31,8 +31,8 @@ class PushPlan:
 class PushStatus:
     """How far a push is, as `push_list` of the API shows it. media_ms: time stamps of the packets, first and last that were sent.
 
-    waiting_bytes: that a destination elsewhere has not taken yet. waiting_full: no more may wait. trouble: why it takes nothing now.
     began: unix time. note: what the process before this one left, and where this one leaves what the next one needs.
+    waiting_bytes: that a destination elsewhere has not taken yet. waiting_full: no more may wait. trouble: why it takes nothing now.
     """
 
     bytes: int = 0
@@ -41,11 +41,11 @@ class PushStatus:
     latency_ms: int = 0
     tracks: list[int] = field(default_factory=list)
     current_target: str = ""
+    began: float = 0.0
+    note: PushNote | None = None
     waiting_bytes: int = 0
     waiting_full: bool = False
     trouble: str = ""
-    began: float = 0.0
-    note: PushNote | None = None
 
     @property
     def media_ms(self) -> int:
