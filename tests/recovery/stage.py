@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import tempfile
 import time
@@ -154,6 +155,7 @@ class Stage:
         for sender in self.senders:
             sender.close()
         with ExitStack() as stack:
+            stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
             for server in (self.server, self.origin):
                 stack.callback(server.stop)
 
