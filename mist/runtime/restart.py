@@ -42,10 +42,10 @@ def leave_note(instance: Instance, number: int) -> None:
 
 
 def number_left(instance: Instance) -> int:
-    """Return the number for a main process that replaces another by a restart, 0 when it does not."""
+    """Return the number for a main process that replaces another by a restart, 0 when it does not, or none can be read."""
     try:
         return int(instance.restart_note.read_bytes()[:9]) + 1
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return 0
 
 
