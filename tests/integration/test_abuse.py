@@ -349,7 +349,6 @@ def test_broken_json(tmp_path: Path, runtime: Path) -> None:
         ({"protocols": "all"}, ["config.json", "protocols"]),
         ({"debug": "loud"}, ["config.json", "debug", "loud"]),
         ({"protcols": []}, ["config.json", "protcols", "protocols"]),
-        ({"protocols": [{"connector": "HTTP", "prot": 1}]}, ["config.json", "prot", "port"]),
     ],
 )
 def test_bad_configuration_value(tmp_path: Path, runtime: Path, change: dict[str, object], words: list[str]) -> None:
