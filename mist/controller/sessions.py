@@ -118,9 +118,11 @@ class Session(SessionCounts):
         self._name()
 
     def detach(self, stream: str, host: str, connector: str) -> None:
-        """Let go of a connection; the last one leaves its names behind."""
+        """Let go of a connection; the last one leaves its names behind. One that is left when the session has ended had none."""
         self._spend()
         self.connections -= 1
+        if self.ended:
+            return
         if self.connections:
             for names, name in zip(self._names(), (stream, connector, host), strict=True):
                 names[name] -= 1
@@ -182,11 +184,12 @@ class Session(SessionCounts):
         self.tags = set(sorted(self.tags | tags)[:MAX_TAGS])
 
     def end(self, now: int) -> None:
-        """Close the session."""
+        """Close the session; records of connections that did nothing for long may still be attached."""
+        self._spend()
         self.ended = now
         self.history.shrink()
-        self.streams.clear()
-        self.hosts.clear()
+        for names in self._names():
+            names.clear()
 
     def alive_at(self, time: int) -> bool:
         """Return whether the session went on at a time."""

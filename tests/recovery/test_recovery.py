@@ -148,4 +148,6 @@ def test_viewers_and_recordings_at_the_end(stage: Stage) -> None:
     found = {book.name: (book.packets, book.faults[:3]) for book in books}
     path = write_report(stage, {"recordings": found})
     sys.stderr.write(path.read_text())
+    assert sorted(found) == sorted(file.name for file in stage.recordings), "a recording began again in another file"
     assert all(book.packets for book in books), found
+    assert [name for name, (_, faults) in found.items() if faults] == [], found

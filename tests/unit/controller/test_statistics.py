@@ -95,6 +95,24 @@ def test_lingering_record_ends_its_session_once(tmp_path: Path) -> None:
     assert control.controller.statistics.streams["live"].total[Kind.INPUT] == 1
 
 
+def test_lingering_records_go_after_their_session(tmp_path: Path) -> None:
+    """Both connections of a session do nothing until it has ended, and their records go one after the other."""
+    control = make_controller(tmp_path, {"streams": {"live": {"source": "push://"}}})
+    records = [control.services.connect("live", "HLS", token="abc") for _ in range(2)]
+    control.second()
+    for record in records:
+        control.services.update(record, active=False)
+    control.second(20)
+    assert clients(control) == []
+    for record in records:
+        control.services.disconnect(record)
+        control.second()
+    later = control.services.connect("live", "HLS", token="abc")
+    control.services.update(later, sent=10, active=True)
+    control.second()
+    assert len(clients(control)) == 1
+
+
 def test_two_streams_on_one_connection(tmp_path: Path) -> None:
     """Bytes go to the stream that the connection served while they were sent."""
     control = make_controller(tmp_path)
