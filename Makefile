@@ -44,7 +44,7 @@ $(BUILT): pyproject.toml packaging/apt-packages-build.txt meson.build meson_opti
 	@test -x $(BIN)/python || { echo "Making $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "Building mist"
 	@packaging/install-requirements $(BIN)/python build dependencies demo
-	@$(PIP) install --no-build-isolation --no-deps -e . -Cbuild-dir=$(BUILD)
+	@$(PIP) install --no-build-isolation --no-deps -e . --config-settings=build-dir=$(BUILD)
 	@touch $@
 
 ready: $(TEST_READY)
