@@ -52,10 +52,6 @@ class TriggerProcess(DoorWorker):
         name = str(self.snapshot["config"].get("serverid") or "")
         self._calls = HandlerCalls(Described(server.instance.name, name, server.program.version))
 
-    def started(self) -> None:
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for each request
-        super().started()
-
     def visitor_gone(self) -> None:
         self._end_when_left()
 
@@ -174,5 +170,5 @@ class TriggerProcess(DoorWorker):
     async def _wind_up(self) -> None:
         if self._running:
             await asyncio.wait(set(self._running), timeout=STOP_SECONDS)
-        await self._calls.close()
+        self._calls.close()
         self.finish()
