@@ -254,6 +254,8 @@ class FileStream:
         self._create_index(main_track(scan.demuxer.tracks))
         scan.demuxer.on_tracks = self._tracks_changed
         self._publish_tracks(scan.demuxer.tracks)
+        for text in scan.media.left_out:
+            self.services.log.warning("%s: %s", self.file.path, text)
         self._versions = [pack_tracks(scan.demuxer.tracks)]
         self._records = IndexBuilder(scan.demuxer, self._log)
         self._indexer = SpanIndexer(self.index, scan.demuxer, self.publisher.limits.segment_us, self._records)
