@@ -18,6 +18,8 @@ cdef class AudioFrameDemuxer(ByteStreamDemuxer):
     cdef int64_t samples        # since then
     cdef int64_t info_position  # of the frame that tells about the file; -1 without
     cdef int64_t garbage
+    # Say which frames these are, by a key of FORMATS.
+    cdef int set_form(self, str format) except -1
     cdef int accept(self, const uint8_t* data, size_t size, bint over, FrameHead* head, size_t* end) except -2
     cdef bint follows(self, const uint8_t* data, size_t size, bint over, const FrameHead* head) noexcept
     cdef size_t find(self, const uint8_t* data, size_t begin, size_t size) noexcept

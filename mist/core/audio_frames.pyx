@@ -60,6 +60,10 @@ cdef class AudioFrameDemuxer(ByteStreamDemuxer):
     """
 
     def __init__(self, str format not None):
+        self.set_form(format)
+
+    cdef int set_form(self, str format) except -1:
+        """Say which frames these are, by a key of FORMATS."""
         self.format = format
         self.mpeg = format == "mpeg"
         self.joins = format == "ac3" or format == "dts"
@@ -75,6 +79,7 @@ cdef class AudioFrameDemuxer(ByteStreamDemuxer):
             self.read = read_dts
         else:
             raise LocalProtocolError(f"no audio frames of the format {format}")
+        return 0
 
     def describe(self, frame):
         """Return the TrackInfo that a frame tells.

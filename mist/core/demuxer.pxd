@@ -5,6 +5,7 @@ from mist.core.packet cimport Packet, PacketView
 
 cdef class Demuxer:
     cdef public list tracks             # TrackInfo of each track, by number; grows, entries are replaced
+    cdef public list left_out           # in words: tracks that are in the input and cannot be read; whole once the tracks are known
     cdef public object on_tracks        # called when `tracks` changed, before the first packet that follows the change
     cdef readonly bint ready            # every track that was announced is known; see Demuxer
     cdef readonly bint ended            # nothing more is wanted

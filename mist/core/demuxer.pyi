@@ -10,6 +10,7 @@ MAX_HELD_BYTES: Final[int]
 
 class Demuxer:
     tracks: list[TrackInfo]
+    left_out: list[str]
     on_tracks: Callable[[], None] | None
     ready: bool
     ended: bool

@@ -30,6 +30,7 @@ cdef class Demuxer:
 
     def __cinit__(self, *args, **kwargs):
         self.tracks = []
+        self.left_out = []
         self.on_tracks = None
         self.held = []
 

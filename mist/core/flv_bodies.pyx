@@ -23,6 +23,7 @@ cdef enum:
     COMMAND_FRAME = 5
     EX_AUDIO = 9
     AAC_SOUND_FORMAT = 10
+    LITTLE_ENDIAN_PCM = 3
 
 
 def fourcc_number(str text):
@@ -204,6 +205,8 @@ def parse_audio_body(bytes body not None):
     if size == 1:
         return []
     codec = _AUDIO_OF_ID.get(sound_format, f"sound format {sound_format}")
+    if sound_format == 0 or sound_format == LITTLE_ENDIAN_PCM:
+        codec = "PCM"
     if sound_format == AAC_SOUND_FORMAT:
         if data[1] > 1:
             raise RemoteProtocolError(f"AAC packet type {data[1]}", offset=1, spec="FLV E.4.2.2")
@@ -219,7 +222,16 @@ def parse_audio_body(bytes body not None):
         part.sample_rate_hz = 8000
     elif sound_format == 11:
         part.sample_rate_hz = 16000
+    if codec == "PCM" and part.sample_bits == 16:
+        part.payload = swapped_words(part.payload)      # format 0 is the writer's own order, and no writer is big-endian any more
     return [part] if part.payload else []
+
+
+cdef bytes swapped_words(bytes data):
+    """Return 16-bit words with their bytes in the other order; half a word at the end is left out."""
+    cdef bytearray found = bytearray(data[:len(data) & ~1])
+    found[0::2], found[1::2] = found[1::2], found[0::2]
+    return bytes(found)
 
 
 cdef list _parse_enhanced(str type_, const uint8_t* data, size_t size, uint8_t frame_type, uint8_t multitrack):

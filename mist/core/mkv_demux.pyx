@@ -312,7 +312,9 @@ cdef class MatroskaDemuxer(Demuxer):
         elif element == INFO:
             self.scale_ns, self.duration_us, self.unix_us = self.schema.info(content)
         else:
-            self.load(list(self.schema.tracks(content)))
+            entries = list(self.schema.tracks(content))
+            self.left_out += [text for text in self.schema.left_out if text not in self.left_out]
+            self.load(entries)
         return <size_t> (head + body)
 
     # -- tracks ------------------------------------------------------------------------------------------------------
@@ -322,7 +324,7 @@ cdef class MatroskaDemuxer(Demuxer):
         cdef int place
         cdef int known = self.plan_count
         if not entries and not known:
-            raise UnsupportedError("no track of a codec that is known", offset=self.parsed)
+            raise UnsupportedError(self.schema.none_carried(), offset=self.parsed)
         for entry in entries:
             place = self.place_of(entry, known)
             if place >= PLANS:

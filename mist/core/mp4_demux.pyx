@@ -282,6 +282,7 @@ cdef class Mp4Demuxer(Demuxer):
         if len(movie.tracks) > MAX_READERS:
             raise LimitExceededError(f"{len(movie.tracks)} tracks; at most {MAX_READERS} are read", offset=self.scan_position)
         self.movie = movie
+        self.left_out = list(movie.left_out)
         for source in movie.tracks:
             track = TrackReader(source, movie.timescale)
             self.readers.append(track)

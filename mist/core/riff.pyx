@@ -1,4 +1,4 @@
-"""RIFF/WAVE files and streams read and written: sample after sample, with sizes of 32 or 64 bits, or none.
+"""RIFF/WAVE files and streams read and written: sample after sample, or frames of an audio codec, with sizes of 32 or 64 bits, or none.
 
 What stands in the header is read and written by the object that the engines are given (`mist.formats.riff`).
 Specs: Microsoft Multimedia Programming Interface 1.0, EBU Tech 3306 (RF64).
@@ -9,8 +9,8 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
+from mist.core.audio_frames cimport AudioFrameDemuxer
 from mist.core.buffer cimport ByteBuffer
-from mist.core.byte_stream cimport ByteStreamDemuxer
 from mist.core.muxer cimport Muxer
 from mist.core.packet cimport KEYFRAME, PacketView
 
@@ -56,14 +56,15 @@ cdef void swap_samples(uint8_t* to, const uint8_t* data, size_t size, int sample
 
 
 @cython.final
-cdef class RiffDemuxer(ByteStreamDemuxer):
-    """Demuxes WAV: packets of 40 ms, whose times are those of their samples.
+cdef class RiffDemuxer(AudioFrameDemuxer):
+    """Demuxes WAV: packets of 40 ms, whose times are those of their samples; or the frames of an audio codec in the samples' place.
 
     The samples go on to the end of the input where their size is unknown (0 or the largest number, as in a pipe) or too large.
-    `seek` goes by the time.
+    `seek` goes by the time, in frames by the position.
     """
 
-    cdef object format
+    cdef object reader
+    cdef bint framed            # there are frames in the place of samples
     cdef int chunks
     cdef bint begun             # the file's name was read
     cdef int64_t data_size_64   # from `ds64`, -1: there is none
@@ -72,26 +73,39 @@ cdef class RiffDemuxer(ByteStreamDemuxer):
     cdef size_t frame_bytes
     cdef size_t packet_bytes
     cdef int sample_bytes       # that are swapped; 1: none
-    cdef int64_t rate_hz
+    cdef int64_t sample_rate_hz
     cdef ByteBuffer swapped
 
-    def __init__(self, format):
-        """format: has parse_format(chunk) (`mist.formats.riff`)."""
-        self.format = format
+    def __init__(self, reader):
+        """reader: has parse_format(chunk) and describe(form, frame) (`mist.formats.riff`)."""
+        self.reader = reader
         self.data_size_64 = -1
         self.swapped = ByteBuffer()
 
     cdef size_t parse(self, const uint8_t* data, size_t size, bint over) except? 0xFFFFFFFF:
         cdef size_t at = 0
         cdef size_t used
+        if self.framed and self.data_position:
+            return self.take_frames(data, size, over)
         while not self.data_position:
             used = self.take_chunk(data + at, size - at, self.base + <int64_t> at)
             if not used:
                 return at
             at += used
+            if self.framed and self.data_position:
+                return at
             if at >= size and not self.data_position:
                 return at
         return at + self.take_samples(data + at, size - at, self.base + <int64_t> at, over)
+
+    cdef size_t take_frames(self, const uint8_t* data, size_t size, bint over) except? 0xFFFFFFFF:
+        """Write the whole frames; behind the last one there may be other chunks."""
+        if self.base + <int64_t> size < self.data_end:
+            return AudioFrameDemuxer.parse(self, data, size, over)
+        AudioFrameDemuxer.parse(self, data, <size_t> max(self.data_end - self.base, <int64_t> 0), True)
+        self.finish()
+        self.ended = True
+        return size
 
     cdef size_t take_chunk(self, const uint8_t* data, size_t size, int64_t position) except? 0xFFFFFFFF:
         """Take a chunk before the samples and return its size, which may be more than what is there; 0: more bytes are needed."""
@@ -132,10 +146,13 @@ cdef class RiffDemuxer(ByteStreamDemuxer):
             return 0
         if self.frame_bytes:
             return 0            # only the first counts
-        found = self.format.parse_format(body)
+        found = self.reader.parse_format(body)
         self.frame_bytes = found.frame_bytes
-        self.rate_hz = found.track.sample_rate_hz
-        self.packet_bytes = self.frame_bytes * <size_t> max(self.rate_hz // PACKETS_HZ, 1)
+        if found.frames:
+            self.framed = True
+            return self.set_form(found.frames)
+        self.sample_rate_hz = found.track.sample_rate_hz
+        self.packet_bytes = self.frame_bytes * <size_t> max(self.sample_rate_hz // PACKETS_HZ, 1)
         self.sample_bytes = found.sample_bytes if found.track.codec == "PCM" else 1
         return self.set_track(0, found.track, False)
 
@@ -149,8 +166,13 @@ cdef class RiffDemuxer(ByteStreamDemuxer):
             self.data_end = UNKNOWN
         else:
             self.data_end = position + <int64_t> size
-        self.become_ready()
+        if not self.framed:
+            self.become_ready()
         return 8
+
+    def describe(self, frame):
+        """Return the track that a frame tells."""
+        return self.reader.describe(self.format, frame)
 
     cdef size_t take_samples(self, const uint8_t* data, size_t size, int64_t position, bint over) except? 0xFFFFFFFF:
         """Write the whole packets, at the end a shorter one too."""
@@ -180,7 +202,9 @@ cdef class RiffDemuxer(ByteStreamDemuxer):
             view.data = self.swapped.reserve(size)
             swap_samples(<uint8_t*> view.data, data, size, self.sample_bytes)
         view.size = size
-        view.dts_us = number // self.rate_hz * MILLION + (number % self.rate_hz * MILLION + self.rate_hz // 2) // self.rate_hz
+        view.dts_us = number // self.sample_rate_hz * MILLION + (
+            number % self.sample_rate_hz * MILLION + self.sample_rate_hz // 2
+        ) // self.sample_rate_hz
         view.offset_us = 0
         view.flags = KEYFRAME
         self.position = position
@@ -194,8 +218,13 @@ cdef class RiffDemuxer(ByteStreamDemuxer):
         cdef int64_t number, place
         if not self.data_position:
             raise LocalProtocolError("the samples were not reached yet")
+        if self.framed:
+            AudioFrameDemuxer.seek(self, dts_us, max(position, self.data_position))
+            return
         dts_us = max(dts_us, <int64_t> 0)
-        number = dts_us // MILLION * self.rate_hz + (dts_us % MILLION * self.rate_hz + MILLION // 2) // MILLION
+        number = dts_us // MILLION * self.sample_rate_hz + (
+            dts_us % MILLION * self.sample_rate_hz + MILLION // 2
+        ) // MILLION
         number -= number % <int64_t> (self.packet_bytes // self.frame_bytes)
         place = min(number, (self.data_end - self.data_position) // <int64_t> self.frame_bytes)
         self.restart(self.data_position + place * <int64_t> self.frame_bytes)
@@ -203,7 +232,7 @@ cdef class RiffDemuxer(ByteStreamDemuxer):
     cdef int finish(self) except -1:
         if not self.data_position:
             raise TruncatedError("a WAV file that ends in its header", offset=self.base, spec="RIFF WAVE, chapter 3")
-        return 0
+        return AudioFrameDemuxer.finish(self) if self.framed else 0
 
 
 @cython.final

@@ -2,59 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from mist.core.audio_frames import AdtsFrameMuxer, AudioFrameDemuxer, FrameMuxer
 from mist.formats import aac, ac3, codecs, mpeg_audio
 from mist.formats.tracks import AAC, AC3, AUDIO, DTS, EAC3, MP2, MP3, TrackInfo
 
 
-class Mp3Demuxer(AudioFrameDemuxer):
+def describe(form: str, frame: bytes) -> TrackInfo:
+    """Return the track that a frame is of. form: of the frames, a key of `mist.core.audio_frames.FORMATS`. Raises RemoteProtocolError."""
+    return _DESCRIBE[form](frame)
+
+
+def _mpeg(frame: bytes) -> TrackInfo:
+    codec = MP3 if mpeg_audio.parse_header(frame).layer == 3 else MP2
+    return codecs.complete(TrackInfo(AUDIO, codec, track_id=1), frame)
+
+
+def _adts(frame: bytes) -> TrackInfo:
+    header = aac.parse_adts(frame)
+    config = aac.adts_config(header, frame[header.header_bytes :])
+    return codecs.complete(TrackInfo(AUDIO, AAC, config, track_id=1))
+
+
+def _ac3(frame: bytes) -> TrackInfo:
+    extended = any(part.extended for part in ac3.iterate_sync_frames(frame))
+    return codecs.complete(TrackInfo(AUDIO, EAC3 if extended else AC3, track_id=1), frame)
+
+
+def _dts(frame: bytes) -> TrackInfo:
+    return codecs.complete(TrackInfo(AUDIO, DTS, track_id=1), frame)
+
+
+_DESCRIBE: Final[Mapping[str, Callable[[bytes], TrackInfo]]] = {"mpeg": _mpeg, "adts": _adts, "ac3": _ac3, "dts": _dts}
+
+
+class _FramesDemuxer(AudioFrameDemuxer):
+    """Frames of one form."""
+
+    form: str
+
+    def __init__(self) -> None:
+        super().__init__(self.form)
+
+    def describe(self, frame: bytes) -> TrackInfo:
+        """Return the track that a frame is of."""
+        return describe(self.form, frame)
+
+
+class Mp3Demuxer(_FramesDemuxer):
     """MPEG audio of layers II and III. The frame that tells about the file (Xing, Info, VBRI) is no packet."""
 
-    def __init__(self) -> None:
-        super().__init__("mpeg")
-
-    def describe(self, frame: bytes) -> TrackInfo:
-        """Return the track that a frame is of."""
-        codec = MP3 if mpeg_audio.parse_header(frame).layer == 3 else MP2
-        return codecs.complete(TrackInfo(AUDIO, codec, track_id=1), frame)
+    form = "mpeg"
 
 
-class AdtsDemuxer(AudioFrameDemuxer):
+class AdtsDemuxer(_FramesDemuxer):
     """AAC with ADTS headers, which become the AudioSpecificConfig."""
 
-    def __init__(self) -> None:
-        super().__init__("adts")
-
-    def describe(self, frame: bytes) -> TrackInfo:
-        """Return the track that a frame is of."""
-        header = aac.parse_adts(frame)
-        config = aac.adts_config(header, frame[header.header_bytes :])
-        return codecs.complete(TrackInfo(AUDIO, AAC, config, track_id=1))
+    form = "adts"
 
 
-class Ac3Demuxer(AudioFrameDemuxer):
+class Ac3Demuxer(_FramesDemuxer):
     """AC-3 and E-AC-3. A packet is an independent frame with all substreams of its time."""
 
-    def __init__(self) -> None:
-        super().__init__("ac3")
-
-    def describe(self, frame: bytes) -> TrackInfo:
-        """Return the track that a packet is of."""
-        extended = any(part.extended for part in ac3.iterate_sync_frames(frame))
-        return codecs.complete(TrackInfo(AUDIO, EAC3 if extended else AC3, track_id=1), frame)
+    form = "ac3"
 
 
-class DtsDemuxer(AudioFrameDemuxer):
+class DtsDemuxer(_FramesDemuxer):
     """DTS core frames, each with the extension substream that follows it."""
 
-    def __init__(self) -> None:
-        super().__init__("dts")
-
-    def describe(self, frame: bytes) -> TrackInfo:
-        """Return the track that a packet is of."""
-        return codecs.complete(TrackInfo(AUDIO, DTS, track_id=1), frame)
+    form = "dts"
 
 
 class Mp3Muxer(FrameMuxer):

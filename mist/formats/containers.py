@@ -201,7 +201,10 @@ _ROWS: Final = (
     ),
     Container(
         name="libav",
-        suffixes=(".avi", ".wmv", ".wma", ".asf", ".rm", ".rmvb", ".mpg", ".mpeg", ".vob"),
+        suffixes=(
+            *(".avi", ".divx", ".wmv", ".wma", ".asf", ".rm", ".rmvb", ".mpg", ".mpeg", ".m2p", ".vob", ".dv"),
+            *(".mxf", ".nut", ".caf", ".aif", ".aiff", ".aifc", ".au", ".snd", ".w64", ".tta", ".wv"),
+        ),
         mime="application/octet-stream",
         make_demuxer=demuxer("formats.libav", "LibavDemuxer"),
         sniff=sniffing.is_for_libav,
@@ -247,7 +250,7 @@ _ROWS: Final = (
     ),
     Container(
         name="mp4",
-        suffixes=(".mp4", ".m4v", ".m4a", ".mov", ".3gp", ".qt", ".f4v"),
+        suffixes=(".mp4", ".m4v", ".m4a", ".mov", ".3gp", ".3g2", ".qt", ".f4v"),
         mime="video/mp4",
         make_demuxer=demuxer("formats.mp4_movie", "make_demuxer"),
         make_muxer=muxer("formats.mp4_file", "make_muxer"),

@@ -16,12 +16,11 @@ MAX_ODDITIES: Final = 100
 class FlvDemuxer(flv_demux.FlvDemuxer):
     """Bytes of an FLV file or stream in, packets out.
 
-    language: of the audio tracks. oddities: for the log, what was repaired or ignored, once of each kind.
+    language: of the audio tracks. What was repaired or ignored is in `left_out` as well, once of each kind.
     """
 
     def __init__(self, language: str = "und") -> None:
         self._assembler = TrackAssembler(language)
-        self.oddities: list[str] = []
 
     def take_media(self, tag_type: int, time_ms: int, body: bytes) -> None:
         """Take the body of an audio or video tag.   Spec: FLV E.4.2, E.4.3, E-RTMP v2."""
@@ -47,5 +46,5 @@ class FlvDemuxer(flv_demux.FlvDemuxer):
                 self._say(event.text)
 
     def _say(self, text: str) -> None:
-        if len(self.oddities) < MAX_ODDITIES and text not in self.oddities:
-            self.oddities.append(text)
+        if len(self.left_out) < MAX_ODDITIES and text not in self.left_out:
+            self.left_out.append(text)

@@ -5,8 +5,9 @@ Spec: RFC 8216 sections 6.3.3 to 6.3.5.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from mist.formats.hls_segments import SegmentMedia, unwrapped_us
 from mist.formats.m3u8 import MediaPlaylist, Segment
@@ -34,6 +35,10 @@ class PlaylistFollower:
         self.skipped = 0  # segments that left the playlist before they could be played
         self.target_s = 1.0
         self._next: int | None = None
+
+    def go_on(self, sequence: int, restarts: int) -> None:
+        """Begin with a segment, as the one after those that another follower took. restarts: which that one has seen."""
+        self._next, self.restarts = sequence, restarts
 
     def take(self, playlist: MediaPlaylist | None) -> list[NewSegment]:
         """Return what is new. playlist: None for one that has not changed."""
@@ -81,6 +86,15 @@ class PresentationClock:
     def __init__(self) -> None:
         self._shifts: dict[tuple[int, int], tuple[int, int]] = {}  # of a run: (shift, a time in it)
         self._latest: tuple[int, int] | None = None
+
+    def export_state(self) -> dict[str, Any]:
+        """Return all shifts, as JSON has them."""
+        return {"shifts": [[list(run), list(one)] for run, one in self._shifts.items()], "latest": self._latest}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on with what `export_state` returned. Raises ValueError, KeyError, TypeError."""
+        self._shifts = {(run[0], run[1]): (one[0], one[1]) for run, one in state["shifts"]}
+        self._latest = None if state["latest"] is None else (state["latest"][0], state["latest"][1])
 
     def shift_us(self, media: SegmentMedia, run: tuple[int, int], expected_us: int | None) -> int:
         """Return what is added to the times of a segment.

@@ -17,6 +17,8 @@ from mist.core.nal import annexb_to_length_prefixed, change_length_size, split_a
 from mist.core.packet import Packet
 from mist.errors import RemoteProtocolError, UnsupportedError
 from mist.formats import aac, codecs, h264, hevc
+from mist.formats.languages import canonical
+from mist.formats.picture_order import PictureOrder
 from mist.formats.tracks import (
     AAC,
     AC3,
@@ -39,12 +41,16 @@ from mist.formats.tracks import (
     VP8,
     VP9,
     TrackInfo,
+    left_out,
+    none_carried,
 )  # fmt: skip
 
 INSTALL: Final = "this format is read with PyAV, which is not installed: pip install 'mist[libav]'"
 MAX_PROBED_PACKETS: Final = 500  # until every track has shown a packet
 MAX_HELD_BYTES: Final = 64 << 20
 SEEK_MARGIN_US: Final = 1_000_000  # indexes of formats go by one or the other of the two times of a packet
+MAX_UNDATED: Final = 64
+USUAL_RATE: Final = 25  # pictures a second, where nothing says how many
 END_OF_FILE: Final = 1 << 62  # what is told as the length, as long as it is not known
 
 CODECS: Final = {
@@ -54,6 +60,14 @@ CODECS: Final = {
     "pcm_u8": PCM, "pcm_s16le": PCM, "pcm_s16be": PCM, "pcm_s24le": PCM, "pcm_s24be": PCM, "pcm_s32le": PCM, "pcm_s32be": PCM,
     "pcm_f32le": FLOAT, "pcm_f64le": FLOAT,
 }  # fmt: skip
+# The formats that libav may take an input for: none that names other files, which libav would open.
+FORMATS: Final = (
+    "aiff", "asf", "asf_o", "au", "avi", "caf", "dv", "mpeg", "mxf", "mxf_opatom", "nut", "rm", "tta", "w64", "wv",
+)  # fmt: skip
+# Formats that say when pictures are decoded; what libav tells of their presentation is a guess.
+WITHOUT_ORDER: Final = frozenset({"asf", "asf_o", "avi", "mpeg", "mxf", "mxf_opatom"})
+# Samples in an order or a size that is libav's business, as its decoders give them out: codec and bits.
+SAMPLES: Final = {"u8": (PCM, 8), "s16": (PCM, 16), "s32": (PCM, 32), "flt": (FLOAT, 32), "dbl": (FLOAT, 64)}
 _AVCC_VERSION: Final = 1
 
 
@@ -73,31 +87,40 @@ def _swapped(width: int) -> Callable[[bytes], bytes]:
 class _Track:
     """How the packets of one stream become those of a track."""
 
-    def __init__(self, stream: Any, number: int, codec: str) -> None:
+    def __init__(self, stream: Any, number: int, codec: str, format_name: str) -> None:
         context = stream.codec_context
         self.number = number
         self.base = stream.time_base
-        self.last_us: int | None = None
         self.kind = VIDEO if stream.type == "video" else AUDIO
         self.extra = bytes(context.extradata or b"")
         self.convert: Callable[[bytes], bytes] = lambda payload: payload
-        fields: dict[str, Any] = {"track_id": number + 1}
-        if self.kind == VIDEO:
-            rate = stream.average_rate
-            fields |= {"width": context.width, "height": context.height}
-            fields["frame_rate_mhz"] = round(rate * 1000) if rate else 0
-        else:
-            name = context.name
-            fields |= {"sample_rate_hz": context.sample_rate, "channels": context.channels}
-            if codec in (PCM, FLOAT):
-                bits = int("".join(letter for letter in name if letter.isdigit()))
-                fields["sample_bits"] = bits
-                if name.endswith("le") and codec == PCM and bits > 8:
-                    self.convert = _swapped(bits // 8)
-        self.info = TrackInfo(self.kind, codec, **fields)
+        self._stream = stream
+        self._last_us: int | None = None
+        self._last_dts: int | None = None
+        self._undated: list[Any] = []  # pictures before the first one that says when it is decoded
+        self._ordered = codec in (H264, HEVC) and format_name in WITHOUT_ORDER
+        self._order: PictureOrder[Any] | None = None
+        rate = stream.average_rate or stream.guessed_rate if self.kind == VIDEO else None
+        self._step = round(1 / (rate or USUAL_RATE) / self.base) if self.kind == VIDEO else 0
         self.known = False
+        self.info = self._describe(context, codec, rate)
         if codec in (H264, HEVC):
             self._prepare_pictures(codec)
+
+    def _describe(self, context: Any, codec: str, rate: Any) -> TrackInfo:
+        fields: dict[str, Any] = {"track_id": self.number + 1, "language": canonical(self._stream.language or "")}
+        if self.kind == VIDEO:
+            fields |= {"width": context.width, "height": context.height}
+            fields["frame_rate_mhz"] = round(rate * 1000) if rate else 0
+            return TrackInfo(self.kind, codec, **fields)
+        fields |= {"sample_rate_hz": context.sample_rate, "channels": context.channels}
+        if codec in (PCM, FLOAT):
+            name = context.name
+            bits = int("".join(letter for letter in name if letter.isdigit()))
+            fields["sample_bits"] = bits
+            if bits > 8 and name.endswith("le" if codec == PCM else "be"):
+                self.convert = _swapped(bits // 8)
+        return TrackInfo(self.kind, codec, **fields)
 
     def _prepare_pictures(self, codec: str) -> None:
         if self.extra[:1] == bytes([_AVCC_VERSION]):
@@ -130,21 +153,92 @@ class _Track:
             self.info = codecs.complete(info, payload)
         self.known = True
 
-    def packet(self, found: Any) -> Packet | None:
+    def restart(self) -> None:
+        """Expect packets from elsewhere in the file."""
+        self._order = None
+        self._last_us = self._last_dts = None
+        self._undated = []
+
+    def packets(self, found: Any) -> list[Packet]:
+        """Return the packets that one of libav's completes; at its end, which is one without bytes, those that were held back."""
+        ready = [(one, one.pts) for one in self._dated(found)]
+        if self._ordered:
+            ready = [two for one, _ in ready for two in self._in_order(one)]
+            ready += self._order.end() if self._order is not None and not found.size else []
+        return [packet for one, pts in ready if (packet := self._packet(one, pts)) is not None]
+
+    def _in_order(self, found: Any) -> list[tuple[Any, int | None]]:
+        """Return packets with the times at which they are presented, as the order of pictures says."""
+        if self._order is None:
+            self._order = PictureOrder(self.info.codec, self.info.init_data, self._step)
+        return list(self._order.put(self.convert(bytes(found)), found.dts, found))
+
+    def _dated(self, found: Any) -> list[Any]:
+        """Return packets with decode times: where one says none, it is one picture after the one before it."""
+        if found.size and found.dts is None and self._last_dts is None and self._step:
+            self._undated.append(found)
+            if len(self._undated) <= MAX_UNDATED:
+                return []
+        ready, self._undated = self._undated, []
+        if found.size and found not in ready:
+            ready.append(found)
+        if not ready:
+            return []
+        if self._last_dts is None:
+            first = ready[-1].dts if ready[-1].dts is not None else ready[0].pts or 0
+            self._last_dts = first - len(ready) * self._step
+        for one in ready:
+            if one.dts is None:
+                one.dts = self._last_dts + self._step if self._step else one.pts
+            self._last_dts = one.dts
+        return ready
+
+    def _packet(self, found: Any, pts: int | None) -> Packet | None:
         """Return a packet, None for one that cannot be used."""
-        payload = bytes(found)
-        if not payload or (found.dts is None and found.pts is None):
+        payload = self._payload(found)
+        if not payload or found.dts is None:
             return None
         if not self.known:
             self.learn(payload)
         if not self.known:
             return None
-        dts = found.dts if found.dts is not None else found.pts
-        dts_us = round(dts * self.base * 1_000_000)
-        offset_us = 0 if found.pts is None else max(round(found.pts * self.base * 1_000_000) - dts_us, 0)
+        dts_us = round(found.dts * self.base * 1_000_000)
+        if self._last_us is not None and dts_us <= self._last_us:
+            dts_us = self._last_us + 1
+        self._last_us = dts_us
+        offset_us = 0 if pts is None else max(round(pts * self.base * 1_000_000) - dts_us, 0)
         payload = self.convert(payload)
         keyframe = codecs.is_keyframe(self.info, payload) if self.kind == VIDEO and self.info.codec != JPEG else True
         return Packet(self.number, dts_us, offset_us, keyframe, payload)
+
+    def _payload(self, found: Any) -> bytes:
+        return bytes(found)
+
+
+class _SampleTrack(_Track):
+    """Uncompressed sound in a form of its format's own, brought into the usual one by libav."""
+
+    def _describe(self, context: Any, codec: str, rate: Any) -> TrackInfo:
+        fields: dict[str, Any] = {"track_id": self.number + 1, "language": canonical(self._stream.language or "")}
+        return TrackInfo(self.kind, codec, sample_rate_hz=context.sample_rate, channels=context.channels, **fields)
+
+    def learn(self, payload: bytes) -> None:
+        """Know what the first samples told."""
+
+    def _payload(self, found: Any) -> bytes:
+        parts = []
+        for frame in self._stream.codec_context.decode(found):
+            codec, bits = SAMPLES[frame.format.name]
+            if not self.known:
+                channels = len(frame.layout.channels)
+                self.info = self.info.changed(
+                    codec=codec, sample_bits=bits, channels=channels, sample_rate_hz=frame.sample_rate
+                )
+                self.convert = _swapped(bits // 8) if codec == PCM and bits > 8 else self.convert
+                self.known = True
+            size = frame.samples * self.info.channels * bits // 8
+            parts.append(bytes(memoryview(frame.planes[0])[:size]))
+        return b"".join(parts)
 
 
 def _without_adts(payload: bytes) -> bytes:
@@ -156,6 +250,16 @@ def _codec_name(stream: Any) -> str:
     """Return what libav calls a stream's codec, "" for none."""
     context = stream.codec_context
     return "" if context is None else str(context.name)
+
+
+def _track_of(stream: Any, number: int, format_name: str) -> _Track | None:
+    """Return the track of a stream, None for one of a codec that is not carried."""
+    name = _codec_name(stream)
+    codec = CODECS.get(name)
+    if codec is not None:
+        return _Track(stream, number, codec, format_name)
+    planar = name.endswith("_planar")
+    return _SampleTrack(stream, number, PCM, format_name) if name.startswith("pcm_") and not planar else None
 
 
 class _Stopped(Exception):
@@ -171,6 +275,7 @@ class _Source:
         self.wanted = 0  # bytes, 0 when libav has ended
         self.found: list[tuple[Packet, int]] = []
         self.tracks: list[_Track] = []
+        self.left_out: list[str] = []
         self.ready = False
         self.failure: Exception | None = None
         self.seek_us: int | None = None
@@ -228,15 +333,16 @@ class _Source:
         try:
             import av
 
-            with av.open(self, "r") as container:
+            with av.open(self, "r", options={"format_whitelist": ",".join(FORMATS)}) as container:
                 streams: dict[int, _Track] = {}
                 for stream in container.streams:
-                    codec = CODECS.get(_codec_name(stream))
-                    if codec is not None:
-                        streams[stream.index] = _Track(stream, len(streams), codec)
+                    track = _track_of(stream, len(streams), container.format.name)
+                    if track is not None:
+                        streams[stream.index] = track
+                    elif stream.type in (VIDEO, AUDIO):
+                        self.left_out.append(left_out(stream.index + 1, _codec_name(stream)))
                 if not streams:
-                    names = ", ".join(filter(None, map(_codec_name, container.streams)))
-                    raise UnsupportedError(f"none of its codecs is one that mist carries: {names or 'none'}")
+                    raise UnsupportedError(none_carried(self.left_out))
                 self.tracks = list(streams.values())
                 self._read_all(container, streams)
         except _Stopped:
@@ -254,15 +360,17 @@ class _Source:
         while True:
             if self.seek_us is not None:
                 target, self.seek_us = self.seek_us, None
+                for one in streams.values():
+                    one.restart()
                 container.seek(max(target - SEEK_MARGIN_US, 0), backward=True)
             try:
                 for found in container.demux():
                     if self._leaving():
                         break
                     track = streams.get(found.stream_index)
-                    packet = track.packet(found) if track is not None else None
-                    if packet is not None:
-                        self.found.append((packet, max(found.pos or 0, 0)))
+                    packets = track.packets(found) if track is not None else []
+                    self.found += [(packet, max(found.pos or 0, 0)) for packet in packets]
+                    if packets:
                         self._look_at_tracks(streams)
             except av.error.FFmpegError:
                 if not self._leaving():
@@ -318,6 +426,11 @@ class LibavDemuxer(Demuxer):
         if self._numbers is None and source.ready:
             known = [track for track in source.tracks if track.known]
             self._numbers = {track.number: number for number, track in enumerate(known)}
+            self.left_out = source.left_out + [
+                f"track {track.number + 1}, {track.info.codec}, has nothing that says what it is"
+                for track in source.tracks
+                if not track.known
+            ]
             self.put_ready([track.info for track in known])
         if self._numbers is not None:
             self._pass_on(self._numbers)

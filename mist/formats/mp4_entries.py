@@ -410,6 +410,7 @@ _MAKERS: Final[Mapping[str, Callable[[_Entry], Description]]] = {
     "mp2v": _mpeg2,
     "m2v1": _mpeg2,
     "mp4a": _mp4a,
+    ".mp2": _mpeg_audio,
     ".mp3": _mpeg_audio,
     "mp3 ": _mpeg_audio,
     "ms\0\x55": _mpeg_audio,

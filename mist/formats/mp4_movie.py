@@ -15,11 +15,12 @@ from mist.core.mp4_tables import SampleTable
 from mist.errors import RemoteProtocolError, UnsupportedError
 from mist.formats import codecs, languages, mpeg_audio
 from mist.formats.mp4_entries import Description, children, describe
-from mist.formats.tracks import AUDIO, MP2, MP3, VIDEO, TrackInfo
+from mist.formats.tracks import AUDIO, MP2, MP3, VIDEO, TrackInfo, left_out, none_carried
 
 MAX_TRACKS: Final = 64
 MAX_DESCRIPTIONS: Final = 64
 _TABLES: Final = frozenset({"stts", "ctts", "stsc", "stsz", "stz2", "stco", "co64", "stss"})
+_MEDIA: Final = frozenset({"vide", "soun", "text", "sbtl", "subt"})  # tracks that somebody might miss
 _TRACK_SPEC: Final = "ISO/IEC 14496-12 clause 8.3"
 _MAX_RATE_MHZ: Final = 1_000_000
 _USUAL_RATES_MHZ: Final = (
@@ -160,11 +161,12 @@ class MovieTrack:
 
 @dataclass(frozen=True, slots=True)
 class Movie:
-    """What a `moov` box says. timescale: of the durations of edits. fragmented: movie fragments may follow."""
+    """What a `moov` box says. timescale: of the durations of edits. fragmented: movie fragments may follow. left_out: see `Demuxer`."""
 
     timescale: int
     tracks: tuple[MovieTrack, ...]
     fragmented: bool
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -177,6 +179,7 @@ class _Found:
     language: str = languages.UNDETERMINED
     edits: tuple[tuple[int, int, int], ...] = ()
     descriptions: tuple[Description, ...] = ()
+    kinds: tuple[str, ...] = ()
     chapters: tuple[int, ...] = ()
 
 
@@ -251,9 +254,15 @@ class _Reader:
             if one.track_id not in chapters
         ]
         playable = tuple(track for track in tracks if track is not None)
+        ids = {track.track_id for track in playable}
+        others = tuple(
+            left_out(one.track_id, ", ".join(one.kinds))
+            for (one, _), _ in found
+            if one.track_id not in ids and one.media in _MEDIA and one.track_id not in chapters
+        )
         if not playable:
-            raise UnsupportedError("no track of a codec that is carried", offset=self.offset, spec=_TRACK_SPEC)
-        return Movie(timescale, playable, fragmented)
+            raise UnsupportedError(none_carried(others), offset=self.offset, spec=_TRACK_SPEC)
+        return Movie(timescale, playable, fragmented, others)
 
     def _extends(self, begin: int, end: int) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
         """Yield the defaults of fragments.   Spec: ISO/IEC 14496-12 clause 8.8.3."""
@@ -322,13 +331,16 @@ class _Reader:
             elif kind == "stsd":
                 version, count = self.unpack(">B3xI", first, last, kind)
                 entries: list[Description] = []
+                kinds: dict[str, None] = {}
                 for entry, entry_first, entry_last in self.boxes(first + 8, last, "stsd"):
                     if len(entries) == min(count, MAX_DESCRIPTIONS):
                         break
+                    kinds[entry] = None
                     entries.append(
                         describe(entry, found.media, self.moov, entry_first, entry_last, self.offset, version)
                     )
                 found.descriptions = tuple(entries)
+                found.kinds = tuple(kinds)
 
     def _playable(
         self, found: _Found, tables: dict[str, tuple[int, int]], at: int, defaults: tuple[int, int, int, int]

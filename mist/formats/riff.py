@@ -13,6 +13,7 @@ from typing import Final
 
 from mist.core.riff import RiffDemuxer, RiffMuxer
 from mist.errors import RemoteProtocolError, TruncatedError, UnsupportedError
+from mist.formats.audio_files import describe
 from mist.formats.tracks import ALAW, AUDIO, FLOAT, MP3, PCM, ULAW, TrackInfo
 
 TAG_PCM: Final = 1
@@ -30,6 +31,8 @@ SOFTWARE: Final = b"mist\0\0"
 
 _SPEC: Final = "RIFF WAVE, chapter 3"
 _CODECS: Final = {TAG_PCM: PCM, TAG_FLOAT: FLOAT, TAG_ALAW: ALAW, TAG_ULAW: ULAW}
+# Frames that follow each other in the place of samples; of raw AAC (0xff) nothing says where they begin.
+_FRAMES: Final = {0x50: "mpeg", TAG_MP3: "mpeg", 0x1600: "adts", 0x2000: "ac3", 0x2001: "dts"}
 _TAGS: Final = {codec: tag for tag, codec in _CODECS.items()} | {MP3: TAG_MP3}
 _SAMPLE_BYTES: Final = {PCM: (1, 2, 3, 4), FLOAT: (4, 8), ALAW: (1,), ULAW: (1,)}
 # Front left 1, right 2, centre 4, low frequency 8, back left 10, right 20 and centre 100, side left 200, right 400 (hexadecimal).
@@ -40,11 +43,16 @@ CODECS: Final = (PCM, FLOAT, ALAW, ULAW)
 
 @dataclass(frozen=True, slots=True)
 class WaveFormat:
-    """A `fmt ` chunk. frame_bytes: one sample of every channel. sample_bytes: of one channel; swapped for PCM."""
+    """A `fmt ` chunk.
+
+    frame_bytes: one sample of every channel. sample_bytes: of one channel; swapped for PCM. frames: which ones are in the place of samples
+    (`mist.formats.audio_files.describe`), "" for samples.
+    """
 
     track: TrackInfo
     frame_bytes: int
     sample_bytes: int
+    frames: str = ""
 
 
 def parse_format(data: bytes) -> WaveFormat:
@@ -60,6 +68,8 @@ def parse_format(data: bytes) -> WaveFormat:
             raise TruncatedError("an extensible WAVE format of under 40 bytes", offset=len(data), spec=_SPEC)
         tag = int.from_bytes(data[24:26], "little") if data[26:40] == SUBFORMAT_TAIL else TAG_EXTENSIBLE
     codec = _CODECS.get(tag)
+    if tag in _FRAMES:
+        return WaveFormat(TrackInfo(AUDIO, ""), 1, 1, _FRAMES[tag])
     if codec is None:
         raise UnsupportedError(f"WAVE format {tag:#06x}", offset=0, spec=_SPEC)
     if not 1 <= channels <= MAX_CHANNELS or not 1 <= rate <= MAX_RATE_HZ or frame_bytes % channels:
@@ -130,6 +140,7 @@ class _Format:
     """The functions of this module as the engines take them."""
 
     parse_format = staticmethod(parse_format)
+    describe = staticmethod(describe)
     format_of = staticmethod(format_of)
     build_header = staticmethod(build_header)
 

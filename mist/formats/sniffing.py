@@ -29,7 +29,13 @@ _H264_FIRST: Final = frozenset((1, 5, 6, 7, 8, 9))
 _HEVC_FIRST: Final = frozenset((32, 33, 34, 35, 39))
 _START_CODE: Final = re.compile(rb"\x00{2,}\x01")
 
-_LIBAV: Final = (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b".RMF", b"\x00\x00\x01\xba")
+# What formats begin with that are left to libav: ASF, RealMedia, MPEG program stream, MXF, CAF, AU, W64, NUT, TTA, WavPack.
+_LIBAV: Final = (
+    *(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b".RMF", b"\x00\x00\x01\xba", b"\x06\x0e\x2b\x34\x02\x05\x01\x01"),
+    *(b"caff", b".snd\x00\x00", b"riff\x2e\x91\xcf\x11", b"nut/multimedia container\x00"),
+    *(b"TTA1", b"wvpk"),
+)
+_LIBAV_FORMS: Final = {b"RIFF": (b"AVI ",), b"FORM": (b"AIFF", b"AIFC")}  # chunk, and what stands 8 bytes behind it
 
 _BOM: Final = b"\xef\xbb\xbf"
 _WEBVTT: Final = re.compile(rb"WEBVTT(?:[ \t\r\n]|$)")
@@ -121,8 +127,8 @@ def is_dts(head: bytes) -> bool:
 
 def is_h264(head: bytes) -> bool:
     """Tell H.264 in the byte stream format (Annex B)."""
-    types = [unit & 0x1F for unit in _first_bytes(head) if not unit & 0x80]
-    return bool(types) and types[0] in _H264_FIRST and not is_hevc(head)
+    units = _first_bytes(head)
+    return bool(units) and not units[0] & 0x80 and units[0] & 0x1F in _H264_FIRST and not is_hevc(head)
 
 
 def is_hevc(head: bytes) -> bool:
@@ -156,8 +162,8 @@ def is_subrip(head: bytes) -> bool:
 
 
 def is_for_libav(head: bytes) -> bool:
-    """Tell the formats that are left to libav: AVI, ASF, RealMedia, and MPEG program streams."""
-    return head.startswith(_LIBAV) or (head.startswith(b"RIFF") and head[8:12] == b"AVI ")
+    """Tell the formats that are left to libav (`mist.formats.libav.FORMATS`), but DV, which has no mark."""
+    return head.startswith(_LIBAV) or head[8:12] in _LIBAV_FORMS.get(head[:4], ())
 
 
 def never(_head: bytes) -> bool:

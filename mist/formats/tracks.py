@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -39,6 +39,19 @@ ID3: Final = "ID3"
 SCTE35: Final = "SCTE35"
 KLV: Final = "KLV"
 RAW: Final = "RAW"
+
+NONE_CARRIED: Final = "no track of a codec that is carried"
+
+
+def left_out(number: int, codec: str) -> str:
+    """Return why a track of an input is not among those that are read. number: the input's own. codec: as the input calls it."""
+    name = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in codec[:32]).strip()
+    return f"track {number} is left out: {name or 'its codec'} is not carried"
+
+
+def none_carried(reasons: Sequence[str]) -> str:
+    """Return why an input without any track that is read cannot be. reasons: of `left_out`."""
+    return "; ".join((NONE_CARRIED, *reasons))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,12 @@ import json
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from mist.core.demuxer import Demuxer
 from mist.core.dtsc_index import IndexBuilder
-from mist.core.muxer import Muxer
 from mist.core.packet_log import PacketLog
 from mist.core.span import SpanWriter, open_span
 from mist.core.span_index import SpanIndex, SpanIndexer, create_index, open_index
@@ -27,10 +25,11 @@ from mist.formats.dtsh import built
 from mist.formats.sniffing import SNIFF_BYTES
 from mist.formats.tracks import TrackInfo
 from mist.inputs.base.as_it_comes import play_pipe, play_url
+from mist.inputs.base.file_demuxer import FileDemuxer, read_from
 from mist.net.block_file import BlockFile
 from mist.net.local_file import LocalFile, is_pipe
 from mist.net.remote_file import CHECK_SECONDS as REMOTE_CHECK_SECONDS
-from mist.net.remote_file import Endless, RemoteFile, cached_blocks
+from mist.net.remote_file import GONE, Endless, RemoteFile, cached_blocks
 from mist.net.source_reader import SOURCE_CHANGED, URL_SCHEMES, is_url, path_of
 from mist.stream.capability import Capability
 from mist.stream.index_file import (
@@ -55,7 +54,6 @@ REPORT_SECONDS: Final = 0.25  # how often the figures of the tracks are brought 
 CHECK_SECONDS: Final = 2.0  # how often the file is looked at
 READ_AHEAD_SPANS: Final = 1
 KEPT_LAYOUTS: Final = 4
-MAX_START_BYTES: Final = 64 << 20  # read until the tracks are known
 SPAN_SLACK_BYTES: Final = 64 << 20  # read behind a span's own bytes before it counts as damaged
 MIN_READ_BYTES: Final = 64 << 10
 
@@ -79,60 +77,6 @@ READABLE: Final = tuple(container for container in CONTAINERS if container.make_
 TEXT_FORMATS: Final = frozenset({"srt", "vtt"})
 START_FAILURE: Final = "READ_START_FAILURE"
 PLACES: Final = ("/", *(f"{scheme}://" for scheme in URL_SCHEMES))  # what sources of files begin with
-
-
-class FileDemuxer:
-    """A demuxer that is driven through a file; its errors name file and byte."""
-
-    def __init__(self, file: LocalFile | RemoteFile, container: Container, model: FileDemuxer | None = None) -> None:
-        """Begin; `start` must follow. model: another one of the same file, whose tables are shared if its format has any."""
-        assert container.make_demuxer is not None
-        self.file = file
-        self.read_bytes = 0
-        share: Callable[[], Demuxer] | None = getattr(model and model.media, "share", None)
-        self.media: Demuxer = share() if share is not None else container.make_demuxer()
-        self.demuxer: Demuxer = self.media
-        if hasattr(self.media, "size"):
-            self.media.size = file.size
-
-    async def start(self, texts: SideTexts) -> None:
-        """Read until the tracks are known. texts: subtitles beside the file. Raises RemoteProtocolError, MistError."""
-        while not self.media.ready and self.read_bytes < MAX_START_BYTES and await self.step():
-            pass
-        if not self.media.ready or not self.media.tracks:
-            raise RemoteProtocolError(f"{self.file.path} has no tracks that mist can read", offset=self.read_bytes)
-        self.demuxer = texts.around(self.media)
-
-    def index_into(self, sink: Muxer) -> None:
-        """Write the packets into an index: without payload, which is not read then, in formats that have tables of their own."""
-        index_into: Callable[[Muxer], None] = getattr(self.demuxer, "index_into", self.demuxer.attach)
-        index_into(sink)
-
-    async def step(self, most: int = 0) -> bool:
-        """Feed one piece, of at most so many bytes (0 for any); False when nothing more is wanted."""
-        wanted = self.demuxer.want()
-        if wanted is None:
-            return False
-        position, count = wanted
-        if most:
-            count = min(count, most)
-        try:
-            data = await read_from(self.file, position, count)
-            self.read_bytes += len(data)
-            self.demuxer.feed(data)
-        except RemoteProtocolError as error:
-            place = error.offset if error.offset is not None else position
-            raise type(error)(
-                f"{self.file.path}, byte {place}: {error}", offset=place, spec=error.spec, reason=error.reason
-            ) from None
-        return True
-
-
-async def read_from(file: LocalFile | RemoteFile, position: int, count: int) -> bytes:
-    """Return bytes of a file; what a network may take its time for is waited for in a thread."""
-    if file.waits:
-        return await asyncio.to_thread(file.read, position, count)
-    return file.read(position, count)
 
 
 class FileStream:
@@ -254,6 +198,8 @@ class FileStream:
         self._create_index(main_track(scan.demuxer.tracks))
         scan.demuxer.on_tracks = self._tracks_changed
         self._publish_tracks(scan.demuxer.tracks)
+        for text in scan.media.left_out:
+            self.services.log.warning("%s: %s", self.file.path, text)
         self._versions = [pack_tracks(scan.demuxer.tracks)]
         self._records = IndexBuilder(scan.demuxer, self._log)
         self._indexer = SpanIndexer(self.index, scan.demuxer, self.publisher.limits.segment_us, self._records)
@@ -405,6 +351,8 @@ class FileStream:
             self._suspected.set()
             raise
         except TransportError as error:  # which means another thing to who asks for the span
+            if error.reason in GONE:
+                self._suspected.set()
             raise MistError(str(error), reason=error.reason) from error
 
     async def _read_span(self, number: int) -> SpanWriter:
@@ -427,6 +375,7 @@ class FileStream:
                 break
         if not writer.count:
             raise TruncatedError(f"{self.file.path}, byte {position}: the media that was here is gone", offset=position)
+        self.file.check(position)
         writer.finish()
         self._loader = loader
         return writer
@@ -444,9 +393,8 @@ class FileStream:
                     self._take_log(kept)
                 else:
                     await self.log_again()
-            elif not self.restore():
-                await self.open()
-                await self.build()
+            elif not self.restore() and not await self._unless_changed(self._read_whole()):
+                return
             await self._watch_file()
         finally:
             server.close()
@@ -463,15 +411,32 @@ class FileStream:
     def _age_s(self) -> float:
         return time.time() - self.file.modified_ns / 1e9
 
-    async def _change(self) -> str:
-        """Return what has become of the file, "" when nothing has."""
-        return await asyncio.to_thread(self.file.changed) if self.file.waits else self.file.changed()
+    async def _read_whole(self) -> None:
+        await self.open()
+        await self.build()
 
-    async def _watch_file(self) -> None:
-        """Return when the file has changed."""
+    async def _unless_changed(self, work: Coroutine[None, None, None]) -> bool:
+        """Read the file until that is done, and return True, or until it is another one, which may be long before."""
+        reading = self.services.loop.create_task(work)
+        watching = self.services.loop.create_task(self._watch_file(grows=True))
+        try:
+            await asyncio.wait((reading, watching), return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                reading.result()
+            return not watching.done()
+        finally:
+            reading.cancel()
+            watching.cancel()
+
+    async def _change(self, grows: bool = False) -> str:
+        """Return what has become of the file, "" when nothing has."""
+        return await asyncio.to_thread(self.file.changed, grows) if self.file.waits else self.file.changed(grows)
+
+    async def _watch_file(self, grows: bool = False) -> None:
+        """Return when the file has changed. grows: it may become longer."""
         pause_s = REMOTE_CHECK_SECONDS if self.file.waits else CHECK_SECONDS
         new = self.kept.written is not None and self._age_s() < MARGIN_S
-        while not (text := await self._change()):
+        while not (text := await self._change(grows)):
             if new and self._age_s() >= MARGIN_S:
                 new = False
                 self.kept.confirm()

@@ -272,11 +272,16 @@ class HttpReader(SourceReader):
             self._drop()
             self.size = int(found[2]) if found and found[2] else position
             return
+        if response.status == 416:
+            self._drop()
+            text = f"the file ends before this byte now; it had {self.size} bytes"
+            raise RemoteProtocolError(text, offset=position, reason=SOURCE_CHANGED)
         if response.status not in (200, 206):
             said = s3.error_text(response.read(s3.MAX_ERROR_BYTES))
             self._drop()
             text = f"the server answers {response.status} {response.reason}" + (f" ({said})" if said else "")
-            raise HttpStatus(f"{self.name}: {text}", response.status)
+            place = f"byte {position}: " if position else ""
+            raise HttpStatus(f"{self.name}: {place}{text}", response.status)
         ranged = response.status == 206
         if ranged and (found is None or found[1] is None or int(found[1]) != position):
             raise _TryAgain("the server answers with other bytes than those asked for")

@@ -6,8 +6,8 @@ import os
 import stat
 from pathlib import Path
 
-from mist.errors import NotFound
-from mist.net.source_reader import FileReader
+from mist.errors import NotFound, RemoteProtocolError
+from mist.net.source_reader import SOURCE_CHANGED, FileReader
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int]:
@@ -54,14 +54,23 @@ class LocalFile(FileReader):
     def stop(self) -> None:
         """End what another thread reads: there is none."""
 
-    def changed(self) -> str:
-        """Return what has become of the file since it was opened, "" when nothing has."""
+    def check(self, position: int) -> None:
+        """Raise RemoteProtocolError when somebody has written into the file since it was opened. position: of what was just read."""
+        now = _identity(os.fstat(self._fd))
+        if now != self.identity:
+            text = f"it was overwritten while it was read, and has {now[1]} bytes instead of {self.identity[1]}"
+            raise RemoteProtocolError(f"{self.path}, byte {position}: {text}", offset=position, reason=SOURCE_CHANGED)
+
+    def changed(self, grows: bool = False) -> str:
+        """Return what has become of the file since it was opened, "" when nothing has. grows: that it may have become longer."""
         try:
             now = _identity(Path(self.path).stat())
         except OSError as error:
             return f"{self.path} is gone: {error.strerror}"
-        if now == self.identity:
+        if now == self.identity or (grows and now[0] == self.identity[0] and now[1] > self.identity[1]):
             return ""
         if now[0] != self.identity[0]:
             return f"{self.path} was replaced by another file"
+        if now[1] == self.identity[1]:
+            return f"{self.path} has changed: somebody has written into it"
         return f"{self.path} has changed: {now[1]} bytes instead of {self.identity[1]}"

@@ -125,8 +125,14 @@ class RemoteFile(SourceReader):
     def _fetch(self, position: int, count: int) -> bytes:
         return self._connected().read(position, count)
 
-    def changed(self) -> str:
-        """Return what has become of the file since it was opened, "" when nothing has, or the server does not say."""
+    def check(self, position: int) -> None:
+        """Find nothing: every reply says of what file it is."""
+
+    def changed(self, grows: bool = False) -> str:
+        """Return what has become of the file since it was opened, "" when nothing has, or the server does not say.
+
+        grows: a longer file is another one all the same, of which a server says nothing of what it has in common with this one.
+        """
         try:
             now = HttpReader(self._url, stall_s=STALL_S)
             with now:

@@ -194,7 +194,7 @@ class Conversion:
         assert self._container.make_muxer is not None
         tracks = self._demuxer.tracks
         self._indexes, self.left_out = choose_tracks(tracks, self._container, self._wishes.selectors)
-        for one in self.left_out:
+        for one in (*self._demuxer.left_out, *self.left_out):
             self._tell(str(one))
         self._infos = [tracks[index] for index in self._indexes]
         self._seen_tracks = len(tracks)

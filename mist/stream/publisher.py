@@ -365,6 +365,27 @@ class StreamPublisher:
         """Unix time in microseconds at media time 0, 0 when unknown."""
         return int(self.table.clocks[1])
 
+    @property
+    def _note_path(self) -> Path:
+        return SHM_FOLDER / f"{self.table.prefix}.note"
+
+    def keep_note(self, data: bytes) -> None:
+        """Keep what a successor of this process is to know, as long as the stream lives. Raises SharedMemoryFull."""
+        path = self._note_path
+        fresh = path.with_name(path.name + ".new")
+        try:
+            fresh.write_bytes(data)
+            fresh.replace(path)
+        except OSError as error:
+            raise SharedMemoryFull(f"{path}: {error.strerror}") from error
+
+    def note(self) -> bytes:
+        """Return what a predecessor kept last, b"" for nothing."""
+        try:
+            return self._note_path.read_bytes()
+        except FileNotFoundError:
+            return b""
+
     def close(self) -> None:
         """Let go of the stream; its tracks stay for the next publisher or the guardian to deal with."""
         for writer in self._writers.values():

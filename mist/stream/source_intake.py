@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from mist.core.packet import Packet
 from mist.formats.rtmp.timeline import Timeline
@@ -20,14 +20,44 @@ if TYPE_CHECKING:
 class SourceIntake:
     """Writes one source into a stream, behind what an earlier one brought."""
 
-    def __init__(self, publisher: StreamPublisher, record: ConnectionRecord, log: logging.Logger) -> None:
+    def __init__(
+        self,
+        publisher: StreamPublisher,
+        record: ConnectionRecord,
+        log: logging.Logger,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        """state: what `export_state` of a killed process's intake returned: its source goes on with the same tracks and times."""
         self._publisher = publisher
         self._record = record
         self._log = log
-        self._tracks = ContinuedTracks(publisher, log)
-        self._infos: dict[int, TrackInfo] = {}
+        indexes: dict[int, int] = {}
         self._timeline = Timeline(publisher.last_us())
+        if state is not None:
+            known = publisher.tracks
+            indexes = {int(number): int(index) for number, index in state["tracks"] if index in known}
+            self._timeline = Timeline(None, int(state["shift"]))
+        self._tracks = ContinuedTracks(publisher, log, indexes)
+        self._infos = {number: publisher.tracks[index] for number, index in indexes.items()}
+        self._last_us = {number: publisher.track_last_us(index) for number, index in indexes.items()}
         self.packets_written = 0
+
+    def export_state(self) -> dict[str, Any]:
+        """Return which tracks of the stream are the source's, and how its times are moved, as JSON has it."""
+        return {"tracks": list(self._tracks.indexes.items()), "shift": self._timeline.shift_us}
+
+    def has(self, packet: Packet) -> bool:
+        """Tell whether a killed process has written a packet."""
+        last_us = self._last_us.get(packet.track)
+        return last_us is not None and packet.dts_us + self._timeline.shift_us <= last_us
+
+    def has_all(self, last: Mapping[int, int]) -> bool:
+        """Tell whether the stream has everything up to a decode time of each track of the source."""
+        for number, dts_us in last.items():
+            written_us = self._publisher.track_last_us(self._tracks.index(number)) if number in self._tracks else None
+            if written_us is None or written_us < dts_us + self._timeline.shift_us:
+                return False
+        return True
 
     def describe(self, infos: Sequence[TrackInfo], first_number: int = 0) -> None:
         """Make tracks known, or note that they are others from here on. first_number: of the source's number of the first."""

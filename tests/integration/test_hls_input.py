@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import urllib.error
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from tests.integration.conftest import MakeServer
-from tests.support.hls_client import record_hls
+from tests.support.hls_client import media_playlist, record_hls, variants
 from tests.support.media import BFRAMES, Sample
 from tests.support.nginx import Nginx
 from tests.support.packets import compare, read_media
 from tests.support.players import play
 from tests.support.processes import wait_until
+from tests.support.server import MistServer
 from tests.support.tools import find_tool
 
 pytestmark = pytest.mark.tools("ffmpeg", "ffprobe")
@@ -121,6 +125,41 @@ def test_a_live_playlist_is_followed(make_server: MakeServer, origin: tuple[Ngin
         frame_us = 1e6 / FILM.frames_per_second
         assert all(abs(step - frame_us) < frame_us / 2 for step in steps), (name, steps)
         assert {packet.digest for packet in video} <= source, name
+
+
+def has_listed(server: MistServer, count: int) -> bool:
+    """Tell whether a live stream has had so many segments."""
+    try:
+        playlist = media_playlist(variants(server.play_url("hls"))[0])
+    except (urllib.error.HTTPError, IndexError, AssertionError):
+        return False
+    return playlist.first_number + len(playlist.segments) >= count
+
+
+@pytest.mark.tools("nginx")
+def test_a_killed_pull_goes_on(make_server: MakeServer, origin: tuple[Nginx, Path], tmp_path: Path) -> None:
+    """The process that fetches a live playlist is killed again and again: no packet is lost or comes twice, and times go on."""
+    nginx, folder = origin
+    process = live_hls(folder / "killed")
+    try:
+        wait_until(lambda: (folder / "killed" / "index2.ts").exists(), 20, "segments of ffmpeg")
+        url = f"http://127.0.0.1:{nginx.http_port}/killed/index.m3u8"
+        server = make_server(streams={"live": {"source": url, "segmentsize": 1000}})
+        with ThreadPoolExecutor(1) as pool:
+            seen = pool.submit(record_hls, server.play_url("hls"), tmp_path / "seen.ts", seconds=11)
+            for count in (1, 3, 4):
+                wait_until(partial(has_listed, server, count), 40, "segments of mist")
+                server.lose("mist: input live")
+            seen.result(60)
+    finally:
+        process.terminate()
+        process.wait(10)
+    order = {packet.digest: number for number, packet in enumerate(read_media(FILM.flv()).of("video"))}
+    video = read_media(tmp_path / "seen.ts").of("video")
+    frame_us = 1e6 / FILM.frames_per_second
+    for packet, later in pairwise(video):
+        assert (order[packet.digest] + 1) % len(order) == order[later.digest], (packet.dts_us, later.dts_us)
+        assert abs(later.dts_us - packet.dts_us - frame_us) < frame_us / 2, (packet.dts_us, later.dts_us)
 
 
 def test_a_program_and_a_list_of_files(make_server: MakeServer, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ SOURCES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "h264": ("h264", "ffmpeg", ("H264",)),
     "hevc": ("hevc", "ffmpeg", ("HEVC",)),
     "ivf": ("ivf", "ffmpeg", ("VP8", "VP9", "AV1")),
-    "libav": ("avi", "ffmpeg", ("JPEG", "MP2", "PCM")),
+    "libav": ("avi", "ffmpeg", ("H264", "MPEG2", "JPEG", "MP3", "MP2", "AC3", "PCM", "ULAW")),
     "m2v": ("mpeg2video", "ffmpeg", ("MPEG2",)),
     "mkv": ("matroska", "ffmpeg", ("H264+AAC", "VP9+opus", "H264+AAC+subtitle", *_ANY_VIDEO, *_ANY_AUDIO, "subtitle")),
     "mp3": ("mp3", "ffmpeg", ("MP3",)),
@@ -261,7 +261,10 @@ def _codecs_table() -> str:
     lines = [
         "## Codecs",
         "",
-        "r: read and tested; w: written; –: the format cannot carry it, or mist does not read or write it there.",
+        "r: read; w: written; –: the format cannot carry it, or mist does not read or write it there. Every mark has a test: what is read "
+        "comes from other programs, or is what mist has written itself. Rarer files (DVD, MXF, CAF, AIFF, ASF, QuickTime with other "
+        "codecs, WAV with compressed sound) are read in `tests/conformance/test_odd_files.py`; of a track that cannot be read, the log "
+        "and `mist convert` tell the codec.",
         "",
         f"| codec | {' | '.join(names)} |",
         "|---|" + "---|" * len(names),
@@ -269,8 +272,10 @@ def _codecs_table() -> str:
     for codec in ENCODERS:
         marks = []
         for row in CONTAINERS:
-            read = row.make_demuxer is not None and any(codec in source.codecs for source in sources(row))
             written = row.make_muxer is not None and bool(Source(row.name, (codec,)).carried_by(row))
+            held = sources(row) if row.make_demuxer is not None else []
+            held += [source for other in INPUTS for source in cells(other, row)] if written and held else []
+            read = any(codec in source.codecs for source in held)
             marks.append(("r" if read else "") + ("w" if written else "") or "–")
         lines.append(f"| {codec} | {' | '.join(marks)} |")
     return "\n".join(lines) + "\n"

@@ -43,6 +43,8 @@ from mist.formats.tracks import (
     VP8,
     VP9,
     TrackInfo,
+    left_out,
+    none_carried,
 )
 
 MAX_PRIVATE_BYTES: Final = 1 << 20  # of a track's CodecPrivate, unpacked
@@ -108,7 +110,14 @@ def demuxer() -> MatroskaDemuxer:
 
 
 class Schema:
-    """What `MatroskaDemuxer` asks of the header."""
+    """What `MatroskaDemuxer` asks of the header. left_out: see `Demuxer`."""
+
+    def __init__(self) -> None:
+        self.left_out: list[str] = []
+
+    def none_carried(self) -> str:
+        """Return why nothing can be read."""
+        return none_carried(self.left_out)
 
     def check(self, content: bytes) -> None:
         """Check an EBML header; raise UnsupportedError for another document type.   Spec: RFC 8794 section 11.2."""
@@ -137,12 +146,16 @@ class Schema:
         Raises RemoteProtocolError.   Spec: RFC 9559 section 5.1.4.
         """
         found = []
+        self.left_out = []
         for element, body in split_elements(content):
             if element != 0xAE:
                 continue
-            source = _read_entry(dict(split_elements(body)))
+            fields = dict(split_elements(body))
+            source = _read_entry(fields)
             entry = _plan(source) if source is not None else None
-            if entry is not None:
+            if entry is None:
+                self.left_out.append(_why_not(fields, source))
+            else:
                 found.append(replace(entry, info=entry.info.changed(track_id=entry.number)))
         return found
 
@@ -272,6 +285,14 @@ def _plan(source: _Source) -> Entry | None:
     except MistError:
         return None
     return entry
+
+
+def _why_not(fields: Mapping[int, bytes], source: _Source | None) -> str:
+    """Return why a TrackEntry is not read."""
+    number, name = unsigned_value(fields.get(0xD7, b"")), text_value(fields.get(0x86, b""))
+    if source is None:
+        return f"track {number} is left out: it is encrypted, or its packets are stored in a way that is not known"
+    return left_out(number, name)
 
 
 def _entry(source: _Source, kind: str, codec: str, **changes: object) -> Entry:

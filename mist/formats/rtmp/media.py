@@ -16,14 +16,14 @@ from mist.formats import codecs, h264
 from mist.formats.av1 import TEMPORAL_DELIMITER, strip_temporal_delimiters
 from mist.formats.rtmp.messages import VIDEO as VIDEO_MESSAGE
 from mist.formats.rtmp.messages import number
-from mist.formats.tracks import AAC, AUDIO, AV1, FLAC, H264, HEVC, OPUS, VIDEO, TrackInfo
+from mist.formats.tracks import AAC, AUDIO, AV1, FLAC, H264, HEVC, OPUS, PCM, VIDEO, TrackInfo
 
 MAX_TRACKS: Final = 64
 MAX_INIT_BYTES: Final = 1 << 20
 
 _NAL_CODECS: Final = frozenset({H264, HEVC})
 _NEEDS_INIT: Final = frozenset({H264, HEVC, AAC})  # undecodable, or not even describable, without it
-_KNOWN: Final = flv.LEGACY_CODECS | flv.ENHANCED_CODECS
+_KNOWN: Final = flv.LEGACY_CODECS | flv.ENHANCED_CODECS | {PCM}
 _FLAC_MARK: Final = b"fLaC"
 _STREAM_INFO_BYTES: Final = 34
 _ANNEXB_STARTS: Final = (b"\x00\x00\x00\x01", b"\x00\x00\x01")

@@ -11,10 +11,11 @@ from typing import Final
 
 from mist.core.packet import Packet
 from mist.errors import MistError, TransportError, UnsupportedError
-from mist.formats.hls_follow import NewSegment, PlaylistFollower, PresentationClock
+from mist.formats.hls_follow import NewSegment, PresentationClock
 from mist.formats.hls_segments import SegmentMedia, fingerprints, unix_us
 from mist.formats.tracks import AUDIO, META
 from mist.inputs.hls.loading import MAX_TRACKS, Loader, Rendition
+from mist.inputs.hls.progress import Progress, RenditionState
 from mist.net.documents import Missing
 from mist.stream.continued_tracks import FORGET_TRACKS_SECONDS
 from mist.stream.services import InputServices
@@ -104,9 +105,13 @@ class LivePresentation:
         self._services = services
         self._loader = loader
         self._renditions = renditions
-        self._intake = SourceIntake(services.publisher, services.record, services.log)
+        self._progress = Progress(services.publisher, services.source)
+        self._intake = SourceIntake(services.publisher, services.record, services.log, self._progress.intake_state)
         self._pacer = Pacer(self._intake)
         self._clock = PresentationClock()
+        self._places = [RenditionState(one) for one in renditions]
+        self._progress.restore(self._places, self._clock, self._intake)
+        self._cues: deque[tuple[int, int, bytes]] = deque(maxlen=KEPT_CUES * len(renditions))
         self._patience_s = float(services.config.get("inputtimeout") or PATIENCE_SECONDS)
         self._main_begun = asyncio.Event()
         self._heard: dict[int, frozenset[int]] = {}  # audio tracks by what their first packets are
@@ -116,7 +121,7 @@ class LivePresentation:
         """Return when all playlists have ended and their media is written. Raises MistError when none goes on."""
         self._services.loop.call_later(FORGET_TRACKS_SECONDS, self._intake.forget_left)
         pacing = asyncio.ensure_future(self._pacer.run())
-        following = [asyncio.ensure_future(self._follow(one)) for one in self._renditions]
+        following = [asyncio.ensure_future(self._follow(one)) for one in self._places]
         try:
             await self._all_done(following, pacing)
             self._pacer.end()
@@ -147,9 +152,10 @@ class LivePresentation:
 
     # -- one rendition -----------------------------------------------------------------------------------------------
 
-    async def _follow(self, rendition: Rendition) -> None:
+    async def _follow(self, place: RenditionState) -> None:
         """Play the segments of a rendition as they are listed."""
-        place = _RenditionState(rendition)
+        rendition = place.rendition
+        asked_at = time.monotonic()
         new = place.follower.take(rendition.playlist)
         changed = True
         heard_at = time.monotonic()
@@ -165,15 +171,15 @@ class LivePresentation:
                 elif time.monotonic() - heard_at > self._patience_s + place.follower.target_s:
                     text = f"{rendition.place}: no new segment for {time.monotonic() - heard_at:.0f} s"
                     raise TransportError(text, reason="CLEAN_INACTIVE")
-                wait_s = place.asked_at + place.follower.reload_s(changed) - time.monotonic()
+                wait_s = asked_at + place.follower.reload_s(changed) - time.monotonic()
                 await asyncio.sleep(max(wait_s, 0.05))
-                place.asked_at = time.monotonic()
+                asked_at = time.monotonic()
                 new, changed = await self._reload(place, heard_at)
         finally:
             if rendition.number == 0:
                 self._main_begun.set()
 
-    async def _reload(self, place: _RenditionState, heard_at: float) -> tuple[list[NewSegment], bool]:
+    async def _reload(self, place: RenditionState, heard_at: float) -> tuple[list[NewSegment], bool]:
         """Return what is new, and whether the playlist has changed."""
         follower = place.follower
         restarts, skipped = follower.restarts, follower.skipped
@@ -197,7 +203,7 @@ class LivePresentation:
         if publisher.table.status == StreamStatus.READY and not self._pacer.waiting_bytes:
             publisher.set_status(StreamStatus.WAIT)
 
-    async def _play(self, place: _RenditionState, new: NewSegment) -> None:
+    async def _play(self, place: RenditionState, new: NewSegment) -> None:
         """Fetch one segment and hand its packets on; one that stays missing or broken is left out."""
         segment = new.segment
         media = await self._fetch(place, new)
@@ -213,7 +219,7 @@ class LivePresentation:
         shift_us = self._clock.shift_us(media, new.run, place.expected_us)
         texts = all(info.type == META for info in media.infos)
         begins_us = media.first_us + shift_us if media.packets and not texts else (place.expected_us or 0)
-        place.expected_us = begins_us + segment.duration_us
+        expected_us, place.expected_us = place.expected_us, begins_us + segment.duration_us
         if not place.begun:
             place.begun = True
             place.doubled = self._doubles(rendition, media)
@@ -223,14 +229,17 @@ class LivePresentation:
         packets = [
             packet
             for packet in rendition.shifted(media, shift_us)
-            if packet.track % MAX_TRACKS not in place.doubled and packet.dts_us >= 0 and place.is_new(packet, texts)
+            if packet.track % MAX_TRACKS not in place.doubled and packet.dts_us >= 0 and self._is_new(packet, texts)
         ]
         self._tell_date(new, packets)
+        place.note(segment.sequence, begins_us if expected_us is None else expected_us, packets)
+        self._progress.save(self._places, self._clock, self._intake)
+        packets = [packet for packet in packets if not self._intake.has(packet)]
         self._pacer.put(packets, round(place.follower.target_s * MAX_AHEAD_TARGETS * 1_000_000))
         if rendition.number == 0:
             self._main_begun.set()
 
-    async def _fetch(self, place: _RenditionState, new: NewSegment) -> SegmentMedia | None:
+    async def _fetch(self, place: RenditionState, new: NewSegment) -> SegmentMedia | None:
         for left in reversed(range(SEGMENT_TRIES)):
             try:
                 return await self._loader.segment(place.rendition, new.segment)
@@ -271,20 +280,7 @@ class LivePresentation:
             shown_us = min(packet.dts_us + packet.offset_us for packet in packets if packet.track == first)
             self._intake.tell_clock(shown_us, date_us)
 
-
-class _RenditionState:
-    """How far a rendition is played."""
-
-    def __init__(self, rendition: Rendition) -> None:
-        self.rendition = rendition
-        self.follower = PlaylistFollower()
-        self.expected_us: int | None = None
-        self.begun = False
-        self.doubled: frozenset[int] = frozenset()
-        self.asked_at = time.monotonic()
-        self._cues: deque[tuple[int, int, bytes]] = deque(maxlen=KEPT_CUES)
-
-    def is_new(self, packet: Packet, texts: bool) -> bool:
+    def _is_new(self, packet: Packet, texts: bool) -> bool:
         """Tell whether a packet is none of a text that stands in more than one segment."""
         if not texts:
             return True

@@ -149,7 +149,7 @@ def test_script_data_that_cannot_be_read() -> None:
     body = b"\x02\x00\x0aonMetaData\x08\xff"
     demuxer = FlvDemuxer()
     assert demux(demuxer, FILE_HEADER + _tag(18, body)) == []
-    assert len(demuxer.oddities) == 1
+    assert len(demuxer.left_out) == 1
 
 
 def test_codecs_without_set_up_begin_with_their_first_frame() -> None:

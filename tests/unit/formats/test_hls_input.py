@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from mist.core.packet import Packet
@@ -47,6 +49,22 @@ def test_missed_segments_count_and_a_restart_begins_anew() -> None:
     assert follower.skipped == 2 and missed[0].skipped_us == 4_000_000
     again = follower.take(playlist(0, 1))
     assert follower.restarts == 1 and [one.run for one in again] == [(1, 0)]
+
+
+def test_a_follower_goes_on_after_another() -> None:
+    follower = PlaylistFollower()
+    follower.go_on(4, 1)
+    assert [(one.segment.sequence, one.run) for one in follower.take(playlist(2, 4))] == [(4, (1, 0)), (5, (1, 0))]
+    late = PlaylistFollower()
+    late.go_on(1, 0)
+    assert [one.skipped_us for one in late.take(playlist(2, 2))] == [2_000_000, 0] and late.skipped == 1
+
+
+def test_a_clock_goes_on_where_another_was() -> None:
+    clock, other = PresentationClock(), PresentationClock()
+    first = clock.shift_us(media(5_000_000), (0, 0), None)
+    other.restore(json.loads(json.dumps(clock.export_state())))
+    assert other.shift_us(media(7_000_000), (0, 0), 2_000_000) == first == -5_000_000
 
 
 def media(first_us: int) -> SegmentMedia:

@@ -11,7 +11,7 @@ import pytest
 from mist.core.demuxer import PacketList
 from mist.errors import RemoteProtocolError
 from mist.formats.containers import by_name
-from mist.inputs.file import FileDemuxer
+from mist.inputs.base.file_demuxer import FileDemuxer
 from mist.net.local_file import LocalFile
 from mist.stream.side_texts import SideTexts
 from tests.support.tools import find_tool, run
