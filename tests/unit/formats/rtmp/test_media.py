@@ -193,8 +193,18 @@ def test_unknown_codecs_are_said_once() -> None:
     body = bytes.fromhex("91 76766331 000000 65")
     (odd,) = video(assembler, body)
     assert isinstance(odd, Oddity) and "vvc1" in odd.text and video(assembler, body) == []
-    (odd,) = audio(assembler, b"\x3f\x01\x02")
+    (odd,) = audio(assembler, b"\xcf\x01\x02")
     assert isinstance(odd, Oddity)
+
+
+@pytest.mark.parametrize(
+    ("head", "payload", "bits"), [(0x3F, "02010403", 16), (0x0F, "02010403", 16), (0x3D, "01020304", 8)]
+)
+def test_samples_have_the_most_significant_byte_first(head: int, payload: str, bits: int) -> None:
+    found, packet = audio(TrackAssembler(), bytes([head, 1, 2, 3, 4]))
+    assert isinstance(found, TrackFound) and isinstance(packet, Packet)
+    assert (found.info.codec, found.info.sample_bits, found.info.channels) == ("PCM", bits, 2)
+    assert packet.payload.hex() == payload
 
 
 def test_video_waits_for_a_keyframe() -> None:
