@@ -108,10 +108,10 @@ class Pushes:
         names = {*self._active(), *(watch.configured if configured and pattern.startswith("#") else ())}
         return sorted(name for name in names if matches(pattern, name, self._tags(name)))
 
-    def stop(self, numbers: Iterable[int]) -> None:
-        """End pushes."""
+    def stop(self, numbers: Iterable[int], *, gracefully: bool = False) -> None:
+        """End pushes; gracefully, when their destinations have taken what there is."""
         for number in numbers:
-            self._spawn(self._stop(number))
+            self._spawn(self._stop(number, gracefully=gracefully))
 
     def _begin(self, stream: str, target: str, known: set[tuple[str, str]] | None = None) -> bool:
         """Start a push unless it runs or is about to; returns whether. known: streams and targets of those that run."""
@@ -141,9 +141,9 @@ class Pushes:
         finally:
             self._starting.discard((stream, target))
 
-    async def _stop(self, number: int) -> None:
+    async def _stop(self, number: int, *, gracefully: bool) -> None:
         try:
-            await self._controller.services.stop_push(number)
+            await self._controller.services.stop_push(number, gracefully=gracefully)
         except MistError as error:
             self._controller.log.info("%s", error)
 

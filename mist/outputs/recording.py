@@ -50,7 +50,9 @@ def open_target(text: str) -> tuple[RecordingTarget, Container]:
 
 
 class RecordingPush:
-    """Records a stream into files; one for each connector that has such targets."""
+    """Records a stream into files; one for each connector that has such targets. Each has a process of its own: disks make it wait."""
+
+    shared = False
 
     def __init__(self, connector: str) -> None:
         self.connector = connector

@@ -29,7 +29,7 @@ def recorders(server: MistServer) -> dict[int, str]:
 
 
 def guardians(server: MistServer) -> set[int]:
-    return {one.pid for one in server.processes_titled("mist: guardian push live")}
+    return {one.pid for one in server.processes_titled("mist: guardian pushes")}
 
 
 def lose(server: MistServer, how: signal.Signals, count: int) -> None:

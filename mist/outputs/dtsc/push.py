@@ -80,6 +80,7 @@ class DtscPush:
     """Pushes to `dtsc://` and `dtscs://` targets."""
 
     connector = "DTSC"
+    shared = True
 
     async def push(self, services: OutputServices, plan: PushPlan, status: PushStatus) -> None:
         """Publish the stream there until it ends. Raises MistError: refused, unreachable, no track fits, the server went away."""
