@@ -52,7 +52,7 @@ class Sink:
         Path(folder, "nginx.conf").write_text(
             f"load_module {MODULE}; daemon off; pid {folder}/pid; error_log {folder}/log crit;\n"
             "worker_rlimit_nofile 16384; events { worker_connections 8192; }\n"
-            f"rtmp {{ access_log off; server {{ listen 127.0.0.1:{self.port} backlog=4096; "
+            f"rtmp {{ access_log off; server {{ listen 127.0.0.1:{self.port}; "
             "application live { live on; } } }\n"
         )
         self.start()

@@ -186,9 +186,7 @@ def wait_for(condition: Any, seconds: float = 20) -> None:
 
 
 @contextmanager
-def publisher(
-    running: Server, stream: str = "live", file: Path | None = None
-) -> Iterator[subprocess.Popen[bytes]]:
+def publisher(running: Server, stream: str = "live", file: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """Publish a file, else the live file, over and over, in real time, until the block ends."""
     process = subprocess.Popen(
         [sys.executable, str(HERE / "publisher.py"), str(running.rtmp), stream, str(file or live_file())],

@@ -47,12 +47,13 @@ class Kept:
 
 @dataclass(eq=False)
 class Lane:
-    """The pushes of one worker. asked: since when the worker owes an answer to a ping. pid: of a worker that is expected."""
+    """The pushes of one worker. asked: since when the worker owes an answer to a ping. used_s: processor time that it had had by then."""
 
     shared: bool
     pushes: dict[int, Kept] = field(default_factory=dict)
     worker: WorkerHandle | None = None
     asked: float = 0.0
+    used_s: float = 0.0
     crashes: int = 0
     backoff: Backoff = field(default_factory=Backoff)
 
@@ -261,7 +262,7 @@ class PushesDuty:
         return other
 
     def _beat(self) -> None:
-        """Kill workers that hang. One that waits for a disk does not: another one would wait for the same."""
+        """Kill workers that hang."""
         now = time.monotonic()
         late = now - self._last_beat > 1.5 * PING_SECONDS  # this process itself was held up, and has answers to read
         self._last_beat = now
@@ -270,14 +271,13 @@ class PushesDuty:
             if worker is None or worker.channel.closed or not lane.pushes:
                 continue  # or it will come back
             if not lane.asked:
-                lane.asked = now
+                lane.asked, lane.used_s = now, cpu_seconds(worker.pid)
                 worker.channel.send({"do": "ping", "ping": 1})
-            elif late or waits_for_disk(worker.pid):
+            elif late:
                 lane.asked = now
-            elif now - lane.asked >= HANG_SECONDS:
-                log.error(
-                    "A worker of pushes (%d) has not answered for %.0f s; killing it", worker.pid, now - lane.asked
-                )
+            elif now - lane.asked >= HANG_SECONDS and not is_held_up(worker.pid, lane.used_s):
+                waited_s = now - lane.asked
+                log.error("A worker of pushes (%d) has not answered for %.0f s; killing it", worker.pid, waited_s)
                 lane.asked = now
                 worker.signal(signal.SIGKILL)
         if not self._guardian.ending:
@@ -337,9 +337,22 @@ class PushesDuty:
             kept.note.remove()
 
 
-def waits_for_disk(pid: int) -> bool:
-    """Tell whether a process is in the kernel and cannot be interrupted."""
+def is_held_up(pid: int, used_s: float) -> bool:
+    """Tell whether a process that does not answer is not to blame: another one in its place would wait for the same.
+
+    It is in the kernel and cannot be interrupted, for a disk, or it could run and has hardly had a processor. used_s: the
+    processor time that it had had when it was asked.
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"D"
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
     except (OSError, IndexError):
         return False
+    return state == b"D" or (state == b"R" and cpu_seconds(pid) - used_s < HANG_SECONDS)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process's first thread has had."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_bytes().split()[0]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
