@@ -80,18 +80,21 @@ class Pushes:
     def shown(self) -> list[list[Any]] | None:
         """Return what `push_list` shows: number, stream, target as asked for and as used, log lines, status."""
         rows = []
+        said = self._lines()
         for one in self.running():
             row: list[Any] = [one.number, one.stream, one.requested, one.target]
-            lines = self._lines(one.number)
+            lines = said[f"push {one.number}"][-LOG_LINES:]
             if lines or one.status is not None:
                 row += [lines or None, dict(one.status or {})]
             rows.append(row)
         return rows or None
 
-    def _lines(self, number: int) -> list[list[Any]]:
-        """Return the last log lines of a push."""
-        name = f"push {number}"
-        return [row for row in self._controller.log_ring.history.last(1000) if row[5] == name][-LOG_LINES:]
+    def _lines(self) -> defaultdict[str, list[list[Any]]]:
+        """Return the lines of the log by the program that wrote them."""
+        found: defaultdict[str, list[list[Any]]] = defaultdict(list)
+        for row in self._controller.log_ring.history.last(1000):
+            found[row[5]].append(row)
+        return found
 
     # -- starting and stopping -------------------------------------------------------------------------------------
 
@@ -218,13 +221,13 @@ class Pushes:
 
     def _tell_ends(self) -> None:
         """Fire PUSH_END for each push that has ended since the last look."""
-        for one in self.all():
-            if not one.ended or one.number in self._told:
-                continue
+        ended = [one for one in self.all() if one.ended and one.number not in self._told]
+        said = self._lines() if ended else {}
+        for one in ended:
             self._told[one.number] = None
             while len(self._told) > MAX_REMEMBERED:
                 del self._told[next(iter(self._told))]
-            lines = self._lines(one.number)
+            lines = said.get(f"push {one.number}", [])[-LOG_LINES:]
             payload = [
                 str(one.number),
                 one.stream,

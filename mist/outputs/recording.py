@@ -50,12 +50,13 @@ def open_target(text: str) -> tuple[RecordingTarget, Container]:
 
 
 class RecordingPush:
-    """Records a stream into files; one for each connector that has such targets. Each has a process of its own: disks make it wait."""
-
-    shared = False
+    """Records a stream into files; one for each connector that has such targets."""
 
     def __init__(self, connector: str) -> None:
         self.connector = connector
+
+    def shares(self, target: str) -> bool:
+        return False  # a disk that makes one recording wait does not make others wait
 
     async def push(self, services: OutputServices, plan: PushPlan, status: PushStatus) -> None:
         """Record until the stream ends, the target's own end, or cancellation. Raises MistError."""

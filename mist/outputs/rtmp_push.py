@@ -58,7 +58,9 @@ class RtmpPush:
     """Pushes to `rtmp://` and `rtmps://` targets."""
 
     connector = "RTMP"
-    shared = True
+
+    def shares(self, target: str) -> bool:
+        return True
 
     async def push(self, services: OutputServices, plan: PushPlan, status: PushStatus) -> None:
         """Publish the stream there until it ends. Raises MistError: refused, unreachable, no track fits, the server went away."""

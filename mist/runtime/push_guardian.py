@@ -113,7 +113,7 @@ class PushesDuty:
                 if known.result is not None:  # nobody was there to hear it
                     self._guardian.upstream.send(known.result)
                 continue
-            shared = self._server.program.pushes[plan.connector].shared
+            shared = self._server.program.pushes[plan.connector].shares(plan.target)
             kept = self._pushes[plan.number] = Kept(plan, push_note(self._server.instance, plan), shared)
             kept.version, kept.stopping = kept.note.version(), str(given.get("stopping", ""))
             lane = self._former(int(given.get("worker", 0)), shared=shared)

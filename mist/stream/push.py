@@ -75,13 +75,13 @@ class PushStatus:
 
 
 class PushRole(Protocol):
-    """What pushes to one kind of target.
-
-    connector: name of the output that it belongs to. shared: many of these pushes run in one process, so nothing in them may block.
-    """
+    """What pushes to one kind of target. connector: name of the output that it belongs to."""
 
     connector: str
-    shared: bool
+
+    def shares(self, target: str) -> bool:
+        """Tell whether a push to this target runs in one process with others: it waits for nothing but sockets."""
+        ...
 
     async def push(self, services: OutputServices, plan: PushPlan, status: PushStatus) -> None:
         """Send until the stream ends or the task is cancelled, and keep `status` up to date. Raises MistError."""
