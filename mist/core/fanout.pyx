@@ -27,7 +27,7 @@ from mist.core.subscription cimport Subscription
 import os
 
 from mist.core.arena import adopt_arena
-from mist.errors import MistError
+from mist.errors import MistError, NotFound
 
 cdef extern from "<sys/socket.h>" nogil:
     enum:
@@ -149,12 +149,16 @@ cdef class Watch:
     """One stream that this process waits for."""
 
     def __init__(self, reader, uint32_t cookie):
+        """Raises NotFound for a stream that has gone."""
         self.reader = reader
         self.table = reader.table
         self.cookie = cookie
         self.groups = []
         self.callbacks = []
-        self.inode = os.stat(f"/dev/shm/{reader.table.prefix}").st_ino
+        try:
+            self.inode = os.stat(f"/dev/shm/{reader.table.prefix}").st_ino
+        except FileNotFoundError:
+            raise NotFound(f"The stream {reader.name} has ended") from None
         self.slot = self.table.subscribe(cookie)
 
     def close(self):

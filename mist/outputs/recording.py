@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from mist.errors import ConfigError, NoSuitableTrack, NotReady, TransportError
 from mist.formats.containers import Container, by_file_name, by_name
+from mist.outputs.base.continued import left_behind, reopened, table_number
 from mist.outputs.base.remote_recording import is_remote, record_remotely
 from mist.stream.push import PushPlan, PushStatus
 from mist.stream.reader import StreamReader
@@ -64,8 +65,8 @@ class RecordingPush:
             await record_remotely(services, plan, status, self.connector)
             return
         target, container = open_target(plan.target)
-        left = _left(services, status)
-        reader = await services.open_stream(plan.stream) if left is None else _reopened(services, left[0])
+        left = left_behind(services, status)
+        reader = await services.open_stream(plan.stream) if left is None else reopened(services, left[0])
         record = services.open_record(f"OUTPUT:{self.connector}", "")
         record.set_stream(reader.name)
         try:
@@ -82,33 +83,6 @@ class RecordingPush:
                 services.close_stream(reader)
 
 
-def _left(services: OutputServices, status: PushStatus) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Return what a process before this one left of the recording."""
-    if status.note is None:
-        return None
-    try:
-        return status.note.read()
-    except (OSError, ValueError) as error:
-        services.log.warning("What the former process noted cannot be used, so the recording begins again: %s", error)
-        return None
-
-
-def _reopened(services: OutputServices, note: Mapping[str, Any]) -> StreamReader | GoneReader:
-    """Return a reader of the stream that the process before this one recorded; of nothing if it is not there any more."""
-    reader = services.reopen_stream(str(note["stream"]))
-    if reader is None:
-        return GoneReader(str(note["stream"]))
-    if _table_number(reader) != note["table"]:
-        services.close_stream(reader)
-        return GoneReader(str(note["stream"]))
-    return reader
-
-
-def _table_number(reader: StreamReader) -> int:
-    """Return what tells a stream's table from the one of another stream of that name."""
-    return os.stat(f"/dev/shm/{reader.table.prefix}").st_ino
-
-
 class _Recording:
     """One recording, from the first packet to the last file's end."""
 
@@ -123,7 +97,7 @@ class _Recording:
         self._services = services
         self._reader = reader
         self._status = status
-        self._table = 0 if isinstance(reader, GoneReader) else _table_number(reader)
+        self._table = 0 if isinstance(reader, GoneReader) else table_number(reader)
         self._files = RecordingFiles(target, reader.name)
         self._recorder = Recorder(
             reader,

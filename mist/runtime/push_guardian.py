@@ -29,6 +29,7 @@ PING_SECONDS = 1.0
 HANG_SECONDS = 5.0
 STOP_SECONDS = 30.0  # for what a push that was stopped still has to send
 LINGER_SECONDS = 5.0  # that a worker without pushes waits for the next one
+ORDERS = 100  # pushes in a message to a worker
 FILL = 16  # pushes that a worker gets before another one is started, as long as there are processors
 
 
@@ -43,6 +44,13 @@ class Kept:
     stopping: str = ""
     lane: Lane | None = None
     result: Message | None = None
+    file: int = -1  # of its process, for the next one
+
+    def let_go(self) -> None:
+        """Close the file."""
+        if self.file >= 0:
+            os.close(self.file)
+            self.file = -1
 
 
 @dataclass(eq=False)
@@ -189,15 +197,22 @@ class PushesDuty:
         assert lane.worker is not None
         for kept in some:
             kept.version = kept.note.version()
-        lane.worker.channel.send({"do": "push", "plans": [kept.plan.document() for kept in some]})
+        for at in range(0, len(some), ORDERS):
+            few = some[at : at + ORDERS]
+            files = {kept.plan.number: kept.file for kept in few if kept.file >= 0}
+            plans = [kept.plan.document() for kept in few]
+            lane.worker.channel.send({"do": "push", "plans": plans, "files": list(files)}, list(files.values()))
         self._tell_place(lane.worker.pid, some)
 
     def _tell_place(self, pid: int, some: Sequence[Kept]) -> None:
         self._guardian.upstream.send({"event": "worker", "pid": pid, "numbers": [kept.plan.number for kept in some]})
 
     def worker_said(self, worker: WorkerHandle, message: Message, fds: list[int]) -> None:
-        close_all(fds)
         lane = self._lane_of(worker.pid)
+        if lane is not None and message.get("event") == "file" and (kept := lane.pushes.get(message["number"])):
+            kept.let_go()
+            kept.file = fds.pop()
+        close_all(fds)
         if lane is None:
             return
         lane.asked = 0.0
@@ -211,6 +226,7 @@ class PushesDuty:
     def _finish(self, kept: Kept, result: Message) -> None:
         """Pass on how a push ended; it is remembered until the main process says that it knows."""
         kept.result = {**result, "event": "result", "number": kept.plan.number}
+        kept.let_go()
         lane = kept.lane
         if lane is not None:
             lane.drop(kept)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ class Running:
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     task: asyncio.Task[tuple[str, str]] | None = None
     leaving: bool = False
+    file: int = -1  # that is to outlive this process
 
     def document(self) -> dict[str, Any]:
         """Return how far it is, as the API shows it."""
@@ -69,19 +71,30 @@ class PushWorker(OutputWorker):
 
     # -- one push --------------------------------------------------------------------------------------------------
 
-    def _begin(self, plan: PushPlan) -> None:
+    def _begin(self, plan: PushPlan, left_file: int = -1) -> None:
+        """Begin a push. left_file: of the process that had it before, this one's from now on."""
         if plan.number in self._running:
+            close_all([left_file] if left_file >= 0 else [])
             return
         note = push_note(self.server.instance, plan)
         if (result := _former_result(note)) is not None:
             self.channel.send(result)
+            close_all([left_file] if left_file >= 0 else [])
             return
         role = self.server.program.pushes[plan.connector]
-        one = self._running[plan.number] = Running(plan, role, PushStatus(began=time.time(), note=note))
+        status = PushStatus(began=time.time(), note=note, left_file=left_file)
+        one = self._running[plan.number] = Running(plan, role, status)
+        status.keep_file = lambda fd: self._keep(one, fd)
         one.context.run(runtime_log.speak_for, f"push {plan.number}", plan.stream)
         one.task = self.loop.create_task(self._push(one), context=one.context)
         one.task.add_done_callback(lambda task: self._over(one, task), context=one.context)
         self.show_title()
+
+    def _keep(self, one: Running, fd: int) -> None:
+        """Have the guardian keep a file open for the next process. fd: stays the push's own."""
+        one.file = fd
+        copy = os.dup(fd)
+        self.channel.send({"event": "file", "number": one.plan.number}, (copy,), close=(copy,))
 
     async def _push(self, one: Running) -> tuple[str, str]:
         """Push to the end; returns reason and text."""
@@ -167,9 +180,9 @@ class PushWorker(OutputWorker):
     def command(self, message: Message, fds: list[int]) -> None:
         what = message.get("do")
         if what == "push":
-            close_all(fds)
+            files = dict(zip(message.get("files", ()), fds, strict=True))
             for plan in message["plans"]:
-                self._begin(PushPlan(**plan))
+                self._begin(PushPlan(**plan), files.get(plan["number"], -1))
         elif what == "end_push":
             close_all(fds)
             self._end(int(message["number"]), gracefully=bool(message.get("gracefully")))
@@ -200,7 +213,10 @@ class PushWorker(OutputWorker):
         return {"pushes": list(self._running)}, ()
 
     def rejoined(self) -> None:
-        """The next guardian needs to know nothing more."""
+        """Have the next guardian keep what the former one kept."""
+        for one in self._running.values():
+            if one.file >= 0:
+                self._keep(one, one.file)
 
     def deserted(self, why: str) -> None:
         self.stop("CLEAN_SIGNAL")

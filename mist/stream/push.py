@@ -33,7 +33,9 @@ class PushStatus:
 
     began: unix time. note: what the process before this one left, and where this one leaves what the next one needs.
     leave: called for an end that waits until the destination has taken what there is; None where the task is cancelled for that.
-    waiting_bytes: that a destination elsewhere has not taken yet. waiting_full: no more may wait. trouble: why it takes nothing now.
+    left_file: descriptor of a file that the process before this one had, -1 for none. keep_file: called with one that is to outlive
+    this process. waiting_bytes: that a destination elsewhere has not taken yet. waiting_full: no more may wait. trouble: why it takes
+    nothing now.
     """
 
     bytes: int = 0
@@ -45,6 +47,8 @@ class PushStatus:
     began: float = 0.0
     note: PushNote | None = None
     leave: Callable[[], None] | None = None
+    left_file: int = -1
+    keep_file: Callable[[int], None] = lambda _fd: None
     waiting_bytes: int = 0
     waiting_full: bool = False
     trouble: str = ""
