@@ -199,9 +199,9 @@ class PushesDuty:
             kept.version = kept.note.version()
         for at in range(0, len(some), ORDERS):
             few = some[at : at + ORDERS]
-            files = {kept.plan.number: kept.file for kept in few if kept.file >= 0}
-            plans = [kept.plan.document() for kept in few]
-            lane.worker.channel.send({"do": "push", "plans": plans, "files": list(files)}, list(files.values()))
+            files = {kept.plan.number: os.dup(kept.file) for kept in few if kept.file >= 0}
+            plans, copies = [kept.plan.document() for kept in few], list(files.values())
+            lane.worker.channel.send({"do": "push", "plans": plans, "files": list(files)}, copies, close=copies)
         self._tell_place(lane.worker.pid, some)
 
     def _tell_place(self, pid: int, some: Sequence[Kept]) -> None:

@@ -16,8 +16,8 @@ from mist.net.dial import client_context, dial, talk
 from mist.net.remote_schemes import scheme_of
 from mist.outputs.base import choose_tracks
 from mist.outputs.base.publishing import PLAYBACK, Publishing, push_pace, refuse_files
+from mist.outputs.base.recording_push import RecordingPush
 from mist.outputs.dtsc.connection import CAPABILITY, DEFAULT_PORT, player_pace
-from mist.outputs.recording import RecordingPush
 from mist.stream.names import sanitise
 from mist.stream.parameters import parse_parameters
 from mist.stream.push import PushPlan, PushStatus, split_target

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,10 +19,14 @@ class Channel:
 
     def __init__(self) -> None:
         self.sent: list[dict[str, Any]] = []
+        self.files: list[bytes] = []
         self.closed = False
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, message: dict[str, Any], fds: Sequence[int] = (), *, close: Sequence[int] = ()) -> None:
         self.sent.append(message)
+        self.files += [os.read(fd, 100) for fd in fds]
+        for fd in close:
+            os.close(fd)
 
 
 class Worker:
@@ -205,6 +210,20 @@ def test_what_was_stopped_does_not_begin_again(stage: Stage) -> None:
     [next_one] = stage.kill(worker)
     assert next_one.pushes == [2]
     assert stage.guardian.results() == {1: "CLEAN_CONTROLLER_REQ"}
+
+
+def test_a_file_of_a_push_goes_to_its_next_worker(stage: Stage, tmp_path: Path) -> None:
+    stage.order([1, 2], "MP4")
+    path = tmp_path / "waits"
+    path.write_bytes(b"what waits")
+    worker = stage.workers[1]
+    stage.duty.worker_said(worker, {"event": "file", "number": 2}, [os.open(path, os.O_RDONLY)])  # type: ignore[arg-type]
+    [next_one] = stage.kill(worker)
+    assert (next_one.pushes, next_one.channel.files) == ([2], [b"what waits"])
+    assert stage.kill(stage.workers[0])[0].channel.files == []
+    before = len(os.listdir("/proc/self/fd"))
+    stage.say(next_one, event="result", number=2, reason="CLEAN_EOF", text="over")
+    assert len(os.listdir("/proc/self/fd")) == before - 1
 
 
 def test_a_worker_that_hangs_is_killed_but_not_one_without_a_processor(
