@@ -232,10 +232,11 @@ cdef class Fanout(Poller):
         viewers with equal key and tracks share one muxer. make_muxer(infos) -> Muxer. fd: non-blocking socket, the
         fan-out's from now on. head: bytes before the media. start_us, stop_us, rate (media seconds a second, 0 for as
         fast as possible): a position or pace of its own, which makes the group private. by_time: merge tracks by decode time
-        instead of arrival; `key` must say so. alone: nobody joins this viewer's group later, so nothing is kept for that. reselect(track states) -> indexes: the choice of tracks when the stream's tracks
-        change. on_close(reason) is called once, before the socket is closed. on_readable(): called when the peer sent something,
-        else that is dropped and an end of file ends the connection. record: the connection's checkpoint record, or an object
-        that has it as `shared`. state: what the protocol needs to be resumed, for the record.
+        instead of arrival; `key` must say so. alone: nobody joins this viewer's group later, so nothing is kept for that.
+        reselect(track states) -> indexes: the choice of tracks when the stream's tracks change. on_close(reason) is called once, before
+        the socket is closed. on_readable(): called when the peer sent something, else that is dropped and an end of file ends the
+        connection. record: the connection's checkpoint record, or an object that has it as `shared`. state: what the protocol needs
+        to be resumed, for the record.
         Raises NotFound, UnsupportedError (tracks the format cannot carry), LimitExceededError.
         """
         cdef Subscription viewer = Subscription()
