@@ -106,19 +106,19 @@ def test_a_calendar_with_a_switch(server: MistServer, publish: Publish, tmp_path
         for name in ("air", "off"):
             server.api({"variable_add": {"name": name, "target": f"{url}/{name}", "interval": 0.5}})
         server.api({"push_settings": {"wait": 1}, "push_auto_add": {"show": rule}})
-        wait_until(lambda: looked_up("air") or pushes(server), 10, "the first value")
+        wait_until(lambda: looked_up("air") or pushes(server), 40, "the first value")
         assert not pushes(server), "it is not time yet"
-        [first] = wait_until(lambda: pushes(server), 15, "the push")
+        [first] = wait_until(lambda: pushes(server), 40, "the push")
         assert time.time() >= begins
         values.files["/air"] = b"off"
-        wait_until(lambda: not pushes(server), 15, "the end that the variable brought")
+        wait_until(lambda: not pushes(server), 40, "the end that the variable brought")
         values.files["/air"] = b"on"
-        [second] = wait_until(lambda: pushes(server), 15, "the next push")
+        [second] = wait_until(lambda: pushes(server), 40, "the next push")
         assert second[0] > first[0]
         values.files["/off"] = b"1"
-        wait_until(lambda: not pushes(server), 15, "the end that the rule of the end brought")
+        wait_until(lambda: not pushes(server), 40, "the end that the rule of the end brought")
         values.files["/off"] = b"0"
-        wait_until(lambda: pushes(server), 15, "the third push")
+        wait_until(lambda: pushes(server), 40, "the third push")
         server.api({"push_auto_add": {"show": {**rule, "completetime": int(time.time())}}})
-        wait_until(lambda: not pushes(server), 15, "the end of the calendar's entry")
+        wait_until(lambda: not pushes(server), 40, "the end of the calendar's entry")
         assert server.api({"push_auto_list": 1})["auto_push"] is None
