@@ -81,7 +81,9 @@ def test_many_pushes(server: MistServer, publish: Publish, tmp_path: Path) -> No
         wait_until(lambda: len(guardians(server)) == 1, 20, "another guardian")
         stamp = {number: row[5].get("bytes", 0) for number, row in rows(server).items() if number in again}
         wait_until(
-            lambda: all(row[5].get("bytes", 0) > stamp[number] for number, row in rows(server).items() if number in again),
+            lambda: all(
+                row[5].get("bytes", 0) > stamp[number] for number, row in rows(server).items() if number in again
+            ),
             20,
             "more bytes of all",
         )

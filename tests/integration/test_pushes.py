@@ -104,7 +104,7 @@ def test_a_calendar_with_a_switch(server: MistServer, publish: Publish, tmp_path
         values.files |= {"/air": b"on", "/off": b"0"}
         url = f"http://127.0.0.1:{values.port}"
         for name in ("air", "off"):
-            server.api({"variable_add": {"name": name, "target": f"{url}/{name}", "interval": 0.5}})
+            server.api({"variable_add": {"name": name, "target": f"{url}/{name}", "interval": 0.5, "waitTime": 20}})
         server.api({"push_settings": {"wait": 1}, "push_auto_add": {"show": rule}})
         wait_until(lambda: looked_up("air") or pushes(server), 40, "the first value")
         assert not pushes(server), "it is not time yet"
