@@ -65,7 +65,7 @@ def test_many_pushes(server: MistServer, publish: Publish, tmp_path: Path) -> No
         wait_until(lambda: max(rows(server)) > COUNT + 3 * REFUSED, 20, "more attempts of those that are refused")
         assert sending(server) == first, "a push that fails concerns only itself"
 
-        server.api({"push_stop": min(first)})
+        server.api({"push_stop_graceful": min(first)})
         wait_until(lambda: min(first) not in rows(server), 10, "the end of one push")
         again = wait_until(lambda: len(found := sending(server)) == COUNT and found, 30, "the push of the rule")
         assert len(again - first) == 1
