@@ -247,6 +247,8 @@ def read_part(path: Path, *, must_exist: bool = False) -> Part:
     try:
         text = data.decode(json.detect_encoding(data))
         text, commented = without_comments(text)
+        if not data.strip():
+            raise ConfigError(f"{path}: the file is empty; write {{}} for one that says nothing")
         document = json.loads(text) if text.strip() else {}
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}: line {error.lineno} column {error.colno}: {error.msg}") from None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from mist.outputs.base.file_formats import FORMATS
 from mist.outputs.base.recording_push import RecordingPush
 
-# Connectors of outputs, and the formats of the files that they write.
-_CONNECTORS: Final = ("AAC", "EBML", "FLAC", "FLV", "H264", "MP3", "MP4", "OGG", "SRT", "HTTPTS", "WAV")
+_ELSEWHERE: Final = frozenset({"DTSC"})  # connectors that push to servers as well
 
-PUSH: Final = tuple(RecordingPush(connector) for connector in _CONNECTORS)
+PUSH: Final = tuple(RecordingPush(connector) for connector in FORMATS if connector not in _ELSEWHERE)

@@ -27,6 +27,7 @@ class TriggerLink:
         """Take a function that returns the whole configuration as it is now."""
         self._link = Link(instance.trigger_socket, "The process of the triggers", loop, ANSWER_SECONDS)
         self._snapshot = snapshot
+        self._counted: Mapping[str, Mapping[str, int]] = {}
 
     def wanted(self, name: str, stream: str = "") -> list[Handler]:
         """Return the handlers of a trigger, so that a payload that is dear to make is only made for somebody."""
@@ -78,13 +79,12 @@ class TriggerLink:
     async def statistics(self) -> Mapping[str, Mapping[str, int]]:
         """Return what became of the handlers' calls; see `Handlers`."""
         if not (self._snapshot().get("config") or {}).get("triggers"):
-            return {}
+            return self._counted  # as it was with the last handlers
         try:
-            found: Mapping[str, Mapping[str, int]] = (await self._link.ask({"do": "statistics"}))["triggers"]
+            self._counted = (await self._link.ask({"do": "statistics"}))["triggers"]
         except MistError as error:
             log.warning("There are no statistics of triggers: %s", error)
-            return {}
-        return found
+        return self._counted
 
     async def test(self, name: str, stream: str, lines: Sequence[str]) -> list[dict[str, Any]]:
         """Fire a trigger at its handlers, all of which are waited for; see `Handlers`."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.flv_files import flv_file, interleaved
 from tests.support.processes import wait_until
 from tests.support.server import MistServer
 from tests.support.tools import Running, find_tool
@@ -115,6 +116,17 @@ def test_changes_of_streams_and_statistics(server: MistServer, service: Service)
     assert service.has("SYSTEM_START") and service.has("OUTPUT_START")
     tested = server.api({"trigger_test": {"name": "PLAY_REWRITE", "stream": "live"}})["trigger_test"]
     assert [(one["answer"], one["error"]) for one in tested] == [("live", "")]
+
+
+def test_a_file_has_no_live_buffer(server: MistServer, service: Service) -> None:
+    """What is only told of live streams is not told of files; the end is told in words."""
+    file = server.folder / "film.flv"
+    file.write_bytes(flv_file(interleaved(2)))
+    server.api({"addstream": {"film": {"source": str(file), "inputtimeout": 1}}})
+    assert play(server.play_url("flv", "film")) == 200
+    wait_until(lambda: service.has("STREAM_UNLOAD", "film", "FLV", "cancelablenobody uses the stream"), 20, WHAT)
+    told = {name for name, lines in service.events if lines[0] == "film"}
+    assert "STREAM_READY" in told and not told & {"LIVE_TRACK_LIST", "LIVE_BANDWIDTH", "STREAM_BUFFER"}
 
 
 def test_a_variable_is_run_at_once_and_used_as_a_source(server: MistServer, service: Service) -> None:
