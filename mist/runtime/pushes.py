@@ -191,7 +191,12 @@ class Pushes:
 
     def take(self, message: Message, fds: list[int]) -> None:
         """Take over a guardian whose main process is gone, with its pushes."""
-        for given in message["note"]["pushes"]:
+        shown = message["note"].get("pushes")
+        if shown is None:
+            log.warning("A push of an older version ends; a rule begins it again")
+            refuse(fds, "guardians have many pushes now")
+            return
+        for given in shown:
             plan = PushPlan(**given["plan"])
             if plan.number not in self._pushes:
                 self._pushes[plan.number] = Push(plan, given["worker"], stopping=given["stopping"])
