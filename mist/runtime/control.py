@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,9 +16,9 @@ from typing import Any
 from mist.core.checkpoint import CheckpointTable
 from mist.errors import MistError, NotFound
 from mist.runtime.channel import Channel, Message, close_all
-from mist.runtime.instance import Instance, write_atomically
+from mist.runtime.instance import Instance, draft_of, write_atomically
 from mist.runtime.leftovers import all_records, open_records
-from mist.runtime.process import own
+from mist.runtime.process import fork, own, send_signal
 from mist.runtime.program import Server
 from mist.runtime.session_link import SessionLink
 from mist.runtime.snapshot import SnapshotWriter, canonical
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 CONTROLLER = "controller"
 ENDED_SHOWN_SECONDS = 15
 STOP_SECONDS = 1.5
+BESIDE_NICE = 10
 
 
 class Control(Worker):
@@ -132,6 +134,33 @@ class Control(Worker):
     def save_state(self, data: bytes) -> None:
         write_atomically(self.server.instance.controller_state, data)
 
+    def run_beside(self, work: Callable[[], None], done: Callable[[bool, float], None]) -> Callable[[], None]:
+        """Do something in a forked process; see `ControlServices`."""
+
+        def role() -> int:
+            os.nice(BESIDE_NICE)
+            work()
+            return 0
+
+        pid = fork(role, keep=())
+        handle = os.pidfd_open(pid)
+
+        def reap() -> None:
+            self.loop.remove_reader(handle)
+            os.close(handle)
+            _, status, used = os.wait4(pid, 0)
+            done(status == 0, used.ru_utime + used.ru_stime)
+
+        def end() -> None:
+            send_signal(pid, signal.SIGKILL)
+            self.loop.remove_reader(handle)
+            os.close(handle)
+            os.waitpid(pid, 0)
+            draft_of(self.server.instance.controller_state, pid).unlink(missing_ok=True)
+
+        self.loop.add_reader(handle, reap)
+        return end
+
     def _read_status(self) -> Mapping[str, Any]:
         try:
             found = self.server.instance.status_file.stat()
@@ -215,8 +244,9 @@ class Control(Worker):
         except MistError as error:
             log.error("The sessions are not checked again: %s", error)
 
-    def shutdown(self, reason: str) -> None:
-        self.spawn(self._tell({"do": "shutdown", "reason": reason}))
+    def shutdown(self, reason: str, *, failed: bool = False) -> None:
+        """Ask for the server's end. failed: its exit status says that it does not run because it cannot."""
+        self.spawn(self._tell({"do": "shutdown", "reason": reason, "failed": failed}))
 
 
 def control_main(server: Server, descriptor: int) -> Callable[[Channel], int]:

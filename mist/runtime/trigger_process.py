@@ -21,8 +21,8 @@ from mist.runtime.attendant import TRIGGERS as KEY
 from mist.runtime.channel import Channel, Message, close_all
 from mist.runtime.door import DoorWorker, answer
 from mist.runtime.program import Server
-from mist.runtime.trigger_link import tags_of
-from mist.stream.triggers import TRIGGERS, Answer, Handler, due, handlers
+from mist.runtime.trigger_link import handlers_of
+from mist.stream.triggers import TRIGGERS, Answer, Handler, due
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class TriggerProcess(DoorWorker):
     async def _fire(self, visitor: Channel, message: Message) -> None:
         """Call the handlers one after another; those that are not waited for run on beside."""
         stream = str(message.get("stream", ""))
-        found = handlers(self.snapshot["config"], message["trigger"], stream, tags_of(self.snapshot, stream))
+        found = handlers_of(self.snapshot, message["trigger"], stream)
         found = due(message["trigger"], found, str(message["payload"]).split("\n"))
         event = Event(message["trigger"], str(message["payload"]), int(message["pid"]), int(message["unix_ms"]))
         results: list[Mapping[str, Any]] = []

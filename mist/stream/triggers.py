@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final, TypeVar
 
@@ -214,6 +214,11 @@ class Handler:
     timeout_s: float | None = None
     secret: str = ""  # a URL's requests are signed with it
 
+    def filled(self, fill: Callable[[str], str]) -> Handler:
+        """Return it with the variables in its settings replaced, except in the secret."""
+        default = None if self.default is None else fill(self.default)
+        return replace(self, target=fill(self.target), argument=fill(self.argument), default=default)
+
 
 def handlers(config: Mapping[str, Any], name: str, stream: str = "", tags: Iterable[str] = ()) -> list[Handler]:
     """Return the handlers of a trigger that a stream concerns, in their order.
@@ -300,11 +305,12 @@ def decide(results: Iterable[tuple[Handler, str | None]]) -> bool:
 def replace_value(value: str, results: Iterable[tuple[Handler, str | None]]) -> str:
     """Return what the handlers make of a value: the answer of the last blocking one.
 
-    One that failed gives its configured default, or leaves the value alone.
+    One that failed gives its configured default, or leaves the value alone. The end of the line that a program writes is no
+    part of it.
     """
     for handler, answer in results:
         if handler.blocking:
-            value = _answer_or(handler, answer, value)
+            value = _answer_or(handler, answer, value).rstrip("\r\n")
     return value
 
 
