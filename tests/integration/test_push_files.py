@@ -152,11 +152,14 @@ def test_a_program_of_the_operator(server: MistServer, publish: Publish, tmp_pat
     try:
         record(server, publish, "keep://somewhere/else/$stream.flv")
         assert_same((tmp_path / "live.flv").read_bytes(), tmp_path / "copy.flv")
-        server.api({"external_writer_add": {**writer, "cmdline": "sh -c 'echo no room >&2; exit 3'"}})
+        room = tmp_path / "room"
+        fails = f"test -e {room} || {{ echo no room >&2; exit 3; }}; cat"
+        server.api({"external_writer_add": {**writer, "cmdline": f"sh -c '{fails}'"}})
         publisher = publish(server, SAMPLE, loop=True)
         server.wait_tracks(2)
         server.api({"push_start": ["live", "other://somewhere/a.ts"]})
         server.wait_log("the external writer mine ended with 3: no room", 10)
+        room.touch()
         server.api({"push_stop": "live"})
         publisher.stop()
         wait_until(lambda: not pushes(server), 40, "the end of the push")
