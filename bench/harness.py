@@ -57,6 +57,20 @@ def live_file() -> Path:
     return path
 
 
+def thin_file() -> Path:
+    """Return 20 s of 160x90 at 10 fps, about 80 kbit/s H.264 with 32 kbit/s AAC, as FLV; made once."""
+    path = CACHE / "thin.flv"
+    if not path.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        x264 = "-c:v libx264 -preset veryfast -tune zerolatency -g 20 -b:v 80k -maxrate 80k -bufsize 40k"
+        subprocess.run(
+            "ffmpeg -v error -y -f lavfi -i testsrc2=size=160x90:rate=10 -f lavfi -i sine=440:sample_rate=22050 "
+            f"-t {LIVE_SECONDS} {x264} -c:a aac -b:a 32k -ac 1 {path}".split(),
+            check=True,
+        )
+    return path
+
+
 class Server:
     """A running mist."""
 
@@ -172,10 +186,10 @@ def wait_for(condition: Any, seconds: float = 20) -> None:
 
 
 @contextmanager
-def publisher(running: Server, stream: str = "live") -> Iterator[subprocess.Popen[bytes]]:
-    """Publish the live file over and over, in real time, until the block ends."""
+def publisher(running: Server, stream: str = "live", file: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """Publish a file, else the live file, over and over, in real time, until the block ends."""
     process = subprocess.Popen(
-        [sys.executable, str(HERE / "publisher.py"), str(running.rtmp), stream, str(live_file())],
+        [sys.executable, str(HERE / "publisher.py"), str(running.rtmp), stream, str(file or live_file())],
         stdout=subprocess.PIPE,
     )
     try:

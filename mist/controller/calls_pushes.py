@@ -35,16 +35,17 @@ def push_stop(controller: Controller, command: Command) -> None:
 
 
 def push_stop_graceful(controller: Controller, command: Command) -> None:
-    """End pushes; all of them finish what they have."""
-    _stop(controller, command["push_stop_graceful"])
+    """End pushes by number, or all of a stream, when their destinations have taken what there is."""
+    _stop(controller, command["push_stop_graceful"], gracefully=True)
 
 
-def _stop(controller: Controller, given: Any) -> None:
+def _stop(controller: Controller, given: Any, *, gracefully: bool = False) -> None:
     for one in given if isinstance(given, list) else [given]:
         if isinstance(one, str) and not one.isdigit():
-            controller.pushes.stop(push.number for push in controller.pushes.running() if push.stream == one)
+            found = [push.number for push in controller.pushes.running() if push.stream == one]
+            controller.pushes.stop(found, gracefully=gracefully)
         elif isinstance(one, int | str):
-            controller.pushes.stop([int(one)])
+            controller.pushes.stop([int(one)], gracefully=gracefully)
 
 
 def push_list(controller: Controller, command: Command) -> None:

@@ -80,18 +80,21 @@ class Pushes:
     def shown(self) -> list[list[Any]] | None:
         """Return what `push_list` shows: number, stream, target as asked for and as used, log lines, status."""
         rows = []
+        said = self._lines()
         for one in self.running():
             row: list[Any] = [one.number, one.stream, one.requested, one.target]
-            lines = self._lines(one.number)
+            lines = said[f"push {one.number}"][-LOG_LINES:]
             if lines or one.status is not None:
                 row += [lines or None, dict(one.status or {})]
             rows.append(row)
         return rows or None
 
-    def _lines(self, number: int) -> list[list[Any]]:
-        """Return the last log lines of a push."""
-        name = f"push {number}"
-        return [row for row in self._controller.log_ring.history.last(1000) if row[5] == name][-LOG_LINES:]
+    def _lines(self) -> defaultdict[str, list[list[Any]]]:
+        """Return the lines of the log by the program that wrote them."""
+        found: defaultdict[str, list[list[Any]]] = defaultdict(list)
+        for row in self._controller.log_ring.history.last(1000):
+            found[row[5]].append(row)
+        return found
 
     # -- starting and stopping -------------------------------------------------------------------------------------
 
@@ -108,10 +111,10 @@ class Pushes:
         names = {*self._active(), *(watch.configured if configured and pattern.startswith("#") else ())}
         return sorted(name for name in names if matches(pattern, name, self._tags(name)))
 
-    def stop(self, numbers: Iterable[int]) -> None:
-        """End pushes."""
+    def stop(self, numbers: Iterable[int], *, gracefully: bool = False) -> None:
+        """End pushes; gracefully, when their destinations have taken what there is."""
         for number in numbers:
-            self._spawn(self._stop(number))
+            self._spawn(self._stop(number, gracefully=gracefully))
 
     def _begin(self, stream: str, target: str, known: set[tuple[str, str]] | None = None) -> bool:
         """Start a push unless it runs or is about to; returns whether. known: streams and targets of those that run."""
@@ -141,9 +144,9 @@ class Pushes:
         finally:
             self._starting.discard((stream, target))
 
-    async def _stop(self, number: int) -> None:
+    async def _stop(self, number: int, *, gracefully: bool) -> None:
         try:
-            await self._controller.services.stop_push(number)
+            await self._controller.services.stop_push(number, gracefully=gracefully)
         except MistError as error:
             self._controller.log.info("%s", error)
 
@@ -218,13 +221,13 @@ class Pushes:
 
     def _tell_ends(self) -> None:
         """Fire PUSH_END for each push that has ended since the last look."""
-        for one in self.all():
-            if not one.ended or one.number in self._told:
-                continue
+        ended = [one for one in self.all() if one.ended and one.number not in self._told]
+        said = self._lines() if ended else {}
+        for one in ended:
             self._told[one.number] = None
             while len(self._told) > MAX_REMEMBERED:
                 del self._told[next(iter(self._told))]
-            lines = self._lines(one.number)
+            lines = said.get(f"push {one.number}", [])[-LOG_LINES:]
             payload = [
                 str(one.number),
                 one.stream,

@@ -8,6 +8,7 @@ cdef class Group(MuxGroup):
     cdef Fanout fanout
     cdef Watch watch
     cdef list subscriptions
+    cdef bint alone              # nobody joins later: nothing is kept for that
     cdef Py_ssize_t first        # place of the viewer that is served first next time
     cdef int flush(self) except -1
 

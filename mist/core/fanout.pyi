@@ -44,6 +44,7 @@ class Fanout(Poller):
         rate: float | None = None,
         ahead_us: int = 7_500_000,
         by_time: bool = False,
+        alone: bool = False,
         reselect: Callable[[list[Any]], list[int]] | None = None,
         record: Any = None,
         state: bytes | None = None,
@@ -57,7 +58,7 @@ class Fanout(Poller):
         make_muxer: Callable[[list[Any]], Muxer],
         reselect: Any,
         start_us: int | None,
-        private: bool,
+        apart: bool,
     ) -> Group: ...
     def drop_group(self, group: Group) -> None: ...
     def adopt_arena(

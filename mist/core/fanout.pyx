@@ -27,7 +27,7 @@ from mist.core.subscription cimport Subscription
 import os
 
 from mist.core.arena import adopt_arena
-from mist.errors import MistError
+from mist.errors import MistError, NotFound
 
 cdef extern from "<sys/socket.h>" nogil:
     enum:
@@ -100,10 +100,10 @@ cdef class Group(MuxGroup):
         cdef Py_ssize_t number, count = len(self.subscriptions)
         if self.has_start and not self.private:
             newest = self.arena.entries[self.newest_start % self.arena.entry_capacity].position
-            if self.arena.end - newest <= MAX_RETAINED_BYTES:
-                needed = newest
-            else:
+            if self.arena.end - newest > MAX_RETAINED_BYTES:
                 self.has_start = False
+            elif not self.alone:
+                needed = newest
         if self.entry_head:
             newest_us = self.arena.entries[(self.entry_head - 1) % self.arena.entry_capacity].dts_us
         # Each viewer is first in its turn: always going from the oldest to the newest would let the last one wait for all others' sends.
@@ -122,6 +122,8 @@ cdef class Group(MuxGroup):
                 needed = viewer.position
         if needed > self.arena.tail:
             self.forget(needed)
+            if self.alone and newest < needed:
+                self.has_start = False
         return 0
 
     def add(self, Subscription viewer, bytes head):
@@ -147,12 +149,16 @@ cdef class Watch:
     """One stream that this process waits for."""
 
     def __init__(self, reader, uint32_t cookie):
+        """Raises NotFound for a stream that has gone."""
         self.reader = reader
         self.table = reader.table
         self.cookie = cookie
         self.groups = []
         self.callbacks = []
-        self.inode = os.stat(f"/dev/shm/{reader.table.prefix}").st_ino
+        try:
+            self.inode = os.stat(f"/dev/shm/{reader.table.prefix}").st_ino
+        except FileNotFoundError:
+            raise NotFound(f"The stream {reader.name} has ended") from None
         self.slot = self.table.subscribe(cookie)
 
     def close(self):
@@ -218,17 +224,19 @@ cdef class Fanout(Poller):
             watch.close()
 
     def join(self, reader, indexes, key, make_muxer, int fd, bytes head not None, *, start_us=None, stop_us=None,
-             rate=None, ahead_us=7_500_000, by_time=False, reselect=None, record=None, state=None, on_close, on_readable=None):
+             rate=None, ahead_us=7_500_000, by_time=False, alone=False, reselect=None, record=None, state=None, on_close,
+             on_readable=None):
         """Deliver a stream to a socket and return the subscription.
 
         indexes: track indexes in the muxer's order. key: names the format and everything else that changes its bytes;
         viewers with equal key and tracks share one muxer. make_muxer(infos) -> Muxer. fd: non-blocking socket, the
         fan-out's from now on. head: bytes before the media. start_us, stop_us, rate (media seconds a second, 0 for as
         fast as possible): a position or pace of its own, which makes the group private. by_time: merge tracks by decode time
-        instead of arrival; `key` must say so. reselect(track states) -> indexes: the choice of tracks when the stream's tracks
-        change. on_close(reason) is called once, before the socket is closed. on_readable(): called when the peer sent something,
-        else that is dropped and an end of file ends the connection. record: the connection's checkpoint record, or an object
-        that has it as `shared`. state: what the protocol needs to be resumed, for the record.
+        instead of arrival; `key` must say so. alone: nobody joins this viewer's group later, so nothing is kept for that.
+        reselect(track states) -> indexes: the choice of tracks when the stream's tracks change. on_close(reason) is called once, before
+        the socket is closed. on_readable(): called when the peer sent something, else that is dropped and an end of file ends the
+        connection. record: the connection's checkpoint record, or an object that has it as `shared`. state: what the protocol needs
+        to be resumed, for the record.
         Raises NotFound, UnsupportedError (tracks the format cannot carry), LimitExceededError.
         """
         cdef Subscription viewer = Subscription()
@@ -237,8 +245,8 @@ cdef class Fanout(Poller):
         self.now_us, self.wall_us = monotonic_us(), unix_us()
         private = start_us is not None or stop_us is not None or rate is not None
         try:
-            group = self.find_group(watch, (key, tuple(indexes)), make_muxer, reselect, start_us, private)
-            group.by_time = by_time
+            group = self.find_group(watch, (key, tuple(indexes)), make_muxer, reselect, start_us, private or alone)
+            group.by_time, group.alone = by_time, alone
         except BaseException:
             self.unwatch_if_idle(watch)
             raise
@@ -265,11 +273,11 @@ cdef class Fanout(Poller):
         self.service(watch)
         return viewer
 
-    def find_group(self, Watch watch, key, make_muxer, reselect, start_us, bint private):
+    def find_group(self, Watch watch, key, make_muxer, reselect, start_us, bint apart):
         cdef Group group
-        if not private:
+        if not apart:
             for group in watch.groups:
-                if group.key == key and not group.private and not group.ended:
+                if group.key == key and not group.private and not group.alone and not group.ended:
                     return group
         self.last_arena += 1
         group = Group(self, watch, reselect)

@@ -20,6 +20,8 @@ cdef class Subscription:
     cdef bint holding            # nothing is sent before what was received is written down
     cdef bytes state             # for the record, None when it has the newest
     cdef str reason
+    cdef str leaving             # why it ends at position `until`, None if it goes on
+    cdef uint64_t until
     cdef object on_close
     cdef object on_readable
     cdef Record record

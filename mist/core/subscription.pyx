@@ -110,6 +110,14 @@ cdef class Subscription:
             self.poller.dead.append(self)
             self.poller.set_timer(1)
 
+    def finish(self, str reason="CLEAN_INTENDED_STOP"):
+        """End the connection when all that has been muxed until now is sent; `on_close` is called."""
+        if self.dead or self.leaving is not None:
+            return
+        self.leaving, self.until = reason, self.group.arena.end
+        if not self.blocked and not self.holding:
+            self.flush()
+
     def detach(self):
         """Take the socket out of the fan-out without closing it."""
         if self.group is not None:
@@ -160,6 +168,8 @@ cdef class Subscription:
             state = self.send_pending()
             if state == 1:
                 end = group.arena.end
+                if self.leaving is not None:
+                    end = max(self.until, self.position)
                 if self.out_of_band:
                     if self.waiting or self.position == end:
                         self.take_out_of_band()
@@ -197,7 +207,9 @@ cdef class Subscription:
         if self.blocked:
             self.blocked = False
             self.poller.interest(self.fd, False)
-        if group.ended and self.position == group.arena.end:
+        if self.leaving is not None:
+            self.close(self.leaving)
+        elif group.ended and self.position == group.arena.end:
             self.close(group.end_reason)
         return 0
 

@@ -15,7 +15,7 @@ import shlex
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from html import escape, unescape
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from mist.errors import ConfigError, TransportError
@@ -52,6 +52,14 @@ class Carrier(Protocol):
 
     async def fetch(self, url: str) -> bytes | None:
         """Return a small file that is there already, None if there is none. Raises as `send`."""
+        ...
+
+    def state(self, file: SpooledFile) -> Any:
+        """Return what another process needs to go on sending a file, as JSON has it; None if it begins again."""
+        ...
+
+    def restore(self, file: SpooledFile, state: Any) -> None:
+        """Go on sending a file as another process would have. Raises KeyError, TypeError, ValueError."""
         ...
 
     def close(self) -> None: ...
@@ -144,6 +152,12 @@ class HttpCarrier:
     async def fetch(self, url: str) -> bytes | None:
         answer = await self._uploader.ask("GET", url)
         return None if answer.status in _MISSING else check(answer, without_password(url)).body
+
+    def state(self, file: SpooledFile) -> Any:
+        return None
+
+    def restore(self, file: SpooledFile, state: Any) -> None:
+        """Do nothing: files are sent from their beginnings."""
 
     def close(self) -> None:
         self._uploader.close()
@@ -253,6 +267,15 @@ class S3Carrier:
         answer = await self._ask("GET", url, missing=frozenset({404}))
         return answer.body if answer.ok else None
 
+    def state(self, file: SpooledFile) -> Any:
+        upload = self._uploads.get(file)
+        return None if upload is None else [upload.number, upload.tags]
+
+    def restore(self, file: SpooledFile, state: Any) -> None:
+        if state is not None:
+            upload = self._uploads[file] = _Upload(str(state[0]))
+            upload.tags = [str(tag) for tag in state[1]]
+
     def close(self) -> None:
         self._uploader.close()
 
@@ -333,6 +356,12 @@ class ProgramCarrier:
     async def fetch(self, url: str) -> bytes | None:
         """Return None: such programs only write."""
         return None
+
+    def state(self, file: SpooledFile) -> Any:
+        return None
+
+    def restore(self, file: SpooledFile, state: Any) -> None:
+        """Do nothing: files are sent from their beginnings."""
 
     def close(self) -> None:
         """Do nothing: a program ends with its file."""

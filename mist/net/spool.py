@@ -6,7 +6,8 @@ import asyncio
 import heapq
 import os
 import tempfile
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from mist.errors import TransportError
 
@@ -19,20 +20,29 @@ DEFAULT_FOLDER: Final = "/var/tmp"
 class Spool:
     """Blocks of one file that has no name, so that nothing of it is left behind. What is given back is used again, or cut off."""
 
-    def __init__(self, folder: str = DEFAULT_FOLDER, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
-        """folder: on a disk. limit_bytes: from when on it is full. Raises TransportError."""
+    def __init__(self, folder: str = DEFAULT_FOLDER, limit_bytes: int = DEFAULT_LIMIT_BYTES, fd: int = -1) -> None:
+        """folder: on a disk. limit_bytes: from when on it is full. fd: of another process's file, which is gone on with.
+
+        Raises TransportError.
+        """
         self.limit_bytes = max(limit_bytes, LEAST_LIMIT_BYTES)
         self._free: list[int] = []
+        self._given_back: list[int] = []
+        self._waits = False
         self._end = 0  # blocks that the file has
+        if fd >= 0:
+            self._fd = fd
+            return
         try:
-            self._file = tempfile.TemporaryFile(dir=folder, prefix="mist-push-")  # noqa: SIM115 (closed by `close`)
+            with tempfile.TemporaryFile(dir=folder, prefix="mist-push-") as file:
+                self._fd = os.dup(file.fileno())
         except OSError as error:
             raise TransportError(f"{folder} cannot hold what waits for a push: {error.strerror}") from error
 
     @property
     def used_bytes(self) -> int:
         """How much waits, in whole blocks."""
-        return (self._end - len(self._free)) * BLOCK_BYTES
+        return (self._end - len(self._free) - len(self._given_back)) * BLOCK_BYTES
 
     @property
     def full(self) -> bool:
@@ -46,8 +56,34 @@ class Spool:
         self._end += 1
         return self._end - 1
 
+    def fileno(self) -> int:
+        return self._fd
+
+    def claim(self, blocks: Sequence[int]) -> None:
+        """Say which blocks of another process's file are in use, all in one call."""
+        self._end = max(blocks, default=-1) + 1
+        self._free = sorted(set(range(self._end)) - set(blocks))
+
+    def wait_for_notes(self, wanted: bool) -> None:
+        """Use blocks that are given back not before `noted` is called: what another process would go on with may name them."""
+        self._waits = wanted
+        self.noted()
+
+    def noted(self) -> None:
+        """Say that what is written down names no block that was given back before."""
+        blocks, self._given_back = self._given_back, []
+        if blocks:
+            self._release(blocks)
+
     def give_back(self, blocks: list[int]) -> None:
-        """Take blocks back, and cut off those at the end of the file."""
+        """Take blocks back."""
+        if self._waits:
+            self._given_back += blocks
+        else:
+            self._release(blocks)
+
+    def _release(self, blocks: list[int]) -> None:
+        """Have blocks used again, and cut off those at the end of the file."""
         for block in blocks:
             heapq.heappush(self._free, block)
         free = set(self._free)
@@ -58,24 +94,24 @@ class Spool:
             self._free = [block for block in self._free if block < end]
             heapq.heapify(self._free)
             self._end = end
-            os.ftruncate(self._file.fileno(), end * BLOCK_BYTES)
+            os.ftruncate(self._fd, end * BLOCK_BYTES)
 
     def write(self, block: int, at: int, data: bytes | memoryview) -> None:
         """Write into a block. Raises TransportError."""
         try:
             done = 0
             while done < len(data):
-                done += os.pwrite(self._file.fileno(), data[done:], block * BLOCK_BYTES + at + done)
+                done += os.pwrite(self._fd, data[done:], block * BLOCK_BYTES + at + done)
         except OSError as error:
             raise TransportError(f"what waits for a push cannot be written down: {error.strerror}") from error
 
     def read(self, block: int, at: int, count: int) -> bytes:
         """Read from a block."""
-        return os.pread(self._file.fileno(), count, block * BLOCK_BYTES + at)
+        return os.pread(self._fd, count, block * BLOCK_BYTES + at)
 
     def close(self) -> None:
         """Forget everything."""
-        self._file.close()
+        os.close(self._fd)
 
 
 class SpooledFile:
@@ -88,6 +124,34 @@ class SpooledFile:
         self.changed = asyncio.Event()
         self._spool = spool
         self._blocks: list[int | None] = []
+
+    def state(self, size: int | None = None) -> dict[str, Any]:
+        """Return where its bytes are, as JSON has it. size: as if it had been written up to there only."""
+        first = self.start // BLOCK_BYTES
+        return {
+            "size": self.size if size is None else size,
+            "start": self.start,
+            "whole": self.whole and size is None,
+            "first": first,
+            "blocks": [block for block in self._blocks[first:] if block is not None],
+        }
+
+    @classmethod
+    def restore(cls, spool: Spool, state: Mapping[str, Any]) -> SpooledFile:
+        """Return the file of a state; `Spool.claim` is to be told of its blocks. Raises KeyError, TypeError, ValueError."""
+        file = cls(spool)
+        size, start = int(state["size"]), int(state["start"])
+        blocks = [int(block) for block in state["blocks"]][: -(-size // BLOCK_BYTES) - int(state["first"])]
+        file.size, file.start, file.whole = size, min(start, size), bool(state["whole"])
+        file._blocks = [None] * int(state["first"]) + blocks
+        if len(file._blocks) != -(-size // BLOCK_BYTES):
+            raise ValueError(f"{len(file._blocks)} blocks for {size} bytes")
+        return file
+
+    @property
+    def blocks(self) -> list[int]:
+        """The blocks that it has."""
+        return [block for block in self._blocks if block is not None]
 
     def append(self, data: bytes) -> None:
         """Write at the end. Raises TransportError."""

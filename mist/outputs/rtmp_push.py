@@ -59,6 +59,9 @@ class RtmpPush:
 
     connector = "RTMP"
 
+    def shares(self, target: str) -> bool:
+        return True
+
     async def push(self, services: OutputServices, plan: PushPlan, status: PushStatus) -> None:
         """Publish the stream there until it ends. Raises MistError: refused, unreachable, no track fits, the server went away."""
         address, given = parse_target(plan.target)
@@ -91,7 +94,7 @@ class RtmpPush:
                 return muxer if added is None else AddedAudio(muxer, len(tracks), added.info, added.frames)
 
             publishing = Publishing(services, dialled, session, choice, status, heard=_heard, farewell=farewell)
-            await publishing.run(f"RTMP push {session.stream_id}", make_muxer, record, **pace)
+            await publishing.run(f"RTMP push {plan.number}", make_muxer, record, alone=True, **pace)
         finally:
             record.close()
             services.close_stream(reader)

@@ -214,9 +214,9 @@ class Control(Worker):
         answer = await self._link.ask({"do": "push_start", "stream": stream, "requested": requested, "target": target})
         return int(answer["number"])
 
-    async def stop_push(self, number: int) -> None:
-        """End a push. Raises NotFound."""
-        await self._link.ask({"do": "push_stop", "number": number})
+    async def stop_push(self, number: int, *, gracefully: bool = False) -> None:
+        """End a push; see `ControlServices`."""
+        await self._link.ask({"do": "push_stop", "number": number, "gracefully": gracefully})
 
     async def start_stream(self, name: str) -> None:
         await self._link.ask({"do": "start", "stream": name})
@@ -268,5 +268,5 @@ def former_children(instance: Instance) -> list[int]:
         return []
     found = [status["controller"]["pid"], status.get("triggers", {}).get("pid", 0)]
     found += [one["pid"] for one in status["listeners"]] + [one["guardian"] for one in status["streams"]]
-    found += [one["guardian"] for one in status.get("pushes", ())]
+    found.append(status.get("push_guardian", 0))
     return [pid for pid in found if pid]

@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import time
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from mist.runtime.journal import Journal, is_journal
@@ -109,22 +110,23 @@ class LogHandler(logging.Handler):
         text = record.getMessage()
         if record.exc_info and record.exc_info[0] is not None:
             text += "\n" + logging.Formatter().formatException(record.exc_info)
-        stream = str(getattr(record, "stream", "") or self.stream)
+        program, own_stream = _matter.get() or (self.program, self.stream)
+        stream = str(getattr(record, "stream", "") or own_stream)
         kind, priority = self._kind(record)
-        dropped = self._limit.admit(f"{kind}|{stream}|{text}", time.monotonic())
+        dropped = self._limit.admit(f"{kind}|{program}|{stream}|{text}", time.monotonic())
         if dropped is None:
             return
         if dropped:
             text += f" ({dropped} equal lines left out)"
         where = f"{record.filename}:{record.lineno}"
-        if self._journal is None or not self._journal.send(self._fields(record, kind, priority, stream, text)):
-            sys.stderr.write(self._line(record.created, kind, priority, stream, text, where))
+        if self._journal is None or not self._journal.send(self._fields(record, program, kind, priority, stream, text)):
+            sys.stderr.write(self._line(record.created, program, kind, priority, stream, text, where))
             sys.stderr.flush()
         self._send(
             {
                 "time": record.created,
                 "kind": kind,
-                "program": self.program,
+                "program": program,
                 "pid": os.getpid(),
                 "where": where,
                 "stream": stream,
@@ -132,12 +134,15 @@ class LogHandler(logging.Handler):
             }
         )
 
-    def _fields(self, record: logging.LogRecord, kind: str, priority: int, stream: str, text: str) -> dict[str, object]:
+    @staticmethod
+    def _fields(
+        record: logging.LogRecord, program: str, kind: str, priority: int, stream: str, text: str
+    ) -> dict[str, object]:
         fields: dict[str, object] = {
             "MESSAGE": text,
             "PRIORITY": priority,
             "SYSLOG_IDENTIFIER": "mist",
-            "MIST_PROCESS": self.program,
+            "MIST_PROCESS": program,
             "MIST_KIND": kind,
             "CODE_FILE": record.pathname,
             "CODE_LINE": record.lineno,
@@ -154,8 +159,8 @@ class LogHandler(logging.Handler):
             return given, ALWAYS_SHOWN[given]
         return next((kind, priority) for level, kind, priority in KINDS if record.levelno >= level)
 
-    def _line(self, created: float, kind: str, priority: int, stream: str, text: str, where: str) -> str:
-        who = f"{self.program}:{stream}" if stream else self.program
+    def _line(self, created: float, program: str, kind: str, priority: int, stream: str, text: str, where: str) -> str:
+        who = f"{program}:{stream}" if stream else program
         shown = kind
         if self._colours:
             shown = f"\x1b[{_COLOURS.get(kind, _OTHER_COLOUR)}m{kind}\x1b[0m"
@@ -199,6 +204,7 @@ class LogHandler(logging.Handler):
 
 
 _handler: LogHandler | None = None
+_matter: ContextVar[tuple[str, str] | None] = ContextVar("matter", default=None)
 
 
 def start_log(debug: int, socket_path: str | None = None) -> LogHandler:
@@ -219,3 +225,8 @@ def become(program: str, stream: str = "") -> None:
         _handler.program = program
         _handler.stream = stream
         _handler.reopen()
+
+
+def speak_for(program: str, stream: str) -> None:
+    """Name what the current context works for in its log lines, in a process that does many things of a kind at once."""
+    _matter.set((program, stream))

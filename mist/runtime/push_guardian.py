@@ -1,147 +1,342 @@
-"""The duty of a push's guardian: one worker that sends a stream somewhere, started again when it ended uncleanly."""
+"""The duty of the guardian of all pushes: their workers, each with one push or with many, started again when they ended uncleanly."""
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mist.runtime.backoff import Backoff
+from mist.runtime.build import running_build
 from mist.runtime.channel import Message, close_all
-from mist.runtime.guardian import Guardian, WorkerHandle, WorkerMain
+from mist.runtime.guardian import Guardian, WorkerHandle
+from mist.runtime.program import Server
+from mist.runtime.push_worker import push_main, push_note
 from mist.stream.push import PushPlan
 from mist.stream.push_note import PushNote
 
 log = logging.getLogger(__name__)
 
-MAX_CRASHES = 10  # in a row
+MAX_CRASHES = 10  # in a row, of a worker with one push
+SPLIT_CRASHES = 2  # in a row, of a worker with several: one of them may be to blame
 WELL_SECONDS = 60.0
 PING_SECONDS = 1.0
 HANG_SECONDS = 5.0
 STOP_SECONDS = 30.0  # for what a push that was stopped still has to send
+LINGER_SECONDS = 5.0  # that a worker without pushes waits for the next one
+ORDERS = 100  # pushes in a message to a worker
+FILL = 16  # pushes that a worker gets before another one is started, as long as there are processors
 
 
-class PushDuty:
-    """Keeps a push going until it ends by itself or is told to. What the worker says of it goes on to the main process.
+@dataclass(eq=False)
+class Kept:
+    """A push. stopping: why it was told to end. result: how it ended, until the main process has written that down."""
 
-    note: what one worker leaves for the next. worker: process number of a former guardian's worker, which will come back, or 0.
+    plan: PushPlan
+    note: PushNote
+    shared: bool
+    version: int = 0
+    stopping: str = ""
+    lane: Lane | None = None
+    result: Message | None = None
+    file: int = -1  # of its process, for the next one
+
+    def let_go(self) -> None:
+        """Close the file."""
+        if self.file >= 0:
+            os.close(self.file)
+            self.file = -1
+
+
+@dataclass(eq=False)
+class Lane:
+    """The pushes of one worker. asked: since when the worker owes an answer to a ping. used_s: processor time that it had had by then."""
+
+    shared: bool
+    pushes: dict[int, Kept] = field(default_factory=dict)
+    worker: WorkerHandle | None = None
+    asked: float = 0.0
+    used_s: float = 0.0
+    crashes: int = 0
+    backoff: Backoff = field(default_factory=Backoff)
+
+    def add(self, kept: Kept) -> None:
+        self.pushes[kept.plan.number] = kept
+        kept.lane = self
+
+    def takes_more(self) -> bool:
+        return self.shared and (self.worker is None or not self.worker.stopping)
+
+    def drop(self, kept: Kept) -> None:
+        del self.pushes[kept.plan.number]
+        kept.lane = None
+
+
+class PushesDuty:
+    """Keeps pushes going until they end by themselves or are told to. What their workers say goes on to the main process.
+
+    Pushes of one kind share workers, as many as there are processors at most: one that brings its worker down takes others along. When
+    that happens again and again, the worker's pushes are divided among two, until the one that is to blame is alone.
     """
 
-    def __init__(self, plan: PushPlan, worker_main: WorkerMain, note: PushNote, worker: int) -> None:
-        self._plan = plan
-        self._worker_main = worker_main
-        self._note = note
-        self._version = note.version()
-        self._former = worker
-        self._asked = 0.0  # since when the worker owes an answer to a ping
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._main = push_main(server)
+        self._pushes: dict[int, Kept] = {}
+        self._lanes: list[Lane] = []
+        self._width = len(os.sched_getaffinity(0))
         self._last_beat = 0.0
-        self._backoff = Backoff()
-        self._crashes = 0
-        self._stopped = False
-        self._result: Message | None = None
         self._guardian: Guardian
 
     def start(self, guardian: Guardian) -> None:
         self._guardian = guardian
-        if not self._former or guardian.expect_worker(self._former) is None:
-            self._start_worker()
         self._last_beat = time.monotonic()
         guardian.reactor.call_later(PING_SECONDS, self._beat)
 
-    def _start_worker(self) -> None:
-        if self._guardian.ending or self._guardian.workers:
+    # -- orders ----------------------------------------------------------------------------------------------------
+
+    def command(self, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        orders: dict[str, Callable[[Message], object]] = {
+            "push": self._take,
+            "stop": lambda order: self._stop(order),
+            "forget": lambda order: self._pushes.pop(int(order["number"]), None),
+            "end": lambda order: self._guardian.end(),
+            "config": self._guardian.tell_workers,
+        }
+        order = orders.get(str(message.get("do")))
+        if order is not None:
+            order(message)
+
+    def _take(self, message: Message) -> None:
+        """Take over pushes that have begun elsewhere, and begin others."""
+        for given in message["pushes"]:
+            plan = PushPlan(**given["plan"])
+            if (known := self._pushes.get(plan.number)) is not None:
+                if known.result is not None:  # nobody was there to hear it
+                    self._guardian.upstream.send(known.result)
+                continue
+            shared = self._server.program.pushes[plan.connector].shares(plan.target)
+            kept = self._pushes[plan.number] = Kept(plan, push_note(self._server.instance, plan), shared)
+            kept.version, kept.stopping = kept.note.version(), str(given.get("stopping", ""))
+            lane = self._former(int(given.get("worker", 0)), shared=shared)
+            if lane is not None:
+                lane.add(kept)
+            elif kept.stopping:
+                self._finish(kept, {"reason": kept.stopping, "text": "stopped"})
+            else:
+                self._place(kept)
+
+    def _former(self, pid: int, *, shared: bool) -> Lane | None:
+        """Return the lane of a former guardian's worker, which will come back; None when it has ended."""
+        lane = self._lane_of(pid)
+        if lane is None and pid and (worker := self._guardian.expect_worker(pid)) is not None:
+            lane = Lane(shared, worker=worker)
+            self._lanes.append(lane)
+        return lane
+
+    def _place(self, kept: Kept) -> None:
+        """Give a push to a worker."""
+        lanes = [one for one in self._lanes if one.takes_more()] if kept.shared else []
+        lane = min(lanes, key=lambda one: (one.crashes, len(one.pushes)), default=None)
+        if lane is None or (len(lane.pushes) >= FILL and len(lanes) < self._width):
+            lane = Lane(kept.shared)
+            self._lanes.append(lane)
+        lane.add(kept)
+        if lane.worker is not None:
+            self._order(lane, [kept])
+        elif len(lane.pushes) == 1:
+            self._start_worker(lane)
+
+    def _stop(self, order: Message) -> None:
+        """Have a push end by itself, with what it still has to send."""
+        kept = self._pushes.get(int(order["number"]))
+        if kept is None or kept.result is not None:
             return
-        self._version = self._note.version()
-        self._asked = 0.0
-        worker = self._guardian.start_worker(self._worker_main)
-        self._guardian.upstream.send({"event": "worker", "pid": worker.pid})
+        kept.stopping = str(order.get("reason", "CLEAN_CONTROLLER_REQ"))
+        lane = kept.lane
+        if lane is None or lane.worker is None:
+            self._finish(kept, {"reason": kept.stopping, "text": "stopped"})
+            return
+        lane.worker.channel.send(
+            {"do": "end_push", "number": kept.plan.number, "gracefully": bool(order.get("gracefully"))}
+        )
+        self._guardian.reactor.call_later(STOP_SECONDS, self._insist, kept)
+
+    def _insist(self, kept: Kept) -> None:
+        """Do not wait any longer for a push that was told to end."""
+        lane = kept.lane
+        if lane is None or lane.worker is None:
+            return
+        if lane.shared:
+            lane.worker.channel.send({"do": "end_push", "number": kept.plan.number})
+        else:
+            self._guardian.stop_worker(lane.worker, kept.stopping)
+
+    # -- workers ---------------------------------------------------------------------------------------------------
+
+    def _lane_of(self, pid: int) -> Lane | None:
+        return next((one for one in self._lanes if one.worker is not None and one.worker.pid == pid), None)
+
+    def _start_worker(self, lane: Lane) -> None:
+        if self._guardian.ending or lane.worker is not None or lane not in self._lanes:
+            return
+        if not lane.pushes:
+            self._lanes.remove(lane)
+            return
+        lane.asked = 0.0
+        lane.worker = self._guardian.start_worker(self._main)
+        self._order(lane, list(lane.pushes.values()))
+
+    def _order(self, lane: Lane, some: Sequence[Kept]) -> None:
+        assert lane.worker is not None
+        for kept in some:
+            kept.version = kept.note.version()
+        for at in range(0, len(some), ORDERS):
+            few = some[at : at + ORDERS]
+            files = {kept.plan.number: os.dup(kept.file) for kept in few if kept.file >= 0}
+            plans, copies = [kept.plan.document() for kept in few], list(files.values())
+            lane.worker.channel.send({"do": "push", "plans": plans, "files": list(files)}, copies, close=copies)
+        self._tell_place(lane.worker.pid, some)
+
+    def _tell_place(self, pid: int, some: Sequence[Kept]) -> None:
+        self._guardian.upstream.send({"event": "worker", "pid": pid, "numbers": [kept.plan.number for kept in some]})
+
+    def worker_said(self, worker: WorkerHandle, message: Message, fds: list[int]) -> None:
+        lane = self._lane_of(worker.pid)
+        if lane is not None and message.get("event") == "file" and (kept := lane.pushes.get(message["number"])):
+            kept.let_go()
+            kept.file = fds.pop()
+        close_all(fds)
+        if lane is None:
+            return
+        lane.asked = 0.0
+        if message.get("event") == "result":
+            kept = lane.pushes.get(int(message["number"]))
+            if kept is not None:
+                self._finish(kept, message)
+        elif message.get("event") == "status":
+            self._guardian.upstream.send(message)
+
+    def _finish(self, kept: Kept, result: Message) -> None:
+        """Pass on how a push ended; it is remembered until the main process says that it knows."""
+        kept.result = {**result, "event": "result", "number": kept.plan.number}
+        kept.let_go()
+        lane = kept.lane
+        if lane is not None:
+            lane.drop(kept)
+            if not lane.pushes:
+                self._guardian.reactor.call_later(LINGER_SECONDS if lane.shared else 0.0, self._end_idle, lane)
+        self._guardian.upstream.send(kept.result)
+
+    def _end_idle(self, lane: Lane) -> None:
+        if not lane.pushes and lane.worker is not None:
+            self._guardian.stop_worker(lane.worker, "CLEAN_CONTROLLER_REQ")
+
+    def worker_ended(self, worker: WorkerHandle, status: int) -> None:
+        lane = self._lane_of(worker.pid)
+        if lane is None or self._guardian.ending:
+            return
+        lane.worker = None
+        for kept in [one for one in lane.pushes.values() if one.stopping]:
+            self._finish(kept, {"reason": kept.stopping, "text": "stopped"})
+        if not lane.pushes:
+            self._lanes.remove(lane)
+            return
+        self._tell_place(0, list(lane.pushes.values()))
+        if worker.stopping or any(one.note.version() != one.version for one in lane.pushes.values()):
+            lane.crashes = 0  # it had got further: that is where the next one goes on
+            self._start_worker(lane)
+            return
+        lane.crashes = 1 if worker.ran_seconds() > WELL_SECONDS else lane.crashes + 1
+        delay = lane.backoff.next_delay(worker.ran_seconds())
+        if len(lane.pushes) > 1 and lane.crashes >= SPLIT_CRASHES:
+            self._guardian.reactor.call_later(delay, self._start_worker, self._split(lane))
+        elif len(lane.pushes) == 1 and lane.crashes > MAX_CRASHES:
+            self._lanes.remove(lane)
+            for kept in list(lane.pushes.values()):
+                self._finish(kept, {"reason": "INTERNAL_ERROR", "text": "it crashed too often"})
+            return
+        self._guardian.reactor.call_later(delay, self._start_worker, lane)
+
+    def _split(self, lane: Lane) -> Lane:
+        """Move half of a lane's pushes to another one."""
+        other = Lane(lane.shared, crashes=SPLIT_CRASHES - 1)
+        lane.crashes = SPLIT_CRASHES - 1
+        for kept in list(lane.pushes.values())[::2]:
+            lane.drop(kept)
+            other.add(kept)
+        self._lanes.append(other)
+        log.warning(
+            "A worker of pushes ended again and again: its pushes are divided, %d go on in another", len(other.pushes)
+        )
+        return other
 
     def _beat(self) -> None:
-        """Kill a worker that hangs. One that waits for a disk does not: another one would wait for the same."""
+        """Kill workers that hang."""
         now = time.monotonic()
         late = now - self._last_beat > 1.5 * PING_SECONDS  # this process itself was held up, and has answers to read
         self._last_beat = now
-        for worker in tuple(self._guardian.workers.values()):
-            if worker.channel.closed:
-                continue  # it will come back
-            if not self._asked:
-                self._asked = now
+        for lane in self._lanes:
+            worker = lane.worker
+            if worker is None or worker.channel.closed or not lane.pushes:
+                continue  # or it will come back
+            if not lane.asked:
+                lane.asked, lane.used_s = now, cpu_seconds(worker.pid)
                 worker.channel.send({"do": "ping", "ping": 1})
-            elif late or waits_for_disk(worker.pid):
-                self._asked = now
-            elif now - self._asked >= HANG_SECONDS:
-                log.error("The push (%d) has not answered for %.0f s; killing it", worker.pid, now - self._asked)
-                self._asked = now
+            elif late:
+                lane.asked = now
+            elif now - lane.asked >= HANG_SECONDS and not is_held_up(worker.pid, lane.used_s):
+                waited_s = now - lane.asked
+                log.error("A worker of pushes (%d) has not answered for %.0f s; killing it", worker.pid, waited_s)
+                lane.asked = now
                 worker.signal(signal.SIGKILL)
         if not self._guardian.ending:
             self._guardian.reactor.call_later(PING_SECONDS, self._beat)
 
-    def command(self, message: Message, fds: list[int]) -> None:
-        close_all(fds)
-        if message.get("do") == "stop":
-            self._stop(str(message.get("reason", "CLEAN_CONTROLLER_REQ")))
-        elif message.get("do") == "config":
-            self._guardian.tell_workers({"do": "config"})
-
-    def _stop(self, reason: str) -> None:
-        """Have the worker end by itself, with what it still has to send."""
-        if not self._guardian.workers:
-            self._guardian.end(reason)
-            return
-        self._stopped = True
-        self._guardian.tell_workers({"do": "end_push", "reason": reason})
-        self._guardian.reactor.call_later(STOP_SECONDS, self._guardian.end, reason)
-
-    def worker_said(self, worker: WorkerHandle, message: Message, fds: list[int]) -> None:
-        close_all(fds)
-        self._asked = 0.0
-        if message.get("event") == "result":
-            self._result = message
-        if "event" in message:
-            self._guardian.upstream.send(message)
-
-    def worker_ended(self, worker: WorkerHandle, status: int) -> None:
-        if self._guardian.ending:
-            return
-        if self._result is not None or self._stopped:
-            self._guardian.end()
-            return
-        self._guardian.upstream.send({"event": "worker", "pid": 0})
-        if self._note.version() != self._version:  # it had got further: that is where the next one goes on
-            self._crashes = 0
-            self._start_worker()
-            return
-        self._crashes = 1 if worker.ran_seconds() > WELL_SECONDS else self._crashes + 1
-        if self._crashes > MAX_CRASHES:
-            self._guardian.upstream.send(
-                {"event": "result", "reason": "INTERNAL_ERROR", "text": "it crashed too often"}
-            )
-            self._guardian.end()
-            return
-        self._guardian.reactor.call_later(self._backoff.next_delay(worker.ran_seconds()), self._start_worker)
-
     def bequeath(self, worker: WorkerHandle, status: int) -> bool:
-        """Return False: what the next worker needs is in the note."""
+        """Return False: what the next worker needs is in the notes."""
         return False
 
+    # -- other guardians and main processes ------------------------------------------------------------------------
+
     def worker_rejoined(self, worker: WorkerHandle, note: Message) -> None:
-        """Take over the worker of a former guardian; of two, the one that came later is one too many."""
-        if len(self._guardian.workers) > 1:
+        """Take over the worker of a former guardian; one whose pushes another one has by now is one too many."""
+        lane = self._lane_of(worker.pid)
+        if lane is None:
             worker.signal(signal.SIGKILL)
             return
-        self._asked = 0.0
-        self._guardian.upstream.send({"event": "worker", "pid": worker.pid})
+        lane.asked = 0.0
+        running = {int(number) for number in note.get("pushes", ())}
+        missing = [kept for number, kept in lane.pushes.items() if number not in running]
+        for number in running - lane.pushes.keys():
+            worker.channel.send({"do": "end_push", "number": number})
+        if missing:  # what became of them is in their notes, or they never began
+            self._order(lane, missing)
+        for kept in [one for one in lane.pushes.values() if one.stopping]:
+            self._stop({"number": kept.plan.number, "reason": kept.stopping})
+        if not lane.pushes:
+            self._end_idle(lane)
 
     def replace_workers(self) -> None:
-        """Let another process go on: what the note says holds at every moment, so the old one need not be asked."""
+        """Let other processes go on: what the notes say holds at every moment, so the old ones need not be asked."""
         for worker in tuple(self._guardian.workers.values()):
-            worker.stopping = True  # which is no failure
-            worker.signal(signal.SIGKILL)
+            if worker.build != running_build():
+                worker.stopping = True  # which is no failure
+                worker.signal(signal.SIGKILL)
 
     def show(self) -> tuple[Message, Sequence[int]]:
-        return {"plan": self._plan.document(), "worker": next(iter(self._guardian.workers), 0)}, ()
+        shown: list[dict[str, Any]] = []
+        for kept in self._pushes.values():
+            worker = kept.lane.worker if kept.lane is not None else None
+            place = {"worker": 0 if worker is None else worker.pid}
+            shown.append({"plan": kept.plan.document(), **place, "stopping": kept.stopping, "result": kept.result})
+        return {"pushes": shown}, ()
 
     def may_retire(self) -> bool:
         return True
@@ -150,21 +345,30 @@ class PushDuty:
         """Nothing is begun here anyway."""
 
     def stopping(self) -> None:
-        """The worker is told by the guardian."""
+        """The workers are told by the guardian."""
 
     def finish(self) -> None:
-        """Nobody goes on with the push."""
-        self._note.remove()
+        """Nobody goes on with the pushes."""
+        for kept in self._pushes.values():
+            kept.note.remove()
 
 
-def waits_for_disk(pid: int) -> bool:
-    """Tell whether a process is in the kernel and cannot be interrupted."""
+def is_held_up(pid: int, used_s: float) -> bool:
+    """Tell whether a process that does not answer is not to blame: another one in its place would wait for the same.
+
+    It is in the kernel and cannot be interrupted, for a disk, or it could run and has hardly had a processor. used_s: the
+    processor time that it had had when it was asked.
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"D"
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
     except (OSError, IndexError):
         return False
+    return state == b"D" or (state == b"R" and cpu_seconds(pid) - used_s < HANG_SECONDS)
 
 
-def make_push_duty(plan: PushPlan, worker_main: WorkerMain, note: PushNote, worker: int) -> Callable[[], PushDuty]:
-    """Return what makes the duty inside the forked guardian; see `PushDuty`."""
-    return lambda: PushDuty(plan, worker_main, note, worker)
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process's first thread has had."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_bytes().split()[0]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0

@@ -1,11 +1,14 @@
-"""The worker of a push: runs what pushes to its kind of target, and says how far it is."""
+"""The process of pushes: runs what pushes to each one's kind of target, and says how far they are."""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
+import os
 import time
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from mist.errors import MistError
@@ -25,67 +28,111 @@ log = logging.getLogger(__name__)
 
 STATUS_SECONDS: Final = 5.0
 STOP_SECONDS: Final = 1.5
+GRACE_SECONDS: Final = 20.0  # for a destination to take what it has not yet
 _RESULT: Final = "result"
+_STOPPED: Final = ("CLEAN_CONTROLLER_REQ", "stopped")
+
+
+@dataclass(eq=False)
+class Running:
+    """A push of this process. leaving: it is to end when the destination has taken what there is."""
+
+    plan: PushPlan
+    role: PushRole
+    status: PushStatus
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    task: asyncio.Task[tuple[str, str]] | None = None
+    leaving: bool = False
+    file: int = -1  # that is to outlive this process
+
+    def document(self) -> dict[str, Any]:
+        """Return how far it is, as the API shows it."""
+        return self.status.document(int((time.time() - self.status.began) * 1000))
 
 
 class PushWorker(OutputWorker):
-    """Serves one push. Its result goes to the guardian before it ends: reason and text, and the figures."""
+    """Serves the pushes that the guardian gives it. The result of each goes to the guardian: reason and text, and the figures."""
 
-    def __init__(self, server: Server, channel: Channel, plan: PushPlan, role: PushRole) -> None:
-        super().__init__(server, channel, plan.connector, cast(Any, None), {})
-        self.program = f"push {plan.number}"
-        runtime_log.become(self.program, plan.stream)
-        self._plan = plan
-        self._push = role
-        self._status = PushStatus(began=time.time(), note=push_note(server.instance, plan))
-        self._task: asyncio.Task[None] | None = None
+    def __init__(self, server: Server, channel: Channel) -> None:
+        super().__init__(server, channel, "pushes", cast(Any, None), {})
+        self.program = "pushes"
+        runtime_log.become(self.program)
+        self._running: dict[int, Running] = {}
 
     def title(self) -> str:
-        return f"push {self._plan.stream} to {self._plan.connector}"
+        if len(self._running) != 1:
+            return f"pushes ({len(self._running)})"
+        plan = next(iter(self._running.values())).plan
+        return f"push {plan.stream} to {plan.connector}"
 
     def started(self) -> None:
         super().started()
-        self._task = self.spawn(self._run())
         self.loop.call_later(STATUS_SECONDS, self._report)
 
-    def _former_result(self) -> Message | None:
-        """Return what a process before this one said at the push's end, if it did: nobody may have heard it."""
-        try:
-            left = None if self._status.note is None else self._status.note.read()
-        except (OSError, ValueError):
-            return None
-        return None if left is None else left[0].get(_RESULT)
+    # -- one push --------------------------------------------------------------------------------------------------
 
-    async def _run(self) -> None:
-        if (result := self._former_result()) is not None:
-            self.channel.send(result)
-            self.finish()
+    def _begin(self, plan: PushPlan, left_file: int = -1) -> None:
+        """Begin a push. left_file: of the process that had it before, this one's from now on."""
+        if plan.number in self._running:
+            close_all([left_file] if left_file >= 0 else [])
             return
-        reason, text = "CLEAN_EOF", "the stream has ended"
+        note = push_note(self.server.instance, plan)
+        if (result := _former_result(note)) is not None:
+            self.channel.send(result)
+            close_all([left_file] if left_file >= 0 else [])
+            return
+        role = self.server.program.pushes[plan.connector]
+        status = PushStatus(began=time.time(), note=note, left_file=left_file)
+        one = self._running[plan.number] = Running(plan, role, status)
+        status.keep_file = lambda fd: self._keep(one, fd)
+        one.context.run(runtime_log.speak_for, f"push {plan.number}", plan.stream)
+        one.task = self.loop.create_task(self._push(one), context=one.context)
+        one.task.add_done_callback(lambda task: self._over(one, task), context=one.context)
+        self.show_title()
+
+    def _keep(self, one: Running, fd: int) -> None:
+        """Have the guardian keep a file open for the next process. fd: stays the push's own."""
+        one.file = fd
+        copy = os.dup(fd)
+        self.channel.send({"event": "file", "number": one.plan.number}, (copy,), close=(copy,))
+
+    async def _push(self, one: Running) -> tuple[str, str]:
+        """Push to the end; returns reason and text."""
         try:
-            await self._push.push(cast(OutputServices, self), self._plan, self._status)
-        except asyncio.CancelledError:
-            reason, text = "CLEAN_CONTROLLER_REQ", "stopped"
+            await one.role.push(cast(OutputServices, self), one.plan, one.status)
         except MistError as error:
-            reason, text = error.reason, str(error)
+            return error.reason, str(error)
         except Exception:
             log.exception("The push failed")
-            reason, text = "INTERNAL_ERROR", "a defect, see the log"
+            return "INTERNAL_ERROR", "a defect, see the log"
+        return _STOPPED if one.leaving else ("CLEAN_EOF", "the stream has ended")
+
+    def _over(self, one: Running, task: asyncio.Task[tuple[str, str]]) -> None:
+        reason, text = _STOPPED if task.cancelled() else task.result()
         clean = reason.startswith("CLEAN")
         log.log(
             logging.INFO if clean else logging.WARNING,
             "Push to %s ended: %s (%s)",
-            without_password(self._plan.target),
+            without_password(one.plan.target),
             text,
             reason,
         )
-        self._tell_end(reason, text)
-        self.finish()
+        self._tell_end(one, reason, text)
+        del self._running[one.plan.number]
+        self.show_title()
+        if self._stopping and not self._running:
+            self.finish()
 
-    def _tell_end(self, reason: str, text: str) -> None:
+    def _tell_end(self, one: Running, reason: str, text: str) -> None:
         """Say how it went: to the guardian, and to the handlers of triggers."""
-        plan, status, ended = self._plan, self._status, time.time()
-        message = {"event": "result", "reason": reason, "text": text, "status": self._document()}
+        plan, status, ended = one.plan, one.status, time.time()
+        message = {
+            "event": "result",
+            "number": plan.number,
+            "reason": reason,
+            "text": text,
+            "status": one.document(),
+        }
         if status.note is not None:
             with suppress(OSError):
                 status.note.write({_RESULT: message}, _RESULT, dict)
@@ -96,8 +143,8 @@ class PushWorker(OutputWorker):
             status.current_target or plan.target,
             plan.connector,
             str(status.bytes),
-            str(int(ended - self._status.began)),
-            str(int(self._status.began)),
+            str(int(ended - status.began)),
+            str(int(status.began)),
             str(int(ended)),
             str(status.media_ms),
             str(first),
@@ -110,34 +157,78 @@ class PushWorker(OutputWorker):
             self.triggers.notify("RECORDING_END", plan.stream, lines)
         self.triggers.notify("OUTPUT_END", plan.stream, lines)
 
-    def _document(self) -> dict[str, Any]:
-        return self._status.document(int((time.time() - self._status.began) * 1000))
+    def _end(self, number: int, *, gracefully: bool) -> None:
+        """End a push with what it still has to send; gracefully, with what the destination has not taken yet, too."""
+        one = self._running.get(number)
+        if one is None or one.task is None:
+            return
+        if gracefully and one.status.leave is not None and not one.leaving:
+            one.leaving = True
+            one.status.leave()
+            self.loop.call_later(GRACE_SECONDS, one.task.cancel)
+        else:
+            one.task.cancel()
+
+    # -- all of them -----------------------------------------------------------------------------------------------
 
     def _report(self) -> None:
-        self.channel.send({"event": "status", "status": self._document()})
+        if self._running:
+            documents = {number: one.document() for number, one in self._running.items()}
+            self.channel.send({"event": "status", "pushes": documents})
         self.loop.call_later(STATUS_SECONDS, self._report)
 
     def command(self, message: Message, fds: list[int]) -> None:
-        if message.get("do") == "end_push":
+        what = message.get("do")
+        if what == "push":
+            files = dict(zip(message.get("files", ()), fds, strict=True))
+            for plan in message["plans"]:
+                self._begin(PushPlan(**plan), files.get(plan["number"], -1))
+        elif what == "end_push":
             close_all(fds)
-            if self._task is not None:
-                self._task.cancel()
+            self._end(int(message["number"]), gracefully=bool(message.get("gracefully")))
         else:
             super().command(message, fds)
 
     def stopping(self, reason: str) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        if not self._running:
+            self.finish()
+            return
+        for one in self._running.values():
+            if one.task is not None:
+                one.task.cancel()
         self.loop.call_later(STOP_SECONDS, self.finish)
 
+    # -- the guardian ----------------------------------------------------------------------------------------------
+
+    def _arena_made(self, number: int, fd: int) -> None:
+        """Keep the memory of groups here: nobody can go on with a connection to another server."""
+
+    def _arena_gone(self, number: int) -> None:
+        """See `_arena_made`."""
+
     def guardian_gone(self) -> None:
-        Worker.guardian_gone(self)  # with nothing but the push: there are no connections to go on with
+        Worker.guardian_gone(self)  # with nothing but the pushes: there are no connections to go on with
+
+    def show(self) -> tuple[Message, tuple[int, ...]]:
+        return {"pushes": list(self._running)}, ()
 
     def rejoined(self) -> None:
-        """The next guardian needs to know nothing more."""
+        """Have the next guardian keep what the former one kept."""
+        for one in self._running.values():
+            if one.file >= 0:
+                self._keep(one, one.file)
 
     def deserted(self, why: str) -> None:
         self.stop("CLEAN_SIGNAL")
+
+
+def _former_result(note: PushNote) -> Message | None:
+    """Return what a process before this one said at the push's end, if it did: nobody may have heard it."""
+    try:
+        left = note.read()
+    except (OSError, ValueError):
+        return None
+    return None if left is None else left[0].get(_RESULT)
 
 
 def push_note(instance: Instance, plan: PushPlan) -> PushNote:
@@ -145,6 +236,6 @@ def push_note(instance: Instance, plan: PushPlan) -> PushNote:
     return PushNote(instance.push_notes, plan.number)
 
 
-def push_main(server: Server, plan: PushPlan, role: PushRole) -> WorkerMain:
-    """Return what the worker of a push runs."""
-    return lambda channel: PushWorker(server, channel, plan, role).run()
+def push_main(server: Server) -> WorkerMain:
+    """Return what a worker of pushes runs."""
+    return lambda channel: PushWorker(server, channel).run()

@@ -17,10 +17,10 @@ from mist.runtime.build import running_build
 from mist.runtime.channel import Channel, Message, close_all
 from mist.runtime.family import Child, Family
 from mist.runtime.guardian import RETIRED, guardian_main
-from mist.runtime.listeners import MAX_JOINING, pass_on_all, retire
+from mist.runtime.listeners import pass_on_all, retire, retire_late
 from mist.runtime.program import Server
-from mist.runtime.push_guardian import make_push_duty
-from mist.runtime.push_worker import push_main, push_note
+from mist.runtime.push_guardian import PushesDuty
+from mist.runtime.push_worker import push_note
 from mist.runtime.reactor import Reactor
 from mist.runtime.rejoin import refuse
 from mist.runtime.snapshot import read_snapshot
@@ -28,34 +28,33 @@ from mist.stream.push import PushPlan
 
 log = logging.getLogger(__name__)
 
-KIND = "push"  # the first word of the names of guardians of pushes
+KIND = "push"  # the guardian's key
+NAME = "The guardian of the pushes"
 MAX_PUSHES = 10_000
 ENDED_SECONDS = 60.0  # how long the result of a push is to be seen
+IDLE_SECONDS = 10.0  # that the guardian waits for another push after the last one
 MAX_ENDED = 1000  # results: a thousand pushes that fail and are started again every few seconds leave many
 
 
 @dataclass(eq=False)
 class Push:
-    """One push. result: how it ended, None while it runs."""
+    """One push. stopping: why it is told to end. result: how it ended, None while it runs."""
 
     plan: PushPlan
-    child: Child | None = None
     worker: int = 0  # process number
     began: float = field(default_factory=time.time)
     status: Message | None = None
     result: Message | None = None
     ended: float = 0.0
-    stopping: bool = False
-    backoff: Backoff = field(default_factory=Backoff)
-    joining: list[tuple[Message, list[int]]] = field(default_factory=list)
+    stopping: str = ""
 
-    @property
-    def name(self) -> str:
-        return f"{KIND} {self.plan.number}"
+    def order(self) -> Message:
+        """Return what the guardian needs to know of it."""
+        return {"plan": self.plan.document(), "worker": self.worker, "stopping": self.stopping}
 
 
 class Pushes:
-    """Starts guardians of pushes, and ends them."""
+    """Starts and ends pushes, by way of a guardian that is there as long as there are any."""
 
     def __init__(self, server: Server, family: Family, reactor: Reactor, changed: Callable[[], None]) -> None:
         self._server = server
@@ -65,6 +64,10 @@ class Pushes:
         self._pushes: dict[int, Push] = {}
         self._over: deque[Push] = deque()  # those that have ended, oldest first
         self._numbers = itertools.count(1)
+        self._guardian: Child | None = None
+        self._planned = False  # another guardian
+        self._backoff = Backoff()
+        self._joining: list[tuple[Message, list[int]]] = []  # workers that wait for a guardian
         self._closed = False
 
     def start(self, stream: str, requested: str, target: str) -> int:
@@ -82,69 +85,99 @@ class Pushes:
         plan = PushPlan(next(self._numbers), stream, requested, plain, connector)
         push = self._pushes[plan.number] = Push(plan)
         push_note(self._server.instance, plan).remove()
-        self._start(push)
+        if self._guardian is not None:
+            self._guardian.channel.send({"do": "push", "pushes": [push.order()]})
+        elif not self._planned:
+            self._start_guardian()
+        self._changed()
         return plan.number
 
-    def stop(self, number: int, reason: str) -> None:
-        """End a push. Raises NotFound."""
+    def stop(self, number: int, reason: str, *, gracefully: bool = False) -> None:
+        """End a push, gracefully after its destination has taken what there is. Raises NotFound."""
         push = self._pushes.get(number)
         if push is None or push.result is not None:
             raise NotFound(f"There is no push {number}")
-        push.stopping = True
-        if push.child is not None:
-            push.child.channel.send({"do": "stop", "reason": reason})
+        push.stopping = reason
+        self.tell({"do": "stop", "number": number, "reason": reason, "gracefully": gracefully})
 
-    # -- guardians -------------------------------------------------------------------------------------------------
+    def tell(self, message: Message) -> None:
+        """Send a message to the guardian."""
+        if self._guardian is not None:
+            self._guardian.channel.send(message)
 
-    def _start(self, push: Push) -> None:
-        if self._closed or push.stopping:
+    # -- the guardian ----------------------------------------------------------------------------------------------
+
+    def _running(self) -> list[Push]:
+        return [push for push in self._pushes.values() if push.result is None]
+
+    def _start_guardian(self) -> None:
+        self._planned = False
+        if self._closed or self._guardian is not None or not self._running():
             return
-        plan, server, worker = push.plan, self._server, push.worker
-        note = push_note(server.instance, plan)
+        server = self._server
 
         def guard(channel: Channel) -> int:
-            main = push_main(server, plan, server.program.pushes[plan.connector])
-            name = f"push {plan.stream} {plan.number}"
-            return guardian_main(
-                server, channel, make_push_duty(plan, main, note, worker), name, push.name, plan.stream
-            )
+            return guardian_main(server, channel, lambda: PushesDuty(server), "pushes", KIND)
 
-        push.child = self._family.start(
-            f"The guardian of push {plan.number}",
-            guard,
-            on_message=lambda child, message, fds: self._said(push, message, fds),
-            on_ended=lambda child, status: self._ended(push, status),
-        )
-        pass_on_all(push.child, push.joining)
+        self._guardian = self._family.start(NAME, guard, on_message=self._said, on_ended=self._guardian_ended)
+        self._acquaint(self._guardian)
         self._changed()
 
-    def _said(self, push: Push, message: Message, fds: list[int]) -> None:
+    def _acquaint(self, guardian: Child) -> None:
+        """Tell a guardian of all pushes, and give it the workers that wait for one."""
+        guardian.channel.send({"do": "push", "pushes": [push.order() for push in self._running()]})
+        pass_on_all(guardian, self._joining)
+
+    def _said(self, child: Child, message: Message, fds: list[int]) -> None:
         close_all(fds)
-        if message.get("event") == "worker":
-            push.worker = int(message["pid"])
+        event = message.get("event")
+        if event == "worker":
+            for number in message["numbers"]:
+                if number in self._pushes:
+                    self._pushes[number].worker = int(message["pid"])
             return
-        if "status" in message:
-            push.status = message["status"]
-        if message.get("event") == "result":
-            push.result = {"reason": message["reason"], "text": message["text"]}
+        if event == "status":
+            for number, status in message["pushes"].items():
+                if int(number) in self._pushes:
+                    self._pushes[int(number)].status = status
+        elif event == "result":
+            number = int(message["number"])
+            push = self._pushes.get(number)
+            if push is not None and push.result is None:
+                push.status = message.get("status", push.status)
+                self._end(push, {"reason": message["reason"], "text": message["text"]})
+            child.channel.send({"do": "forget", "number": number})
         self._changed()
 
-    def _ended(self, push: Push, status: int) -> None:
-        child, push.child = push.child, None
-        assert child is not None
-        if status != 0 and push.result is None and not push.stopping and not self._closed:
-            delay = 0.0 if status == RETIRED else push.backoff.next_delay(child.ran_seconds())
-            self._reactor.call_later(delay, self._start, push)
-            return
-        push.result = push.result or {"reason": "CLEAN_CONTROLLER_REQ", "text": "stopped"}
-        push.ended = time.time()
+    def _end(self, push: Push, result: Message) -> None:
+        """Note how a push ended."""
+        push.result, push.ended = result, time.time()
         push_note(self._server.instance, push.plan).remove()
-        for _, fds in push.joining:
-            refuse(fds, "its push has ended")
         self._over.append(push)
         if len(self._over) > MAX_ENDED:
             del self._pushes[self._over.popleft().plan.number]
         self._reactor.call_later(ENDED_SECONDS, self._forget)
+        if len(self._over) == len(self._pushes):
+            self._reactor.call_later(IDLE_SECONDS, self._end_idle)
+        self._changed()
+
+    def _end_idle(self) -> None:
+        """End the guardian when there is nothing to guard."""
+        if len(self._over) == len(self._pushes) and self._guardian is not None and not self._guardian.stopping:
+            self._guardian.stopping = True
+            self._guardian.channel.send({"do": "end"})
+
+    def _guardian_ended(self, child: Child, status: int) -> None:
+        self._guardian = None
+        if self._closed:
+            return
+        at_once = status == RETIRED or child.stopping
+        for push in self._running() if status == 0 and not child.stopping else ():
+            self._end(push, {"reason": "CLEAN_CONTROLLER_REQ", "text": "stopped"})
+        self._planned = True
+        self._reactor.call_later(
+            0.0 if at_once else self._backoff.next_delay(child.ran_seconds()), self._start_guardian
+        )
         self._changed()
 
     def _forget(self) -> None:
@@ -157,45 +190,46 @@ class Pushes:
     # -- processes of former guardians and main processes ----------------------------------------------------------
 
     def take(self, message: Message, fds: list[int]) -> None:
-        """Take over a guardian whose main process is gone."""
-        plan = PushPlan(**message["note"]["plan"])
-        push = self._pushes.setdefault(plan.number, Push(plan))
-        push.worker = int(message["note"].get("worker", 0))
-        if push.child is not None:
-            refuse(fds, "the push has another guardian")
+        """Take over a guardian whose main process is gone, with its pushes."""
+        shown = message["note"].get("pushes")
+        if shown is None:
+            log.warning("A push of an older version ends; a rule begins it again")
+            refuse(fds, "guardians have many pushes now")
             return
-        self._numbers = itertools.count(max(self._pushes) + 1)
-        push.child = self._family.adopt(
-            f"The guardian of push {plan.number}",
-            message,
-            fds[:2],
-            on_message=lambda child, message, fds: self._said(push, message, fds),
-            on_ended=lambda child, status: self._ended(push, status),
+        for given in shown:
+            plan = PushPlan(**given["plan"])
+            if plan.number not in self._pushes:
+                self._pushes[plan.number] = Push(plan, given["worker"], stopping=given["stopping"])
+        self._numbers = itertools.count(max(self._pushes, default=0) + 1)
+        if self._guardian is not None:
+            retire_late(self._family, message, fds)
+            self._acquaint(self._guardian)
+            return
+        self._guardian = self._family.adopt(
+            NAME, message, fds[:2], on_message=self._said, on_ended=self._guardian_ended
         )
-        if push.child is None:
-            del self._pushes[plan.number]
+        if self._guardian is None:
+            self._start_guardian()
             return
-        if push.child.build != running_build():
-            retire(push.child)
-        pass_on_all(push.child, push.joining)
+        self._acquaint(self._guardian)
+        if self._guardian.build != running_build():
+            retire(self._guardian)
         self._changed()
 
     def pass_on(self, message: Message, fds: list[int]) -> None:
         """Give a worker whose guardian is gone to the next one."""
-        push = self._pushes.get(int(str(message["to"]).removeprefix(f"{KIND} ")))
-        if push is None or push.result is not None or len(push.joining) >= MAX_JOINING:
-            refuse(fds, "its push has ended")
+        if not self._running() or len(self._joining) >= MAX_PUSHES:
+            refuse(fds, "its pushes have ended")
             return
-        push.joining.append((message, fds))
-        if push.child is not None:
-            pass_on_all(push.child, push.joining)
+        self._joining.append((message, fds))
+        if self._guardian is not None and not self._guardian.stopping:
+            pass_on_all(self._guardian, self._joining)
 
     def states(self) -> list[dict[str, Any]]:
         """Return all pushes, and for a while those that have ended, for the status."""
         return [
             {
                 **push.plan.document(),
-                "guardian": push.child.pid if push.child is not None else 0,
                 "began": push.began,
                 "status": push.status,
                 "result": push.result,
@@ -203,6 +237,11 @@ class Pushes:
             }
             for push in self._pushes.values()
         ]
+
+    @property
+    def pid(self) -> int:
+        """The guardian's process number, 0 when there is none."""
+        return 0 if self._guardian is None else self._guardian.pid
 
     def close(self) -> None:
         """Start nothing any more."""

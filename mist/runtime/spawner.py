@@ -338,6 +338,7 @@ class Spawner:
         self._sessions.tell({"do": "config"})
         self._listeners.apply(snapshot)
         self._streams.apply(snapshot)
+        self._pushes.tell({"do": "config"})
         self._changed()
 
     # -- reloading -------------------------------------------------------------------------------------------------
@@ -521,7 +522,8 @@ class Spawner:
 
     def _do_push_stop(self, channel: Channel, message: Message, fds: list[int]) -> None:
         close_all(fds)
-        self._pushes.stop(int(message["number"]), str(message.get("reason", "CLEAN_CONTROLLER_REQ")))
+        reason = str(message.get("reason", "CLEAN_CONTROLLER_REQ"))
+        self._pushes.stop(int(message["number"]), reason, gracefully=bool(message.get("gracefully")))
         _answer(channel, message, {"ok": True})
 
     def _do_end_connections(self, channel: Channel, message: Message, fds: list[int]) -> None:
@@ -569,6 +571,7 @@ class Spawner:
             "triggers": {"pid": self._triggers.pid},
             "listeners": self._listeners.states(),
             "streams": self._streams.states(),
+            "push_guardian": self._pushes.pid,
             "pushes": self._pushes.states(),
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -32,7 +32,10 @@ class PushStatus:
     """How far a push is, as `push_list` of the API shows it. media_ms: time stamps of the packets, first and last that were sent.
 
     began: unix time. note: what the process before this one left, and where this one leaves what the next one needs.
-    waiting_bytes: that a destination elsewhere has not taken yet. waiting_full: no more may wait. trouble: why it takes nothing now.
+    leave: called for an end that waits until the destination has taken what there is; None where the task is cancelled for that.
+    left_file: descriptor of a file that the process before this one had, -1 for none. keep_file: called with one that is to outlive
+    this process. waiting_bytes: that a destination elsewhere has not taken yet. waiting_full: no more may wait. trouble: why it takes
+    nothing now.
     """
 
     bytes: int = 0
@@ -43,6 +46,9 @@ class PushStatus:
     current_target: str = ""
     began: float = 0.0
     note: PushNote | None = None
+    leave: Callable[[], None] | None = None
+    left_file: int = -1
+    keep_file: Callable[[int], None] = lambda _fd: None
     waiting_bytes: int = 0
     waiting_full: bool = False
     trouble: str = ""
@@ -76,6 +82,10 @@ class PushRole(Protocol):
     """What pushes to one kind of target. connector: name of the output that it belongs to."""
 
     connector: str
+
+    def shares(self, target: str) -> bool:
+        """Tell whether a push to this target runs in one process with others: it waits for nothing but sockets."""
+        ...
 
     async def push(self, services: OutputServices, plan: PushPlan, status: PushStatus) -> None:
         """Send until the stream ends or the task is cancelled, and keep `status` up to date. Raises MistError."""

@@ -243,8 +243,8 @@ class ControlServices(Protocol):
         """Start a push and return its number. Raises NotFound, LimitExceededError."""
         ...
 
-    async def stop_push(self, number: int) -> None:
-        """End a push. Raises NotFound."""
+    async def stop_push(self, number: int, *, gracefully: bool = False) -> None:
+        """End a push, gracefully after its destination has taken what there is. Raises NotFound."""
         ...
 
     async def stop_stream(self, name: str, reason: str) -> None: ...

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,18 @@ def wait_idle(server: MistServer) -> None:
     wait_until(lambda: "live" not in (server.api({"active_streams": 1})["active_streams"] or []), 15, "its end")
 
 
+def kill_worker(server: MistServer) -> None:
+    """Kill the process of the only push, and wait for the next one."""
+    [before] = server.processes_titled("mist: push live to")
+    os.kill(before.pid, signal.SIGKILL)
+    wait_until(
+        lambda: [one for one in server.processes_titled("mist: push live to") if one.pid != before.pid],
+        20,
+        "another process",
+    )
+    server.wait_log("of the process before wait for the destination", 10)
+
+
 def assert_same(data: bytes, path: Path) -> None:
     """Compare with what was published."""
     path.write_bytes(data)
@@ -90,6 +104,7 @@ def test_segments_and_a_playlist_that_slides(server: MistServer, publish: Publis
 def test_what_comes_while_the_destination_is_away_follows_in_order(
     server: MistServer, publish: Publish, tmp_path: Path
 ) -> None:
+    """Also when the process that has what waits is killed, while it records and after that."""
     sink = PutSink()
     publisher = publish(server, SAMPLE)
     server.wait_tracks(2)
@@ -100,11 +115,13 @@ def test_what_comes_while_the_destination_is_away_follows_in_order(
     assert row[5]["buffer_bytes"] > 0
     assert str(sink.port) in row[5]["trouble"]
     server.wait_log("The destination is away, what comes waits on disk", 5)
+    kill_worker(server)
     publisher.wait(30)
+    wait_idle(server)
+    kill_worker(server)
     with sink:
         wait_until(lambda: not pushes(server), 30, "the end of the push")
     server.wait_log("The destination is back", 5)
-    wait_idle(server)
     order = [path for _, path, _ in sink.requests]
     numbers = [int(path[1:-3]) for path in order if path.endswith(".ts")]
     assert numbers == sorted(set(numbers))
@@ -135,11 +152,14 @@ def test_a_program_of_the_operator(server: MistServer, publish: Publish, tmp_pat
     try:
         record(server, publish, "keep://somewhere/else/$stream.flv")
         assert_same((tmp_path / "live.flv").read_bytes(), tmp_path / "copy.flv")
-        server.api({"external_writer_add": {**writer, "cmdline": "sh -c 'echo no room >&2; exit 3'"}})
+        room = tmp_path / "room"
+        fails = f"test -e {room} || {{ echo no room >&2; exit 3; }}; cat"
+        server.api({"external_writer_add": {**writer, "cmdline": f"sh -c '{fails}'"}})
         publisher = publish(server, SAMPLE, loop=True)
         server.wait_tracks(2)
         server.api({"push_start": ["live", "other://somewhere/a.ts"]})
         server.wait_log("the external writer mine ended with 3: no room", 10)
+        room.touch()
         server.api({"push_stop": "live"})
         publisher.stop()
         wait_until(lambda: not pushes(server), 40, "the end of the push")

@@ -172,7 +172,7 @@ class FakeControl:
         self.pushed.append({**plan, "status": None, "result": None})
         return number
 
-    async def stop_push(self, number: int) -> None:
+    async def stop_push(self, number: int, *, gracefully: bool = False) -> None:
         self.pushed = [{**one, "result": {}} if one["number"] == number else one for one in self.pushed]
 
     async def start_stream(self, name: str) -> None:

@@ -10,6 +10,7 @@ from mist.formats.containers import Container, by_file_name, by_name
 # Connectors, and the formats that they write, the usual one first.
 FORMATS: Final[Mapping[str, tuple[str, ...]]] = {
     "AAC": ("aac",),
+    "DTSC": ("dtsc",),
     "EBML": ("mkv", "webm"),
     "FLAC": ("flac",),
     "FLV": ("flv",),

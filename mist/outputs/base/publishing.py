@@ -24,6 +24,7 @@ PLAYBACK: Final = frozenset(
 )  # fmt: skip
 MAX_DELAY_S: Final = 3600.0
 FAREWELL_SECONDS: Final = 1.0
+STOPPED: Final = "CLEAN_CONTROLLER_REQ"
 
 
 def refuse_files(reader: StreamReader) -> None:
@@ -118,13 +119,15 @@ class Publishing:
             **options,
         )
         watch = fanout.watch(reader, self._follow)
+        self._status.leave = lambda: viewer.finish(STOPPED)
         try:
             reason = await self._ended
         except asyncio.CancelledError:
             self._say_goodbye()
-            viewer.close("CLEAN_CONTROLLER_REQ")
+            viewer.close(STOPPED)
             raise
         finally:
+            self._status.leave = None
             fanout.unwatch(watch, self._follow)
             if self._dialled.relay is not None:
                 await self._dialled.relay.wait_sent(FAREWELL_SECONDS)
@@ -170,7 +173,7 @@ class Publishing:
             self._services.log.debug("The server did not hear the end: %s", error)
 
     def _closed(self, reason: str) -> None:
-        if reason == "CLEAN_EOF":
+        if reason in ("CLEAN_EOF", STOPPED):
             self._say_goodbye()
         if not self._ended.done():
             self._ended.set_result(reason)

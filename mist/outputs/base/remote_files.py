@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import posixpath
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from mist.core.buffer import ByteBuffer
@@ -46,6 +47,7 @@ class Job:
     file: SpooledFile | None
     mime: str = ""
     begun: bool = False
+    number: int = 0
 
 
 class Delivery:
@@ -57,6 +59,9 @@ class Delivery:
         self._spool = spool
         self._log = log
         self._jobs: deque[Job] = deque()
+        self._numbers = itertools.count(1)
+        self.version = 0  # another one with each change of the jobs
+        self.changed: Callable[[], None] = lambda: None  # called when a job is done
         self._more = asyncio.Event()
         self._last = False
         self.room = asyncio.Event()
@@ -64,8 +69,9 @@ class Delivery:
 
     def add(self, url: str, file: SpooledFile | None, mime: str = "") -> Job:
         """Add a job."""
-        job = Job(url, file, mime)
+        job = Job(url, file, mime, number=next(self._numbers))
         self._jobs.append(job)
+        self.version += 1
         self._more.set()
         return job
 
@@ -74,9 +80,53 @@ class Delivery:
         if job.begun or job not in self._jobs:
             return False
         self._jobs.remove(job)
+        self.version += 1
         if job.file is not None:
             job.file.discard()
         return True
+
+    # -- another process -------------------------------------------------------------------------------------------
+
+    def state(self) -> list[list[Any]]:
+        """Return the jobs that are left, as JSON has it."""
+        return [
+            [one.number, one.url, one.mime, None, None]
+            if one.file is None
+            else [one.number, one.url, one.mime, one.file.state(), self._carrier.state(one.file)]
+            for one in self._jobs
+        ]
+
+    def progress(self) -> object:
+        """Return what is another one when the carrier has got further with the first job than `state` said."""
+        file = self._jobs[0].file if self._jobs else None
+        return (self.version, 0 if file is None else file.start)
+
+    def restore(self, state: Sequence[Sequence[Any]], number: int, open_file: Mapping[str, Any]) -> Job | None:
+        """Take over the jobs of another process, before all others; returns the one with a number, whose file is as it says itself.
+
+        Raises KeyError, TypeError, ValueError.
+        """
+        found: Job | None = None
+        for one, url, mime, file_state, sent in state:
+            file = None
+            if file_state is not None:
+                file = SpooledFile.restore(self._spool, open_file if one == number else file_state)
+                self._carrier.restore(file, sent)
+            job = Job(url, file, mime, number=int(one))
+            found = job if one == number else found
+            self._jobs.append(job)
+        self._numbers = itertools.count(max((one.number for one in self._jobs), default=0) + 1)
+        self._spool.claim([block for job in self._jobs if job.file is not None for block in job.file.blocks])
+        self._more.set()
+        return found
+
+    def has(self, job: Job) -> bool:
+        """Tell whether a job is not done."""
+        return job in self._jobs
+
+    def find(self, url: str) -> Job | None:
+        """Return the last job for a URL."""
+        return next((one for one in reversed(self._jobs) if one.url == url), None)
 
     @property
     def full(self) -> bool:
@@ -113,9 +163,11 @@ class Delivery:
             job.begun = True
             await self._do(job)
             self._jobs.popleft()
+            self.version += 1
             if job.file is not None:
                 job.file.discard()
             self.note()
+            self.changed()
 
     async def _do(self, job: Job) -> None:
         delay_s, away = FIRST_RETRY_SECONDS, False
@@ -230,6 +282,63 @@ class RemoteFiles:
             self._remove(self._playlist.add(entry))
             self._write_playlist(ended=False)
         self._delivery.note()
+
+    # -- another process -------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Return which file is open, or is to be made, and all that `book` does not hold, as JSON has it."""
+        made = self._file is not None
+        return {
+            "url": self._url,
+            "job": self._job.number if made else 0,
+            "size": self._file.size if self._file is not None else 0,
+            "bytes": self.bytes_written,
+        }
+
+    @property
+    def book_number(self) -> int:
+        """Another one whenever what `book` returns may be another one."""
+        return len(self._used)
+
+    def book(self) -> dict[str, Any]:
+        """Return what files there were, as JSON has it."""
+        listed = self._playlist.state() if self._playlist is not None else None
+        return {
+            "counter": self._counter,
+            "used": sorted(self._used),
+            "playlist": listed,
+            "list": self._playlist_url,
+            "listed": sorted(self._listed),
+        }
+
+    def open_state(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return where the bytes of the file of a `state` are, {} when it is not there any more."""
+        if not state["job"] or self._job.number != state["job"] or not self._delivery.has(self._job):
+            return {}
+        assert self._job.file is not None
+        return self._job.file.state(int(state["size"]))
+
+    def go_on(self, state: Mapping[str, Any], book: Mapping[str, Any], job: Job | None) -> bool:
+        """Be where another process was; before `choose`. job: of its open file. Returns whether that can be gone on with.
+
+        Raises KeyError, TypeError, ValueError.
+        """
+        self._counter, self._used = int(book["counter"]), set(book["used"])
+        self._playlist_url = str(book["list"])
+        if self._playlist is not None and book["playlist"] is not None:
+            self._playlist.restore(book["playlist"])
+        self._list_job = self._delivery.find(self._playlist_url) if self._playlist_url else None
+        self._listed = {url: job for url in book["listed"] if (job := self._delivery.find(url)) is not None}
+        self.bytes_written = int(state["bytes"])
+        self._url = str(state["url"])
+        self.path = without_password(self._url)
+        if not state["job"]:
+            self.open()
+            return True
+        if job is None or job.file is None:
+            return False
+        self._job, self._file = job, job.file
+        return True
 
     def abandon(self) -> None:
         """Let the open file end as it is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -13,12 +14,13 @@ from mist.formats.containers import Container
 from mist.net.carriers import Carrier, make_carrier
 from mist.net.remote_schemes import Writers, remote_schemes, scheme_of, without_password
 from mist.net.spool import DEFAULT_FOLDER, DEFAULT_LIMIT_BYTES, Spool
+from mist.outputs.base.continued import left_behind, reopened, table_number
 from mist.outputs.base.file_formats import format_of
 from mist.outputs.base.publishing import refuse_files
-from mist.outputs.base.remote_files import Delivery, RemoteFiles
+from mist.outputs.base.remote_files import Delivery, Job, RemoteFiles
 from mist.stream.push import PushPlan, PushStatus, split_target
 from mist.stream.reader import StreamReader
-from mist.stream.recorder import Recorder
+from mist.stream.recorder import Checkpoint, GoneReader, Recorder
 from mist.stream.recording import RecordingTarget, parse_target
 from mist.stream.services import OutputServices
 
@@ -26,6 +28,7 @@ INTERVAL_S: Final = 0.1  # from a packet to the next write: larger pieces cost l
 LOOK_S: Final = 0.5  # without a packet: the target may name a time to stop at
 STOP_SECONDS: Final = 25.0  # for what waits, once the push was stopped
 FETCH_SECONDS: Final = 60.0
+_NOTED: Final = ("began", "bytes", "first_ms", "last_ms", "current_target", "tracks")  # of the status
 
 
 def is_remote(services: OutputServices, target: str) -> bool:
@@ -49,22 +52,29 @@ def _open_target(services: OutputServices, text: str, connector: str) -> tuple[R
     return target, container
 
 
-def _spool(services: OutputServices) -> Spool:
+def _spool(services: OutputServices, fd: int) -> Spool:
     settings: Mapping[str, Any] = services.config.get("config", {}).get("pushbuffer") or {}
-    return Spool(str(settings.get("folder") or DEFAULT_FOLDER), int(settings.get("limit") or DEFAULT_LIMIT_BYTES))
+    return Spool(str(settings.get("folder") or DEFAULT_FOLDER), int(settings.get("limit") or DEFAULT_LIMIT_BYTES), fd)
+
+
+Left = tuple[dict[str, Any], dict[str, Any]]  # note and book of the process before this one
 
 
 async def record_remotely(services: OutputServices, plan: PushPlan, status: PushStatus, connector: str) -> None:
     """Record until the stream ends, the target's own end, or cancellation, and bring away what there is. Raises MistError."""
     target, container = _open_target(services, plan.target, connector)
     verify = split_target(plan.target)[1].get("verify", "1") != "0"
-    spool = _spool(services)
+    spool = _spool(services, status.left_file)
     try:
         carrier = make_carrier(target.files, _writers(services), spool, verify=verify)
-        delivery = Delivery(carrier, status, spool, services.log)
+        delivery, left, job = _take_over(services, status, carrier, spool)
         sending = asyncio.ensure_future(delivery.run())
         try:
-            await _record(services, plan, status, connector, target, container, spool, carrier, delivery, sending)
+            if left is not None and left[0]["over"]:
+                delivery.finish()
+            else:
+                making = _Making(services, target, container, status, spool, delivery, sending)
+                await making.record(plan, connector, carrier, left, job)
             await sending
         except asyncio.CancelledError:
             await _send_rest(sending, status)
@@ -76,6 +86,27 @@ async def record_remotely(services: OutputServices, plan: PushPlan, status: Push
             carrier.close()
     finally:
         spool.close()
+
+
+def _take_over(
+    services: OutputServices, status: PushStatus, carrier: Carrier, spool: Spool
+) -> tuple[Delivery, Left | None, Job | None]:
+    """Return what delivers, what the process before this one noted, and the job of the file that it was writing."""
+    left = left_behind(services, status) if status.left_file >= 0 else None
+    delivery = Delivery(carrier, status, spool, services.log)
+    if left is None:
+        return delivery, None, None
+    note, book = left
+    try:
+        job = delivery.restore(book["jobs"], int(note["files"]["job"]), note["open"])
+        for name, value in note["status"].items():
+            setattr(status, name, value)
+    except (KeyError, TypeError, ValueError) as error:
+        services.log.warning("What waited for the destination is lost: the note has no %s", error)
+        spool.claim(())
+        return Delivery(carrier, status, spool, services.log), None, None
+    services.log.info("%d files of the process before wait for the destination", len(book["jobs"]))
+    return delivery, left, job
 
 
 async def _send_rest(sending: asyncio.Future[None], status: PushStatus) -> None:
@@ -90,33 +121,51 @@ async def _send_rest(sending: asyncio.Future[None], status: PushStatus) -> None:
         ) from None
 
 
-async def _record(
-    services: OutputServices,
-    plan: PushPlan,
-    status: PushStatus,
-    connector: str,
-    target: RecordingTarget,
-    container: Container,
-    spool: Spool,
-    carrier: Carrier,
-    delivery: Delivery,
-    sending: asyncio.Future[None],
-) -> None:
-    """Write the files; what is there of them is to be brought away, whatever ends this."""
-    reader = await services.open_stream(plan.stream)
-    record = services.open_record(f"OUTPUT:{connector}", scheme_of(target.files))
-    record.set_stream(reader.name)
-    try:
-        refuse_files(reader)
-        files = RemoteFiles(target, reader.name, container.mime, spool, delivery)
-        if target.append:
-            await _continue(carrier, files)
-        await _Recording(services, reader, target, container, status, files, delivery, sending).run()
-    finally:
-        delivery.finish()
-        record.add_bytes(status.bytes, 0)
-        record.close()
-        services.close_stream(reader)
+class _Making:
+    """What one recording is made of."""
+
+    def __init__(
+        self,
+        services: OutputServices,
+        target: RecordingTarget,
+        container: Container,
+        status: PushStatus,
+        spool: Spool,
+        delivery: Delivery,
+        sending: asyncio.Future[None],
+    ) -> None:
+        self.services = services
+        self.target = target
+        self.container = container
+        self.status = status
+        self.spool = spool
+        self.delivery = delivery
+        self.sending = sending
+
+    async def record(
+        self, plan: PushPlan, connector: str, carrier: Carrier, left: Left | None, job: Job | None
+    ) -> None:
+        """Write the files; what is there of them is to be brought away, whatever ends this. Raises MistError."""
+        services, status = self.services, self.status
+        reader = await services.open_stream(plan.stream) if left is None else reopened(services, left[0])
+        record = services.open_record(f"OUTPUT:{connector}", scheme_of(self.target.files))
+        record.set_stream(reader.name)
+        try:
+            if not isinstance(reader, GoneReader):
+                refuse_files(reader)
+            files = RemoteFiles(self.target, reader.name, self.container.mime, self.spool, self.delivery)
+            if self.target.append and left is None:
+                await _continue(carrier, files)
+            recording = _Recording(self, reader, files)
+            if left is not None:
+                recording.go_on(*left, job)
+            await recording.run()
+        finally:
+            self.delivery.finish()
+            record.add_bytes(status.bytes, 0)
+            record.close()
+            if not isinstance(reader, GoneReader):
+                services.close_stream(reader)
 
 
 async def _continue(carrier: Carrier, files: RemoteFiles) -> None:
@@ -127,66 +176,135 @@ async def _continue(carrier: Carrier, files: RemoteFiles) -> None:
         files.continue_from(data)
 
 
+class _Notes:
+    """Lets another process go on: writes down where the recorder is, and what is still to be brought away."""
+
+    def __init__(self, made: _Making, stream: str, table: int, files: RemoteFiles) -> None:
+        """table: number of the stream's table, 0 for none."""
+        self._made = made
+        self._stream = stream
+        self._table = table
+        self._files = files
+        self._checkpoint: Checkpoint | None = None
+        self._state: dict[str, Any] = {"job": 0}  # of the files, at the checkpoint
+        self._book: dict[str, Any] = {}
+        self._book_number = -1
+        self._over = False
+        made.delivery.changed = self.write
+        if made.status.note is not None:
+            made.spool.wait_for_notes(True)
+            made.status.keep_file(made.spool.fileno())
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Note where the recorder is."""
+        self._checkpoint, self._state = checkpoint, self._files.state()
+        if self._files.book_number != self._book_number:
+            self._book_number, self._book = self._files.book_number, self._files.book()
+        self.write()
+
+    def over(self) -> None:
+        """Note that nothing more is recorded."""
+        if self._checkpoint is not None:
+            self._over, self._state = True, {**self._state, "job": 0}
+            self.write()
+
+    def write(self) -> None:
+        """Replace the note."""
+        status, checkpoint, delivery = self._made.status, self._checkpoint, self._made.delivery
+        note = status.note
+        if note is None or checkpoint is None:
+            return
+        document = {
+            "stream": self._stream,
+            "table": self._table,
+            "status": {name: getattr(status, name) for name in _NOTED},
+            "recorder": checkpoint.state,
+            "files": self._state,
+            "open": self._files.open_state(self._state),
+            "over": self._over,
+        }
+
+        def book() -> dict[str, Any]:
+            index = b64encode(checkpoint.index).decode()
+            return {"files": self._book, "jobs": delivery.state(), "index": index}
+
+        try:
+            note.write(document, (self._book_number, checkpoint.index_number, delivery.progress()), book)
+            self._made.spool.noted()
+        except OSError as error:
+            status.note = None
+            note.remove()
+            self._made.spool.wait_for_notes(False)
+            self._made.services.log.warning("If this process dies, what waits is lost: %s", error)
+
+
 class _Recording:
     """The driver of a recorder that writes remote files."""
 
-    def __init__(
-        self,
-        services: OutputServices,
-        reader: StreamReader,
-        target: RecordingTarget,
-        container: Container,
-        status: PushStatus,
-        files: RemoteFiles,
-        delivery: Delivery,
-        sending: asyncio.Future[None],
-    ) -> None:
-        self._services = services
+    def __init__(self, made: _Making, reader: StreamReader | GoneReader, files: RemoteFiles) -> None:
+        self._services = made.services
         self._reader = reader
-        self._status = status
+        self._status = made.status
         self._files = files
-        self._delivery = delivery
-        self._sending = sending
+        self._delivery = made.delivery
+        self._sending = made.sending
         self._changed = asyncio.Event()
+        self._notes = _Notes(made, reader.name, 0 if isinstance(reader, GoneReader) else table_number(reader), files)
         self._recorder = Recorder(
             reader,
-            container,
-            target,
+            made.container,
+            made.target,
             files,
             clock_us=lambda: time.monotonic_ns() // 1000,
             unix_us=lambda: time.time_ns() // 1000,
-            tell=services.log.warning,
+            tell=made.services.log.warning,
+            keep=self._notes.keep,
         )
+
+    def go_on(self, note: Mapping[str, Any], book: Mapping[str, Any], job: Job | None) -> None:
+        """Be where the process before this one was. Raises MistError."""
+        self._recorder.go_on(note["recorder"], b64decode(book["index"]))
+        if self._files.go_on(note["files"], book["files"], job):
+            self._services.log.info("The recording goes on in %s", self._files.path)
+        else:
+            self._services.log.warning("The file is not there any more; another one begins")
+            self._recorder.begin_again()
 
     async def run(self) -> None:
         """Record. Raises MistError."""
-        changed = self._changed
-        watch = self._services.fanout.watch(self._reader, changed.set)
         self._sending.add_done_callback(self._sending_over)
         try:
-            while not self._sending.done() and self._step():
+            if not isinstance(self._reader, GoneReader):
+                await self._follow(self._reader)
+        finally:
+            self._sending.remove_done_callback(self._sending_over)
+            self._end()
+        if not self._status.bytes:
+            raise NotReady(f"nothing of the stream {self._reader.name} was recorded")
+
+    async def _follow(self, reader: StreamReader) -> None:
+        changed = self._changed
+        watch = self._services.fanout.watch(reader, changed.set)
+        try:
+            while not self._sending.done() and self._step(reader):
                 changed.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_S):
                         await changed.wait()
                     await asyncio.sleep(INTERVAL_S)
         finally:
-            self._sending.remove_done_callback(self._sending_over)
             self._services.fanout.unwatch(watch, changed.set)
-            self._end()
-        if not self._status.bytes:
-            raise NotReady(f"nothing of the stream {self._reader.name} was recorded")
 
     def _sending_over(self, _sending: object) -> None:
         self._changed.set()
 
-    def _step(self) -> bool:
+    def _step(self, reader: StreamReader) -> bool:
         self._delivery.note()
         if self._delivery.full:
             return True
         goes_on = self._recorder.step()
         self._note()
-        self._reader.forget_pages()
+        reader.forget_pages()
         return goes_on
 
     def _note(self) -> None:
@@ -195,7 +313,8 @@ class _Recording:
         status.tracks = recorder.tracks
         if recorder.begun:
             status.first_ms, status.last_ms = recorder.first_us // 1000, recorder.done_us // 1000
-            status.latency_ms = max(self._reader.track(recorder.tracks[0]).last_us - recorder.done_us, 0) // 1000
+            newest_us = max((one.last_us for one in self._reader.tracks() if one.index in recorder.tracks), default=0)
+            status.latency_ms = max(newest_us - recorder.done_us, 0) // 1000
 
     def _end(self) -> None:
         """Write what is still there and end the file, whatever ended the recording."""
@@ -205,3 +324,4 @@ class _Recording:
             self._note()
         finally:
             self._files.abandon()
+            self._notes.over()

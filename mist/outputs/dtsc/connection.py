@@ -37,7 +37,7 @@ CAPABILITY: Final = Capability(
         "and its key, over TLS."
     ),
     codecs=((("+*",),),),
-    push_urls=("dtsc://*", "dtscs://*"),
+    push_urls=("dtsc://*", "dtscs://*", "/*.dtsc"),
     optional={
         **listener_options(DEFAULT_PORT),
         "syncmode": {

@@ -1,4 +1,4 @@
-"""DTSC pushed to another server, plain or over TLS."""
+"""DTSC pushed to another server, plain or over TLS, and recorded into files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from mist.errors import AccessDenied, ConfigError, PeerClosed
 from mist.formats import dtsc_session as d
 from mist.formats.tracks import TrackInfo
 from mist.net.dial import client_context, dial, talk
+from mist.net.remote_schemes import scheme_of
 from mist.outputs.base import choose_tracks
 from mist.outputs.base.publishing import PLAYBACK, Publishing, push_pace, refuse_files
+from mist.outputs.base.recording_push import RecordingPush
 from mist.outputs.dtsc.connection import CAPABILITY, DEFAULT_PORT, player_pace
 from mist.stream.names import sanitise
 from mist.stream.parameters import parse_parameters
@@ -77,11 +79,22 @@ class _Talk:
 
 
 class DtscPush:
-    """Pushes to `dtsc://` and `dtscs://` targets."""
+    """Pushes to `dtsc://` and `dtscs://` targets, and records into `.dtsc` files."""
 
     connector = "DTSC"
 
+    def __init__(self) -> None:
+        self._recording = RecordingPush(self.connector)
+
+    def shares(self, target: str) -> bool:
+        return scheme_of(target) in SCHEMES
+
     async def push(self, services: OutputServices, plan: PushPlan, status: PushStatus) -> None:
+        """Send the stream there until it ends. Raises MistError."""
+        push = self._publish if self.shares(plan.target) else self._recording.push
+        await push(services, plan, status)
+
+    async def _publish(self, services: OutputServices, plan: PushPlan, status: PushStatus) -> None:
         """Publish the stream there until it ends. Raises MistError: refused, unreachable, no track fits, the server went away."""
         address = DtscAddress.parse(plan.target, plan.stream)
         given = address.given

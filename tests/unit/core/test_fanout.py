@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import select
 import socket
 from collections.abc import Callable, Iterator
@@ -378,3 +379,56 @@ def test_tracks_are_merged_by_arrival_for_the_others(stage: Stage) -> None:
     viewer.write(stage.video, 0, 40, 80)
     viewer.write(stage.audio, 0, 20)
     assert viewer.times() == [0, 40, 80, 0, 20]
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_a_viewer_that_finishes_gets_what_there_is_to_its_last_byte(stage: Stage, small: bool) -> None:
+    stage.write(range(GOP_FRAMES))
+    one, viewer = stage.join(small=small)
+    other, _ = stage.join()
+    stage.write(range(GOP_FRAMES, GOP_FRAMES + 5), 5000)
+    stage.run()
+    viewer.finish("CLEAN_CONTROLLER_REQ")
+    viewer.finish("again")
+    stage.write(range(GOP_FRAMES + 5, GOP_FRAMES + 8))
+    stage.run()
+    times = tag_times(drain(one, stage.run))
+    everything = tag_times(drain(other, stage.run))
+    assert stage.closed == ["CLEAN_CONTROLLER_REQ"]
+    assert times == everything[: len(times)]
+    missing = [time_ms for kind, time_ms in everything[len(times) :] if kind == 9]
+    assert missing == [number * FRAME_US // 1000 for number in range(GOP_FRAMES + 5, GOP_FRAMES + 8)]
+
+
+def test_a_viewer_that_finishes_before_it_began_is_closed(stage: Stage) -> None:
+    sock, viewer = stage.join(head=b"hello")
+    viewer.finish()
+    stage.run()
+    assert drain(sock) == b"hello"
+    assert stage.closed == ["CLEAN_INTENDED_STOP"]
+
+
+def test_who_is_alone_shares_nothing_and_nothing_is_kept(stage: Stage) -> None:
+    """One that is slow goes on at a later keyframe, as all others do."""
+    arenas: list[int] = []
+    stage.fanout.arena_made = lambda number, fd: arenas.append(fd)
+    stage.write(range(1))
+    slow, _ = stage.join(small=True, alone=True)
+    quick, _ = stage.join(alone=True)
+    shared, _ = stage.join()
+    assert len(arenas) == 3
+    frames = MAX_LAG_US // FRAME_US + GOP_FRAMES * 3
+    received = {quick: b"", shared: b""}
+    for number in range(1, frames):
+        stage.write(range(number, number + 1), 5000)
+        stage.run()
+        for sock in received:
+            received[sock] += drain(sock)
+    assert received[quick] == received[shared]
+    _, kept_alone, kept_shared = (os.fstat(fd).st_blocks for fd in arenas)
+    assert kept_alone < kept_shared
+    times = media_times(drain(slow, stage.run))
+    gaps = [(before, after) for before, after in itertools.pairwise(times) if after - before != 40]
+    assert len(gaps) == 1
+    assert gaps[0][1] % (GOP_FRAMES * 40) == 0
+    assert times[-1] == (frames - 1) * 40

@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,7 +66,7 @@ def test_room_is_used_again_and_given_back(spool: Spool) -> None:
     first.discard()
     second.discard()
     assert spool.used_bytes == 0
-    assert os.fstat(spool._file.fileno()).st_size == 0
+    assert os.fstat(spool.fileno()).st_size == 0
 
 
 def test_it_is_full_at_its_limit(spool: Spool) -> None:
@@ -79,3 +80,50 @@ def test_it_is_full_at_its_limit(spool: Spool) -> None:
 def test_a_folder_that_is_not_there() -> None:
     with pytest.raises(TransportError, match="/no/such cannot hold"):
         Spool("/no/such")
+
+
+def test_another_process_goes_on(spool: Spool) -> None:
+    """It finds what was noted, and what it writes is beside that."""
+    chance = random.Random(2)
+    first, second, third = SpooledFile(spool), SpooledFile(spool), SpooledFile(spool)
+    expected = {id(file): chance.randbytes(3 * BLOCK_BYTES + 100) for file in (first, second, third)}
+    for at in range(0, 3 * BLOCK_BYTES + 100, 1000):
+        for file in (first, second, third):
+            file.append(expected[id(file)][at : at + 1000])
+    second.let_go(2 * BLOCK_BYTES + 5)
+    third.discard()
+    size = 2 * BLOCK_BYTES + 50
+    states = [first.state(size), second.state()]
+    other = Spool(fd=os.dup(spool.fileno()))
+    again, later = (SpooledFile.restore(other, state) for state in states)
+    other.claim([*again.blocks, *later.blocks])
+    more = SpooledFile(other)
+    more.append(chance.randbytes(5 * BLOCK_BYTES))
+    again.append(expected[id(first)][size:])
+    assert whole(again) == expected[id(first)]
+    assert whole(later, later.start) == expected[id(second)][2 * BLOCK_BYTES + 5 :]
+    other.close()
+
+
+@pytest.mark.parametrize("change", [{"size": 9 * BLOCK_BYTES}, {"blocks": []}])
+def test_a_state_that_cannot_be(spool: Spool, change: dict[str, Any]) -> None:
+    file = SpooledFile(spool)
+    file.append(bytes(2 * BLOCK_BYTES))
+    with pytest.raises(ValueError, match="blocks"):
+        SpooledFile.restore(spool, {**file.state(), **change})
+
+
+def test_what_a_note_names_is_not_written_over(spool: Spool) -> None:
+    spool.wait_for_notes(True)
+    file, other = SpooledFile(spool), SpooledFile(spool)
+    file.append(b"a" * BLOCK_BYTES)
+    state = file.state()
+    file.discard()
+    assert spool.used_bytes == 0
+    other.append(b"b" * BLOCK_BYTES)
+    assert whole(SpooledFile.restore(spool, state)) == b"a" * BLOCK_BYTES
+    spool.noted()
+    other.append(b"c" * BLOCK_BYTES)
+    assert whole(SpooledFile.restore(spool, state)) == b"c" * BLOCK_BYTES
+    spool.wait_for_notes(False)
+    other.discard()

@@ -16,6 +16,7 @@ from mist.outputs.base.file_formats import FORMATS, format_of
         ("/a.mkv", "HTTPTS", "ts"),
         ("/a", "EBML", "mkv"),
         ("/a.dtsc", "DTSC", "dtsc"),
+        ("/a.bin", "DTSC", "dtsc"),
     ],
 )
 def test_format(name: str, connector: str, expected: str) -> None:
@@ -26,4 +27,3 @@ def test_format(name: str, connector: str, expected: str) -> None:
 
 def test_every_connector_has_a_format() -> None:
     assert all(format_of("/a", connector) for connector in FORMATS)
-    assert format_of("/a.bin", "DTSC") is None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,13 +60,19 @@ class Shelf:
     async def fetch(self, url: str) -> bytes | None:
         return self.files.get(url)
 
+    def state(self, file: SpooledFile) -> Any:
+        return f"of {file.size}"
+
+    def restore(self, file: SpooledFile, state: Any) -> None:
+        self.did.append(state)
+
     def close(self) -> None:
         pass
 
 
 class Case:
-    def __init__(self, folder: Path, target: str) -> None:
-        self.spool = Spool(str(folder), 0)
+    def __init__(self, folder: Path, target: str, fd: int = -1) -> None:
+        self.spool = Spool(str(folder), 0, fd)
         self.status = PushStatus()
         self.shelf = Shelf()
         self.delivery = Delivery(self.shelf, self.status, self.spool, logging.getLogger("test"))
@@ -208,3 +217,52 @@ def test_names_are_made_fit_for_urls(make: MakeCase) -> None:
     case = make("http://me:pass@host/a b/../$stream#$datetime.ts")
     case.add(0)
     assert case.files.path == "http://host/live%232026.01.02.00.00.00.ts"
+
+
+def test_another_process_goes_on(make: MakeCase, tmp_path: Path) -> None:
+    """With the files that wait, with the one that is open as far as it was noted, and with the list."""
+    target = "http://host/$segmentCounter.ts?m3u8=list.m3u8&maxEntries=3"
+    case = make(target)
+    case.shelf.away = True
+    for second in range(3):
+        case.add(second, b"media %d" % second)
+    case.files.choose(3_000_000)
+    case.files.open()
+    buffer = ByteBuffer()
+    buffer.write(b"noted")
+    case.files.write(buffer)
+    state, book = case.files.state(), case.files.book()
+    buffer.write(b" and more")
+    case.files.write(buffer)
+    left = json.loads(json.dumps([case.delivery.state(), state, case.files.open_state(state), book]))
+
+    other = Case(tmp_path, target, os.dup(case.spool.fileno()))
+    jobs, state, opened, book = left
+    job = other.delivery.restore(jobs, state["job"], opened)
+    assert job is not None
+    assert other.files.go_on(state, book, job)
+    assert "of 14" in other.shelf.did, "what the carrier had noted"
+    buffer.write(b", gone on with")
+    other.files.write(buffer)
+    other.files.close([], Span(3_000_000, 4_000_000, 0, False))
+    other.add(4)
+    other.files.end()
+    other.delivery.finish()
+    asyncio.run(other.delivery.run())
+    found = {url.rpartition("/")[2]: data for url, data in other.shelf.files.items()}
+    assert found.pop("list.m3u8").decode().count(".ts\n") == 3
+    assert found == {"2.ts": b"media 2", "3.ts": b"noted, gone on with", "4.ts": b"media"}
+    assert other.spool.used_bytes == 0
+    other.spool.close()
+
+
+def test_a_file_that_is_there_already_is_not_gone_on_with(make: MakeCase) -> None:
+    case = make("http://host/a.ts")
+    case.files.choose(0)
+    case.files.open()
+    state = case.files.state()
+    case.files.abandon()
+    case.delivery.finish()
+    asyncio.run(case.delivery.run())
+    assert case.files.open_state(state) == {}
+    assert not case.files.go_on(state, case.files.book(), None)

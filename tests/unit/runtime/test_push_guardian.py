@@ -1,0 +1,252 @@
+"""The duty of the guardian of pushes: which worker has which push, and what becomes of them when workers die."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mist.runtime import push_guardian
+from mist.runtime.push_guardian import FILL, MAX_CRASHES, PushesDuty, is_held_up
+
+
+class Channel:
+    """Remembers what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self.files: list[bytes] = []
+        self.closed = False
+
+    def send(self, message: dict[str, Any], fds: Sequence[int] = (), *, close: Sequence[int] = ()) -> None:
+        self.sent.append(message)
+        self.files += [os.read(fd, 100) for fd in fds]
+        for fd in close:
+            os.close(fd)
+
+
+class Worker:
+    """A process that does nothing."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid, self.channel, self.stopping, self.build = pid, Channel(), False, ""
+        self.signals: list[int] = []
+        self.ran = 1.0
+
+    def ran_seconds(self) -> float:
+        return self.ran
+
+    def signal(self, number: int) -> None:
+        self.signals.append(number)
+
+    @property
+    def pushes(self) -> list[int]:
+        return [plan["number"] for one in self.channel.sent if one["do"] == "push" for plan in one["plans"]]
+
+
+class Guardian:
+    """Starts workers, and calls at once what is to be called later, but for heartbeats and lingering."""
+
+    def __init__(self) -> None:
+        self.upstream, self.reactor, self.ending = Channel(), self, False
+        self.workers: dict[int, Worker] = {}
+        self.later: list[tuple[float, Callable[..., Any], tuple[Any, ...]]] = []
+        self.stopped: list[int] = []
+
+    def call_later(self, delay: float, callback: Callable[..., Any], *arguments: Any) -> None:
+        self.later.append((delay, callback, arguments))
+
+    def run(self, name: str) -> None:
+        """Call what waits and has this name."""
+        due = [one for one in self.later if one[1].__name__ == name]
+        self.later = [one for one in self.later if one not in due]
+        for _, callback, arguments in due:
+            callback(*arguments)
+
+    def start_worker(self, main: object) -> Worker:
+        worker = Worker(1000 + len(self.workers))
+        self.workers[worker.pid] = worker
+        return worker
+
+    def expect_worker(self, pid: int) -> Worker | None:
+        return self.workers.setdefault(pid, Worker(pid))
+
+    def stop_worker(self, worker: Worker, reason: str) -> None:
+        worker.stopping = True
+        self.stopped.append(worker.pid)
+
+    def tell_workers(self, message: dict[str, Any]) -> None:
+        for worker in self.workers.values():
+            worker.channel.send(message)
+
+    def results(self) -> dict[int, str]:
+        return {one["number"]: one["reason"] for one in self.upstream.sent if one["event"] == "result"}
+
+
+class Stage:
+    """A duty with a guardian, on a machine with two processors."""
+
+    def __init__(self, folder: Path) -> None:
+        roles = {
+            "RTMP": SimpleNamespace(shares=lambda target: True),
+            "MP4": SimpleNamespace(shares=lambda target: False),
+        }
+        server: Any = SimpleNamespace(
+            instance=SimpleNamespace(push_notes=folder), program=SimpleNamespace(pushes=roles)
+        )
+        self.duty = PushesDuty(server)
+        self.duty._width = 2
+        self.guardian = Guardian()
+        self.dead: set[int] = set()
+        self.duty.start(self.guardian)  # type: ignore[arg-type]
+
+    def order(self, numbers: range | list[int], connector: str = "RTMP", **more: Any) -> None:
+        plans = [
+            {"plan": {"number": n, "stream": "live", "requested": "t", "target": "t", "connector": connector}, **more}
+            for n in numbers
+        ]
+        self.duty.command({"do": "push", "pushes": plans}, [])
+
+    def say(self, worker: Worker, **message: Any) -> None:
+        self.duty.worker_said(worker, message, [])  # type: ignore[arg-type]
+
+    def kill(self, worker: Worker) -> list[Worker]:
+        """Have a worker die; returns those that are started for it."""
+        self.dead.add(worker.pid)
+        before = set(self.guardian.workers)
+        self.duty.worker_ended(worker, -9)  # type: ignore[arg-type]
+        self.guardian.run("_start_worker")
+        return [one for pid, one in self.guardian.workers.items() if pid not in before]
+
+    @property
+    def workers(self) -> list[Worker]:
+        return list(self.guardian.workers.values())
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path)
+
+
+def test_pushes_to_servers_share_as_many_workers_as_there_are_processors(stage: Stage) -> None:
+    stage.order(range(FILL))
+    assert [len(worker.pushes) for worker in stage.workers] == [FILL]
+    stage.order(range(FILL, 100))
+    assert [len(worker.pushes) for worker in stage.workers] == [50, 50]
+    stage.order([100, 101], "MP4")
+    assert [worker.pushes for worker in stage.workers[2:]] == [[100], [101]]
+
+
+def test_all_pushes_of_a_worker_that_died_begin_again(stage: Stage) -> None:
+    stage.order(range(3))
+    [next_one] = stage.kill(stage.workers[0])
+    assert next_one.pushes == [0, 1, 2]
+    assert stage.guardian.results() == {}
+
+
+def test_the_push_that_kills_is_alone_in_the_end(stage: Stage) -> None:
+    stage.order(range(FILL))
+    guilty, lost = 5, 0
+    while stage.guardian.results().get(guilty) is None:
+        [worker] = [one for one in stage.workers if guilty in one.pushes and one.pid not in stage.dead]
+        stage.kill(worker)
+        lost += 1
+        assert lost < 40
+    assert stage.guardian.results() == {guilty: "INTERNAL_ERROR"}
+    living = [one for one in stage.workers if one.pid not in stage.dead]
+    assert sorted(number for worker in living for number in worker.pushes) == [n for n in range(FILL) if n != guilty]
+    assert lost <= 2 + 3 + MAX_CRASHES + 1
+
+
+def test_a_result_is_told_until_it_is_known(stage: Stage) -> None:
+    stage.order([1, 2])
+    [worker] = stage.workers
+    stage.say(worker, event="result", number=1, reason="CLEAN_EOF", text="over", status={})
+    assert stage.guardian.results() == {1: "CLEAN_EOF"}
+    stage.guardian.upstream = Channel()  # of another main process, which has not heard it
+    stage.order([1, 2])
+    assert stage.guardian.results() == {1: "CLEAN_EOF"}
+    assert [one["result"] is not None for one in stage.duty.show()[0]["pushes"]] == [True, False]
+    stage.duty.command({"do": "forget", "number": 1}, [])
+    assert [one["plan"]["number"] for one in stage.duty.show()[0]["pushes"]] == [2]
+
+
+def test_a_worker_without_pushes_ends(stage: Stage) -> None:
+    stage.order([1])
+    [worker] = stage.workers
+    stage.say(worker, event="result", number=1, reason="CLEAN_EOF", text="over")
+    stage.order([2])  # in time
+    stage.guardian.run("_end_idle")
+    assert stage.guardian.stopped == []
+    stage.say(worker, event="result", number=2, reason="CLEAN_EOF", text="over")
+    stage.guardian.run("_end_idle")
+    assert stage.guardian.stopped == [worker.pid]
+    stage.order([3])
+    assert stage.workers[1].pushes == [3], "nothing is given to one that ends"
+
+
+def test_the_worker_of_a_former_guardian_goes_on(stage: Stage) -> None:
+    stage.order([1, 2, 3], worker=77)
+    stage.order([4], worker=77, stopping="CLEAN_CONTROLLER_REQ")
+    [worker] = stage.workers
+    assert (worker.pid, worker.pushes) == (77, [])
+    stage.duty.worker_rejoined(worker, {"pushes": [1, 3, 4, 9]})  # type: ignore[arg-type]
+    assert worker.pushes == [2], "it never got that one, or its result was not heard"
+    assert [one["number"] for one in worker.channel.sent if one["do"] == "end_push"] == [9, 4]
+    stranger = Worker(78)
+    stage.duty.worker_rejoined(stranger, {"pushes": [1]})  # type: ignore[arg-type]
+    assert stranger.signals
+
+
+def test_what_was_stopped_does_not_begin_again(stage: Stage) -> None:
+    stage.order([1, 2])
+    [worker] = stage.workers
+    stage.duty.command({"do": "stop", "number": 1, "reason": "CLEAN_CONTROLLER_REQ", "gracefully": True}, [])
+    assert worker.channel.sent[-1] == {"do": "end_push", "number": 1, "gracefully": True}
+    [next_one] = stage.kill(worker)
+    assert next_one.pushes == [2]
+    assert stage.guardian.results() == {1: "CLEAN_CONTROLLER_REQ"}
+
+
+def test_a_file_of_a_push_goes_to_its_next_worker(stage: Stage, tmp_path: Path) -> None:
+    stage.order([1, 2], "MP4")
+    path = tmp_path / "waits"
+    path.write_bytes(b"what waits")
+    worker = stage.workers[1]
+    stage.duty.worker_said(worker, {"event": "file", "number": 2}, [os.open(path, os.O_RDONLY)])  # type: ignore[arg-type]
+    [next_one] = stage.kill(worker)
+    assert (next_one.pushes, next_one.channel.files) == ([2], [b"what waits"])
+    assert stage.kill(stage.workers[0])[0].channel.files == []
+    before = len(os.listdir("/proc/self/fd"))
+    stage.say(next_one, event="result", number=2, reason="CLEAN_EOF", text="over")
+    assert len(os.listdir("/proc/self/fd")) == before - 1
+
+
+def test_a_worker_that_hangs_is_killed_but_not_one_without_a_processor(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, held_up = [0.0], [True]
+    monkeypatch.setattr(push_guardian, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(push_guardian, "is_held_up", lambda pid, used_s: held_up[0])
+    stage.order([1])
+    [worker] = stage.workers
+
+    def seconds(count: int) -> None:
+        for _ in range(count):
+            now[0] += 1.0
+            stage.guardian.run("_beat")
+
+    stage.duty._last_beat = 0.0
+    seconds(20)
+    assert worker.signals == []
+    held_up[0] = False
+    seconds(1)
+    assert worker.signals
+
+
+def test_a_sleeping_process_is_not_held_up() -> None:
+    assert not is_held_up(1 << 22, 0.0), "there is none"
