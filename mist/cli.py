@@ -15,7 +15,7 @@ from mist.commands import BadUsage, convert, info, operate_account, operate_show
 from mist.errors import ConfigError, MistError
 from mist.runtime.instance import DEFAULT_NAME, Instance
 
-RELOAD_SECONDS = 90.0
+RELOAD_SECONDS = 60.0  # without a sign that it goes on
 DEFAULT_CONFIG = Path("/etc/mist/config.json")
 
 _DESCRIPTION = """\

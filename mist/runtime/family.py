@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -33,7 +33,8 @@ Received = Callable[["Child", Message, list[int]], None]
 class Child:
     """One child. stopping: it was told to end, so its end is no failure. pidfd: descriptor of one not forked here, or -1.
 
-    build: which code it runs. last_status: the exit status that it announced.
+    build: which code it runs. last_status: the exit status that it announced. left: the numbers of the workers that it leaves to
+    its successor.
     """
 
     pid: int
@@ -46,6 +47,7 @@ class Child:
     pidfd: int = -1
     build: str = ""
     last_status: int | None = None
+    left: Sequence[int] = ()
 
     def ran_seconds(self) -> float:
         return time.monotonic() - self.started
@@ -134,6 +136,7 @@ class Family:
         def received(message: Message, fds: list[int]) -> None:
             if message.get("event") == "ends":
                 child.last_status = int(message["status"])
+                child.left = message.get("left", ())
             else:
                 child.on_message(child, message, fds)
 

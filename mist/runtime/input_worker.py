@@ -64,6 +64,7 @@ class InputWorker(Worker):
         self._admitted = start.admitted  # by the handlers of triggers
         self._given = start.source
         self._goes_on = False  # in another process
+        self._gives_way = False  # ... which is there and waits
         self._connector = connector
         self._role = role
         self._task: asyncio.Task[None] | None = None
@@ -173,6 +174,8 @@ class InputWorker(Worker):
             self._tell_end()
             self.record.close()
             self.publisher.close()
+            if self._gives_way:
+                self.channel.send({"event": "left"})
             self.finish()
 
     async def _admit(self) -> InputRole:
@@ -249,7 +252,7 @@ class InputWorker(Worker):
         """Stop at a clean point, from where another process goes on."""
         log.info("Another process goes on with the source")
         self.channel.send({"event": "yielded"})
-        self._goes_on = True
+        self._goes_on = self._gives_way = True
         if self.on_yield is not None:
             self.on_yield()
         else:

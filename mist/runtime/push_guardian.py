@@ -143,6 +143,9 @@ class PushDuty:
     def show(self) -> tuple[Message, Sequence[int]]:
         return {"plan": self._plan.document(), "worker": next(iter(self._guardian.workers), 0)}, ()
 
+    def is_settled(self) -> bool:
+        return True
+
     def may_retire(self) -> bool:
         return True
 

@@ -17,13 +17,14 @@ from mist.runtime.build import running_build
 from mist.runtime.channel import Channel, Message, close_all
 from mist.runtime.family import Child, Family
 from mist.runtime.guardian import RETIRED, guardian_main
-from mist.runtime.listeners import MAX_JOINING, pass_on_all, retire
+from mist.runtime.listeners import MAX_JOINING, give_way, pass_on_all
 from mist.runtime.program import Server
 from mist.runtime.push_guardian import make_push_duty
 from mist.runtime.push_worker import push_main, push_note
 from mist.runtime.reactor import Reactor
 from mist.runtime.rejoin import refuse
 from mist.runtime.snapshot import read_snapshot
+from mist.runtime.succession import Succession
 from mist.stream.push import PushPlan
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,15 @@ class Push:
 class Pushes:
     """Starts guardians of pushes, and ends them."""
 
-    def __init__(self, server: Server, family: Family, reactor: Reactor, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        family: Family,
+        reactor: Reactor,
+        changed: Callable[[], None],
+        succession: Succession,
+    ) -> None:
+        self._succession = succession
         self._server = server
         self._family = family
         self._reactor = reactor
@@ -125,6 +134,8 @@ class Pushes:
             return
         if "status" in message:
             push.status = message["status"]
+        if message.get("event") == "settled" and push.child is not None and push.child.build == running_build():
+            self._succession.done(push)
         if message.get("event") == "result":
             push.result = {"reason": message["reason"], "text": message["text"]}
         self._changed()
@@ -138,6 +149,7 @@ class Pushes:
             return
         push.result = push.result or {"reason": "CLEAN_CONTROLLER_REQ", "text": "stopped"}
         push.ended = time.time()
+        self._succession.done(push)
         push_note(self._server.instance, push.plan).remove()
         for _, fds in push.joining:
             refuse(fds, "its push has ended")
@@ -176,7 +188,7 @@ class Pushes:
             del self._pushes[plan.number]
             return
         if push.child.build != running_build():
-            retire(push.child)
+            give_way(self._succession, push, push.child)
         pass_on_all(push.child, push.joining)
         self._changed()
 

@@ -44,9 +44,10 @@ from mist.runtime.program import Program, Server
 from mist.runtime.pushes import Pushes
 from mist.runtime.reactor import Reactor, Timer
 from mist.runtime.rejoin import refuse
-from mist.runtime.reload import Reload, Waiting, answer_all
+from mist.runtime.reload import Reload, Waiting, answer_all, tell_progress
 from mist.runtime.snapshot import Snapshot, read_snapshot, write_snapshot
 from mist.runtime.streams import Streams
+from mist.runtime.succession import Succession
 from mist.runtime.trigger_link import TriggerLink
 from mist.runtime.upgrade import Inheritance, execute, inherited
 from mist.stream.publisher import create_account, open_account, set_account
@@ -79,9 +80,11 @@ class Spawner:
         self._reactor = Reactor()
         self._family = Family(self._reactor, "", running_build(), self._gone)
         self._fires = TriggerLink(instance, self._reactor, lambda: read_snapshot(instance))
-        self._listeners = Listeners(server, self._family, self._reactor, self._changed, self._fires)
-        self._streams = Streams(server, self._family, self._reactor, self._changed)
-        self._pushes = Pushes(server, self._family, self._reactor, self._changed)
+        self._succession = Succession(self._reactor, self._stepped)
+        book = (server, self._family, self._reactor, self._changed, self._succession)
+        self._listeners = Listeners(*book, self._fires)
+        self._streams = Streams(*book)
+        self._pushes = Pushes(*book)
         self._controller: Child | None = None
         self._controller_backoff = Backoff()
         self._triggers = Attendant(
@@ -236,8 +239,11 @@ class Spawner:
         self._triggers.open()
         if self._controller is None:
             self._start_controller()
+        elif self._controller.build != running_build():
+            self._succession.add(CONTROLLER, "The controller", self._controller.terminate)
         self._listeners.start_all()
         self._apply(snapshot)
+        self._succession.open()
         self._write_status()
         notify("READY=1")
         self._watchdog()
@@ -313,8 +319,6 @@ class Spawner:
         self._controller = self._family.adopt(
             "The controller", message, fds[:2], on_message=self._heard, on_ended=self._controller_ended
         )
-        if self._controller is not None and self._controller.build != running_build():
-            self._controller.terminate()
 
     def _watchdog(self) -> None:
         seconds = watchdog_seconds()
@@ -369,10 +373,16 @@ class Spawner:
         except OSError as error:
             return f"{sys.executable} cannot be executed: {error.strerror}"
 
+    def _stepped(self) -> None:
+        """Let those who wait for an upgrade know that it goes on."""
+        tell_progress(self._waiting)
+        self._changed()
+
     def _settle(self) -> None:
-        """Answer those who wait for an upgrade once every child is one of this code."""
+        """Answer those who wait for an upgrade once every process is one of this code."""
         build = running_build()
-        if self._waiting and self._serving and all(one.build == build for one in self._family.children.values()):
+        over = self._serving and self._succession.is_over
+        if self._waiting and over and all(one.build == build for one in self._family.children.values()):
             answer_all(self._waiting, "", self._notes)
             self._waiting = []
 
@@ -396,6 +406,7 @@ class Spawner:
             on_ended=self._controller_ended,
             fds=(fd,),
         )
+        self._succession.done(CONTROLLER)
         self._changed()
 
     def _heard(self, child: Child, message: Message, fds: list[int]) -> None:
