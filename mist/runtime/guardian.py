@@ -91,6 +91,7 @@ class Guardian:
         self._orders: dict[str, Callable[[Message, list[int]], None]] = {
             "adopt": self._adopt,
             "retire": self._retire,
+            "ping": self._answer,
         }
 
     def run(self) -> int:
@@ -112,6 +113,10 @@ class Guardian:
 
     def _ordered(self, message: Message, fds: list[int]) -> None:
         self._orders.get(str(message.get("do")), self._duty.command)(message, fds)
+
+    def _answer(self, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        self.upstream.send({"pong": message["ping"]})
 
     # -- a spawner that is gone ------------------------------------------------------------------------------------
 

@@ -241,8 +241,6 @@ class InputWorker(Worker):
         what = message.get("do")
         if what == "end_connections" and str(os.getpid()) in message["records"]:
             self.stop("CLEAN_CONTROLLER_REQ")
-        elif what == "ping":
-            self.channel.send({"pong": 1})
         elif what == "go" and self._task is None:
             self._begin()
         elif what == "yield" and self._task is not None:

@@ -205,8 +205,6 @@ class OutputWorker(Worker):
                 self.channel.send({"adopted": message["pids"]})
                 self._set_title()
                 self.loop.call_later(UNCLAIMED_SECONDS, self._drop_unused)
-        elif what == "ping":
-            self.channel.send({"pong": message["ping"]})
         elif what == "retire":
             self._retire()
         elif what == "prepare":

@@ -71,7 +71,7 @@ class Reload:
             return
         log.info("Trying the code that is installed now, %s", installed_build(), extra={"kind": "CONF"})
         self._trial = Trial(self._family, self._reactor, self._tried)
-        self._tell_progress()
+        self._reactor.call_later(PROGRESS_SECONDS, self._tell_progress)
 
     def _tell_progress(self) -> None:
         """Let those who wait know that the trial goes on, which it may for TRIAL_SECONDS."""

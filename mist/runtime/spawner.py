@@ -19,7 +19,7 @@ from mist.core.immortal import make_immortal
 from mist.errors import AccessDenied, MistError, NotFound, TransportError
 from mist.runtime import log as runtime_log
 from mist.runtime import restart
-from mist.runtime.attendant import TRIGGERS, Attendant, session_main, trigger_main
+from mist.runtime.attendant import SESSIONS, TRIGGERS, Attendant, session_main, trigger_main
 from mist.runtime.backoff import Backoff
 from mist.runtime.build import running_build, set_number
 from mist.runtime.channel import Channel, Message, close_all, peer_credentials
@@ -50,6 +50,7 @@ from mist.runtime.streams import Streams
 from mist.runtime.succession import Succession
 from mist.runtime.trigger_link import TriggerLink
 from mist.runtime.upgrade import Inheritance, execute, inherited
+from mist.runtime.vigil import Vigil
 from mist.stream.publisher import create_account, open_account, set_account
 
 log = logging.getLogger(__name__)
@@ -177,6 +178,7 @@ class Spawner:
         ports: dict[str, Sequence[int]] = {**stored(), **(heir.sockets if heir is not None else {})}
         self._take_api(ports.pop(CONTROLLER, ()), snapshot)
         self._triggers.take_door(ports.pop(TRIGGERS, ()))
+        self._sessions.take_door(ports.pop(SESSIONS, ()))
         if living:
             self._listeners.expect(snapshot, ports)
             set_account(self.instance.name, memory_bound(snapshot))
@@ -223,7 +225,6 @@ class Spawner:
             self._waiting = [(self._welcome(socket.socket(fileno=fd)), {"id": number}) for fd, number in heir.waiting]
             self._notes = heir.notes
         reactor.add_reader(self._door.fileno(), self._visitors)
-        self._sessions.open()
         self._family.reap()
         if living:
             self._await_family()
@@ -237,6 +238,7 @@ class Spawner:
         self._serving = True
         snapshot = read_snapshot(self.instance)
         self._triggers.open()
+        self._sessions.open()
         if self._controller is None:
             self._start_controller()
         elif self._controller.build != running_build():
@@ -245,6 +247,7 @@ class Spawner:
         self._apply(snapshot)
         self._succession.open()
         self._write_status()
+        Vigil(self._family, self._reactor).begin()
         notify("READY=1")
         self._watchdog()
         log.info("Server %s runs, process %d", self.instance.name, os.getpid(), extra={"kind": "CONF"})
@@ -307,6 +310,8 @@ class Spawner:
             self._take_controller(message, fds)
         elif mine and kind == TRIGGERS:
             self._triggers.take(message, fds)
+        elif mine and kind == SESSIONS:
+            self._sessions.take(message, fds)
         else:
             refuse(fds)
         self._came_back(pid)
@@ -353,7 +358,11 @@ class Spawner:
     def _execute(self, notes: str, waiting: list[Waiting]) -> str:
         """Have the installed code take this process's place; returns why it could not."""
         lock, alive = self.instance.hand_on()
-        own_sockets = {CONTROLLER: [sock.fileno() for sock in self._api_sockets], TRIGGERS: self._triggers.fds}
+        own_sockets = {
+            CONTROLLER: [sock.fileno() for sock in self._api_sockets],
+            TRIGGERS: self._triggers.fds,
+            SESSIONS: self._sessions.fds,
+        }
         sockets = {**own_sockets, **self._listeners.sockets()}
         self._number += 1
         write_status(self.server, self._status())
@@ -576,6 +585,7 @@ class Spawner:
             "config_path": str(self.server.program.config_path.absolute()),
             "controller": {"pid": self._controller.pid if self._controller else 0, "port": self._api_address[1]},
             "triggers": {"pid": self._triggers.pid},
+            "sessions": {"pid": self._sessions.pid},
             "listeners": self._listeners.states(),
             "streams": self._streams.states(),
             "pushes": self._pushes.states(),

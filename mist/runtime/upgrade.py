@@ -111,6 +111,7 @@ class Trial:
             fds=[writer],
         )
         self._child.stopping = True  # how it ends is told by the one who asked
+        self._child.watched = False
         os.close(writer)
         reactor.add_reader(self._reader, self._read)
         self._timer = reactor.call_later(TRIAL_SECONDS, self._child.signal, signal.SIGKILL)

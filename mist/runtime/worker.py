@@ -157,6 +157,9 @@ class Worker:
         elif what == "stop":
             close_all(fds)
             self.stop(str(message.get("reason", "CLEAN_CONTROLLER_REQ")))
+        elif what == "ping":
+            close_all(fds)
+            self.channel.send({"pong": message["ping"]})
         else:
             self.command(message, fds)
 
