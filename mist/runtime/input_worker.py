@@ -59,6 +59,7 @@ class InputWorker(Worker):
         self.request = start.request
         self.state = b""
         self.on_yield: Callable[[], None] | None = None
+        self.ahead: Any = None
         self.watch: BufferWatch | None = None
         self._start = start
         self._admitted = start.admitted  # by the handlers of triggers
@@ -86,9 +87,26 @@ class InputWorker(Worker):
 
     def started(self) -> None:
         if self._start.standby:
-            self.channel.send({"event": "standing by"})
+            self.spawn(self._stand_by())
         else:
             self._begin()
+
+    async def _stand_by(self) -> None:
+        """Do what can be done before it is this process's turn."""
+        self.source = replace_in(self._given or self.source, self.stream, self.snapshot)
+        if self._given and self.fd < 0:
+            self._find_input()
+        begin_ahead = getattr(self._role, "begin_ahead", None)
+        if begin_ahead is not None and self.fd < 0:
+            try:
+                self.ahead = await begin_ahead(cast(InputServices, self))
+            except MistError as error:
+                log.debug("The source cannot be begun ahead: %s", error)
+        if self._task is None:
+            self.channel.send({"event": "standing by"})
+        elif self.ahead is not None:  # it was needed before all was ready
+            self.ahead.close()
+            self.ahead = None
 
     def _begin(self) -> None:
         if self._start.state_fd >= 0:
@@ -172,6 +190,8 @@ class InputWorker(Worker):
             self.exit_status = 1
         finally:
             self._tell_end()
+            if self.ahead is not None:
+                self.ahead.close()
             self.record.close()
             self.publisher.close()
             if self._gives_way:
