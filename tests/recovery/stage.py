@@ -164,7 +164,8 @@ class Stage:
             program.end(self.senders[1].number)
         self._crowd.ended.set()
         for thread in (self._crowd, *self._viewers):
-            thread.join(10)
+            if thread.ident is not None:  # it was started
+                thread.join(10)
 
     def end(self) -> None:
         """Stop publishers and servers, which must leave nothing behind."""

@@ -15,9 +15,9 @@ from tests.recovery.stage import PULLED, SECONDS, Phase, Stage, write_report
 from tests.support.numbered import Book
 from tests.support.processes import wait_until
 
-pytestmark = pytest.mark.timeout(300 + 3 * SECONDS)
+pytestmark = pytest.mark.timeout(600 + 3 * SECONDS)
 
-UPGRADES = 10
+UPGRADES = 10 if SECONDS >= 10 else 4
 LEAK_SECONDS = 40.0  # after which the figures of dead processes are forgotten
 FEWER_HANGS = 3  # seconds that finding one takes
 # What is killed, by the beginning of its title.
