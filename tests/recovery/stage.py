@@ -92,6 +92,7 @@ class Stage:
                     "USER_NEW": [{"handler": str(self._make_doorman()), "sync": True, "streams": []}],
                 }
             },
+            env={"MIST_REJOIN_SECONDS": "60"},  # a machine that is busy takes long to start a main process
         )
         self.senders: list[NumberedSender] = []
         self.books: list[Book] = []
