@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mist
 from mist.commands import BadUsage, convert, info, operate_account, operate_show, operate_triggers, record
 from mist.errors import ConfigError, MistError
 from mist.runtime.instance import DEFAULT_NAME, Instance
 
-RELOAD_SECONDS = 90.0
+if TYPE_CHECKING:
+    from mist.runtime.program import Program
+
+RELOAD_SECONDS = 60.0  # without a sign that it goes on
 DEFAULT_CONFIG = Path("/etc/mist/config.json")
 
 _DESCRIPTION = """\
@@ -249,10 +254,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_serve(options: argparse.Namespace) -> int:
     """Serve."""
-    from mist.app import make_program
+    from mist.runtime.gently import gently
     from mist.runtime.log import parse_level
-    from mist.runtime.spawner import Spawner
-    from mist.runtime.upgrade import try_out
+    from mist.runtime.upgrade import INHERITANCE, try_out
 
     try:
         debug = None if options.log_level is None else parse_level(options.log_level)
@@ -265,10 +269,26 @@ def run_serve(options: argparse.Namespace) -> int:
             f"mist: there is no configuration file {path}; make it, or leave --config out for defaults", file=sys.stderr
         )
         return 2
-    program = make_program(path, explicit=options.config is not None, demo=options.demo, debug=debug)
+
+    def load() -> Program:
+        from mist.app import make_program
+
+        return make_program(path, explicit=options.config is not None, demo=options.demo, debug=debug)
+
+    def load_all() -> Program:
+        importlib.import_module("mist.runtime.spawner")
+
+        program = load()
+        program.preload()
+        return program
+
+    instance = Instance(options.instance)
     if options.trial:
-        return try_out(Instance(options.instance), program)
-    return Spawner(Instance(options.instance), program).run()
+        return try_out(instance, load())
+    program = gently(load_all) if INHERITANCE in os.environ else load()
+    from mist.runtime.spawner import Spawner
+
+    return Spawner(instance, program).run()
 
 
 def run_config_check(options: argparse.Namespace) -> int:

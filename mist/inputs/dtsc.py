@@ -29,6 +29,7 @@ from mist.formats.codecs import complete
 from mist.formats.dtsc_session import EXACT, PeerFailed, ReceivingSession
 from mist.formats.rtmp.timeline import JUMP_US, Timeline
 from mist.formats.tracks import AV1, FLAC, H264, HEVC, OPUS, VIDEO, VP9, TrackInfo
+from mist.inputs.base.ahead import Ahead
 from mist.inputs.base.publisher_connection import PublisherConnection, pack_parts, split_parts
 from mist.stream.capability import Capability
 from mist.stream.continued_tracks import FORGET_TRACKS_SECONDS, ContinuedTracks
@@ -79,6 +80,10 @@ class Source:
     stream: str
     tls: ssl.SSLContext | None
     parameters: dict[str, str]
+
+    def ask(self, parameters: Mapping[str, str]) -> ReceivingSession:
+        """Return a session that asks for the stream."""
+        return ReceivingSession.play(self.stream, f"mist/{__version__}", {EXACT: "1", **parameters})
 
     @classmethod
     def parse(cls, url: str, own_name: str) -> Source:
@@ -428,22 +433,23 @@ class Puller:
     async def _fetch(self) -> tuple[int, MistError]:
         """Fetch the stream over one connection; return how many packets it brought, and why it ended."""
         source = self._source
-        parameters = {EXACT: "1", **source.parameters}
+        parameters = dict(source.parameters)
         last_us = self._services.publisher.last_us()
         if self._on_demand and last_us:
             parameters["start"] = str(last_us // 1000)
-        session = ReceivingSession.play(source.stream, f"mist/{__version__}", parameters)
+        session = source.ask(parameters)
         link = Link(self._services, session, PULL_SILENCE_SECONDS)
         where = f"{source.host}:{source.port}"
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                await self._services.loop.create_connection(
-                    lambda: link,
-                    source.host,
-                    source.port,
-                    ssl=source.tls,
-                    server_hostname=source.host if source.tls else None,
-                )
+            if not self._go_on_ahead(session, link):
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await self._services.loop.create_connection(
+                        lambda: link,
+                        source.host,
+                        source.port,
+                        ssl=source.tls,
+                        server_hostname=source.host if source.tls else None,
+                    )
             await link.done
         except SourceEnded as error:
             return link.intake.packets_written, self._why(link, f"{where} says: {error}", error)
@@ -457,6 +463,15 @@ class Puller:
             self._on_demand = self._on_demand or link.intake.on_demand
             link.close()
         raise AssertionError("a link ends with a reason")
+
+    def _go_on_ahead(self, session: ReceivingSession, link: Link) -> bool:
+        """Go on with the connection that was made ahead, if there is one; it has been asked for the stream."""
+        ahead, self._services.ahead = self._services.ahead, None
+        if ahead is None or not ahead.is_open:
+            return False
+        session.take_output()
+        ahead.hand_to(link)
+        return True
 
     def _why(self, link: Link, text: str, error: SourceEnded) -> MistError:
         """Return the error for viewers that wait for a stream that never began, or what it was."""
@@ -516,6 +531,12 @@ class PushConnection(PublisherConnection):
 
 class _Input:
     capability = CAPABILITY
+
+    async def begin_ahead(self, services: InputServices) -> Ahead | None:
+        """Have the source send to this process, whose turn it is soon. Raises ConfigError."""
+        source = Source.parse(services.source, services.stream)
+        request = source.ask(source.parameters).take_output()
+        return await Ahead.connect(source.host, source.port, source.tls, request)
 
     async def run(self, services: InputServices) -> None:
         """Serve the pusher that was handed over, or fetch the stream. Returns at the end of the stream; raises MistError else."""

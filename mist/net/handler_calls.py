@@ -203,8 +203,9 @@ def sign(secret: str, event: Event, body: bytes) -> str:
 async def _talk(process: asyncio.subprocess.Process, payload: bytes, written: bytearray) -> None:
     """Give a program its input, take its output, and wait for its end."""
     assert process.stdin is not None
-    process.stdin.write(payload)
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it need not read what it is told
+    # It need not read what it is told, and may have ended already: uvloop says that with a RuntimeError.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError, RuntimeError):
+        process.stdin.write(payload)
         await process.stdin.drain()
     process.stdin.close()
     while process.stdout is not None and (part := await process.stdout.read(READ_BYTES)):

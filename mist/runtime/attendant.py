@@ -21,6 +21,7 @@ from mist.runtime.reactor import Reactor
 
 SOCKET_MODE = 0o660
 TRIGGERS = "triggers"  # key of the process that runs their handlers
+SESSIONS = "sessions"  # key of the process that decides about viewers
 
 
 class Attendant:
@@ -74,6 +75,7 @@ class Attendant:
             return
         if self._child is not None or not same or child.build != running_build():
             child.channel.send({"do": "retire"})
+            child.watched = False
             return
         assert self._door is not None
         self._reactor.remove_reader(self._door.fileno())

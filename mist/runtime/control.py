@@ -266,7 +266,7 @@ def former_children(instance: Instance) -> list[int]:
         status = json.loads(instance.status_file.read_bytes())
     except (FileNotFoundError, ValueError):
         return []
-    found = [status["controller"]["pid"], status.get("triggers", {}).get("pid", 0)]
+    found = [status.get(name, {}).get("pid", 0) for name in ("controller", "triggers", "sessions")]
     found += [one["pid"] for one in status["listeners"]] + [one["guardian"] for one in status["streams"]]
     found.append(status.get("push_guardian", 0))
     return [pid for pid in found if pid]

@@ -11,11 +11,11 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from mist.runtime.channel import Channel, Message, pair
+from mist.runtime.channel import Channel, Message, close_all, pair
 from mist.runtime.process import describe_exit, fork, reap, send_signal
 from mist.runtime.reactor import Reactor
 
@@ -33,7 +33,9 @@ Received = Callable[["Child", Message, list[int]], None]
 class Child:
     """One child. stopping: it was told to end, so its end is no failure. pidfd: descriptor of one not forked here, or -1.
 
-    build: which code it runs. last_status: the exit status that it announced.
+    build: which code it runs. last_status: the exit status that it announced. left: the numbers of the workers that it leaves to
+    its successor. watched: whether it is to be killed when it hangs. heard: when it said something. asked: since when it owes a sign of
+    life (`mist.runtime.vigil`).
     """
 
     pid: int
@@ -46,6 +48,10 @@ class Child:
     pidfd: int = -1
     build: str = ""
     last_status: int | None = None
+    left: Sequence[int] = ()
+    watched: bool = True
+    heard: float = 0.0
+    asked: float = 0.0
 
     def ran_seconds(self) -> float:
         return time.monotonic() - self.started
@@ -132,8 +138,12 @@ class Family:
         self.children[child.pid] = child
 
         def received(message: Message, fds: list[int]) -> None:
-            if message.get("event") == "ends":
+            answers, child.asked, child.heard = bool(child.asked), 0.0, time.monotonic()
+            if answers and "pong" in message:
+                close_all(fds)
+            elif message.get("event") == "ends":
                 child.last_status = int(message["status"])
+                child.left = message.get("left", ())
             else:
                 child.on_message(child, message, fds)
 

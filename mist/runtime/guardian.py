@@ -52,6 +52,9 @@ class Duty(Protocol):
     def replace_workers(self) -> None:
         """Let workers of other code than this process's give their work to new ones."""
 
+    def is_settled(self) -> bool:
+        """Tell whether nothing of a former worker is on its way to another one."""
+
     def show(self) -> tuple[Message, Sequence[int]]:
         """Return what a new main process must know of this duty: a note, and descriptors that stay the duty's."""
 
@@ -84,9 +87,11 @@ class Guardian:
         self._ending = False
         self._retiring = False
         self._replacing = False
+        self._told_settled = False
         self._orders: dict[str, Callable[[Message, list[int]], None]] = {
             "adopt": self._adopt,
             "retire": self._retire,
+            "ping": self._answer,
         }
 
     def run(self) -> int:
@@ -98,19 +103,20 @@ class Guardian:
             signal.signal(ignored, signal.SIG_IGN)
         self.upstream.attach(self.reactor, self._ordered, self._spawner_gone)
         self._duty.start(self)
+        self.settle()
         self.reactor.run()
         if self._retiring:
             return RETIRED
         self._duty.finish()
-        self._say_status(0)
+        self.upstream.send({"event": "ends", "status": 0})
         return 0
-
-    def _say_status(self, status: int) -> None:
-        """Announce the exit status to a spawner that did not fork this process, and so cannot learn of it otherwise."""
-        self.upstream.send({"event": "ends", "status": status})
 
     def _ordered(self, message: Message, fds: list[int]) -> None:
         self._orders.get(str(message.get("do")), self._duty.command)(message, fds)
+
+    def _answer(self, message: Message, fds: list[int]) -> None:
+        close_all(fds)
+        self.upstream.send({"pong": message["ping"]})
 
     # -- a spawner that is gone ------------------------------------------------------------------------------------
 
@@ -140,10 +146,24 @@ class Guardian:
     def _leave_when_idle(self, until: float) -> None:
         idle = self._duty.may_retire() and all(one.channel.idle for one in self.workers.values()) and self.upstream.idle
         if idle or self.reactor.time() >= until:
-            self._say_status(RETIRED)
+            self.upstream.send(
+                {
+                    "event": "ends",
+                    "status": RETIRED,
+                    "left": [pid for pid, worker in self.workers.items() if not worker.stopping],
+                }
+            )
             self.reactor.stop()
         else:
             self.reactor.call_later(RETIRE_RETRY_SECONDS, self._leave_when_idle, until)
+
+    def settle(self) -> None:
+        """Tell the main process when all that was left by a former guardian is with workers of this code."""
+        build = running_build()
+        settled = self._duty.is_settled() and all(one.stopping or one.build == build for one in self.workers.values())
+        if settled and not self._told_settled:
+            self.upstream.send({"event": "settled"})
+        self._told_settled = settled
 
     # -- workers ---------------------------------------------------------------------------------------------------
 
@@ -179,6 +199,7 @@ class Guardian:
         if worker is None:
             return
         self._duty.worker_rejoined(worker, message.get("note", {}))
+        self.settle()
         if worker.build != running_build() and not self._replacing:
             self._replacing = True
             self.reactor.call_later(REPLACE_DELAY_SECONDS, self._replace)
@@ -207,6 +228,7 @@ class Guardian:
         if not self._duty.bequeath(worker, status):
             self.forget_worker(worker.pid)
         self._duty.worker_ended(worker, status)
+        self.settle()
         if self._ending and not self.workers:
             self.reactor.stop()
 

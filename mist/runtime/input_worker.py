@@ -59,11 +59,13 @@ class InputWorker(Worker):
         self.request = start.request
         self.state = b""
         self.on_yield: Callable[[], None] | None = None
+        self.ahead: Any = None
         self.watch: BufferWatch | None = None
         self._start = start
         self._admitted = start.admitted  # by the handlers of triggers
         self._given = start.source
         self._goes_on = False  # in another process
+        self._gives_way = False  # ... which is there and waits
         self._connector = connector
         self._role = role
         self._task: asyncio.Task[None] | None = None
@@ -85,9 +87,26 @@ class InputWorker(Worker):
 
     def started(self) -> None:
         if self._start.standby:
-            self.channel.send({"event": "standing by"})
+            self.spawn(self._stand_by())
         else:
             self._begin()
+
+    async def _stand_by(self) -> None:
+        """Do what can be done before it is this process's turn."""
+        self.source = replace_in(self._given or self.source, self.stream, self.snapshot)
+        if self._given and self.fd < 0:
+            self._find_input()
+        begin_ahead = getattr(self._role, "begin_ahead", None)
+        if begin_ahead is not None and self.fd < 0:
+            try:
+                self.ahead = await begin_ahead(cast(InputServices, self))
+            except MistError as error:
+                log.debug("The source cannot be begun ahead: %s", error)
+        if self._task is None:
+            self.channel.send({"event": "standing by"})
+        elif self.ahead is not None:  # it was needed before all was ready
+            self.ahead.close()
+            self.ahead = None
 
     def _begin(self) -> None:
         if self._start.state_fd >= 0:
@@ -171,8 +190,12 @@ class InputWorker(Worker):
             self.exit_status = 1
         finally:
             self._tell_end()
+            if self.ahead is not None:
+                self.ahead.close()
             self.record.close()
             self.publisher.close()
+            if self._gives_way:
+                self.channel.send({"event": "left"})
             self.finish()
 
     async def _admit(self) -> InputRole:
@@ -238,8 +261,6 @@ class InputWorker(Worker):
         what = message.get("do")
         if what == "end_connections" and str(os.getpid()) in message["records"]:
             self.stop("CLEAN_CONTROLLER_REQ")
-        elif what == "ping":
-            self.channel.send({"pong": 1})
         elif what == "go" and self._task is None:
             self._begin()
         elif what == "yield" and self._task is not None:
@@ -249,7 +270,7 @@ class InputWorker(Worker):
         """Stop at a clean point, from where another process goes on."""
         log.info("Another process goes on with the source")
         self.channel.send({"event": "yielded"})
-        self._goes_on = True
+        self._goes_on = self._gives_way = True
         if self.on_yield is not None:
             self.on_yield()
         else:

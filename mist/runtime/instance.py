@@ -81,6 +81,7 @@ class Instance:
         self.api_socket = self.folder / "api.sock"
         self.bells = self.folder / "bell"
         self.spans = self.folder / "span"
+        self.session_notes = self.folder / "sessions"
         self.restart_note = self.folder / "restart"
         self.push_notes = self.folder / "push"
         self.lock_file = self.folder / "lock"

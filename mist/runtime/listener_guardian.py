@@ -36,7 +36,8 @@ REFUSAL_LINE_SECONDS = 5.0
 PING_SECONDS = 1.0
 HANG_SECONDS = 2.0
 START_SECONDS = 20.0  # for a worker that begins, or takes over what others had
-RETIRE_SECONDS = 0.5
+RETIRE_SECONDS = 2.0
+PREPARE_SECONDS = 10.0  # for an heir to get ready; it is given everything then, ready or not
 # A connection that so many workers died of in that time is closed.
 POISON_DEATHS = 3
 POISON_SECONDS = 10.0
@@ -78,6 +79,7 @@ class Served:
     heir: Served | None = None  # who gets its connections
     bequeathed: bool = False
     reserved: bool = False  # for another one's connections
+    retiring: bool = False  # it was told to give its connections up
     asked: float = 0.0  # since when it owes an answer to a ping
     alive: bool = False  # it has said something
     told: bool = True  # what it has is known; one of a former guardian says so at the end of its inventory
@@ -98,9 +100,15 @@ class ListenerDuty:
     """
 
     def __init__(
-        self, connector: str, options: Mapping[str, Any], sockets: list[socket.socket], worker_main: WorkerMain
+        self,
+        connector: str,
+        options: Mapping[str, Any],
+        sockets: list[socket.socket],
+        worker_main: WorkerMain,
+        left: Iterable[int] = (),
     ) -> None:
         self.connector = connector
+        self._left = left
         self._options = options
         self._sockets = sockets
         self._worker_main = worker_main
@@ -120,12 +128,17 @@ class ListenerDuty:
         self._watch = Heartbeat(self)
         self._suspects = Suspects()
         self._rapid_deaths = 0
+        self._leaving: list[Served] = []  # the first of them is being replaced
         self._guardian: Guardian
 
     def start(self, guardian: Guardian) -> None:
         self._guardian = guardian
         for sock in self._sockets:
             sock.setblocking(False)
+        for pid in self._left:
+            handle = guardian.expect_worker(pid)
+            if handle is not None:
+                self._served[pid] = Served(handle, used=True, told=False)
         self._make_spare()
         self._listen(True)
 
@@ -280,6 +293,10 @@ class ListenerDuty:
                 served.visits[message["visit"]] = message["state"]
         elif "adopted" in message:
             self._adopted(served, message["adopted"])
+        elif "prepared" in message:
+            self._heir_is_ready(served)
+        elif "retired" in message:
+            self._bequeath(served)
         else:
             close_all(fds)
             self._connections_closed(served, message)
@@ -306,13 +323,14 @@ class ListenerDuty:
             self._served[worker.pid] = Served(worker, used=True, told=False)
 
     def replace_workers(self) -> None:
-        """Let fresh workers go on with the connections of those of other code."""
+        """Let fresh workers go on with the connections of those of other code, one after the other."""
         for served in tuple(self._served.values()):
             if served.handle.build != running_build():
                 self.replace_worker(served)
 
     def worker_ended(self, worker: WorkerHandle, status: int) -> None:
         served = self._served.pop(worker.pid)
+        self._replaced(served)
         if status and not self._guardian.ending and not served.bequeathed:
             release_subscriptions(self._guardian.instance, worker.pid)
         self._open -= len(served.connections)
@@ -325,11 +343,19 @@ class ListenerDuty:
     def bequeath(self, worker: WorkerHandle, status: int) -> bool:
         """Give a worker's connections to another one, unless it has ended in peace."""
         served = self._served[worker.pid]
+        if served.bequeathed:
+            return True
         left_alone = status == 0 or worker.stopping
         if (left_alone and served.heir is None) or self._guardian.ending or not served.connections:
             if served.heir is not None:
                 served.heir.reserved = False
             return False
+        self._bequeath(served)
+        return True
+
+    def _bequeath(self, served: Served) -> None:
+        """Give a worker's connections away: it has ended, or will do nothing but that."""
+        worker = served.handle
         ended = self._drop_poison(served)
         estate = Served(
             served.handle, served.connections, served.hosts, served.visits, served.arenas, [worker.pid, *served.estates]
@@ -342,7 +368,6 @@ class ListenerDuty:
             self._guardian.reactor.call_later(RAPID_DELAY_SECONDS, self._give, estate)
         else:
             self._give(estate)
-        return True
 
     def _give(self, estate: Served) -> None:
         heir = estate.heir
@@ -362,12 +387,14 @@ class ListenerDuty:
         self._plan_spare()
 
     def _adopted(self, served: Served, pids: list[int]) -> None:
-        """A worker has everything of former ones."""
         for pid in pids:
             if pid in served.estates:
                 served.estates.remove(pid)
                 release_subscriptions(self._guardian.instance, pid)
                 self._guardian.forget_worker(pid)
+        for one in self._leaving[:1]:
+            if one.handle.pid in pids:
+                self._replaced(one)
 
     def _drop_poison(self, served: Served) -> list[Visited]:
         """Close the connection that worker after worker died of; returns its visit."""
@@ -384,17 +411,56 @@ class ListenerDuty:
         visit = served.visits.pop(number, None)
         return [] if visit is None else [visit]
 
+    # -- planned replacement ---------------------------------------------------------------------------------------
+
     def replace_worker(self, served: Served) -> None:
-        """Let a fresh worker go on with the connections of one that is of use no longer; it is forked first."""
-        if served.handle.stopping or served.heir is not None or not served.told:
+        """Let a fresh worker go on with the connections of one that is of use no longer."""
+        if served.handle.stopping or served in self._leaving or not served.told:
             return
         if not served.connections:
             self._guardian.stop_worker(served.handle, "CLEAN_CONTROLLER_REQ")
             return
+        self._leaving.append(served)
+        if self._leaving[0] is served:
+            self._prepare_heir(served)
+
+    def _prepare_heir(self, served: Served) -> None:
+        """Have the next worker do all it can while the former one still serves."""
         served.heir = self._fork()
         served.heir.reserved = True
-        served.handle.channel.send({"do": "retire"})
-        self._guardian.reactor.call_later(RETIRE_SECONDS, self._kill, served)
+        served.heir.handle.channel.send({"do": "prepare", "pid": served.handle.pid})
+        self._guardian.reactor.call_later(PREPARE_SECONDS, self._ask_to_retire, served)
+
+    def _heir_is_ready(self, heir: Served) -> None:
+        for one in self._leaving[:1]:
+            if one.heir is heir:
+                self._ask_to_retire(one)
+
+    def _ask_to_retire(self, served: Served) -> None:
+        if self._leaving[:1] == [served] and not served.retiring:
+            served.retiring = True
+            served.handle.channel.send({"do": "retire"})
+            self._guardian.reactor.call_later(RETIRE_SECONDS, self._kill, served)
+
+    def _replaced(self, ended: Served) -> None:
+        """Go on with the next one, when somebody has everything of the one before or it had nothing left; an heir may have died."""
+        first = self._leaving[0] if self._leaving else None
+        if first is None or self._guardian.ending:
+            return
+        if first.heir is ended:
+            self._ask_to_retire(first)
+        elif ended in self._leaving and not (ended.bequeathed and self._is_on_its_way(ended)):
+            self._leaving.remove(ended)
+            if ended is first and self._leaving:
+                self._prepare_heir(self._leaving[0])
+            self._guardian.settle()
+
+    def _is_on_its_way(self, former: Served) -> bool:
+        """Tell whether a worker's connections are given away and not all adopted."""
+        return any(former.handle.pid in one.estates for one in self._served.values())
+
+    def is_settled(self) -> bool:
+        return not self._leaving
 
     def _kill(self, served: Served) -> None:
         if self._served.get(served.handle.pid) is served:
@@ -427,9 +493,6 @@ class ListenerDuty:
                 numbers = message["records"].get(str(served.handle.pid))
                 if numbers:
                     served.handle.channel.send({"do": "end_connections", "records": numbers})
-        elif what == "replace":
-            for served in tuple(self._served.values()):
-                self.replace_worker(served)
         elif what == "stop":
             self._guardian.end(message.get("reason", "CLEAN_CONTROLLER_REQ"))
 
@@ -437,12 +500,15 @@ class ListenerDuty:
         return {"entry": dict(self._options)}, [sock.fileno() for sock in self._sockets]
 
     def may_retire(self) -> bool:
-        return True
+        return not self._leaving
 
     def retire(self) -> None:
         """Accept no more: the next guardian has the same sockets."""
         self._retired = True
         self._close_sockets()
+        for served in self._served.values():
+            if not served.connections and not served.reserved:
+                served.handle.stopping = True  # it ends when this process does
 
     def _close_sockets(self) -> None:
         self._listen(False)
@@ -511,11 +577,15 @@ def make_listener_duty(
     options: Mapping[str, Any],
     descriptors: Iterable[int],
     worker_main: WorkerMain,
+    left: Iterable[int] = (),
 ) -> Callable[[], ListenerDuty]:
-    """Return what makes the duty inside the forked guardian. descriptors: inherited listening sockets."""
+    """Return what makes the duty inside the forked guardian.
+
+    descriptors: inherited listening sockets. left: numbers of workers that a former guardian has left and that will come.
+    """
     fds = tuple(descriptors)
 
     def make() -> ListenerDuty:
-        return ListenerDuty(connector, options, [own(socket.socket(fileno=fd)) for fd in fds], worker_main)
+        return ListenerDuty(connector, options, [own(socket.socket(fileno=fd)) for fd in fds], worker_main, left)
 
     return make

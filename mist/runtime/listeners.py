@@ -9,7 +9,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from mist.errors import MistError, TransportError
 from mist.runtime.backoff import Backoff
@@ -25,6 +25,7 @@ from mist.runtime.program import Server
 from mist.runtime.reactor import Reactor, Timer
 from mist.runtime.rejoin import refuse
 from mist.runtime.snapshot import Snapshot, canonical
+from mist.runtime.succession import Succession
 from mist.runtime.trigger_link import TriggerLink
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,8 @@ def _explain(error: OSError, interface: str, port: int, what: str) -> str:
 class Listener:
     """One entry of config.protocols with a port of its own. state: 1, 0, or why it does not run. announced: OUTPUT_START was fired.
 
-    names: what its guardians were called, by which their workers ask for the next one. joining: those that wait for it.
+    names: what its guardians were called, by which their workers ask for the next one. joining: those that wait for it. left: the
+    numbers of those that will come.
     """
 
     key: str
@@ -118,6 +120,7 @@ class Listener:
     removed: bool = False
     names: set[str] = field(default_factory=set)
     joining: list[tuple[Message, list[int]]] = field(default_factory=list)
+    left: Sequence[int] = ()
 
     @property
     def name(self) -> str:
@@ -150,8 +153,15 @@ class Listeners:
     """Keeps one guardian for each configured listener."""
 
     def __init__(
-        self, server: Server, family: Family, reactor: Reactor, changed: Callable[[], None], triggers: TriggerLink
+        self,
+        server: Server,
+        family: Family,
+        reactor: Reactor,
+        changed: Callable[[], None],
+        succession: Succession,
+        triggers: TriggerLink,
     ) -> None:
+        self._succession = succession
         self._triggers = triggers
         self._server = server
         self._family = family
@@ -259,6 +269,7 @@ class Listeners:
     def _remove(self, listener: Listener) -> None:
         """End a listener and its connections."""
         listener.removed = True
+        self._succession.done(listener)
         if listener.announced:
             self._triggers.notify("OUTPUT_STOP", "", [listener.key])
         if listener.timer is not None:
@@ -294,14 +305,16 @@ class Listeners:
             f"The guardian of {listener.connector}",
             message,
             fds[:2],
-            on_message=self._said,
+            on_message=lambda child, message, fds: self._said(listener, child, message, fds),
             on_ended=lambda child, status: self._ended(listener, status),
         )
         if listener.child is None:
             return
         listener.state, listener.announced = RUNNING, True
         options = message["note"].get("entry", {})
-        if canonical(options) != listener.key or listener.child.build != running_build():
+        if listener.child.build != running_build():
+            give_way(self._succession, listener, listener.child)
+        elif canonical(options) != listener.key:
             retire(listener.child)
         self._pass_on_joining(listener)
 
@@ -333,7 +346,8 @@ class Listeners:
         role = self._server.program.listener(listener.connector)
         assert role is not None
         main = output_main(self._server, listener.connector, role, listener.options)
-        duty = make_listener_duty(listener.connector, listener.options, fds, main)
+        duty = make_listener_duty(listener.connector, listener.options, fds, main, listener.left)
+        listener.left = ()
 
         def guard(channel: Channel) -> int:
             return guardian_main(self._server, channel, duty, listener.connector, listener.name)
@@ -341,7 +355,7 @@ class Listeners:
         listener.child = self._family.start(
             f"The guardian of {listener.connector}",
             guard,
-            on_message=self._said,
+            on_message=lambda child, message, fds: self._said(listener, child, message, fds),
             on_ended=lambda child, status: self._ended(listener, status),
             fds=fds,
         )
@@ -354,8 +368,10 @@ class Listeners:
         listener.state = RUNNING
         self._changed()
 
-    def _said(self, child: Child, message: Message, fds: list[int]) -> None:
+    def _said(self, listener: Listener, child: Child, message: Message, fds: list[int]) -> None:
         close_all(fds)
+        if message.get("event") == "settled" and child.build == running_build():
+            self._succession.done(listener)
         self._changed()
 
     def _retry(self, listener: Listener, text: str) -> None:
@@ -369,6 +385,7 @@ class Listeners:
     def _ended(self, listener: Listener, status: int) -> None:
         child, listener.child = listener.child, None
         assert child is not None
+        listener.left = child.left
         if not listener.removed:
             listener.state = NOT_YET
             self._restart(listener, 0.0 if status == RETIRED else listener.backoff.next_delay(child.ran_seconds()))
@@ -417,6 +434,25 @@ def retire(child: Child) -> None:
     if not child.stopping:
         child.stopping = True
         child.channel.send({"do": "retire"})
+
+
+class Guarded(Protocol):
+    """What a book of the main process has of something with a guardian."""
+
+    child: Child | None
+
+    @property
+    def name(self) -> str: ...
+
+
+def give_way(succession: Succession, guarded: Guarded, guardian: Child) -> None:
+    """Let a guardian of other code retire when it is its turn, if it is still there by then."""
+
+    def now() -> None:
+        if guarded.child is guardian:
+            retire(guardian)
+
+    succession.add(guarded, f"The guardian of {guarded.name}", now)
 
 
 def retire_late(family: Family, message: Message, fds: list[int]) -> None:

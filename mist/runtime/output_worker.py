@@ -25,6 +25,7 @@ from mist.errors import MistError, NotFound, NotReady, StreamError
 from mist.runtime.adoption import PER_MESSAGE, UNCLAIMED_SECONDS, Adopter
 from mist.runtime.channel import Channel, Message, close_all, memory_file
 from mist.runtime.guardian import WorkerMain
+from mist.runtime.leftovers import open_records, records_name
 from mist.runtime.program import Connection, ListenerRole, Server
 from mist.runtime.session_link import SessionLink
 from mist.runtime.snapshot import input_timeout_part, stream_settings
@@ -204,10 +205,10 @@ class OutputWorker(Worker):
                 self.channel.send({"adopted": message["pids"]})
                 self._set_title()
                 self.loop.call_later(UNCLAIMED_SECONDS, self._drop_unused)
-        elif what == "ping":
-            self.channel.send({"pong": message["ping"]})
         elif what == "retire":
             self._retire()
+        elif what == "prepare":
+            self._prepare(int(message["pid"]))
         elif what == "end_connections":
             for number in message["records"]:
                 self._break(int(number))
@@ -225,8 +226,21 @@ class OutputWorker(Worker):
 
     def _retire(self) -> None:
         """End as if killed, at a moment when nothing is half done: another worker goes on with the connections."""
+        self.channel.send({"retired": True})
         logging.shutdown()
         os._exit(RETIRED_STATUS)
+
+    def _prepare(self, pid: int) -> None:
+        """Do what going on with another worker's connections will need, while that one still serves them."""
+        table = open_records(records_name(self.server.instance, pid))
+        active = table.snapshot(2**62) if table is not None else ()
+        for stream in sorted({row[4] for row in active if row[4]}):
+            reader = self.reopen_stream(stream)
+            if reader is not None:
+                self.close_stream(reader)  # it is kept for a while
+                self.make_fanout()
+        self.make_records()
+        self.channel.send({"prepared": True})
 
     def _drop_unused(self) -> None:
         if self._fanout is not None:
@@ -454,6 +468,10 @@ class OutputWorker(Worker):
     @property
     def fanout(self) -> Any:
         """This worker's fan-out, made when it is first needed."""
+        return self.make_fanout()
+
+    def make_fanout(self) -> TrackedFanout:
+        """Return the fan-out, which is made at the first call."""
         if self._fanout is None:
             merge_ms = self._options.get("merge_ms")
             fanout = Fanout(str(self.server.instance.bells), "auto" if merge_ms is None else merge_ms)
@@ -645,17 +663,25 @@ def output_main(server: Server, connector: str, role: ListenerRole, options: Map
     """Return what a worker of a listener runs."""
 
     def main(channel: Channel) -> int:
-        wait_for_work(channel, connector)
+        if not wait_for_work(channel, connector):
+            return 0
         return OutputWorker(server, channel, connector, role, options).run()
 
     return main
 
 
-def wait_for_work(channel: Channel, connector: str) -> None:
-    """Sleep until the guardian has something to say. A spare without an event loop costs a third of one with it."""
+def wait_for_work(channel: Channel, connector: str) -> bool:
+    """Sleep until the guardian has something to say; False when it has ended.
+
+    A spare without an event loop costs a third of one with it.
+    """
     setproctitle.setproctitle(f"mist: output {connector} (idle)")
     for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     waiting = select.poll()
     waiting.register(channel.fileno(), select.POLLIN)
     waiting.poll()
+    try:
+        return bool(channel.socket.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False

@@ -39,7 +39,10 @@ class ListenerRole(Protocol):
 
 
 class InputRole(Protocol):
-    """An input. Returning is a clean end of the source, raising a MistError an unclean one."""
+    """An input. Returning is a clean end of the source, raising a MistError an unclean one.
+
+    It may have a coroutine `begin_ahead(services)`, for a process whose turn comes later: what that returns is `services.ahead` then.
+    """
 
     capability: Any
 

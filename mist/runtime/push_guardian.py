@@ -91,6 +91,7 @@ class PushesDuty:
         self._lanes: list[Lane] = []
         self._width = len(os.sched_getaffinity(0))
         self._last_beat = 0.0
+        self._knows = False  # of what pushes there are
         self._guardian: Guardian
 
     def start(self, guardian: Guardian) -> None:
@@ -131,6 +132,8 @@ class PushesDuty:
                 self._finish(kept, {"reason": kept.stopping, "text": "stopped"})
             else:
                 self._place(kept)
+        self._knows = True
+        self._guardian.settle()
 
     def _former(self, pid: int, *, shared: bool) -> Lane | None:
         """Return the lane of a former guardian's worker, which will come back; None when it has ended."""
@@ -337,6 +340,9 @@ class PushesDuty:
             place = {"worker": 0 if worker is None else worker.pid}
             shown.append({"plan": kept.plan.document(), **place, "stopping": kept.stopping, "result": kept.result})
         return {"pushes": shown}, ()
+
+    def is_settled(self) -> bool:
+        return self._knows
 
     def may_retire(self) -> bool:
         return True

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from mist.errors import LimitExceededError, NotFound
@@ -24,6 +25,7 @@ from mist.runtime.push_worker import push_note
 from mist.runtime.reactor import Reactor
 from mist.runtime.rejoin import refuse
 from mist.runtime.snapshot import read_snapshot
+from mist.runtime.succession import Succession
 from mist.stream.push import PushPlan
 
 log = logging.getLogger(__name__)
@@ -56,7 +58,15 @@ class Push:
 class Pushes:
     """Starts and ends pushes, by way of a guardian that is there as long as there are any."""
 
-    def __init__(self, server: Server, family: Family, reactor: Reactor, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        family: Family,
+        reactor: Reactor,
+        changed: Callable[[], None],
+        succession: Succession,
+    ) -> None:
+        self._succession = succession
         self._server = server
         self._family = family
         self._reactor = reactor
@@ -113,6 +123,7 @@ class Pushes:
     def _start_guardian(self) -> None:
         self._planned = False
         if self._closed or self._guardian is not None or not self._running():
+            self._succession.done(KIND)
             return
         server = self._server
 
@@ -147,6 +158,8 @@ class Pushes:
                 push.status = message.get("status", push.status)
                 self._end(push, {"reason": message["reason"], "text": message["text"]})
             child.channel.send({"do": "forget", "number": number})
+        elif event == "settled" and child.build == running_build():
+            self._succession.done(KIND)
         self._changed()
 
     def _end(self, push: Push, result: Message) -> None:
@@ -213,8 +226,13 @@ class Pushes:
             return
         self._acquaint(self._guardian)
         if self._guardian.build != running_build():
-            retire(self._guardian)
+            self._succession.add(KIND, NAME, partial(self._give_way, self._guardian))
         self._changed()
+
+    def _give_way(self, guardian: Child) -> None:
+        """Let a guardian of other code retire, if it is still there."""
+        if self._guardian is guardian:
+            retire(guardian)
 
     def pass_on(self, message: Message, fds: list[int]) -> None:
         """Give a worker whose guardian is gone to the next one."""

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 5.0
 IDLE_RETRY_SECONDS = 0.05
+PROGRESS_SECONDS = 5.0
 
 Waiting = tuple[Channel, Message]
 
@@ -70,6 +71,13 @@ class Reload:
             return
         log.info("Trying the code that is installed now, %s", installed_build(), extra={"kind": "CONF"})
         self._trial = Trial(self._family, self._reactor, self._tried)
+        self._reactor.call_later(PROGRESS_SECONDS, self._tell_progress)
+
+    def _tell_progress(self) -> None:
+        """Let those who wait know that the trial goes on, which it may for TRIAL_SECONDS."""
+        if self._trial is not None:
+            tell_progress(self._waiting)
+            self._reactor.call_later(PROGRESS_SECONDS, self._tell_progress)
 
     def _tried(self, works: bool, said: str) -> None:
         self._trial = None
@@ -96,6 +104,13 @@ class Reload:
         answer_all(self._waiting, error, "")
         self._waiting = []
         notify("READY=1" + (f"\nSTATUS=Reload failed: {error}" if error else ""))
+
+
+def tell_progress(waiting: list[Waiting]) -> None:
+    """Tell those who wait that there is nothing to worry about."""
+    for channel, request in waiting:
+        if "id" in request:
+            channel.send({"progress": True, "reply": request["id"]})
 
 
 def answer_all(waiting: list[Waiting], error: str, notes: str) -> None:

@@ -1,7 +1,7 @@
 """The process that decides about viewers: runs USER_NEW once a session, checks tokens, and ends what may not go on.
 
-It starts with the first question (`Attendant`); where neither handlers of USER_NEW nor keys are configured nobody asks. It
-needs neither the controller nor memory of its own: after a restart it finds the sessions that go on in the connection records.
+It starts with the first question (`Attendant`); where neither handlers of USER_NEW nor keys are configured nobody asks. It does not
+need the controller, and can be killed at any moment: what it decided is noted (`Verdicts`), and who watches is in the connection records.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from typing import Any, Final
 from mist.core.checkpoint import CheckpointTable
 from mist.errors import AccessDenied, MistError
 from mist.net.key_sets import KeySets
+from mist.runtime.attendant import SESSIONS
 from mist.runtime.channel import Channel, Message
 from mist.runtime.door import DoorWorker, answer
 from mist.runtime.leftovers import all_records, open_records
 from mist.runtime.program import Server
 from mist.runtime.spawner_link import SpawnerLink
+from mist.runtime.verdicts import Verdicts
 from mist.stream.session_access import (
     DENIED_SECONDS,
     KEPT_SECONDS,
-    MAX_VERDICTS,
     USER_NEW,
     Verdict,
     Viewer,
@@ -47,15 +48,16 @@ Sighting = tuple[str, str, str, str]
 class SessionProcess(DoorWorker):
     """Answers `admit`, `publish` and `invalidate` on its socket."""
 
-    program = key = "sessions"
+    program = key = SESSIONS
 
     def __init__(self, server: Server, channel: Channel, door: socket.socket) -> None:
         super().__init__(server, channel, door)
         self._link = SpawnerLink(server.instance, self.loop)
-        self._verdicts: dict[str, Verdict] = {}
+        self._verdicts = Verdicts(server.instance.session_notes)
         self._asking: dict[str, asyncio.Task[Verdict]] = {}
         self._tables: dict[tuple[str, int], CheckpointTable] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._watching: asyncio.Task[None]
         self._sets = KeySets()
         self._modes = SessionModes.from_config(self.snapshot["config"])
 
@@ -63,22 +65,35 @@ class SessionProcess(DoorWorker):
         self._look()  # who goes on was admitted: that comes before all questions
         super().started()
         self._sets.follow(key_sets(self.snapshot))
-        self._run(self._watch())
+        self._watching = self._run(self._watch())
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    def is_occupied(self) -> bool:
+        return bool(self._running)
+
+    def _retire(self) -> None:
+        self._watching.cancel()  # the next process does
+        super()._retire()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self.loop.create_task(work)
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self.end_when_left()
 
     def reconfigured(self) -> None:
         """Take other keys and handlers: what a token allowed is looked at again, and what was refused may ask again."""
         self._modes = SessionModes.from_config(self.snapshot["config"])
         self._sets.follow(key_sets(self.snapshot))
-        for session, verdict in list(self._verdicts.items()):
+        for verdict in self._verdicts:
             if verdict.by_token:
                 verdict.until = 0.0
+                self._verdicts.keep(verdict)
             elif not verdict.allowed:
-                del self._verdicts[session]
+                self._verdicts.forget(verdict.viewer.session)
 
     # -- questions -------------------------------------------------------------------------------------------------
 
@@ -114,13 +129,13 @@ class SessionProcess(DoorWorker):
     def _invalidate(self, streams: Sequence[str]) -> None:
         """Forget refusals of some streams, and let what goes on be decided again."""
         wanted = frozenset(streams)
-        for session, verdict in list(self._verdicts.items()):
+        for verdict in self._verdicts:
             if verdict.viewer.stream not in wanted:
                 continue
             if verdict.allowed:
                 self._run(self._again(verdict.viewer))
             else:
-                del self._verdicts[session]
+                self._verdicts.forget(verdict.viewer.session)
 
     async def _again(self, viewer: Viewer) -> None:
         await self._decided(viewer, first=False)
@@ -155,9 +170,7 @@ class SessionProcess(DoorWorker):
             verdict = Verdict(viewer, True, float(claims.get("exp", FOREVER)), now, by_token=True)
         if not verdict.allowed:
             log.info("Session %s of %s from %s was refused", viewer.session, viewer.stream, viewer.host)
-        if len(self._verdicts) >= MAX_VERDICTS:
-            self._verdicts.pop(next(iter(self._verdicts)))
-        self._verdicts[viewer.session] = verdict
+        self._verdicts.keep(verdict)
         return verdict
 
     # -- sessions that go on -----------------------------------------------------------------------------------------
@@ -170,11 +183,12 @@ class SessionProcess(DoorWorker):
                 continue
             self._look()
             now = time.time()
-            for session, verdict in list(self._verdicts.items()):
+            for verdict in self._verdicts:
+                session = verdict.viewer.session
                 if (verdict.allowed and verdict.seen + KEPT_SECONDS < now) or (
                     verdict.until <= now and not verdict.allowed
                 ):
-                    del self._verdicts[session]
+                    self._verdicts.forget(session)
                 elif verdict.until <= now and session not in self._asking:
                     self._run(self._again(verdict.viewer))
 
@@ -205,7 +219,7 @@ class SessionProcess(DoorWorker):
         verdict = self._verdicts.get(session)
         if verdict is None:  # it was admitted before this process began
             viewer = Viewer(session, stream, host, token, connector, "")
-            self._verdicts[session] = Verdict(viewer, True, now if unverified_claims(token) else FOREVER, now)
+            self._verdicts.keep(Verdict(viewer, True, now if unverified_claims(token) else FOREVER, now))
         elif verdict.allowed:
             verdict.seen = now
         else:

@@ -19,7 +19,7 @@ from mist.core.immortal import make_immortal
 from mist.errors import AccessDenied, MistError, NotFound, TransportError
 from mist.runtime import log as runtime_log
 from mist.runtime import restart
-from mist.runtime.attendant import TRIGGERS, Attendant, session_main, trigger_main
+from mist.runtime.attendant import SESSIONS, TRIGGERS, Attendant, session_main, trigger_main
 from mist.runtime.backoff import Backoff
 from mist.runtime.build import running_build, set_number
 from mist.runtime.channel import Channel, Message, close_all, peer_credentials
@@ -44,11 +44,13 @@ from mist.runtime.program import Program, Server
 from mist.runtime.pushes import Pushes
 from mist.runtime.reactor import Reactor, Timer
 from mist.runtime.rejoin import refuse
-from mist.runtime.reload import Reload, Waiting, answer_all
+from mist.runtime.reload import Reload, Waiting, answer_all, tell_progress
 from mist.runtime.snapshot import Snapshot, read_snapshot, write_snapshot
 from mist.runtime.streams import Streams
+from mist.runtime.succession import Succession
 from mist.runtime.trigger_link import TriggerLink
 from mist.runtime.upgrade import Inheritance, execute, inherited
+from mist.runtime.vigil import Vigil
 from mist.stream.publisher import create_account, open_account, set_account
 
 log = logging.getLogger(__name__)
@@ -79,9 +81,11 @@ class Spawner:
         self._reactor = Reactor()
         self._family = Family(self._reactor, "", running_build(), self._gone)
         self._fires = TriggerLink(instance, self._reactor, lambda: read_snapshot(instance))
-        self._listeners = Listeners(server, self._family, self._reactor, self._changed, self._fires)
-        self._streams = Streams(server, self._family, self._reactor, self._changed)
-        self._pushes = Pushes(server, self._family, self._reactor, self._changed)
+        self._succession = Succession(self._reactor, self._stepped)
+        book = (server, self._family, self._reactor, self._changed, self._succession)
+        self._listeners = Listeners(*book, self._fires)
+        self._streams = Streams(*book)
+        self._pushes = Pushes(*book)
         self._controller: Child | None = None
         self._controller_backoff = Backoff()
         self._triggers = Attendant(
@@ -175,6 +179,7 @@ class Spawner:
         ports: dict[str, Sequence[int]] = {**stored(), **(heir.sockets if heir is not None else {})}
         self._take_api(ports.pop(CONTROLLER, ()), snapshot)
         self._triggers.take_door(ports.pop(TRIGGERS, ()))
+        self._sessions.take_door(ports.pop(SESSIONS, ()))
         if living:
             self._listeners.expect(snapshot, ports)
             set_account(self.instance.name, memory_bound(snapshot))
@@ -221,7 +226,6 @@ class Spawner:
             self._waiting = [(self._welcome(socket.socket(fileno=fd)), {"id": number}) for fd, number in heir.waiting]
             self._notes = heir.notes
         reactor.add_reader(self._door.fileno(), self._visitors)
-        self._sessions.open()
         self._family.reap()
         if living:
             self._await_family()
@@ -235,11 +239,16 @@ class Spawner:
         self._serving = True
         snapshot = read_snapshot(self.instance)
         self._triggers.open()
+        self._sessions.open()
         if self._controller is None:
             self._start_controller()
+        elif self._controller.build != running_build():
+            self._succession.add(CONTROLLER, "The controller", self._controller.terminate)
         self._listeners.start_all()
         self._apply(snapshot)
+        self._succession.open()
         self._write_status()
+        Vigil(self._family, self._reactor).begin()
         notify("READY=1")
         self._watchdog()
         log.info("Server %s runs, process %d", self.instance.name, os.getpid(), extra={"kind": "CONF"})
@@ -302,6 +311,8 @@ class Spawner:
             self._take_controller(message, fds)
         elif mine and kind == TRIGGERS:
             self._triggers.take(message, fds)
+        elif mine and kind == SESSIONS:
+            self._sessions.take(message, fds)
         else:
             refuse(fds)
         self._came_back(pid)
@@ -314,8 +325,6 @@ class Spawner:
         self._controller = self._family.adopt(
             "The controller", message, fds[:2], on_message=self._heard, on_ended=self._controller_ended
         )
-        if self._controller is not None and self._controller.build != running_build():
-            self._controller.terminate()
 
     def _watchdog(self) -> None:
         seconds = watchdog_seconds()
@@ -351,7 +360,11 @@ class Spawner:
     def _execute(self, notes: str, waiting: list[Waiting]) -> str:
         """Have the installed code take this process's place; returns why it could not."""
         lock, alive = self.instance.hand_on()
-        own_sockets = {CONTROLLER: [sock.fileno() for sock in self._api_sockets], TRIGGERS: self._triggers.fds}
+        own_sockets = {
+            CONTROLLER: [sock.fileno() for sock in self._api_sockets],
+            TRIGGERS: self._triggers.fds,
+            SESSIONS: self._sessions.fds,
+        }
         sockets = {**own_sockets, **self._listeners.sockets()}
         self._number += 1
         write_status(self.server, self._status())
@@ -371,10 +384,16 @@ class Spawner:
         except OSError as error:
             return f"{sys.executable} cannot be executed: {error.strerror}"
 
+    def _stepped(self) -> None:
+        """Let those who wait for an upgrade know that it goes on."""
+        tell_progress(self._waiting)
+        self._changed()
+
     def _settle(self) -> None:
-        """Answer those who wait for an upgrade once every child is one of this code."""
+        """Answer those who wait for an upgrade once every process is one of this code."""
         build = running_build()
-        if self._waiting and self._serving and all(one.build == build for one in self._family.children.values()):
+        over = self._serving and self._succession.is_over
+        if self._waiting and over and all(one.build == build for one in self._family.children.values()):
             answer_all(self._waiting, "", self._notes)
             self._waiting = []
 
@@ -398,6 +417,7 @@ class Spawner:
             on_ended=self._controller_ended,
             fds=(fd,),
         )
+        self._succession.done(CONTROLLER)
         self._changed()
 
     def _heard(self, child: Child, message: Message, fds: list[int]) -> None:
@@ -569,6 +589,7 @@ class Spawner:
             "config_path": str(self.server.program.config_path.absolute()),
             "controller": {"pid": self._controller.pid if self._controller else 0, "port": self._api_address[1]},
             "triggers": {"pid": self._triggers.pid},
+            "sessions": {"pid": self._sessions.pid},
             "listeners": self._listeners.states(),
             "streams": self._streams.states(),
             "push_guardian": self._pushes.pid,

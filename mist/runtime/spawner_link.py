@@ -251,16 +251,23 @@ def connect(instance: Instance) -> socket.socket:
 
 
 def ask_blocking(instance: Instance, message: Mapping[str, Any], seconds: float = 10.0) -> Message:
-    """Send one request and wait for its answer. Raises TransportError, or the MistError that the answer names."""
+    """Send one request and wait for its answer. Raises TransportError, or the MistError that the answer names.
+
+    seconds: to wait for a sign of life, which may be that what was asked goes on.
+    """
     with contextlib.closing(connect(instance)) as sock:
         sock.settimeout(seconds)
         try:
             write_message(sock, {**message, "id": 1})
-            received = read_message(sock)
+            while True:
+                received = read_message(sock)
+                if received is None:
+                    raise TransportError("the main process of the instance closed the connection")
+                answer, fds = received
+                close_all(fds)
+                if "progress" not in answer:
+                    return raise_error(answer)
+        except TransportError:
+            raise
         except OSError as error:
             raise TransportError(f"the main process of the instance does not answer: {error}") from None
-    if received is None:
-        raise TransportError("the main process of the instance closed the connection")
-    answer, fds = received
-    close_all(fds)
-    return raise_error(answer)

@@ -196,8 +196,6 @@ class StreamDuty:
             self._configure()
         elif what == "end_connections":
             self._guardian.tell_workers(message)
-        elif what == "replace":
-            self.replace_workers()
         elif what == "stop":
             self._end(str(message.get("reason", "CLEAN_CONTROLLER_REQ")))
 
@@ -292,12 +290,12 @@ class StreamDuty:
         self._guardian.reactor.call_later(LOOK_SECONDS, self._look, source)
 
     def _revive(self, source: Source) -> bool:
-        """Go on, after its process was killed, with the source in another one; False when that makes no sense."""
+        """Go on with the source in another process than the one that was killed or gave way; False when that makes no sense."""
         if source.start.ring >= 0:
-            if source.fd < 0 or not source.may_live_on():
+            if source.fd < 0 or not (source.yielded or source.may_live_on()):
                 log.error("Publisher %s is disconnected: its input was killed again and again", source.host)
                 return False
-        elif not self._plan.pulled or not self._worked(source):
+        elif not self._plan.pulled or not (source.yielded or self._worked(source)):
             return False
         worker = self._standby
         if worker is None:
@@ -324,6 +322,8 @@ class StreamDuty:
         source = self._source
         if source is None or self._standby is not None or self._guardian.ending:
             return
+        if source.worker.build == running_build():
+            return
         if self._plan.pulled or source.fd >= 0:
             self._standby = self._fork(replace(source.start, resumed=True, standby=True))
 
@@ -333,6 +333,12 @@ class StreamDuty:
         if source is not None:
             source.worker.channel.send({"do": "yield"})
             self._guardian.reactor.call_later(YIELD_SECONDS, self._kill_unless_replaced, source.worker)
+
+    def _go_on(self, source: Source) -> None:
+        """Let the process that stands by go on: the former one has let go of everything, and only has to end."""
+        if self._standby is not None and self._next is None and not self._guardian.ending:
+            self._table.release_process(source.pid)
+            self._revive(source)
 
     def _kill_unless_replaced(self, worker: WorkerHandle) -> None:
         if self._source is not None and self._source.worker is worker and self._standby is not None:
@@ -361,6 +367,9 @@ class StreamDuty:
         state = int(self._table.status) if hasattr(self, "_table") else int(StreamStatus.INIT)
         feeder = self._source.pid if self._source is not None else 0
         return {"name": plan.name, "source": plan.source, "pulled": plan.pulled, "state": state, "input": feeder}, ()
+
+    def is_settled(self) -> bool:
+        return self._standby is None
 
     def may_retire(self) -> bool:
         source = self._source
@@ -392,6 +401,8 @@ class StreamDuty:
             self._became_ready()
         elif event == "yielded":
             source.yielded = True
+        elif event == "left":
+            self._go_on(source)
         elif event == "end":
             self._end(str(message.get("reason", "")))
         elif event == "refused":
@@ -447,6 +458,7 @@ class StreamDuty:
             self._table.ring_everybody(self._ringer)
         if worker is self._standby:
             self._standby = None
+            self._guardian.settle()
         if self._source is not None and self._source.worker is worker:
             self._source_ended(status)
 

@@ -159,7 +159,7 @@ class Source:
             self._asked = 0.0
         elif not self._asked:
             self._asked = now
-            self.worker.channel.send({"do": "ping"})
+            self.worker.channel.send({"do": "ping", "ping": 1})
         elif late:
             self._asked = now
         else:

@@ -16,7 +16,7 @@ from mist.runtime.channel import Channel, Message, close_all
 from mist.runtime.family import Child, Family
 from mist.runtime.guardian import RETIRED, guardian_main
 from mist.runtime.input_worker import input_main
-from mist.runtime.listeners import MAX_JOINING, pass_on_all, retire, retire_late
+from mist.runtime.listeners import MAX_JOINING, give_way, pass_on_all, retire_late
 from mist.runtime.process import descendants, send_signal
 from mist.runtime.program import Server
 from mist.runtime.reactor import Reactor
@@ -24,6 +24,7 @@ from mist.runtime.rejoin import refuse
 from mist.runtime.snapshot import EMPTY, Snapshot, always_on, stream_settings
 from mist.runtime.stream_guardian import StreamDuty, StreamPlan
 from mist.runtime.stream_source import InputStart
+from mist.runtime.succession import Succession
 from mist.stream.publisher import remove_stream, stream_prefix
 from mist.stream.state import StreamStatus
 from mist.stream.triggers import handlers
@@ -80,7 +81,15 @@ class Pending:
 class Streams:
     """Starts guardians of streams and passes requests to them."""
 
-    def __init__(self, server: Server, family: Family, reactor: Reactor, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        family: Family,
+        reactor: Reactor,
+        changed: Callable[[], None],
+        succession: Succession,
+    ) -> None:
+        self._succession = succession
         self._server = server
         self._family = family
         self._reactor = reactor
@@ -161,6 +170,7 @@ class Streams:
         stream = self._streams.pop(name, None)
         if stream is not None and stream.child is not None:
             stream.ending = stream.child.stopping = True
+            self._succession.done(stream)
             for pid in {*descendants(stream.child.pid), stream.input_pid, stream.child.pid} - {0}:
                 send_signal(pid, signal.SIGKILL)
         remove_stream(self._server.instance.name, name)
@@ -239,7 +249,7 @@ class Streams:
             del self._streams[plan.name]
             return
         if stream.child.build != running_build():
-            retire(stream.child)
+            give_way(self._succession, stream, stream.child)
         self._pass_on(stream)
         self._changed()
 
@@ -311,6 +321,8 @@ class Streams:
         if message.get("event") == "state":
             stream.state = int(message["state"])
             stream.input_pid = int(message["input"])
+        elif message.get("event") == "settled" and stream.child is not None and stream.child.build == running_build():
+            self._succession.done(stream)
         self._changed()
 
     def _ended(self, stream: Stream, status: int) -> None:
@@ -329,6 +341,7 @@ class Streams:
         else:
             if self._streams.get(stream.plan.name) is stream:
                 del self._streams[stream.plan.name]
+            self._succession.done(stream)
             for _, fds in stream.joining:
                 refuse(fds, "its stream has ended")
             self._start_anew(stream)

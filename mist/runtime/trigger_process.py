@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from mist.net.handler_calls import Call, CallFailed, Event, HandlerCalls
 from mist.net.handler_calls import Server as Described
 from mist.net.variable_sources import read_source
 from mist.runtime.attendant import TRIGGERS as KEY
-from mist.runtime.channel import Channel, Message, close_all
+from mist.runtime.channel import Channel, Message
 from mist.runtime.door import DoorWorker, answer
 from mist.runtime.program import Server
 from mist.runtime.trigger_link import handlers_of
@@ -27,7 +27,6 @@ from mist.stream.triggers import TRIGGERS, Answer, Handler, due
 log = logging.getLogger(__name__)
 
 STOP_SECONDS: Final = 1.0
-RETIRE_SECONDS: Final = 60.0  # longer than any handler may take
 
 
 @dataclass(slots=True)
@@ -48,12 +47,11 @@ class TriggerProcess(DoorWorker):
         super().__init__(server, channel, door)
         self._counts: dict[str, Count] = {}
         self._running: set[asyncio.Task[None]] = set()
-        self._retiring = False
         name = str(self.snapshot["config"].get("serverid") or "")
         self._calls = HandlerCalls(Described(server.instance.name, name, server.program.version))
 
-    def visitor_gone(self) -> None:
-        self._end_when_left()
+    def is_occupied(self) -> bool:
+        return bool(self._running)
 
     def asked(self, visitor: Channel, message: Message) -> None:
         what = message.get("do")
@@ -72,7 +70,7 @@ class TriggerProcess(DoorWorker):
 
         def done(task: asyncio.Task[None]) -> None:
             self._running.discard(task)
-            self._end_when_left()
+            self.end_when_left()
 
         task.add_done_callback(done)
 
@@ -137,36 +135,11 @@ class TriggerProcess(DoorWorker):
         count.ms += took_ms
         return said, why, took_ms
 
-    # -- another main process, other code --------------------------------------------------------------------------
-
-    def show(self) -> tuple[Message, Sequence[int]]:
-        return {}, [] if self._retiring else [self.door.fileno()]
-
-    def command(self, message: Message, fds: list[int]) -> None:
-        close_all(fds)
-        if message.get("do") == "retire" and not self._retiring:
-            self._retire()
-
-    def _retire(self) -> None:
-        """Give way to a process of other code: what was asked here is answered here, and nothing more is asked."""
-        self._retiring = True
-        self.stop_listening()
-        self.door.close()
-        for visitor in tuple(self.visitors):
-            visitor.send({"moved": True})
-        self.loop.call_later(RETIRE_SECONDS, self.stop, "CLEAN_RESTART")
-        self._end_when_left()
-
-    def _end_when_left(self) -> None:
-        if self._retiring and not self.visitors and not self._running:
-            self.stop("CLEAN_RESTART")
-
     # -- end -------------------------------------------------------------------------------------------------------
 
     def stopping(self, reason: str) -> None:
         """Let what was asked come to its end, for a while."""
-        if not self._retiring:
-            self.stop_listening()
+        self.stop_listening()
         self.spawn(self._wind_up())
 
     async def _wind_up(self) -> None:

@@ -20,6 +20,7 @@ from mist.core.track_buffer import open_table
 from mist.errors import ConfigError, MistError, NotFound
 from mist.runtime.channel import Channel
 from mist.runtime.family import Child, Family
+from mist.runtime.gently import NICENESS
 from mist.runtime.instance import Instance
 from mist.runtime.leftovers import all_records, open_records
 from mist.runtime.process import RESET_SIGNALS, is_alive
@@ -101,6 +102,7 @@ class Trial:
         def run(channel: Channel) -> int:
             os.dup2(writer, 1)
             os.dup2(writer, 2)
+            os.nice(NICENESS)
             os.execve(sys.executable, [*command(), "--trial"], {**os.environ, "NOTIFY_SOCKET": ""})
 
         self._child = family.start(
@@ -111,6 +113,7 @@ class Trial:
             fds=[writer],
         )
         self._child.stopping = True  # how it ends is told by the one who asked
+        self._child.watched = False
         os.close(writer)
         reactor.add_reader(self._reader, self._read)
         self._timer = reactor.call_later(TRIAL_SECONDS, self._child.signal, signal.SIGKILL)

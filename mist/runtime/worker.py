@@ -71,9 +71,13 @@ class Worker:
 
     def open_record(self, connector: str, host: str) -> Record:
         """Return a record in this process's table of connections. Raises LimitExceededError."""
+        return self.make_records().claim(connector, host)
+
+    def make_records(self) -> CheckpointTable:
+        """Return this process's table of connections, which is made at the first call."""
         if self._records is None:
             self._records = create_checkpoints(self._records_name)
-        return self._records.claim(connector, host)
+        return self._records
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -153,6 +157,9 @@ class Worker:
         elif what == "stop":
             close_all(fds)
             self.stop(str(message.get("reason", "CLEAN_CONTROLLER_REQ")))
+        elif what == "ping":
+            close_all(fds)
+            self.channel.send({"pong": message["ping"]})
         else:
             self.command(message, fds)
 

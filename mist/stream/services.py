@@ -171,6 +171,7 @@ class InputServices(Protocol):
     ring: int  # memory of the connection that outlives this process (mist.net.receive_ring), or -1
     request: Mapping[str, Any]  # what came with it
     state: bytes
+    ahead: Any  # what the input's `begin_ahead`, if it has one, returned in this process, or None; taken by who uses it
     on_yield: (
         Callable[[], None] | None
     )  # set by an input that can let another process go on at a clean point; called once

@@ -179,7 +179,7 @@ def run_mist(arguments: tuple[str, ...], env: dict[str, str]) -> subprocess.Comp
         env={**os.environ, **env},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=240,  # an upgrade takes as long as the machine is busy; the time limit of the test comes first
         check=False,
     )
 

@@ -19,6 +19,8 @@ from tests.support.processes import wait_until
 from tests.support.rtmp_peer import RtmpPeer
 from tests.support.server import MistServer
 
+# Each upgrade imports everything twice: on a machine that is busy that takes a while.
+pytestmark = pytest.mark.timeout(240)
 REPLACED = ("controller", "guardian HTTP", "guardian RTMP", "guardian input live")
 
 

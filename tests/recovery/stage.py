@@ -86,7 +86,13 @@ class Stage:
                 PULLED: {"source": f"dtsc://127.0.0.1:{self.origin_port}/live", "DVR": 60_000},
             },
             protocols={"DTSC": {"port": self.dtsc_port, **listen}},
-            config={"triggers": {"STREAM_READY": [{"handler": "/bin/true", "sync": False, "streams": []}]}},
+            config={
+                "triggers": {
+                    "STREAM_READY": [{"handler": "/bin/true", "sync": False, "streams": []}],
+                    "USER_NEW": [{"handler": str(self._make_doorman()), "sync": True, "streams": []}],
+                }
+            },
+            env={"MIST_REJOIN_SECONDS": "60"},  # a machine that is busy takes long to start a main process
         )
         self.senders: list[NumberedSender] = []
         self.books: list[Book] = []
@@ -96,6 +102,17 @@ class Stage:
         self._viewers: list[Viewer] = []
         self._programs: list[FfmpegViewer] = []
         self.phases: list[Phase] = []
+
+    def _make_doorman(self) -> Path:
+        """Return a program that lets everybody in, and notes which session it was asked about."""
+        program = self.folder / "doorman"
+        program.write_text(f"#!/bin/sh\nsed -n 6p >>{self.folder}/asked\necho 1\n")
+        program.chmod(0o755)
+        return program
+
+    def sessions_asked(self) -> Counter[str]:
+        """Return how often the handler of USER_NEW was asked about each session."""
+        return Counter((self.folder / "asked").read_text().split())
 
     # -- beginning and end ---------------------------------------------------------------------------------------------
 
@@ -148,7 +165,8 @@ class Stage:
             program.end(self.senders[1].number)
         self._crowd.ended.set()
         for thread in (self._crowd, *self._viewers):
-            thread.join(10)
+            if thread.ident is not None:  # it was started
+                thread.join(10)
 
     def end(self) -> None:
         """Stop publishers and servers, which must leave nothing behind."""

@@ -97,6 +97,7 @@ class FakeInputServices:
     state: bytes
     ring: int = -1
     on_yield: Callable[[], None] | None = None
+    ahead: Any = None
     publisher: Any = field(default_factory=FakePublisher)
     request: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)

@@ -46,6 +46,7 @@ class Services:
     instance: str = "test"
     ring: int = -1
     on_yield: Any = None
+    ahead: Any = None
 
 
 @pytest.fixture

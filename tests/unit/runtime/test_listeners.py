@@ -69,6 +69,8 @@ class FakeGuardian:
         worker.stopping = True
         self.stopped.append(worker.pid)
 
+    def settle(self) -> None: ...
+
     def end(self, reason: str = "") -> None:
         self.ended = reason or "ended"
 
@@ -228,15 +230,70 @@ def test_a_worker_that_ended_in_peace_leaves_nothing(make_house: Any) -> None:
     assert not house.duty.bequeath(served.handle, 0)
 
 
-def test_a_worker_is_replaced_by_one_that_is_forked_first(make_house: Any) -> None:
+def ask_to_leave(house: Any, *numbers: int) -> None:
+    """Have workers replaced as if they were of other code."""
+    for number in numbers:
+        house.worker(number).build = "other code"
+    house.duty.replace_workers()
+
+
+def test_a_worker_is_replaced_by_one_that_is_ready(make_house: Any) -> None:
     house = make_house(processes=1)
     house.connect(1)
-    served = house.duty._served[1]
-    house.duty.command({"do": "replace"}, [])
-    assert served.handle.channel.sent[-1] == {"do": "retire"}
+    old = house.worker(1)
+    ask_to_leave(house, 1)
+    assert house.worker(2).channel.sent == [{"do": "prepare", "pid": 1}]
+    assert not house.duty.is_settled()
+    assert not house.duty.may_retire()
     house.connect(1)  # the one that is to have those connections gets no other one
     assert house.duty._served[2].connections == {}
-    assert house.duty.bequeath(served.handle, 75)
+    assert {"do": "retire"} not in old.channel.sent
+    house.duty.worker_said(house.worker(2), {"prepared": True}, [])
+    assert old.channel.sent[-1] == {"do": "retire"}
+    house.duty.worker_said(old, {"retired": True}, [])
+    assert len(house.duty._served[2].connections) == 1
+    house.duty.worker_said(house.worker(2), {"adopted": [1]}, [])
+    assert house.duty.is_settled()
+    assert house.duty.bequeath(old, 75)  # nobody forgets what the other one has
+    house.duty.worker_ended(old, 75)
+    assert len(house.duty._served[2].connections) == 1
+
+
+def test_workers_are_replaced_one_after_the_other(make_house: Any) -> None:
+    house = make_house(processes=2)
+    house.connect(2)
+    ask_to_leave(house, 1, 2)
+    assert len(house.guardian.started) == 3
+    house.duty.worker_said(house.worker(3), {"prepared": True}, [])
+    house.duty.worker_said(house.worker(1), {"retired": True}, [])
+    assert len(house.guardian.started) == 3
+    house.duty.worker_said(house.worker(3), {"adopted": [1]}, [])
+    assert house.worker(4).channel.sent == [{"do": "prepare", "pid": 2}]
+
+
+def test_an_heir_that_dies_holds_nobody_up(make_house: Any) -> None:
+    house = make_house(processes=1)
+    house.connect(1)
+    ask_to_leave(house, 1)
+    assert not house.duty.bequeath(house.worker(2), -9)
+    house.duty.worker_ended(house.worker(2), -9)
+    assert house.worker(1).channel.sent[-1] == {"do": "retire"}
+    house.duty.worker_said(house.worker(1), {"retired": True}, [])
+    assert len(house.duty._served[3].connections) == 1
+    house.duty.worker_said(house.worker(3), {"adopted": [1]}, [])
+    assert house.duty.is_settled()
+
+
+def test_one_whose_viewers_leave_meanwhile_needs_no_heir(make_house: Any) -> None:
+    house = make_house(processes=1)
+    house.connect(1)
+    ask_to_leave(house, 1)
+    house.leave(1)
+    assert house.guardian.stopped == [1]
+    assert not house.duty.bequeath(house.worker(1), 0)
+    house.duty.worker_ended(house.worker(1), 0)
+    assert house.duty.is_settled()
+    house.connect(1)
     assert len(house.duty._served[2].connections) == 1
 
 
@@ -253,6 +310,8 @@ def test_what_a_former_guardians_worker_brings(make_house: Any) -> None:
         house.duty.replace_workers()
         assert former.channel.sent == []  # type: ignore[attr-defined]  # there may be more of it
         house.duty.worker_said(former, {"inventory": {"last": True}}, [])
+        [heir_handle] = [one for one in house.guardian.started if {"do": "prepare", "pid": 77} in one.channel.sent]
+        house.duty.worker_said(heir_handle, {"prepared": True}, [])
         assert former.channel.sent == [{"do": "retire"}]  # type: ignore[attr-defined]
         assert house.duty.bequeath(former, 75)
         heir = next(served for served in house.duty._served.values() if served.connections)

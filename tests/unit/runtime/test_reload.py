@@ -120,3 +120,15 @@ def test_what_is_handed_on_arrives_once(monkeypatch: pytest.MonkeyPatch) -> None
         assert inherited() == Inheritance(**given, sockets={"controller": [port.fileno()]})
         assert inherited() is None
         assert not port.get_inheritable()
+
+
+def test_who_waits_hears_that_the_trial_goes_on(trials: Trials) -> None:
+    scene = Scene()
+    asker = scene.begin(force=True)
+    scene.reload.controller_said("")
+    for _ in range(2):
+        scene.planned.pop()()
+    assert asker.heard == [{"progress": True, "reply": 1}] * 2
+    trials.done[0](False, "no")
+    scene.planned.pop()()
+    assert len(scene.planned) == 0

@@ -30,6 +30,7 @@ from mist.runtime.program import Program, Server
 from mist.runtime.spawner_link import raise_error
 from mist.runtime.stream_guardian import stream_limits
 from mist.runtime.streams import Streams
+from mist.runtime.succession import Succession
 from mist.stream.capability import Capability
 from mist.stream.publisher import Limits, create_stream, stream_prefix
 from tests.support.shared_memory import shared_instance
@@ -82,7 +83,8 @@ class Book:
         self.children: list[FakeChild] = []
         self.planned: list[tuple[float, Any, tuple[Any, ...]]] = []
         self.answers: list[Message] = []
-        self.streams = Streams(server, self, self, lambda: None)  # type: ignore[arg-type]
+        self.succession = Succession(self, lambda: None)  # type: ignore[arg-type]
+        self.streams = Streams(server, self, self, lambda: None, self.succession)  # type: ignore[arg-type]
 
     def start(self, name: str, main: object, *, on_message: Any, on_ended: Any) -> FakeChild:
         self.children.append(FakeChild(len(self.children) + 1, on_message, on_ended))
