@@ -248,20 +248,7 @@ def _parse_vui(bits: BitReader) -> Vui:
 
 def _read_vui(bits: BitReader, said: dict[str, Any]) -> None:
     """Read vui_parameters() as far as it goes.   Spec: H.264 clause E.1.1."""
-    if bits.flag():
-        said["sar_width"], said["sar_height"] = parse_sample_aspect_ratio(bits)
-    if bits.flag():
-        bits.skip(1)  # overscan_appropriate_flag
-    if bits.flag():
-        bits.skip(3)  # video_format
-        said["full_range"] = bits.flag()
-        if bits.flag():
-            said["colour_primaries"] = bits.u(8)
-            said["transfer_characteristics"] = bits.u(8)
-            said["matrix_coefficients"] = bits.u(8)
-    if bits.flag():
-        bits.ue()
-        bits.ue()
+    read_picture_vui(bits, said)
     if bits.flag():
         units_in_tick, time_scale = bits.u(32), bits.u(32)
         said["frame_rate_mhz"] = frame_rate_mhz(time_scale, 2 * units_in_tick)
@@ -282,6 +269,27 @@ def _read_vui(bits: BitReader, said: dict[str, Any]) -> None:
                 reorder,
                 buffering,
             )
+
+
+def read_picture_vui(bits: BitReader, said: dict[str, Any]) -> None:
+    """Read what both standards begin vui_parameters() with, up to the chroma location.
+
+    Spec: H.264 clause E.1.1, H.265 clause E.2.1.
+    """
+    if bits.flag():
+        said["sar_width"], said["sar_height"] = parse_sample_aspect_ratio(bits)
+    if bits.flag():
+        bits.skip(1)  # overscan_appropriate_flag
+    if bits.flag():
+        bits.skip(3)  # video_format
+        said["full_range"] = bits.flag()
+        if bits.flag():
+            said["colour_primaries"] = bits.u(8)
+            said["transfer_characteristics"] = bits.u(8)
+            said["matrix_coefficients"] = bits.u(8)
+    if bits.flag():
+        bits.ue()
+        bits.ue()
 
 
 def parse_sample_aspect_ratio(bits: BitReader) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from mist.formats.h264 import (
     check_record_size,
     frame_rate_mhz,
     merged,
-    parse_sample_aspect_ratio,
+    read_picture_vui,
 )
 
 VPS: Final = 32
@@ -320,20 +320,7 @@ def _skip_reference_sets(bits: BitReader) -> None:
 
 def _read_vui(bits: BitReader, said: dict[str, Any], max_sub_layers: int) -> None:
     """Read vui_parameters() as far as it goes.   Spec: H.265 clause E.2.1."""
-    if bits.flag():
-        said["sar_width"], said["sar_height"] = parse_sample_aspect_ratio(bits)
-    if bits.flag():
-        bits.skip(1)  # overscan_appropriate_flag
-    if bits.flag():
-        bits.skip(3)  # video_format
-        said["full_range"] = bits.flag()
-        if bits.flag():
-            said["colour_primaries"] = bits.u(8)
-            said["transfer_characteristics"] = bits.u(8)
-            said["matrix_coefficients"] = bits.u(8)
-    if bits.flag():
-        bits.ue()
-        bits.ue()
+    read_picture_vui(bits, said)
     bits.skip(1)  # neutral_chroma_indication_flag
     said["field_seq"] = bits.flag()
     bits.skip(1)  # frame_field_info_present_flag

@@ -38,17 +38,12 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Fragment:
-    """A whole fragment. from_us, to_us: decode times, to is where the next begins.
-
-    discontinuities, init_changes: of the main track up to its beginning, as `Key` counts them.
-    """
+class Section:
+    """A numbered part of a stream. from_us, to_us: decode times, to is where the next begins."""
 
     number: int
     from_us: int
     to_us: int
-    discontinuities: int = 0
-    init_changes: int = 0
 
     @property
     def duration_us(self) -> int:
@@ -63,6 +58,14 @@ class Fragment:
     def to_ms(self) -> int:
         """The end as URLs name it."""
         return (self.to_us + 500) // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment(Section):
+    """A whole fragment. discontinuities, init_changes: of the main track up to its beginning, as `Key` counts them."""
+
+    discontinuities: int = 0
+    init_changes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,32 +163,15 @@ def segment_ranges(reader: Reader, fragment: Fragment, indexes: Sequence[int]) -
 
 
 @dataclass(frozen=True, slots=True)
-class SpanSegment:
-    """A segment of an on-demand stream: its spans from first to before end, from_us to to_us in decode time.
+class SpanSegment(Section):
+    """A segment of an on-demand stream: its spans from first to before end.
 
     version: how often init data changed before it.
     """
 
-    number: int
     first: int
     end: int
-    from_us: int
-    to_us: int
     version: int
-
-    @property
-    def duration_us(self) -> int:
-        return self.to_us - self.from_us
-
-    @property
-    def from_ms(self) -> int:
-        """The beginning as URLs name it."""
-        return (self.from_us + 500) // 1000
-
-    @property
-    def to_ms(self) -> int:
-        """The end as URLs name it."""
-        return (self.to_us + 500) // 1000
 
 
 class SpanIndexLike(Protocol):
@@ -229,7 +215,7 @@ class SpanSegments:
     def _close(self) -> None:
         first, end = self._first_open, self._first_open + len(self._open)
         from_us, to_us, version = self._open[0].from_us, self._open[-1].to_us, self._open[0].version
-        segment = SpanSegment(len(self.list), first, end, from_us, to_us, version)
+        segment = SpanSegment(len(self.list), from_us, to_us, first, end, version)
         self.list.append(segment)
         self._by_name[segment.from_ms, segment.to_ms] = segment
         self._first_open, self._open = end, []

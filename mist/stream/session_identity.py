@@ -23,6 +23,10 @@ class Kind(IntEnum):
     OUTPUT = 2
     UNSPECIFIED = 3
 
+    def __reduce_ex__(self, _protocol: object) -> tuple[type[Kind], tuple[int]]:
+        """Be pickled by value: some releases of Python 3.11 do it by name, with a call of `getattr` that readers of states refuse."""
+        return Kind, (int(self),)
+
 
 _PREFIX = {Kind.VIEWER: "", Kind.INPUT: "I", Kind.OUTPUT: "O", Kind.UNSPECIFIED: "U"}
 
