@@ -32,6 +32,7 @@ cdef class Demuxer:
         self.tracks = []
         self.on_tracks = None
         self.held = []
+        self.bases = ()
 
     def want(self):
         """Return (position, count) of the bytes to feed next, or None at the end.

@@ -40,11 +40,13 @@ CAPABILITY = Capability(
     deps="HTTP",
     url_rel="/hls/$/index.m3u8",
     url_prefix=("/hls/$/",),
-    codecs=((("+HEVC", "+H264"), ("+AAC", "+MP3", "+AC3", "+EAC-3")),),
+    codecs=((("+HEVC", "+H264", "+MPEG2"), ("+AAC", "+MP3", "+AC3", "+EAC-3", "+MP2")),),
     methods=({"handler": "http", "type": "html5/application/vnd.apple.mpegurl", "hrn": "HLS (TS)", "priority": 9},),
     # What players of browsers cannot do: the stream is not offered to them, but whoever asks for it gets it.
     exceptions={
         "codec:HEVC": (("blacklist",),),
+        "codec:MPEG2": (("blacklist",),),
+        "codec:MP2": (("blacklist",),),
         "codec:MP3": (("blacklist",), ("whitelist", ("iPad", "iPhone", "iPod", "MacIntel", "Edge"))),
     },
     optional={
@@ -201,11 +203,12 @@ class HlsStream:
 def _variant(tracks: Sequence[TrackState], query: str, margin: float) -> Variant:
     """Return the master playlist's entry for a choice of tracks. Spec: RFC 8216 section 4.3.4.2."""
     info = tracks[0].info
+    codecs = [_codec_string(track) for track in tracks]
     frames = info.frame_rate_mhz or tracks[0].measured_frame_rate_mhz
     return Variant(
         f"{'_'.join(str(track.index) for track in tracks)}/index.m3u8{query}",
         bandwidth_bps=TABLES_BPS + round(sum(_bandwidth_bps(track) for track in tracks) * margin),
-        codecs=",".join(filter(None, (_codec_string(track) for track in tracks))),
+        codecs=",".join(codecs) if all(codecs) else "",  # a list that leaves one out would be wrong
         resolution=(info.width, info.height) if info.width and info.height else None,
         frame_rate=f"{frames / 1000:.3f}" if info.type == VIDEO and frames else "",
     )

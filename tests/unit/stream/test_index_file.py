@@ -43,7 +43,7 @@ def log(packets: int = 50) -> PacketLog:
 
 def kept(**changed: object) -> KeptIndex:
     figures = [(50, 8575, -7, 1_959_993, 4000, 5000, 25_000, 1), (50, 8575, -90_000, 2_000_000, 4000, 5000, 0, 0)]
-    return replace(KeptIndex(SOURCE, 0, [TRACKS], True, figures, SPANS, log()), **changed)
+    return replace(KeptIndex(SOURCE, 0, [TRACKS], True, figures, SPANS, log(), [(0, 0)]), **changed)
 
 
 def content(**changed: object) -> bytes:
