@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,8 +36,12 @@ Permissions: read, streams (and their keys, sessions, files), pushes, config (se
 
 def list_accounts(path: Path, options: argparse.Namespace) -> int:
     """List the accounts."""
+    accounts = call(path, {"account_list": True}).get("account_list") or {}
+    if options.json:
+        print(json.dumps(accounts, indent=2, ensure_ascii=False))
+        return 0
     rows = []
-    for name, entry in sorted((call(path, {"account_list": True}).get("account_list") or {}).items()):
+    for name, entry in sorted(accounts.items()):
         keys = ", ".join(key["name"] or "(no name)" for key in entry["keys"])
         rows.append([name, " ".join(entry["permissions"]), "yes" if entry["challenge"] else "no", keys])
     print(table(("name", "permissions", "challenge", "keys"), rows) if rows else "There are no accounts.")
@@ -110,7 +115,7 @@ def add_commands(
     account = commands.add_parser("account", help="users of the control API", description=ACCOUNT, formatter_class=raw)
     actions = account.add_subparsers(dest="action", metavar="ACTION", required=True)
     table_of_actions: list[tuple[str, str, Run, tuple[str, ...]]] = [
-        ("list", "list the accounts", list_accounts, ()),
+        ("list", "list the accounts", list_accounts, ("json",)),
         ("add", "add an account", change, ("name", "may", "challenge")),
         ("password", "give an account another password", change, ("name",)),
         ("remove", "remove an account", remove, ("name",)),
@@ -129,6 +134,7 @@ def add_commands(
 
 _ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], object]] = {
     "name": lambda parser: parser.add_argument("name", metavar="NAME", help="of the account"),
+    "json": lambda parser: parser.add_argument("--json", action="store_true", help="as JSON, for programs"),
     "key": lambda parser: parser.add_argument("key", metavar="KEY_NAME", help="name of the key"),
     "--name": lambda parser: parser.add_argument("--name", dest="key", default="", help="name of the key"),
     "may": lambda parser: parser.add_argument(

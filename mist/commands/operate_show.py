@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import sys
 import time
@@ -153,7 +154,21 @@ def api(path: Path, options: argparse.Namespace) -> int:
     shown = reply.get(options.call, reply) if len(reply) == 1 else reply
     if reply:
         print(json.dumps(shown, indent=None if options.compact else 2, ensure_ascii=False))
+    else:
+        _check_names(command)
     return 0
+
+
+def _check_names(command: Iterable[str]) -> None:
+    """Look for calls that no server knows in a command that nothing was said to. Raises BadUsage."""
+    from mist.controller.calls import CALLS
+
+    known = {*(one.name for one in CALLS), "authorize", "logout", "minimal"}
+    for name in command:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f'; did you mean "{near[0]}"?' if near else ""
+            raise BadUsage(f'there is no call "{name}"{hint}')
 
 
 def _command(options: argparse.Namespace) -> dict[str, Any]:

@@ -133,6 +133,7 @@ CALLS: tuple[Call, ...] = (
         "push_settings", _p.push_settings, READ, dict[str, Any] | Presence, {"push_settings": replies.PushSettings},
         given_object, PUSHES,
     ),
+    Call("proc_status_update", _t.proc_status_update, CONFIG, replies.ProcessReport),
     Call("proc_list", _t.proc_list, READ, str | Presence, {"proc_list": dict[str, Any] | None}),
     Call("variable_list", _h.variable_list, READ, Presence, {"variable_list": replies.VariablesShown}),
     _writes(

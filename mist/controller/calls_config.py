@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mist.controller import protocols
+from mist.controller.audit import without_secrets
 from mist.controller.config import parse
+from mist.controller.declaration import Permission
 from mist.controller.migration import clean
 from mist.controller.schema import DEFAULT_BANDWIDTH_EXCEPTIONS, Server
 from mist.controller.state import Command, Controller
@@ -61,7 +63,11 @@ def reply(controller: Controller, command: Command) -> None:
     }
     configured = controller.store.server.get("controller", {})
     shown["controller"] = {key: value for key, value in shown["controller"].items() if key in (*ADDRESS, *configured)}
-    for absent in ("location", "triggers", "trustedproxy"):
+    shown["triggers"] = controller.store.server.get("triggers") or None
+    if not command.caller.may(Permission.CONFIG):
+        for name in ("triggers", "prometheus"):
+            shown[name] = shown[name] and without_secrets({name: shown[name]})[name]
+    for absent in ("location", "trustedproxy"):
         shown.setdefault(absent, None)
     entries = controller.store.server.get("protocols") or []
     states = controller.services.listener_states()

@@ -16,7 +16,8 @@ MAX_BYTES: Final = {"name": 31, "target": 511, "value": 127}
 def variable_add(controller: Controller, command: Command) -> None:
     """Add a custom variable, or change the given members of one."""
     given = _given_variable(command["variable_add"])
-    name = str(given.pop("name", ""))
+    name = given.pop("name", "")
+    name = name if isinstance(name, str) else ""
     texts = {**given, "name": name}
     too_long = [
         key for key, most in MAX_BYTES.items() if len(str(texts.get(key, "")).encode("utf-8", "replace")) > most

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mist.controller.audit import without_secrets
+from mist.controller.declaration import Permission
 from mist.controller.push_rules import Rule, as_array, read_rule, rule_id
 from mist.controller.state import Command, Controller
 
@@ -47,7 +49,8 @@ def _stop(controller: Controller, given: Any) -> None:
 
 def push_list(controller: Controller, command: Command) -> None:
     """Show the pushes that run."""
-    command.reply["push_list"] = controller.pushes.shown()
+    rows = controller.pushes.shown()
+    command.reply["push_list"] = rows and [_told(command, row) for row in rows]
 
 
 def push_auto_add(controller: Controller, command: Command) -> None:
@@ -98,17 +101,22 @@ def reply(controller: Controller, command: Command) -> None:
         rules = controller.store.document.get("auto_push") or {}
         if not rules:
             controller.store.document.pop("auto_push", None)
-        command.reply["auto_push"] = dict(rules) or None
-        command.reply["push_auto_list"] = [as_array(rule) for rule in rules.values()] or None
+        command.reply["auto_push"] = {number: _told(command, rule) for number, rule in rules.items()} or None
+        command.reply["push_auto_list"] = [_told(command, as_array(rule)) for rule in rules.values()] or None
+
+
+def _told(command: Command, given: Any) -> Any:
+    """Return a push or a rule; who may not change them does not see the passwords in its target."""
+    return given if command.caller.may(Permission.PUSHES) else without_secrets(given)
 
 
 def push_settings(controller: Controller, command: Command) -> None:
     """Set how long a push that has ended is waited with, and how many start in a second; show both."""
     given = command["push_settings"]
     valid = {
-        name: int(given[name])
+        name: number
         for name in (("wait", "maxspeed") if isinstance(given, dict) else ())
-        if isinstance(given.get(name), int | float) and 0 <= given[name] < MAX_SETTING
+        if (number := _setting(given.get(name))) is not None
     }
     if valid:
         controller.store.part("push_settings", {}).update(valid)
@@ -117,3 +125,10 @@ def push_settings(controller: Controller, command: Command) -> None:
         "maxspeed": int(settings.get("maxspeed", 0)),
         "wait": int(settings.get("wait", 3)),
     }
+
+
+def _setting(given: Any) -> int | None:
+    """Return a number, or a text of digits, that may be a setting."""
+    if isinstance(given, str) and given.isdecimal():
+        given = int(given[:20])
+    return int(given) if isinstance(given, int | float) and 0 <= given < MAX_SETTING else None

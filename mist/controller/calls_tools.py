@@ -208,8 +208,18 @@ def enumerate_sources(controller: Controller, command: Command) -> None:
 
 
 def proc_list(controller: Controller, command: Command) -> None:
-    """List the processes that work on streams, by process number."""
-    command.reply["proc_list"] = None
+    """List the programs that work on streams, or on one, by process number; one that has ended is listed once more."""
+    given = command["proc_list"]
+    stream = given if isinstance(given, str) else ""
+    command.reply["proc_list"] = controller.processes.listed(stream, controller.log_ring.history.since(0)) or None
+
+
+def proc_status_update(controller: Controller, command: Command) -> None:
+    """Take what a program that works on a stream reports of itself."""
+    given = command["proc_status_update"]
+    why = controller.processes.report(given) if isinstance(given, dict) else ""
+    if why:
+        controller.log.warning("API call proc_status_update: %s", why)
 
 
 def update(controller: Controller, command: Command) -> None:

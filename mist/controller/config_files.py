@@ -246,8 +246,9 @@ def read_part(path: Path, *, must_exist: bool = False) -> Part:
         raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
     try:
         text = data.decode(json.detect_encoding(data))
-        text, commented = without_comments(text)
-        document = json.loads(text) if text.strip() else {}
+        if not data.strip():
+            raise ConfigError(f"{path}: the file is empty; write {{}} for one that says nothing")
+        document, commented = _loads(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}: line {error.lineno} column {error.colno}: {error.msg}") from None
     except (ValueError, RecursionError) as error:
@@ -255,6 +256,15 @@ def read_part(path: Path, *, must_exist: bool = False) -> Part:
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected a JSON object, such as {{}}", value=document)
     return Part(path, document, commented)
+
+
+def _loads(text: str) -> tuple[Any, bool]:
+    """Return the value of a JSON text, {} for an empty one, and whether there were comments. Raises JSONDecodeError."""
+    try:
+        return json.loads(text), False
+    except json.JSONDecodeError:
+        text, commented = without_comments(text)
+        return json.loads(text) if text.strip() else {}, commented
 
 
 def without_comments(text: str) -> tuple[str, bool]:

@@ -1,12 +1,14 @@
 """What the controller knows and no other process does, kept where the next controller finds it.
 
 Parts are registered by name. All together are written once a second at most, seldomer when that costs more than a fiftieth of the
-time, and only when something has changed. The reader is the next controller of the same server, of this version or another: a part
+time, and only when something has changed. Much is written by a forked process, on what was known when it was forked, so that nobody
+waits for it. The reader is the next controller of the same server, of this version or another: a part
 whose layout it does not know starts afresh, with one line in the log.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import pickle
@@ -54,11 +56,22 @@ class _Part(NamedTuple):
         return pickle.dumps((self.layout, {name: values[name] for name in self.names}), pickle.HIGHEST_PROTOCOL)
 
 
-class Memory:
-    """Keeps parts of the controller. load: returns what `save` was last given, or b""."""
+Beside = Callable[[Callable[[], None], Callable[[bool, float], None]], Callable[[], None]]
 
-    def __init__(self, load: Callable[[], bytes], save: Callable[[bytes], None], log: logging.Logger) -> None:
+
+class Memory:
+    """Keeps parts of the controller.
+
+    load: returns what `save` was last given, or b"". beside: runs something in a forked process and tells whether it worked and
+    the seconds of a core that it took; returns what ends it.
+    """
+
+    def __init__(
+        self, load: Callable[[], bytes], save: Callable[[bytes], None], beside: Beside, log: logging.Logger
+    ) -> None:
         self._save = save
+        self._beside = beside
+        self._end_beside: Callable[[], None] | None = None
         self._log = log
         self._parts: dict[str, _Part] = {}
         self._written = b""
@@ -92,13 +105,42 @@ class Memory:
         except Exception as error:  # noqa: BLE001  (as above)
             self._log.error("The %s start afresh: %s", what, error)
 
-    def write(self, now: float, *, at_once: bool = False) -> None:
-        """Write if it is due and something has changed. now: monotonic seconds."""
-        if now < self._due and not at_once:
+    def write(self, now: float, *, much: bool = False, at_once: bool = False) -> None:
+        """Write if it is due and something has changed. now: monotonic seconds. much: by a process beside; at_once: here, now."""
+        if at_once and self._end_beside is not None:
+            self._end_beside()
+            self._end_beside = None
+        if not at_once and (now < self._due or self._end_beside is not None):
+            return
+        if much and not at_once:
+
+            def written(worked: bool, seconds: float) -> None:
+                self._end_beside = None
+                self._count(now, seconds)
+                if not worked:
+                    self._log.error("What the controller knows could not be written")
+
+            try:
+                self._end_beside = self._beside(self._write_beside, written)
+            except OSError as error:
+                self._log.error("What the controller knows could not be written: %s", error.strerror)
+                self._count(now, INTERVAL_SECONDS)
             return
         began = time.perf_counter()
-        data = pickle.dumps({what: part.pack() for what, part in self._parts.items()}, pickle.HIGHEST_PROTOCOL)
-        if data != self._written and len(data) <= MAX_STATE_BYTES:
-            self._written = data
+        data = self._pack()
+        digest = hashlib.blake2b(data).digest()
+        if digest != self._written and len(data) <= MAX_STATE_BYTES:
+            self._written = digest
             self._save(data)
-        self._due = now + max(INTERVAL_SECONDS, COST_FACTOR * (time.perf_counter() - began)) - 0.5
+        self._count(now, time.perf_counter() - began)
+
+    def _count(self, now: float, seconds: float) -> None:
+        self._due = now + max(INTERVAL_SECONDS, COST_FACTOR * seconds) - 0.5
+
+    def _write_beside(self) -> None:
+        data = self._pack()
+        if len(data) <= MAX_STATE_BYTES:
+            self._save(data)
+
+    def _pack(self) -> bytes:
+        return pickle.dumps({what: part.pack() for what, part in self._parts.items()}, pickle.HIGHEST_PROTOCOL)

@@ -72,6 +72,8 @@ def read_rule(given: object) -> Rule | None:
     if not isinstance(given, Mapping):
         return None
     rule = {name: given[name] for name in _KEPT if given.get(name) is not None}
+    if not isinstance(rule.get("inhibit", ""), str | list):
+        del rule["inhibit"]
     for side in ("start", "end"):
         name = given.get(f"{side}VariableName")
         if name and f"{side}_rule" not in rule:

@@ -173,6 +173,16 @@ class TriggerTest(Record):
     payload: str | None = None
 
 
+class ProcessReport(Record):
+    """What a program that works on a stream says of itself. id: its process number. status: as it likes."""
+
+    id: int
+    proc: str = ""
+    source: str = ""
+    sink: str = ""
+    status: dict[str, Any] = {}
+
+
 class Capabilities(Record):
     """Documents of modules by name, and what the machine is."""
 

@@ -152,6 +152,12 @@ class TriggerHandler(Section):
     secret: str = ""
 
 
+TriggerHandlers = Annotated[
+    list[Annotated[TriggerHandler, BeforeValidator(_trigger_object)]],
+    BeforeValidator(lambda value: [one for one in value if one is not None] if isinstance(value, list) else value),
+]
+
+
 class PushBuffer(Section):
     """What may wait on disk for the destination of a push of files to another machine: bytes of each push, and the folder."""
 
@@ -178,7 +184,7 @@ class Server(Section):
     sessionUnspecifiedMode: ModeBits = 0
     sessionStreamInfoMode: Annotated[int, Field(ge=1, le=4)] = 1
     tknMode: ModeBits = 15
-    triggers: dict[str, list[Annotated[TriggerHandler, BeforeValidator(_trigger_object)]]] = {}
+    triggers: dict[str, TriggerHandlers] = {}
     location: Location | None = None
     pushbuffer: PushBuffer = PushBuffer()
 
@@ -229,7 +235,7 @@ class PushRule(Section):
     completetime: int = 0
     start_rule: list[Any] | None = None
     end_rule: list[Any] | None = None
-    inhibit: Words | None = None
+    inhibit: str | list[str] | None = None
 
 
 class PushSettings(Section):

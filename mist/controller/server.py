@@ -16,6 +16,7 @@ from mist.controller.api import ADMIN_SOCKET_KEY, CONNECTION_KEY, ApiConnection
 from mist.errors import ConfigError, TransportError
 
 log = logging.getLogger(__name__)
+logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # it has a line for each websocket
 
 BACKLOG = 500
 MAX_CONNECTIONS = 2000

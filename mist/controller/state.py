@@ -8,12 +8,13 @@ import string
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from mist.controller.config import Config
 from mist.controller.gate import Caller
 from mist.controller.log_ring import History, LogRing
 from mist.controller.memory import Memory
+from mist.controller.processes import StreamProcesses, runs
 from mist.controller.pushes import Pushes
 from mist.controller.reports import Reports
 from mist.controller.sessions import Session, shown_address
@@ -26,6 +27,8 @@ from mist.errors import ConfigError
 from mist.stream.services import ControlServices
 from mist.stream.session_identity import Kind
 from mist.stream.triggers import TRIGGERS
+
+FEW_SESSIONS: Final = 100  # what is known of so many is written in 3 ms
 
 
 class Controller:
@@ -54,7 +57,8 @@ class Controller:
         self.reports = Reports(self.statistics, self.watch, boot_time())
         self.log_ring = LogRing()
         self.pushes = Pushes(self)
-        self.memory = Memory(services.load_state, services.save_state, services.log)
+        self.processes = StreamProcesses(runs)
+        self.memory = Memory(services.load_state, services.save_state, services.run_beside, services.log)
         self.memory.keep("statistics", self.statistics, KEPT, LAYOUT)
         self.memory.keep("pushes", self.pushes, ("_told",))
         self.memory.keep("log lines", self.log_ring, ("_lines", "total"))
@@ -169,7 +173,8 @@ class Controller:
         self.variables.check()
         self.statistics.tick(self.services.connections(), int(self.clock()))
         self.pushes.tick()
-        self.memory.write(self.monotonic())
+        sessions = len(self.statistics.live) + len(self.statistics.ended)
+        self.memory.write(self.monotonic(), much=sessions > FEW_SESSIONS)
         if self.on_second:
             rows = self.stream_rows()
             for told in tuple(self.on_second):

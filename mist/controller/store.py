@@ -217,24 +217,24 @@ class Store:
 
     def save(self) -> None:
         """Write the configuration now. A failure is logged, and tried again when the next write is due."""
-        content = self._fit_for_file()
+        content, before = self._fit_for_file(), self._file_time()
         try:
             self._keep_bad_file()
             save_document(content, self.path, self._saved, self._saved_time)
         except (OSError, ConfigError) as error:
-            self._not_saved(error)
+            self._not_saved(error, before)
             return
         self._is_saved(content)
 
     async def save_beside(self) -> None:
         """Write the configuration now, in a thread, so that nobody has to wait for the disk."""
         async with self._saving:
-            content = self._fit_for_file()
+            content, before = self._fit_for_file(), self._file_time()
             try:
                 self._keep_bad_file()
                 await asyncio.to_thread(save_document, content, self.path, self._saved, self._saved_time)
             except (OSError, ConfigError) as error:
-                self._not_saved(error)
+                self._not_saved(error, before)
                 return
             changed = self._changed_at
             self._is_saved(content)
@@ -247,8 +247,12 @@ class Store:
             for file, aside in keep_aside(self.path):
                 self.log.warning("%s could not be used; it is kept as %s", file, aside)
 
-    def _not_saved(self, error: Exception) -> None:
-        self.log.error("The configuration could not be saved, and the file is as it was: %s", error)
+    def _not_saved(self, error: Exception, before: str) -> None:
+        """Say why. before: the files' times then: those written all the same are no edit, which would be read again."""
+        self.log.error("The configuration could not be saved as a whole: %s", error)
+        if before == self._modified_at != self._file_time():
+            self._modified_at = self._file_time()
+            self.on_commit(self.config)
 
     def _is_saved(self, content: Document) -> None:
         self._saved = content

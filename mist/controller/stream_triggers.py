@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import mist
 from mist.controller.declaration import Permission
 from mist.controller.state import Command, Controller
-from mist.controller.version import version_text
 
 CHANGING = ("streams", "addstream", "deletestream", "deletestreamsource")
 REFUSED_START = "SYSTEM_START was refused"
@@ -54,6 +54,6 @@ def _given(present: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str
 
 async def tell_start(controller: Controller) -> None:
     """Fire SYSTEM_START; the server ends where a handler refuses."""
-    if not await controller.services.triggers.allows("SYSTEM_START", "", [version_text()]):
+    if not await controller.services.triggers.allows("SYSTEM_START", "", [mist.__version__]):
         controller.log.error("The server ends: %s", REFUSED_START)
         controller.services.shutdown(REFUSED_START)

@@ -15,15 +15,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import format_datetime
 from typing import Final
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
-import httpx
+from mist.errors import RemoteProtocolError, TransportError
+from mist.net.http_client import HttpClient
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS: Final = 5
 SILENCE_S: Final = 5.0  # a server that is silent for so long has failed
-MAX_STEPS: Final = 6  # redirects and logins of one attempt
 TERM_AFTER_S: Final = 10.0
 KILL_AFTER_S: Final = 14.0
 MAX_ANSWER_BYTES: Final = 64 * 1024
@@ -77,7 +77,7 @@ class HandlerCalls:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._client: httpx.AsyncClient | None = None
+        self._client = HttpClient(max_answer_bytes=MAX_ANSWER_BYTES)
         self._turns: dict[str, asyncio.Semaphore] = {}
         self._waiting = 0
 
@@ -88,10 +88,9 @@ class HandlerCalls:
                 return await self._post(call, event, blocking)
             return await self._execute(call, event, blocking)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close idle connections."""
-        if self._client is not None:
-            await self._client.aclose()
+        self._client.close()
 
     @contextlib.asynccontextmanager
     async def _turn(self, target: str) -> AsyncIterator[None]:
@@ -109,40 +108,24 @@ class HandlerCalls:
 
     async def _post(self, call: Call, event: Event, blocking: bool) -> str:
         """Post until somebody answers; only an answer that is waited for is asked for again."""
-        if self._client is None:
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=MAX_AT_ONCE)
-            self._client = httpx.AsyncClient(limits=limits, follow_redirects=False)
         why = ""
         for attempt in range(1, (call.attempts or ATTEMPTS) + 1 if blocking else 2):
             try:
-                return await self._attempt(self._client, call, event, attempt)
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                why = f"{type(error).__name__} {error}".strip()
+                return await self._attempt(call, event, attempt)
+            except TransportError as error:
+                why = str(error)
+            except RemoteProtocolError as error:
+                raise CallFailed(str(error)) from None
         raise CallFailed(why)
 
-    async def _attempt(self, client: httpx.AsyncClient, call: Call, event: Event, attempt: int) -> str:
-        url = httpx.URL(call.target)
-        login = (url.username, url.password)
+    async def _attempt(self, call: Call, event: Event, attempt: int) -> str:
         body = event.payload.encode("utf-8", "replace")
         headers = self._headers(call, event, attempt, body)
-        auth: httpx.Auth | None = None
-        for _ in range(MAX_STEPS + 1):
-            request = client.build_request(
-                "POST", url.copy_with(userinfo=b""), content=body, headers=headers, timeout=call.timeout_s or SILENCE_S
-            )
-            response = await client.send(request, auth=auth, stream=True)
-            try:
-                if response.is_redirect:
-                    url = httpx.URL(urljoin(str(url), response.headers["location"]))
-                elif response.status_code == 401 and auth is None and login[0]:
-                    auth = _authentication(response, *login)
-                elif response.is_success:
-                    return await _read_answer(response)
-                else:
-                    raise CallFailed(f"it answered {response.status_code} {response.reason_phrase}")
-            finally:
-                await response.aclose()
-        raise CallFailed(f"it redirected more than {MAX_STEPS} times")
+        seconds = call.timeout_s or SILENCE_S
+        answer = await self._client.ask("POST", call.target, body=body, headers=headers, seconds=seconds)
+        if not answer.ok:
+            raise CallFailed(f"it answered {answer.status} {answer.words}")
+        return answer.body.decode("utf-8", "replace")
 
     def _headers(self, call: Call, event: Event, attempt: int, body: bytes) -> dict[str, str]:
         server = self._server
@@ -215,21 +198,6 @@ def sign(secret: str, event: Event, body: bytes) -> str:
     """Return the signature of a request: HMAC-SHA-256 (RFC 2104) of time, number and body, as `sha256=HEX`."""
     message = f"{event.unix_ms}.{event.number}.".encode() + body
     return "sha256=" + hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()
-
-
-def _authentication(response: httpx.Response, user: str, password: str) -> httpx.Auth:
-    if response.headers.get("www-authenticate", "").lower().startswith("digest"):
-        return httpx.DigestAuth(user, password)
-    return httpx.BasicAuth(user, password)
-
-
-async def _read_answer(response: httpx.Response) -> str:
-    answer = bytearray()
-    async for part in response.aiter_bytes():
-        answer += part
-        if len(answer) > MAX_ANSWER_BYTES:
-            raise CallFailed(f"its answer is over {MAX_ANSWER_BYTES} bytes")
-    return answer.decode("utf-8", "replace")
 
 
 async def _talk(process: asyncio.subprocess.Process, payload: bytes, written: bytearray) -> None:

@@ -311,11 +311,11 @@ class Request:
     path: percent-decoded, without the query. headers: lower-case names; repeated ones joined by ", " (cookies by "; ").
     host: authority that the client used, checked, or "". peer: the viewer's address, behind trusted proxies too.
     stream: what matched the `$` of the pattern, as the client wrote it; rest: what follows a prefix match. named_token: the token
-    that stood in place of the stream's name, or "".
+    that stood in place of the stream's name, or "". admitted: the stream that its viewer was found to be allowed to watch.
     """
 
     __slots__ = (
-        "_query", "_salt", "_settings", "_token", "body", "headers", "host", "http10", "keep_alive", "method",
+        "_query", "_salt", "_settings", "_token", "admitted", "body", "headers", "host", "http10", "keep_alive", "method",
         "named_token", "path", "peer", "query_string", "rest", "stream", "upgrade",
     )  # fmt: skip
 
@@ -339,6 +339,7 @@ class Request:
         self.body = b""
         self.stream = ""
         self.named_token = ""
+        self.admitted = ""
         self.rest = ""
         host = authority.decode("latin-1") if authority else headers.get("host", "")
         if host and _HOST.fullmatch(host) is None:

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import httpx
+from mist.errors import RemoteProtocolError, TransportError
+from mist.net.http_client import HttpClient
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class KeySets:
 
     def __init__(self) -> None:
         self._sets: dict[str, _Set] = {}
-        self._client: httpx.AsyncClient | None = None
+        self._client = HttpClient(max_answer_bytes=MAX_SET_BYTES)
         self._fetching: asyncio.Task[None] | None = None
 
     def follow(self, urls: Mapping[str, Sequence[Any]]) -> None:
@@ -76,30 +77,24 @@ class KeySets:
             if not isinstance(found, list) or len(found) > MAX_KEYS:
                 raise ValueError("it has no list of keys, or too many")
             one.keys = [key for key in map(_checked, found) if key is not None]
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError, TimeoutError) as error:
+        except (TransportError, RemoteProtocolError, ValueError, RecursionError, TimeoutError) as error:
             log.error("The key set %s cannot be used, its last keys stay: %s", url, str(error) or type(error).__name__)
         one.stale_at = time.monotonic() + seconds
 
     async def _fetch(self, url: str) -> tuple[dict[str, Any], float]:
-        if self._client is None:
-            self._client = httpx.AsyncClient(follow_redirects=True, timeout=FETCH_SECONDS)
-        body = bytearray()
-        async with asyncio.timeout(FETCH_SECONDS), self._client.stream("GET", url) as response:
-            response.raise_for_status()
-            async for piece in response.aiter_bytes():
-                body += piece
-                if len(body) > MAX_SET_BYTES:
-                    raise ValueError(f"it is over {MAX_SET_BYTES} bytes long")
-            age = _MAX_AGE.search(response.headers.get("cache-control", ""))
-        document = json.loads(body)
+        async with asyncio.timeout(FETCH_SECONDS):
+            answer = await self._client.ask("GET", url, seconds=FETCH_SECONDS)
+        if not answer.ok:
+            raise ValueError(f"the server answers {answer.status} {answer.words}")
+        age = _MAX_AGE.search(answer.headers.get("cache-control", ""))
+        document = json.loads(answer.body)
         if not isinstance(document, dict):
             raise ValueError("it is no object")
         return document, min(float(age[1]), MAX_FRESH_SECONDS) if age else FRESH_SECONDS
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close the connections."""
-        if self._client is not None:
-            await self._client.aclose()
+        self._client.close()
 
 
 def _checked(key: Any) -> dict[str, Any] | None:

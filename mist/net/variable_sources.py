@@ -8,12 +8,13 @@ import shlex
 import signal
 from typing import Final
 
-import httpx
-
-from mist.net.handler_calls import MAX_STEPS, CallFailed, signal_group
+from mist.errors import RemoteProtocolError, TransportError
+from mist.net.handler_calls import CallFailed, signal_group
+from mist.net.http_client import HttpClient
 
 MAX_VALUE_BYTES: Final = 127
 MAX_READ_BYTES: Final = 64 * 1024
+MAX_ANSWER_BYTES: Final = 1 << 20
 
 
 def as_value(data: bytes) -> str:
@@ -30,24 +31,19 @@ async def read_source(name: str, target: str, seconds: float) -> str:
 
 async def _fetch(name: str, url: str, seconds: float) -> str:
     headers = {"X-Custom-Variable": name, "Content-Type": "text/plain"}
-    data = bytearray()
+    client = HttpClient(max_answer_bytes=MAX_ANSWER_BYTES)
     try:
-        async with (
-            asyncio.timeout(seconds),
-            httpx.AsyncClient(follow_redirects=True, max_redirects=MAX_STEPS, timeout=seconds) as client,
-            client.stream("GET", url, headers=headers) as response,
-        ):
-            if not response.is_success:
-                raise CallFailed(f"it answered {response.status_code} {response.reason_phrase}")
-            async for part in response.aiter_bytes():
-                data += part
-                if len(data) >= MAX_VALUE_BYTES:
-                    break
+        async with asyncio.timeout(seconds):
+            answer = await client.ask("GET", url, headers=headers, seconds=seconds)
     except TimeoutError:
         raise CallFailed(f"no answer in {seconds:g} s") from None
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise CallFailed(f"{type(error).__name__} {error}".strip()) from None
-    return as_value(bytes(data))
+    except (TransportError, RemoteProtocolError) as error:
+        raise CallFailed(str(error)) from None
+    finally:
+        client.close()
+    if not answer.ok:
+        raise CallFailed(f"it answered {answer.status} {answer.words}")
+    return as_value(bytes(answer.body))
 
 
 async def _run(name: str, command: str, seconds: float) -> str:

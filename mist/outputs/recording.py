@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from mist.errors import ConfigError, NoSuitableTrack, NotReady, TransportError
-from mist.formats.containers import Container, by_file_name, by_name
+from mist.formats.containers import Container
+from mist.outputs.base.file_formats import FORMATS, format_of
 from mist.outputs.base.remote_recording import is_remote, record_remotely
 from mist.stream.push import PushPlan, PushStatus
 from mist.stream.reader import StreamReader
@@ -24,19 +25,15 @@ from mist.stream.services import OutputServices
 INTERVAL_S: Final = 0.1  # from a packet to the next write: larger pieces cost less
 LOOK_S: Final = 0.5  # without a packet: the target may name a time to stop at
 APPENDABLE: Final = frozenset({"ts", "aac", "ac3", "mp3", "dts", "h264", "hevc", "m2v"})
-# Connectors of outputs, and the formats of the files that they write.
-_CONNECTORS: Final = ("AAC", "EBML", "FLAC", "FLV", "H264", "MP3", "MP4", "OGG", "SRT", "HTTPTS", "WAV")
 
 
-def open_target(text: str) -> tuple[RecordingTarget, Container]:
-    """Return what a recording's target asks for, with absolute paths, and the format that its name says. Raises ConfigError."""
+def open_target(text: str, connector: str) -> tuple[RecordingTarget, Container]:
+    """Return what a recording's target asks for, with absolute paths, and the format of its files. Raises ConfigError."""
     target = parse_target(text)
     playlist = os.path.abspath(target.playlist) if target.playlist else ""
     target = replace(target, files=os.path.abspath(target.files), playlist=playlist)
-    container = by_file_name(target.files)
-    if container is not None and container.on_pipe:
-        container = by_name(container.on_pipe)
-    if container is None or container.make_muxer is None:
+    container = format_of(target.files, connector)
+    if container is None:
         raise ConfigError(
             f"the name {target.files} does not say a format that can be written", path="target", value=text
         )
@@ -60,7 +57,7 @@ class RecordingPush:
         if is_remote(services, plan.target):
             await record_remotely(services, plan, status, self.connector)
             return
-        target, container = open_target(plan.target)
+        target, container = open_target(plan.target, self.connector)
         left = _left(services, status)
         reader = await services.open_stream(plan.stream) if left is None else _reopened(services, left[0])
         record = services.open_record(f"OUTPUT:{self.connector}", "")
@@ -232,4 +229,4 @@ class _Recording:
             self._files.abandon()
 
 
-PUSH: Final = tuple(RecordingPush(connector) for connector in _CONNECTORS)
+PUSH: Final = tuple(RecordingPush(connector) for connector in FORMATS)

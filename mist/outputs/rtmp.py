@@ -208,8 +208,7 @@ class RtmpConnection(SessionConnection[ServerSession]):
                 raise Busy("Playback is switched off on this port")
             parameters = parse_parameters(dict(parse_qsl(query, keep_blank_values=True)))
             url = self._url(self._connected.app, name, query)
-            reader = await self._open_stream(name, url)
-            await self._admit_viewer(reader, name, parameters, url)
+            reader = await self._open_stream(name, parameters, url)
             choice = await self._choose(reader, parameters)
             if not reader.live:
                 await self._send_file(choice, asked_times(parameters, request), request, query)

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,9 +16,9 @@ from typing import Any
 from mist.core.checkpoint import CheckpointTable
 from mist.errors import MistError, NotFound
 from mist.runtime.channel import Channel, Message, close_all
-from mist.runtime.instance import Instance, write_atomically
+from mist.runtime.instance import Instance, draft_of, write_atomically
 from mist.runtime.leftovers import all_records, open_records
-from mist.runtime.process import own
+from mist.runtime.process import fork, own, send_signal
 from mist.runtime.program import Server
 from mist.runtime.session_link import SessionLink
 from mist.runtime.snapshot import SnapshotWriter, canonical
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 CONTROLLER = "controller"
 ENDED_SHOWN_SECONDS = 15
 STOP_SECONDS = 1.5
+BESIDE_NICE = 10
 
 
 class Control(Worker):
@@ -131,6 +133,33 @@ class Control(Worker):
 
     def save_state(self, data: bytes) -> None:
         write_atomically(self.server.instance.controller_state, data)
+
+    def run_beside(self, work: Callable[[], None], done: Callable[[bool, float], None]) -> Callable[[], None]:
+        """Do something in a forked process; see `ControlServices`."""
+
+        def role() -> int:
+            os.nice(BESIDE_NICE)
+            work()
+            return 0
+
+        pid = fork(role, keep=())
+        handle = os.pidfd_open(pid)
+
+        def reap() -> None:
+            self.loop.remove_reader(handle)
+            os.close(handle)
+            _, status, used = os.wait4(pid, 0)
+            done(status == 0, used.ru_utime + used.ru_stime)
+
+        def end() -> None:
+            send_signal(pid, signal.SIGKILL)
+            self.loop.remove_reader(handle)
+            os.close(handle)
+            os.waitpid(pid, 0)
+            draft_of(self.server.instance.controller_state, pid).unlink(missing_ok=True)
+
+        self.loop.add_reader(handle, reap)
+        return end
 
     def _read_status(self) -> Mapping[str, Any]:
         try:

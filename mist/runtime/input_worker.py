@@ -125,7 +125,7 @@ class InputWorker(Worker):
 
     def _watch_buffer(self, *, as_is: bool = False) -> None:
         """Look at the live buffer once a second, if a handler wants to know about it. as_is: it was told what there is."""
-        if self.watch is None and self._fires(*BufferWatch.FIRED):
+        if self.watch is None and not self.publisher.table.on_demand and self._fires(*BufferWatch.FIRED):
             self.watch = BufferWatch(self.triggers, StreamReader(self.instance, self.stream), as_is=as_is)
             self.loop.call_soon(self._look, self.watch)
 

@@ -44,7 +44,7 @@ def _owner(path: Path) -> int | None:
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o640) -> None:
     """Replace a file so that readers see the old or the new contents and nothing between."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = draft_of(path, os.getpid())
     try:
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode), "wb") as file:
             file.write(data)
@@ -52,6 +52,11 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o640) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def draft_of(path: Path, pid: int) -> Path:
+    """Return where a process writes what is to replace a file; one that is killed leaves it behind."""
+    return path.with_name(f".{path.name}.{pid}")
 
 
 class Instance:

@@ -220,7 +220,7 @@ class SessionProcess(DoorWorker):
         self.spawn(self._wind_up())
 
     async def _wind_up(self) -> None:
-        await self._sets.close()
+        self._sets.close()
         self.finish()
 
 

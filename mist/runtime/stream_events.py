@@ -15,6 +15,15 @@ from mist.stream.visits import end_lines
 BUFFER: Final = "Buffer"  # the input of a stream that is published to
 # Machine words for signals that inputs die of; others have their own name.
 REASONS: Final = {signal.SIGSEGV: "SEGFAULT"}
+# What handlers of STREAM_UNLOAD are told; other reasons are said in their machine words.
+_WORDS: Final = {
+    "CLEAN_CONTROLLER_REQ": "controller request",
+    "CLEAN_EOF": "end of the source",
+    "CLEAN_INACTIVE": "nobody uses the stream",
+    "CLEAN_SIGNAL": "the server stops",
+    "READ_START_FAILURE": "the source could not be started",
+    "TRIGGER": "refused by a handler",
+}
 
 
 class StreamEvents:
@@ -45,7 +54,7 @@ class StreamEvents:
             else:
                 stay()
 
-        lines = [self._name, self.input_name, f"cancelable{reason}"]
+        lines = [self._name, self.input_name, f"cancelable{_WORDS.get(reason, reason)}"]
         self._triggers.decide_then("STREAM_UNLOAD", self._name, lines, decided)
 
     def unloaded(self, reason: str, *, had_media: bool) -> None:
@@ -57,7 +66,9 @@ class StreamEvents:
             self._triggers.notify("STREAM_BUFFER", name, [name, "EMPTY"])
             self._triggers.notify("LIVE_TRACK_LIST", name, [name, "", ""])
         if not self._told and self.begun:
-            self._triggers.notify("STREAM_UNLOAD", name, [name, self.input_name, f"uncancelable{reason}"])
+            self._triggers.notify(
+                "STREAM_UNLOAD", name, [name, self.input_name, f"uncancelable{_WORDS.get(reason, reason)}"]
+            )
 
     def killed(self, source: Source, configured: str, status: int) -> None:
         """Tell of a process of an input that was killed by a signal. status: negative then, else the process has told itself."""

@@ -143,7 +143,7 @@ class StreamDuty:
         if self._source is not None:
             self._source.let_go()
         if hasattr(self, "_table"):
-            self._events.unloaded(self._end_reason, had_media=self._had_media)
+            self._events.unloaded(self._end_reason, had_media=self._had_media and not self._table.on_demand)
         remove_stream(self._guardian.instance.name, self._plan.name, self._ringer)
 
     def _refuse_all(self, error: Exception) -> None:

@@ -13,6 +13,7 @@ from mist.runtime.channel import Loop
 from mist.runtime.instance import Instance
 from mist.runtime.spawner_link import Link
 from mist.stream.triggers import Handler, decide, due, handlers, replace_value
+from mist.stream.variables import custom_values, substitute
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +28,11 @@ class TriggerLink:
         """Take a function that returns the whole configuration as it is now."""
         self._link = Link(instance.trigger_socket, "The process of the triggers", loop, ANSWER_SECONDS)
         self._snapshot = snapshot
+        self._counted: Mapping[str, Mapping[str, int]] = {}
 
     def wanted(self, name: str, stream: str = "") -> list[Handler]:
         """Return the handlers of a trigger, so that a payload that is dear to make is only made for somebody."""
-        snapshot = self._snapshot()
-        return handlers(snapshot.get("config") or {}, name, stream, tags_of(snapshot, stream))
+        return handlers_of(self._snapshot(), name, stream)
 
     def notify(self, name: str, stream: str, lines: Sequence[str]) -> None:
         """Tell the handlers of a trigger whose answer does not matter."""
@@ -78,13 +79,12 @@ class TriggerLink:
     async def statistics(self) -> Mapping[str, Mapping[str, int]]:
         """Return what became of the handlers' calls; see `Handlers`."""
         if not (self._snapshot().get("config") or {}).get("triggers"):
-            return {}
+            return self._counted  # as it was with the last handlers
         try:
-            found: Mapping[str, Mapping[str, int]] = (await self._link.ask({"do": "statistics"}))["triggers"]
+            self._counted = (await self._link.ask({"do": "statistics"}))["triggers"]
         except MistError as error:
             log.warning("There are no statistics of triggers: %s", error)
-            return {}
-        return found
+        return self._counted
 
     async def test(self, name: str, stream: str, lines: Sequence[str]) -> list[dict[str, Any]]:
         """Fire a trigger at its handlers, all of which are waited for; see `Handlers`."""
@@ -127,6 +127,15 @@ def message(name: str, stream: str, lines: Sequence[str]) -> dict[str, Any]:
         "pid": os.getpid(),
         "unix_ms": time.time_ns() // 1_000_000,
     }
+
+
+def handlers_of(snapshot: Mapping[str, Any], name: str, stream: str) -> list[Handler]:
+    """Return the handlers of a trigger that a stream concerns, with the values of custom variables in their settings."""
+    found = handlers(snapshot.get("config") or {}, name, stream, tags_of(snapshot, stream))
+    if not found or not snapshot.get("variables"):
+        return found
+    values = custom_values(snapshot)
+    return [one.filled(lambda text: substitute(text, values) if "$" in text else text) for one in found]
 
 
 def tags_of(snapshot: Mapping[str, Any], stream: str) -> Sequence[str]:

@@ -21,8 +21,8 @@ from mist.runtime.attendant import TRIGGERS as KEY
 from mist.runtime.channel import Channel, Message, close_all
 from mist.runtime.door import DoorWorker, answer
 from mist.runtime.program import Server
-from mist.runtime.trigger_link import tags_of
-from mist.stream.triggers import TRIGGERS, Handler, due, handlers
+from mist.runtime.trigger_link import handlers_of
+from mist.stream.triggers import TRIGGERS, Answer, Handler, due
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +51,6 @@ class TriggerProcess(DoorWorker):
         self._retiring = False
         name = str(self.snapshot["config"].get("serverid") or "")
         self._calls = HandlerCalls(Described(server.instance.name, name, server.program.version))
-
-    def started(self) -> None:
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for each request
-        super().started()
 
     def visitor_gone(self) -> None:
         self._end_when_left()
@@ -85,7 +81,7 @@ class TriggerProcess(DoorWorker):
     async def _fire(self, visitor: Channel, message: Message) -> None:
         """Call the handlers one after another; those that are not waited for run on beside."""
         stream = str(message.get("stream", ""))
-        found = handlers(self.snapshot["config"], message["trigger"], stream, tags_of(self.snapshot, stream))
+        found = handlers_of(self.snapshot, message["trigger"], stream)
         found = due(message["trigger"], found, str(message["payload"]).split("\n"))
         event = Event(message["trigger"], str(message["payload"]), int(message["pid"]), int(message["unix_ms"]))
         results: list[Mapping[str, Any]] = []
@@ -124,7 +120,9 @@ class TriggerProcess(DoorWorker):
         if not handler.target:
             return None, "", 0
         count = self._counts.setdefault(event.trigger, Count())
-        call = Call(handler.target, handler.default or "", handler.attempts, handler.timeout_s, handler.secret)
+        otherwise = "true" if TRIGGERS[event.trigger].answer is Answer.DECISION else ""
+        default = otherwise if handler.default is None else handler.default
+        call = Call(handler.target, default, handler.attempts, handler.timeout_s, handler.secret)
         began = time.monotonic()
         said: str | None = None
         why = ""
@@ -174,5 +172,5 @@ class TriggerProcess(DoorWorker):
     async def _wind_up(self) -> None:
         if self._running:
             await asyncio.wait(set(self._running), timeout=STOP_SECONDS)
-        await self._calls.close()
+        self._calls.close()
         self.finish()

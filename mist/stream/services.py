@@ -213,6 +213,10 @@ class ControlServices(Protocol):
         """Keep what the next controller is to know, as long as the server runs."""
         ...
 
+    def run_beside(self, work: Callable[[], None], done: Callable[[bool, float], None]) -> Callable[[], None]:
+        """Do something in a forked process, on what is known now. done: whether it worked, and seconds of a core. Returns what ends it."""
+        ...
+
     def listener_states(self) -> Mapping[str, Any]:
         """Return {canonical JSON of the protocol entry without "online": 1 | 0 | error text} for the listeners."""
         ...

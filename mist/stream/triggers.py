@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final, TypeVar
 
@@ -213,6 +213,11 @@ class Handler:
     attempts: int | None = None
     timeout_s: float | None = None
     secret: str = ""  # a URL's requests are signed with it
+
+    def filled(self, fill: Callable[[str], str]) -> Handler:
+        """Return it with the variables in its settings replaced, except in the secret."""
+        default = None if self.default is None else fill(self.default)
+        return replace(self, target=fill(self.target), argument=fill(self.argument), default=default)
 
 
 def handlers(config: Mapping[str, Any], name: str, stream: str = "", tags: Iterable[str] = ()) -> list[Handler]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mist.errors import AccessDenied, NotFound
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from mist.stream.services import OutputServices, Triggers
 
 NOTHING_SENT: Final = 2**64 - 1  # shown as the time of the first packet
+
+
+# Raises AccessDenied when a viewer's session may not watch a stream.
+Admit = Callable[["StreamReader"], Awaitable[None]]
 
 
 class Counted(Protocol):
@@ -77,38 +81,43 @@ class Visit:
         self.is_open = True
         self._changed()
 
-    async def open_stream(self, services: OutputServices, name: str) -> StreamReader:
+    async def open_stream(self, services: OutputServices, name: str, admit: Admit) -> StreamReader:
         """Return a reader of the stream that is played instead of the one asked for, or of that.
 
-        Only the first of equal requests fires anything. Raises as `OutputServices.open_stream`, and AccessDenied where a handler
-        refuses.
+        Only the first of equal requests fires anything but what `admit` does, which comes before CONN_PLAY. Raises as
+        `OutputServices.open_stream` and `admit`, and AccessDenied where a handler refuses.
         """
-        if self._asked == (self.connector, name):
-            return await services.open_stream(self.plays, self)
+        known = self._asked == (self.connector, name)
+        reader = await services.open_stream(self.plays if known else await self._rewritten_name(name), self)
+        try:
+            await admit(reader)
+            if not known:
+                self.stream = reader.name
+                if not await self._triggers.allows("CONN_PLAY", self.stream, self.lines):
+                    raise AccessDenied("Not allowed to play")
+        except BaseException:
+            services.close_stream(reader)
+            raise
+        if not known:
+            self._asked, self.plays = (self.connector, name), reader.name
+            self._changed()
+        return reader
+
+    async def _rewritten_name(self, name: str) -> str:
         self.stream = sanitise(name)
         wanted = await self._triggers.replace("PLAY_REWRITE", self.stream, self.lines, name)
         if not wanted.strip():
             raise NotFound("Nothing plays under this name")
-        reader = await services.open_stream(wanted.strip() if wanted != name else name, self)
-        self.stream = reader.name
-        try:
-            if not await self._triggers.allows("CONN_PLAY", self.stream, self.lines):
-                raise AccessDenied("Not allowed to play")
-        except BaseException:
-            services.close_stream(reader)
-            raise
-        self._asked, self.plays = (self.connector, name), reader.name
-        self._changed()
-        return reader
+        return wanted.strip() if wanted != name else name
 
-    async def enter(self, services: OutputServices, connector: str, name: str, url: str) -> str:
+    async def enter(self, services: OutputServices, connector: str, name: str, url: str, admit: Admit) -> str:
         """Take note that a connection which carries one request after another asks a connector for a stream.
 
         Returns the name to open instead. Raises as `open_stream`.
         """
         if self._asked != (connector, name):
             await self.open(connector, sanitise(name), url)
-            services.close_stream(await self.open_stream(services, name))
+            services.close_stream(await self.open_stream(services, name, admit))
         return self.plays
 
     async def rewrite(self, trigger: str, lines: Sequence[str], value: str) -> str:

@@ -61,7 +61,13 @@ def test_a_refused_push_says_why(server: MistServer, publish: Publish) -> None:
 
 
 def test_rules_start_pushes_and_variables_end_them(server: MistServer, publish: Publish, tmp_path: Path) -> None:
-    rule = {"stream": "live", "target": str(tmp_path / "a.ts"), "end_rule": ["stream", 2, "other"]}
+    """A target, and what a rule compares with, may name variables that name others; the innermost is what a command wrote."""
+    server.api({"variable_add": {"name": "letter", "target": "echo a", "interval": 60}})
+    server.api({"variable_add": {"name": "file", "value": "${letter}.$kind"}})
+    server.api({"variable_add": {"name": "kind", "value": "ts"}})
+    server.api({"variable_add": {"name": "elsewhere", "value": "other"}})
+    wait_until(lambda: server.api({"variable_list": 1})["variable_list"]["letter"].get("value") == "a", 20, "its value")
+    rule = {"stream": "live", "target": str(tmp_path / "$file"), "end_rule": ["stream", 2, "$elsewhere"]}
     server.api({"push_auto_add": {"one": rule}})
     publish(server, PLAYED, loop=True)
     [row] = wait_until(lambda: pushes(server), 20, "the push of the rule")

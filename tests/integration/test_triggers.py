@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.flv_files import flv_file, interleaved
+from tests.support.live import viewer as rtmp_viewer
 from tests.support.processes import wait_until
 from tests.support.server import MistServer
 from tests.support.tools import Running, find_tool
@@ -70,7 +72,11 @@ def test_a_publisher_and_a_viewer_fire_their_triggers_in_order(server: MistServe
         assert play(server.play_url("flv")) == 200
         wait_until(lambda: service.has("CONN_CLOSE", "live", "127.0.0.1", "FLV"), 20, WHAT)
         wait_until(lambda: service.has("STREAM_BUFFER", "live", "FULL"), 20, WHAT)
-        viewer = service.names(began)
+        viewer = [name for name, _ in service.events[began:]]
+        began = len(service.events)
+        with rtmp_viewer(server):
+            wait_until(lambda: service.has("CONN_PLAY", "live", "127.0.0.1", "RTMP"), 20, WHAT)
+        rtmp = [name for name, _ in service.events[began:]]
     finally:
         publisher.stop()
     assert in_order(
@@ -78,7 +84,8 @@ def test_a_publisher_and_a_viewer_fire_their_triggers_in_order(server: MistServe
         "CONN_OPEN", "RTMP_PUSH_REWRITE", "PUSH_REWRITE", "STREAM_LOAD", "STREAM_SOURCE", "STREAM_READY", "STREAM_PUSH",
         "LIVE_TRACK_LIST", "STREAM_BUFFER",
     )  # fmt: skip
-    assert in_order(viewer, "CONN_OPEN", "CONN_OPEN", "PLAY_REWRITE", "CONN_PLAY", "CONN_CLOSE")
+    assert in_order(viewer, "CONN_OPEN", "CONN_OPEN", "PLAY_REWRITE", "USER_NEW", "CONN_PLAY", "CONN_CLOSE")
+    assert in_order(rtmp, "CONN_OPEN", "PLAY_REWRITE", "USER_NEW", "CONN_PLAY")
     wait_until(lambda: service.has("CONN_CLOSE", "live", "127.0.0.1", "RTMP"), 20, WHAT)
     wait_until(lambda: service.has("STREAM_UNLOAD", "live", "Buffer"), 20, WHAT)
     wait_until(lambda: service.has("LIVE_TRACK_LIST", "live", "", ""), 20, WHAT)
@@ -117,6 +124,17 @@ def test_changes_of_streams_and_statistics(server: MistServer, service: Service)
     assert [(one["answer"], one["error"]) for one in tested] == [("live", "")]
 
 
+def test_a_file_has_no_live_buffer(server: MistServer, service: Service) -> None:
+    """What is only told of live streams is not told of files; the end is told in words."""
+    file = server.folder / "film.flv"
+    file.write_bytes(flv_file(interleaved(2)))
+    server.api({"addstream": {"film": {"source": str(file), "inputtimeout": 1}}})
+    assert play(server.play_url("flv", "film")) == 200
+    wait_until(lambda: service.has("STREAM_UNLOAD", "film", "FLV", "cancelablenobody uses the stream"), 20, WHAT)
+    told = {name for name, lines in service.events if lines[0] == "film"}
+    assert "STREAM_READY" in told and not told & {"LIVE_TRACK_LIST", "LIVE_BANDWIDTH", "STREAM_BUFFER"}
+
+
 def test_a_variable_is_run_at_once_and_used_as_a_source(server: MistServer, service: Service) -> None:
     server.api({"variable_add": {"name": "kind", "target": "echo demo", "interval": 60}})
     wait_until(lambda: _value(server, "kind") == "demo", 20, WHAT)
@@ -127,6 +145,23 @@ def test_a_variable_is_run_at_once_and_used_as_a_source(server: MistServer, serv
     server.api({"variable_add": slow})
     server.api({"variable_remove": "slow"})
     assert time.monotonic() - began < 30  # nobody waited for it
+
+
+def test_settings_of_handlers_have_variables(server: MistServer, service: Service) -> None:
+    """Those of others, the values of which are known at once, too: what is fired goes where they say."""
+    server.api({"variable_add": {"name": "where", "value": "${host}:$port/"}})
+    server.api({"variable_add": {"name": "host", "target": "echo 127.0.0.1", "interval": 60}})
+    server.api({"variable_add": {"name": "port", "value": service.url.rpartition(":")[2].strip("/")}})
+    server.api({"variable_add": {"name": "spare", "value": "test"}})
+    wait_until(lambda: _value(server, "host") == "127.0.0.1", 20, WHAT)
+    former = server.api({"config": True})["config"]["triggers"]
+    gone = {"handler": "/nowhere/$host", "sync": True, "default": "$spare"}
+    wanted = {**former, "CONN_OPEN": [{"handler": "http://$where", "sync": True}], "PLAY_REWRITE": [gone]}
+    server.api({"config": {"triggers": wanted}})
+    told = service.count("CONN_OPEN", "wish")
+    assert play(server.play_url("flv", "wish")) == 200  # the default of a handler that is not there
+    assert service.count("CONN_OPEN", "wish") == told + 1
+    server.api({"config": {"triggers": former}})
 
 
 def _value(server: MistServer, name: str) -> str:

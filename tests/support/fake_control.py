@@ -134,6 +134,11 @@ class FakeControl:
     def save_state(self, data: bytes) -> None:
         self.state = data
 
+    def run_beside(self, work: Callable[[], None], done: Callable[[bool, float], None]) -> Callable[[], None]:
+        work()
+        self.loop.call_soon(done, True, 0.0)
+        return lambda: None
+
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()

@@ -9,10 +9,11 @@ from contextlib import suppress
 from typing import Any, Final
 
 from mist.errors import ConfigError, MistError, NotReady, TransportError
-from mist.formats.containers import Container, by_file_name, by_name
+from mist.formats.containers import Container
 from mist.net.carriers import Carrier, make_carrier
 from mist.net.remote_schemes import Writers, remote_schemes, scheme_of, without_password
 from mist.net.spool import DEFAULT_FOLDER, DEFAULT_LIMIT_BYTES, Spool
+from mist.outputs.base.file_formats import format_of
 from mist.outputs.base.publishing import refuse_files
 from mist.outputs.base.remote_files import Delivery, RemoteFiles
 from mist.stream.push import PushPlan, PushStatus, split_target
@@ -37,12 +38,10 @@ def _writers(services: OutputServices) -> Writers:
     return found
 
 
-def _open_target(services: OutputServices, text: str) -> tuple[RecordingTarget, Container]:
+def _open_target(services: OutputServices, text: str, connector: str) -> tuple[RecordingTarget, Container]:
     target = parse_target(text, remote_schemes(_writers(services)))
-    container = by_file_name(target.files)
-    if container is not None and container.on_pipe:
-        container = by_name(container.on_pipe)
-    if container is None or container.make_muxer is None:
+    container = format_of(target.files, connector)
+    if container is None:
         shown = without_password(target.files)
         raise ConfigError(f"the name {shown} does not say a format that can be written", path="target", value=shown)
     if target.append and not target.playlist:
@@ -57,7 +56,7 @@ def _spool(services: OutputServices) -> Spool:
 
 async def record_remotely(services: OutputServices, plan: PushPlan, status: PushStatus, connector: str) -> None:
     """Record until the stream ends, the target's own end, or cancellation, and bring away what there is. Raises MistError."""
-    target, container = _open_target(services, plan.target)
+    target, container = _open_target(services, plan.target, connector)
     verify = split_target(plan.target)[1].get("verify", "1") != "0"
     spool = _spool(services)
     try:

@@ -215,13 +215,26 @@ class SessionConnection(Generic[S]):
 
     # -- giving the socket away
 
-    async def _open_stream(self, name: str, url: str) -> StreamReader:
-        """Return a reader of the stream that a player gets. url: as it asked. Raises as `OutputServices.open_stream`."""
-        name = subject_of(name) or name
-        if self._visit is None:
-            return await self._services.open_stream(name)
-        self._visit.url = url
-        return await self._visit.open_stream(self._services, name)
+    async def _open_stream(self, name: str, parameters: PlaybackParameters, url: str) -> StreamReader:
+        """Return a reader of the stream that a player gets and may watch. name, url: as it asked.
+
+        Raises as `OutputServices.open_stream`, and AccessDenied.
+        """
+        wanted = subject_of(name) or name
+
+        async def admit(reader: StreamReader) -> None:
+            await self._admit_viewer(reader, name, parameters, url)
+
+        if self._visit is not None:
+            self._visit.url = url
+            return await self._visit.open_stream(self._services, wanted, admit)
+        reader = await self._services.open_stream(wanted)
+        try:
+            await admit(reader)
+        except BaseException:
+            self._services.close_stream(reader)
+            raise
+        return reader
 
     async def _hand_over(self, name: str, password: str, url: str, **more: str) -> None:
         """Give a publisher to the input of its stream. Raises MistError, TimeoutError; the socket is still ours then.

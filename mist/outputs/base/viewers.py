@@ -15,8 +15,9 @@ def viewer_token(request: Any) -> str:
 
 
 async def admit(services: OutputServices, reader: StreamReader, connector: str, request: Any) -> None:
-    """Raise AccessDenied when the session that a request belongs to may not watch."""
-    if services.guarded:
+    """Raise AccessDenied when the session that a request belongs to may not watch; asks once for a request."""
+    if services.guarded and request.admitted != reader.name:
         query = request.query_string.decode("latin-1")
         url = f"http://{request.host}{request.path}" + (f"?{query}" if query else "")
         await services.admit(reader.name, request.peer, viewer_token(request), connector, url)
+        request.admitted = reader.name

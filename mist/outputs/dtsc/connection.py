@@ -145,8 +145,7 @@ class DtscConnection(SessionConnection[d.ListenerSession]):
         try:
             parameters = parse_parameters(request.parameters)
             url = self._url(request.stream)
-            reader = await self._open_stream(request.stream, url)
-            await self._admit_viewer(reader, request.stream, parameters, url)
+            reader = await self._open_stream(request.stream, parameters, url)
             choice = await choose_tracks(self._services, reader, parameters, CAPABILITY, "")
             if reader.live:
                 self._join(choice, parameters, request.parameters)

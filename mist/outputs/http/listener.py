@@ -13,8 +13,10 @@ from mist.net.http_reader import RequestReader
 from mist.net.http_server import HttpConnection, Response, Resumed
 from mist.outputs.base import Capability, discover_outputs, listener_options
 from mist.outputs.base.resumed import unpack_saved
+from mist.outputs.base.viewers import admit as admit_viewer
 from mist.outputs.http.dispatch import Route, Routes, error_reply
 from mist.outputs.http.pages import PAGE_MATCHES, Pages, unsupported_page
+from mist.stream.reader import StreamReader
 from mist.stream.services import OutputServices
 from mist.stream.token_keys import subject_of
 from mist.stream.visits import Visit
@@ -134,7 +136,11 @@ class Site:
             return
         connector = route.output.capability.name
         if request.stream and connector in getattr(self.services, "outputs", {}) and connector != CAPABILITY.name:
-            request.stream = await visit.enter(self.services, connector, request.stream, _url(request))
+
+            async def admit(reader: StreamReader) -> None:
+                await admit_viewer(self.services, reader, connector, request)
+
+            request.stream = await visit.enter(self.services, connector, request.stream, _url(request), admit)
         pending: Awaitable[None] | None = route.output.handle(self.services, request, response)
         if pending is not None:
             await pending

@@ -88,6 +88,10 @@ def test_mistakes_name_the_file_they_are_in(write: Write) -> None:
     part.write_text('{"config_split": {}}')
     with pytest.raises(ConfigError, match=f"^{part}: config_split: only "):
         load(path)
+    for file in (part, path):
+        file.write_text("\n")
+        with pytest.raises(ConfigError, match=f"^{file}: the file is empty"):
+            load(path)
 
 
 def test_each_part_keeps_what_is_its_own(write: Write) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,6 +22,17 @@ class Kept:
     def __init__(self, data: bytes = b"") -> None:
         self.data = data
         self.writes = 0
+        self.begun: list[tuple[Callable[[], None], Callable[[bool, float], None]]] = []
+        self.ended = 0
+
+    def beside(self, work: Callable[[], None], done: Callable[[bool, float], None]) -> Callable[[], None]:
+        """Note what a process beside is to do, which a test does."""
+        self.begun.append((work, done))
+
+        def end() -> None:
+            self.ended += 1
+
+        return end
 
     def load(self) -> bytes:
         return self.data
@@ -37,7 +49,7 @@ class Part:
 
 
 def remembering(kept: Kept, part: Part, log: logging.Logger = QUIET, layout: object = ()) -> Memory:
-    memory = Memory(kept.load, kept.save, log)
+    memory = Memory(kept.load, kept.save, kept.beside, log)
     memory.keep("numbers", part, ("number",), layout)
     return memory
 
@@ -68,6 +80,39 @@ def test_only_changes_are_written_and_at_most_once_a_second() -> None:
     assert kept.writes == 3
 
 
+def test_much_is_written_by_a_process_beside_one_at_a_time() -> None:
+    kept, part = Kept(), Part()
+    memory = remembering(kept, part)
+    for now in (10.0, 20.0):
+        memory.write(now, much=True)
+    [(work, done)] = kept.begun
+    assert kept.writes == 0
+    work()
+    done(True, 2.0)
+    assert kept.writes == 1
+    for now in (21.0, 109.0, 110.0):  # two seconds are a fiftieth of a hundred
+        memory.write(now, much=True)
+    assert len(kept.begun) == 2
+
+
+def test_what_is_written_at_the_end_is_not_overwritten_by_a_process_beside() -> None:
+    kept, part = Kept(), Part()
+    memory = remembering(kept, part)
+    memory.write(10.0, much=True)
+    memory.write(10.5, much=True, at_once=True)
+    assert (kept.ended, kept.writes) == (1, 1)
+
+
+def test_a_process_beside_that_fails_is_told_of_and_followed_by_another(caplog: pytest.LogCaptureFixture) -> None:
+    kept = Kept()
+    memory = remembering(kept, Part(), logging.getLogger("mist.test"))
+    memory.write(10.0, much=True)
+    kept.begun[0][1](False, 0.1)
+    assert "could not be written" in caplog.text
+    memory.write(20.0, much=True)
+    assert len(kept.begun) == 2
+
+
 OTHER_LAYOUT = pickle.dumps((("other",), {"number": 7}))
 NO_STATE = pickle.dumps(logging.Logger)
 
@@ -88,14 +133,14 @@ def test_statistics_go_on() -> None:
     services, kept = FakeControl(Clock()), Kept()
     record = services.connect("live", "HLS", token="abc")
     statistics = Statistics(QUIET)
-    memory = Memory(kept.load, kept.save, QUIET)
+    memory = Memory(kept.load, kept.save, kept.beside, QUIET)
     memory.keep("statistics", statistics, KEPT, LAYOUT)
     for second in range(40):
         services.update(record, sent=1000, active=True)
         statistics.tick(services.connections(), 1_700_000_000 + second)
     memory.write(1.0)
     following = Statistics(QUIET)
-    Memory(kept.load, kept.save, QUIET).keep("statistics", following, KEPT, LAYOUT)
+    Memory(kept.load, kept.save, kept.beside, QUIET).keep("statistics", following, KEPT, LAYOUT)
     assert following.up == statistics.up > 0
     services.update(record, sent=1000, active=True)
     for one in (statistics, following):

@@ -247,3 +247,19 @@ def test_full_disk_keeps_the_old_file(tmp_path: Path, split: bool) -> None:
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_what_a_part_of_the_files_could_not_take_stays(tmp_path: Path) -> None:
+    """The files that could be written are no edit by somebody else, which would bring the old value back."""
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "10.json").write_text('// kept by hand\n{"config": {"serverid": "from the file"}}')
+    control = make_controller(tmp_path, {"tags": ["a"]})
+    store = control.controller.store
+    store.server["serverid"] = "changed"
+    store.document["tags"] = ["b"]
+    control.controller.commit()
+    store.save()
+    assert json.loads(control.path.read_text())["tags"] == ["b"]
+    assert any("config.serverid" in line for line in control.services.lines.texts())
+    assert not store.file_changed()
+    assert control.services.published[-1]["unsaved"]["changes"]["config"] == {"serverid": "changed"}

@@ -75,6 +75,7 @@ class Request:
     stream: str = "live"
     token: str = ""
     named_token: str = ""
+    admitted: str = ""
     peer: str = ""
     token_mode: int = 0
     headers: dict[str, str] = field(default_factory=dict)

@@ -85,6 +85,7 @@ def ask(name: str, path: str, tracks: list[TrackInfo] = TRACKS, **query: str) ->
         peer="",
         token="",
         named_token="",
+        admitted="",
         stream="live",
         rest="",
     )
