@@ -71,6 +71,16 @@ def test_everything_comes_back() -> None:
     assert again.log.count == 100 and again.log.pack() == log().pack()
 
 
+def test_time_bases_come_back() -> None:
+    again = parse_index(content(shifts=[(0, 0), (1, 8_000_000)]), SIZE)
+    assert again is not None
+    with shared_instance() as instance:
+        index = create_index(f"mist.{instance}.film.spans", (1, 2, 3), 0)
+        again.fill(index)
+        assert index.shifts() == [(0, 0), (1, 8_000_000)]
+        assert (index.bases(0), index.bases(1)) == ((0, 8_000_000), (8_000_000, 0))
+
+
 def test_others_read_it_as_their_own() -> None:
     index = parse_dtsh(content())
     assert [track.info.codec for track in index.tracks] == [VIDEO_TRACK.codec, AUDIO_TRACK.codec]
