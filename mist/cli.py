@@ -155,7 +155,7 @@ def build_parser() -> argparse.ArgumentParser:
     recording = record.add_commands(commands, run_record)
 
     operating = [
-        *operate_show.add_commands(commands, with_api),
+        *operate_show.add_commands(commands, with_api, _call_names),
         *operate_account.add_commands(commands, with_api),
         *operate_triggers.add_commands(commands, with_api),
     ]
@@ -168,6 +168,12 @@ def build_parser() -> argparse.ArgumentParser:
             help="several servers run side by side under different names (default %(default)s)",
         )
     return parser
+
+
+def _call_names() -> list[str]:
+    from mist.controller.calls import CALLS
+
+    return [call.name for call in CALLS]
 
 
 def _add_config_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

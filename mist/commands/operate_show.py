@@ -147,23 +147,20 @@ def _print_row(row: list[Any], options: argparse.Namespace) -> None:
 # -- any call ----------------------------------------------------------------------------------------------------------
 
 
-def api(path: Path, options: argparse.Namespace) -> int:
-    """Send one call, or a whole command."""
+def api(path: Path, options: argparse.Namespace, known: Callable[[], Iterable[str]]) -> int:
+    """Send one call, or a whole command. known: returns the names of the calls that there are."""
     command = _command(options)
     reply = call(path, command)
     shown = reply.get(options.call, reply) if len(reply) == 1 else reply
     if reply:
         print(json.dumps(shown, indent=None if options.compact else 2, ensure_ascii=False))
     else:
-        _check_names(command)
+        _check_names(command, {*known(), "authorize", "logout", "minimal"})
     return 0
 
 
-def _check_names(command: Iterable[str]) -> None:
+def _check_names(command: Iterable[str], known: set[str]) -> None:
     """Look for calls that no server knows in a command that nothing was said to. Raises BadUsage."""
-    from mist.controller.calls import CALLS
-
-    known = {*(one.name for one in CALLS), "authorize", "logout", "minimal"}
     for name in command:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -196,9 +193,9 @@ Run = Callable[[Path, argparse.Namespace], int]
 
 
 def add_commands(
-    commands: Any, run: Callable[[Run], Callable[[argparse.Namespace], int]]
+    commands: Any, run: Callable[[Run], Callable[[argparse.Namespace], int]], known: Callable[[], Iterable[str]]
 ) -> list[argparse.ArgumentParser]:
-    """Add the commands to the command line. run: makes of a command here what the parser calls."""
+    """Add the commands to the command line. run: makes of a command here what the parser calls. known: see `api`."""
     from mist.commands import operate_follow
 
     raw = argparse.RawDescriptionHelpFormatter
@@ -207,7 +204,7 @@ def add_commands(
         ("clients", "list who is connected", CLIENTS, clients),
         ("pushes", "list the pushes to other servers and files", PUSHES, pushes),
         ("log", "show the log", LOG, lambda path, options: log(path, options, operate_follow.follow)),
-        ("api", "send a call of the control API", API, api),
+        ("api", "send a call of the control API", API, lambda path, options: api(path, options, known)),
     ]
     parsers = {}
     for name, summary, told, work in shown:

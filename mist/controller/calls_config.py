@@ -96,7 +96,11 @@ def bandwidth(controller: Controller, command: Command) -> None:
 
 def config_backup(controller: Controller, command: Command) -> None:
     """Return the whole configuration without what is state."""
-    command.reply["config_backup"] = _without_state(controller.store.document)
+    document, built_in = controller.store.document, controller.store.built_in
+    streams = document.get("streams", {})
+    if made := [name for name in built_in if streams.get(name) == built_in[name]]:
+        document = {**document, "streams": {name: one for name, one in streams.items() if name not in made}}
+    command.reply["config_backup"] = _without_state(document)
 
 
 def _without_state(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mist.controller.state import Command, Controller
 from mist.controller.version import version_report
+from mist.net.remote_schemes import BUILT_IN
 from mist.stream.triggers import TRIGGERS
 
 SHUTTING_DOWN = "Shutting down"
@@ -20,7 +21,7 @@ def capabilities(controller: Controller, command: Command) -> None:
     command.reply["capabilities"] = {
         **documents,
         "triggers": {name: one.document() for name, one in TRIGGERS.items()},
-        "internal_writers": None,
+        "internal_writers": sorted(BUILT_IN),
         **controller.load.capabilities(),
     }
 

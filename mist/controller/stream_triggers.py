@@ -56,4 +56,4 @@ async def tell_start(controller: Controller) -> None:
     """Fire SYSTEM_START; the server ends where a handler refuses."""
     if not await controller.services.triggers.allows("SYSTEM_START", "", [mist.__version__]):
         controller.log.error("The server ends: %s", REFUSED_START)
-        controller.services.shutdown(REFUSED_START)
+        controller.services.shutdown(REFUSED_START, failed=True)

@@ -15,7 +15,7 @@ from mist.stream.services import OutputServices
 
 _SYNONYMS: Final = (("track", "subtitle"), ("from", "start"), ("to", "stop"))
 _CAPABILITY: Final = Capability(
-    name="SRT",
+    name="SubRip",
     push_urls=("/*.srt", "/*.vtt"),
     friendly="SubRip/WebVTT over HTTP",
     desc="Pseudostreaming in SubRip (SRT) or WebVTT subtitle format over HTTP",

@@ -244,8 +244,9 @@ class Control(Worker):
         except MistError as error:
             log.error("The sessions are not checked again: %s", error)
 
-    def shutdown(self, reason: str) -> None:
-        self.spawn(self._tell({"do": "shutdown", "reason": reason}))
+    def shutdown(self, reason: str, *, failed: bool = False) -> None:
+        """Ask for the server's end. failed: its exit status says that it does not run because it cannot."""
+        self.spawn(self._tell({"do": "shutdown", "reason": reason, "failed": failed}))
 
 
 def control_main(server: Server, descriptor: int) -> Callable[[Channel], int]:

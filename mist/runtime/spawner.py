@@ -109,6 +109,7 @@ class Spawner:
         self._status_planned = False
         self._ending = False
         self._stop_asked = False
+        self._exit_status = 0
         self._serving = False
         self._expected: dict[int, int] = {}
         self._reload = Reload(self._family, self._reactor, self._ask_controller, self._execute, self._streams.is_busy)
@@ -150,7 +151,7 @@ class Spawner:
         finally:
             self.instance.release()
         log.info("Stopped")
-        return 0
+        return self._exit_status
 
     def _load_configuration(self) -> int:
         """Let a short-lived process read the configuration, so that this one needs not what that takes."""
@@ -548,6 +549,7 @@ class Spawner:
     def _do_shutdown(self, channel: Channel, message: Message, fds: list[int]) -> None:
         close_all(fds)
         _answer(channel, message, {"ok": True, "pid": os.getpid()})
+        self._exit_status = int(bool(message.get("failed")))
         self._ask_shutdown(str(message.get("reason") or "asked for"))
 
     # -- status ----------------------------------------------------------------------------------------------------

@@ -50,8 +50,10 @@ class Capability:
             "required": dict(self.required),
             "optional": dict(self.optional),
         }
+        by_http = "HTTP" in (self.deps, self.provides)
         listed: dict[str, Any] = {
             "deps": self.deps,
+            "protocol": "http://" if by_http else f"{self.name.lower()}://" if self.default_port else "",
             "url_rel": self.url_rel,
             "url_match": list(self.url_match),
             "url_prefix": list(self.url_prefix),

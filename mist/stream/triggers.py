@@ -305,11 +305,12 @@ def decide(results: Iterable[tuple[Handler, str | None]]) -> bool:
 def replace_value(value: str, results: Iterable[tuple[Handler, str | None]]) -> str:
     """Return what the handlers make of a value: the answer of the last blocking one.
 
-    One that failed gives its configured default, or leaves the value alone.
+    One that failed gives its configured default, or leaves the value alone. The end of the line that a program writes is no
+    part of it.
     """
     for handler, answer in results:
         if handler.blocking:
-            value = _answer_or(handler, answer, value)
+            value = _answer_or(handler, answer, value).rstrip("\r\n")
     return value
 
 

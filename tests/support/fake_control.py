@@ -190,7 +190,7 @@ class FakeControl:
     def invalidate_sessions(self, streams: Iterable[str]) -> None:
         self.done.append(("invalidate", *streams))
 
-    def shutdown(self, reason: str) -> None:
+    def shutdown(self, reason: str, *, failed: bool = False) -> None:
         self.done.append(("shutdown", reason))
 
     # -- what tests do -------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ FORMATS: Final[Mapping[str, tuple[str, ...]]] = {
     "MP3": ("mp3",),
     "MP4": ("fmp4",),
     "OGG": ("ogg",),
-    "SRT": ("srt", "vtt"),
+    "SubRip": ("srt", "vtt"),
     "WAV": ("wav",),
 }
 

@@ -99,9 +99,9 @@ def ask(name: str, path: str, tracks: list[TrackInfo] = TRACKS, **query: str) ->
         ("AAC", "/live.aac", "audio/aac", ["AAC"]),
         ("MP3", "/live.mp3", "audio/mpeg", ["MP3"]),
         ("H264", "/live.h264", "video/H264", ["H264"]),
-        ("SRT", "/live.srt", "text/plain; charset=utf-8", ["subtitle"]),
-        ("SRT", "/live.vtt", "text/vtt; charset=utf-8", ["subtitle"]),
-        ("SRT", "/live.webvtt", "text/vtt; charset=utf-8", ["subtitle"]),
+        ("SubRip", "/live.srt", "text/plain; charset=utf-8", ["subtitle"]),
+        ("SubRip", "/live.vtt", "text/vtt; charset=utf-8", ["subtitle"]),
+        ("SubRip", "/live.webvtt", "text/vtt; charset=utf-8", ["subtitle"]),
         ("JSON", "/live.json", "text/javascript; charset=utf-8", ["subtitle", "subtitle", "JSON"]),
     ],
 )
@@ -119,9 +119,9 @@ def test_type_and_tracks(name: str, path: str, content_type: str, codecs: list[s
 def test_equal_bytes_only_for_equal_requests() -> None:
     """The fan-out's key is what viewers share bytes by."""
     keys = [
-        ask("SRT", "/live.srt").key,
-        ask("SRT", "/live.vtt").key,
-        ask("SRT", "/live.srt", track="3").key,
+        ask("SubRip", "/live.srt").key,
+        ask("SubRip", "/live.vtt").key,
+        ask("SubRip", "/live.srt", track="3").key,
         ask("H264", "/live.h264").key,
         ask("H264", "/live.h264", keysonly="").key,
         ask("JSON", "/live.json").key,
@@ -129,14 +129,14 @@ def test_equal_bytes_only_for_equal_requests() -> None:
         ask("JSON", "/live.json", jsonp="b").key,
     ]
     assert len(set(keys)) == len(keys)
-    assert ask("SRT", "/live.vtt").key == ask("SRT", "/live.webvtt").key
+    assert ask("SubRip", "/live.vtt").key == ask("SubRip", "/live.webvtt").key
 
 
 def test_parameters_of_subtitles() -> None:
-    joined = ask("SRT", "/live.srt", track="3", **{"from": "1000", "to": "2000"})
+    joined = ask("SubRip", "/live.srt", track="3", **{"from": "1000", "to": "2000"})
     assert joined.tracks == [TRACKS[3]]
     assert (joined.options["start_us"], joined.options["stop_us"]) == (1_000_000, 2_000_000)
-    assert ask("SRT", "/live.srt", subtitle="deu").tracks == [TRACKS[4]]
+    assert ask("SubRip", "/live.srt", subtitle="deu").tracks == [TRACKS[4]]
 
 
 def test_keyframes_alone() -> None:

@@ -82,7 +82,7 @@ def test_decisions() -> None:
 def test_values() -> None:
     blocking = Handler("/a", True)
     assert replace_value("live", []) == "live"
-    assert replace_value("live", [(blocking, "one"), (blocking, "two\n")]) == "two\n"
+    assert replace_value("live", [(blocking, "one"), (blocking, "two \n")]) == "two "
     assert replace_value("live", [(Handler("/b"), None)]) == "live"
     assert replace_value("live", [(blocking, None)]) == "live"  # never the text of a yes
     assert replace_value("live", [(Handler("/a", True, default="other"), None)]) == "other"
