@@ -33,6 +33,7 @@ cdef class Demuxer:
         self.left_out = []
         self.on_tracks = None
         self.held = []
+        self.bases = ()
 
     def want(self):
         """Return (position, count) of the bytes to feed next, or None at the end.

@@ -206,6 +206,7 @@ cdef class FlvDemuxer(Demuxer):
     cdef int place(self, int track, PacketView* view) except -1:
         """Put the packet's time on the timeline; a packet that is moved alone keeps its presentation time, if it can."""
         view.dts_us = self.timeline.place(track, view.dts_us)
+        self.shift_us = self.timeline.shift_us
         if self.timeline.jumped:
             view.flags |= DISCONTINUITY
         if self.timeline.moved_us and view.offset_us > 0:
@@ -283,6 +284,7 @@ cdef class FlvDemuxer(Demuxer):
         self.skip = 0
         self.begun = position > 0
         self.ended = False
+        self.timeline.know(self.bases)
         self.time_ms = (dts_us - self.timeline.shift_us) // 1000
         self.has_time = True
         self.timeline.resume(dts_us)

@@ -76,6 +76,7 @@ cdef class SideTracks(Demuxer):
             else:
                 high = middle
         self.next = low
+        self.media.bases = self.bases
         self.media.seek(dts_us, position)
 
     def attach(self, Muxer sink):
@@ -98,6 +99,7 @@ cdef class SideTracks(Demuxer):
         cdef PacketView view
         cdef bytes payload
         self.position = self.media.position
+        self.shift_us = self.media.shift_us
         while self.next < len(self.texts):
             time_us, number, payload = self.texts[self.next]
             if time_us > packet.dts_us:

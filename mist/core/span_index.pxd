@@ -15,6 +15,7 @@ ctypedef struct SpanRecord:
     uint64_t bytes           # payload of its packets
     uint32_t packets
     uint32_t flags
+    int64_t shift_us         # what was added to the file's times at its first packet
 
 ctypedef struct IndexHeader:
     uint32_t magic

@@ -21,7 +21,7 @@ from mist.core.shm import create_segment, open_segment
 from mist.errors import LimitExceededError, NotFound
 
 INDEX_MAGIC = 0x4D535058
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 INDEX_SUFFIX = ".spans"
 MAX_SPANS = 1 << 20              # 23 days of spans of two seconds
 MAX_TRACKS = 64
@@ -53,14 +53,16 @@ cdef class SpanIndex:
         store64(&self.header.count, number + 1)
         return 0
 
-    def add(self, int64_t from_us, int64_t to_us, int64_t position, uint64_t bytes_, uint32_t packets, bint key, uint32_t version):
-        """Publish a span of an index that was kept; parameters as `index[number]` has them.
+    def add(self, int64_t from_us, int64_t to_us, int64_t position, uint64_t bytes_, uint32_t packets, bint key, uint32_t version,
+            int64_t shift_us=0):
+        """Publish a span of an index that was kept; parameters as `index[number]` and `shifts` have them.
 
         Raises LimitExceededError, SharedMemoryFull.
         """
         cdef SpanRecord record
         record.from_us, record.position, record.bytes, record.packets = from_us, position, bytes_, packets
         record.flags = (SPAN_KEY if key else 0) | version * SPAN_VERSION
+        record.shift_us = shift_us
         self.header.versions = max(self.header.versions, version)
         self.append(&record, to_us)
 
@@ -129,6 +131,27 @@ cdef class SpanIndex:
             record.from_us, to_us, record.position, record.bytes, record.packets,
             record.flags & SPAN_KEY != 0, record.flags // SPAN_VERSION,
         )
+
+    def bases(self, uint64_t number):
+        """Return what may have been added to the file's times in a span: at its first packet, before it, and behind it."""
+        cdef uint64_t count = load64(&self.header.count)
+        if number >= count:
+            raise IndexError(number)
+        found = [self.records[number].shift_us]
+        if number:
+            found.append(self.records[number - 1].shift_us)
+        if number + 1 < count:
+            found.append(self.records[number + 1].shift_us)
+        return tuple(found)
+
+    def shifts(self):
+        """Return (number, shift in microseconds) of each span that begins with another shift than the one before it, and the first."""
+        cdef uint64_t number
+        return [
+            (number, self.records[number].shift_us)
+            for number in range(load64(&self.header.count))
+            if not number or self.records[number].shift_us != self.records[number - 1].shift_us
+        ]
 
     def find(self, int64_t dts_us, bint key=True):
         """Return the number of the span that holds a decode time; before the first one the first.
@@ -274,6 +297,7 @@ cdef class SpanIndexer(Muxer):
         span.from_us = from_us
         span.position = position
         span.flags = (SPAN_KEY if key else 0) | self.version * SPAN_VERSION
+        span.shift_us = self.source.shift_us
         if self.waiting_count:
             before = span - 1
             for place in range(self.loose_count):

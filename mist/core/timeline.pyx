@@ -83,18 +83,29 @@ cdef class Timeline:
         cdef int64_t before, anchor, target
         if not self.begun:
             return placed
+        if self.base_count:
+            anchor = self.known_base(dts_us, reference)
+            if self.resuming or abs_of(dts_us + anchor - reference) <= USUAL_US:
+                if not self.resuming and anchor != self.shift_us and not (self.has_previous and anchor == self.previous_us):
+                    self.previous_us = self.shift_us
+                    self.has_previous = True
+                    self.jumped = True
+                if self.resuming or self.jumped:
+                    self.shift_us = anchor
+                self.resuming = False
+                return dts_us + anchor
         if self.resuming:
             self.resuming = False
             if abs_of(placed - reference) > USUAL_US:
                 self.shift_us = reference - dts_us
                 self.has_previous = False
             return dts_us + self.shift_us
-        if 0 <= placed - reference <= USUAL_US:
-            return placed
         if self.has_previous:
             before = dts_us + self.previous_us
             if abs_of(before - reference) < abs_of(placed - reference) and -BACK_US <= before - reference <= USUAL_US:
                 return before
+        if 0 <= placed - reference <= USUAL_US:
+            return placed
         if (-BACK_US if known.known else -USUAL_US) <= placed - reference <= (JUMP_US if known.known else USUAL_US):
             return placed
         anchor = reference if placed > reference else max(reference, self.newest_us)
@@ -113,16 +124,38 @@ cdef class Timeline:
         self.begun = True
         self.resuming = True
 
+    cdef int know(self, tuple bases) except -1:
+        """Take the shifts that hold around the place that is resumed, the likeliest first; with none they are guessed."""
+        cdef int number
+        self.base_count = min(<int> len(bases), 3)
+        for number in range(self.base_count):
+            self.bases[number] = bases[number]
+        if self.base_count:
+            self.shift_us = self.bases[0]
+            self.has_previous = False
+        return 0
+
+    cdef int64_t known_base(self, int64_t dts_us, int64_t reference) noexcept:
+        """Return the known shift that brings a packet nearest to a time."""
+        cdef int number
+        cdef int64_t best = self.bases[0]
+        for number in range(1, self.base_count):
+            if abs_of(dts_us + self.bases[number] - reference) < abs_of(dts_us + best - reference):
+                best = self.bases[number]
+        return best
+
     cdef bint is_far(self, int64_t dts_us) noexcept:
         """Tell whether the next packet, the first one elsewhere, would change the shift."""
-        return self.resuming and abs_of(dts_us + self.shift_us - self.newest_us) > USUAL_US
+        cdef int64_t shift = self.known_base(dts_us, self.newest_us) if self.base_count else self.shift_us
+        return self.resuming and abs_of(dts_us + shift - self.newest_us) > USUAL_US
 
     def placed(self, int track, int64_t dts_us):
         """Return the time of a packet of a track, microseconds; raise LimitExceededError for more than MAX_TIMELINE_TRACKS."""
         return self.place(track, dts_us)
 
-    def resumed(self, int64_t dts_us):
-        """Go on after a seek to a packet of about this time, microseconds."""
+    def resumed(self, int64_t dts_us, tuple bases=()):
+        """Go on after a seek to a packet of about this time, microseconds. bases: what `shift_us` may be there."""
+        self.know(bases)
         self.resume(dts_us)
 
 

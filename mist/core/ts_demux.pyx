@@ -511,6 +511,7 @@ cdef class TsDemuxer(Demuxer):
             clock.timeline.resume(self.newest_us)
         clock.begun = True
         view.dts_us = clock.timeline.place(stream.number, dts_us)
+        self.shift_us = clock.timeline.shift_us
         if clock.timeline.jumped:
             view.flags |= DISCONTINUITY
         if clock.timeline.moved_us and offset_us > 0:
@@ -634,6 +635,7 @@ cdef class TsDemuxer(Demuxer):
             if entry is not None:
                 (<TsStream> entry).reset()
         for clock in self.clocks.values():
+            clock.timeline.know(self.bases if len(self.clocks) == 1 else ())
             clock.resume(dts_us)
         self.newest_us = dts_us
         self.sought = position

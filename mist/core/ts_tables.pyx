@@ -54,8 +54,11 @@ def describe_av1(info):
 CODECS = {
     "H264": (NAL_H264, 0x1B, True, lambda info: b""),
     "HEVC": (NAL_HEVC, 0x24, True, lambda info: descriptor(0x05, b"HEVC")),
+    "MPEG2": (WHOLE, 0x02, True, lambda info: b""),
     "AAC": (ADTS, 0x0F, True, describe_aac),
     "MP3": (WHOLE, 0x03, True, lambda info: b""),
+    "MP2": (WHOLE, 0x03, True, lambda info: b""),
+    "DTS": (WHOLE, 0x82, False, lambda info: descriptor(0x05, b"DTS2")),
     "AC3": (WHOLE, 0x81, False, lambda info: descriptor(0x05, b"AC-3") + descriptor(0x6A, b"\x00")),
     "EAC-3": (WHOLE, 0x87, False, lambda info: descriptor(0x05, b"EAC3") + descriptor(0x7A, b"\x00")),
     "opus": (OPUS, 0x06, False, describe_opus),

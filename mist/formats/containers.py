@@ -295,7 +295,7 @@ _ROWS: Final = (
         mime="video/mp2t",
         make_demuxer=demuxer("formats.ts", "TsDemuxer"),
         make_muxer=muxer("ts_mux", "TsMuxer"),
-        codecs=((("+H264", "+HEVC", "+AV1"), ("+AAC", "+MP3", "+AC3", "+EAC-3", "+opus")),),
+        codecs=((("+H264", "+HEVC", "+AV1", "+MPEG2"), ("+AAC", "+MP3", "+AC3", "+EAC-3", "+opus", "+MP2", "+DTS")),),
         sniff=sniffing.is_mpeg_ts,
     ),
     Container(

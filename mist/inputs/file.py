@@ -181,6 +181,7 @@ class FileStream:
             figures_of([self._indexer.figures(number) for number in range(len(scan.demuxer.tracks))]),
             [self.index[number] for number in range(self.index.count)],
             self._log,
+            self.index.shifts(),
         )
         data = serialize_index(built(scan.demuxer, self._records), kept)
         if self.file.lasting and not await self._change():
@@ -364,6 +365,7 @@ class FileStream:
         self._loader = None  # a demuxer that raises is of no more use
         tracks = max(len(loader.demuxer.tracks), len(self.publisher.tracks))
         loader.demuxer.attach(SpanWriter(0, 0, 0, 0, 1))  # drops what is held back
+        loader.demuxer.bases = self.index.bases(number)
         loader.demuxer.seek(from_us, position)
         writer = SpanWriter(from_us, to_us, packets, size, tracks)
         loader.demuxer.attach(writer)

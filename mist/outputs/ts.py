@@ -22,7 +22,7 @@ OUTPUT = ProgressiveOutput(
         deps="HTTP",
         url_rel="/$.ts",
         url_match=("/$.ts",),
-        codecs=((("+H264", "+HEVC", "+AV1"), ("+AAC", "+MP3", "+AC3", "+EAC-3", "+opus")),),
+        codecs=((("+H264", "+HEVC", "+AV1", "+MPEG2"), ("+AAC", "+MP3", "+AC3", "+EAC-3", "+opus", "+MP2", "+DTS")),),
         methods=({"handler": "http", "type": "html5/video/mpeg", "hrn": "TS HTTP progressive", "priority": 1},),
     ),
     "video/mp2t",

@@ -34,7 +34,7 @@ from mist.formats.dtsh import HEAD_BYTES, Index, header_members, index_of
 from mist.stream.on_demand import unpack_tracks
 
 SUFFIX: Final = ".dtsh"
-LAYOUT: Final = 1  # of the member that only mist reads
+LAYOUT: Final = 2  # of the member that only mist reads
 MARGIN_S: Final = 15  # an index must be this much newer than what it describes
 DEFAULT_CACHE_BYTES: Final = 1 << 30
 DISK_BLOCK_BYTES: Final = 512  # what `st_blocks` counts
@@ -48,7 +48,7 @@ class KeptIndex:
     """What of an index is not in the layout of others.
 
     source: size and mtime (nanoseconds) of the file, and a stamp of the subtitles beside it. versions: the tracks as text, for each version
-    of the init data. figures: of each track. spans: as `SpanIndex` has them.
+    of the init data. figures: of each track. spans, shifts: as `SpanIndex` has them.
     """
 
     source: tuple[int, int, int]
@@ -58,11 +58,15 @@ class KeptIndex:
     figures: list[tuple[int, ...]]
     spans: list[tuple[int, int, int, int, int, bool, int]]
     log: PacketLog
+    shifts: list[tuple[int, int]]
 
     def fill(self, index: SpanIndex) -> None:
         """Publish the spans in an empty index. Raises LimitExceededError, SharedMemoryFull."""
-        for span in self.spans:
-            index.add(*span)
+        shifts = dict(self.shifts)
+        shift_us = 0
+        for number, span in enumerate(self.spans):
+            shift_us = shifts.get(number, shift_us)
+            index.add(*span, shift_us)
         index.finish()
 
 
@@ -76,6 +80,7 @@ def serialize_index(index: Index, kept: KeptIndex) -> bytes:
         "versions": kept.versions,
         "sizes_are_exact": kept.sizes_are_exact,
         "figures": kept.figures,
+        "shifts": kept.shifts,
     }
     parts = {
         "about": json.dumps(about, separators=(",", ":")).encode(),
@@ -118,6 +123,7 @@ def parse_index(data: bytes, size: int) -> KeptIndex | None:
             figures=[tuple(one) for one in about["figures"]],
             spans=list(_SPAN.iter_unpack(parts["spans"])),
             log=unpack_log(parts["packets"]),
+            shifts=[(int(number), int(shift_us)) for number, shift_us in about["shifts"]],
         )
         _check(kept, size)
     except (KeyError, IndexError, TypeError, ValueError, struct.error) as error:

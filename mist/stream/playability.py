@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+from mist.formats.tracks import AUDIO, VIDEO
 from mist.stream.parameters import PlaybackParameters
 from mist.stream.state import Key, StreamStatus, TrackState
 
@@ -21,17 +22,25 @@ class Reader(Protocol):
 def is_playable(
     reader: Reader, parameters: PlaybackParameters, select: Callable[[list[TrackState]], list[int]]
 ) -> bool:
-    """Return whether the tracks that a viewer would get have enough media to begin."""
+    """Return whether the tracks that a viewer would get have enough media to begin.
+
+    A viewer of fewer tracks than are waited for (sound alone) does not wait for more when the stream has them and they are ready.
+    """
     states = {state.index: state for state in reader.tracks()}
     if any(state.last_us - state.first_us > parameters.max_track_us for state in states.values()):
         return True
-    ready = 0
-    longest = 0
-    for index in select(list(states.values())):
-        state = states[index]
-        if not state.next_sequence:
-            continue
-        buffered = state.last_us - state.first_us
-        longest = max(longest, buffered)
-        ready += buffered > parameters.min_track_us or len(reader.keys(index)) >= parameters.min_track_keys
-    return ready >= parameters.wait_track_count or longest >= parameters.max_wait_us
+    chosen = select(list(states.values()))
+    ready = {
+        index
+        for index, state in states.items()
+        if state.next_sequence
+        and (
+            state.last_us - state.first_us > parameters.min_track_us
+            or len(reader.keys(index)) >= parameters.min_track_keys
+        )
+    }
+    both = {VIDEO, AUDIO} <= {states[index].info.type for index in ready}
+    if chosen and both and ready.issuperset(chosen) and len(ready) >= parameters.wait_track_count:
+        return True
+    longest = max((states[i].last_us - states[i].first_us for i in chosen if states[i].next_sequence), default=0)
+    return len(ready.intersection(chosen)) >= parameters.wait_track_count or longest >= parameters.max_wait_us

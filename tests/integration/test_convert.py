@@ -117,9 +117,14 @@ def _swapped(data: bytes, width: int) -> bytes:
 def readable_by_ffmpeg(container: str, codec: str) -> bool:
     """Tell whether FFmpeg can judge a track.
 
-    It knows no DTSC, no AV1 in transport streams, no VP8 in FLV, and takes MP2 in MP4 for MP3.
+    It knows no DTSC, no AV1 in transport streams, no VP8 in FLV, and takes MP2 in MP4, and in short transport streams, for MP3.
     """
-    return container != "dtsc" and (container, codec) not in (("ts", "AV1"), ("flv", "VP8"), ("mp4", "MP2"))
+    return container != "dtsc" and (container, codec) not in (
+        ("ts", "AV1"),
+        ("flv", "VP8"),
+        ("mp4", "MP2"),
+        ("ts", "MP2"),
+    )
 
 
 def check_track(source: Seen, output: Seen, read: str, written: str) -> None:

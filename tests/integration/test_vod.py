@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,21 @@ def test_all_outputs_equal_the_file(make_server: MakeServer, tmp_path: Path, sam
             error.add_note(f"output: {output}")
             raise
         assert not any(before or after for before, after in missing.values()), (output, missing)
+
+
+def test_files_put_one_behind_the_other(make_server: MakeServer, tmp_path: Path) -> None:
+    """The second one's times begin anew, a few seconds back: its spans are read with the time base that the index was made with."""
+    one = Sample("short", BFRAMES, seconds=6, keyframe_s=2).flv()
+    data = one.read_bytes()
+    (tmp_path / "two.flv").write_bytes(data + data[13:])
+    run([find_tool("ffmpeg"), "-v", "error", "-i", str(one), "-c", "copy", str(tmp_path / "one.ts")], timeout_s=30)
+    (tmp_path / "two.ts").write_bytes((tmp_path / "one.ts").read_bytes() * 2)
+    server = make_server(streams={"folder": {"source": f"{tmp_path}/"}})
+    pictures = len(read_media(one).of("video"))
+    for name, lost in (("two.flv", 0), ("two.ts", 1)):  # of a byte stream that breaks off the last picture may be lost
+        seen = play_all(server, "hls", f"folder+{name}", tmp_path / "out.bin").of("video")
+        assert 2 * pictures - lost <= len(seen) <= 2 * pictures
+        assert all(after.dts_us > before.dts_us for before, after in pairwise(seen))
 
 
 def test_times_are_those_of_the_file(vod: MistServer, film: Path, tmp_path: Path) -> None:

@@ -79,12 +79,14 @@ class Timeline:
         """Return the time by the shift that fits best; a new shift if none does."""
         placed = dts_us + self._shift
         reference = self._tracks.get(track, self._newest_us)
-        if reference is None or 0 <= placed - reference <= USUAL_US:
+        if reference is None:
             return placed
         if self._previous is not None:
             before = dts_us + self._previous
             if abs(before - reference) < abs(placed - reference) and -BACK_US <= before - reference <= USUAL_US:
                 return before
+        if 0 <= placed - reference <= USUAL_US:
+            return placed
         known = track in self._tracks
         if -(BACK_US if known else USUAL_US) <= placed - reference <= (JUMP_US if known else USUAL_US):
             return placed

@@ -23,6 +23,7 @@ from mist.stream.continued_tracks import FORGET_TRACKS_SECONDS
 from mist.stream.services import InputServices
 
 SILENCE_SECONDS: Final = 30.0
+GOODBYE_SECONDS: Final = 2.0
 MAX_UNSENT_BYTES: Final = 64 * 1024
 STATE_BYTES: Final = 128 << 10  # a state is written down after so many: parsing them again takes a few ms
 MAX_BYTES_BETWEEN: Final = 4 << 20  # ... or after as many as a big state itself has, up to this
@@ -110,7 +111,7 @@ class PublisherConnection:
             self._guarded(self._catch_up, held)
             del held
             await self._done
-            self._drain()
+            await self._drain()
         except HandedOver:
             return
         except PeerClosed:
@@ -270,14 +271,24 @@ class PublisherConnection:
         except (OSError, AttributeError) as error:
             self._services.log.debug("the publisher did not hear why: %s", error)
 
-    def _drain(self) -> None:
-        """Read what the peer said after its goodbye, so that closing does not reset the connection under our reply."""
-        try:
-            self._socket.shutdown(socket.SHUT_WR)
-            while self._socket.recv(READ_BYTES):
-                pass
-        except OSError as error:
-            self._services.log.debug("the publisher's connection ended: %s", error)
+    async def _drain(self) -> None:
+        """Let the peer close first, for a while: GStreamer's rtmp2sink takes a connection that ends under it for a failure."""
+        loop, fd = self._services.loop, self._socket.fileno()
+        gone = loop.create_future()
+
+        def read() -> None:
+            try:
+                over = not self._socket.recv(READ_BYTES)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self._services.log.debug("the publisher's connection ended: %s", error)
+                over = True
+            if over and not gone.done():
+                gone.set_result(None)
+
+        loop.add_reader(fd, read)
+        await asyncio.wait((gone,), timeout=GOODBYE_SECONDS)
 
     def _check_silence(self) -> None:
         left = self._heard_at + self._silence_s - time.monotonic()

@@ -21,7 +21,13 @@ from mist.stream.state import TrackState
 
 MAX_TRACKS: Final = 4  # in one rendition
 MAX_RENDITIONS: Final = 64
-BANDWIDTH_MARGIN: Final = 1.1  # transport stream packets, and fragments busier than those seen
+LIVE_MARGIN: Final = 1.1  # of BANDWIDTH: fragments to come that are busier than those seen
+PACKET_OVERHEAD_BYTES: Final = (
+    210  # of a packet in a transport stream at most: PES header, delimiter or ADTS header, filling
+)
+TRANSPORT_FACTOR: Final = 188 / 184  # headers of transport stream packets
+TABLES_BPS: Final = 3 * 188 * 8 * 5 // 2  # PAT, PMT and SDT, each 400 ms
+USUAL_PACKETS_PER_SECOND: Final = 50
 GUESSED_BPS: Final = {VIDEO: 2_000_000, AUDIO: 128_000}
 MARK: Final = "\0"  # where the query goes in a playlist that is kept
 
@@ -34,11 +40,13 @@ CAPABILITY = Capability(
     deps="HTTP",
     url_rel="/hls/$/index.m3u8",
     url_prefix=("/hls/$/",),
-    codecs=((("+HEVC", "+H264"), ("+AAC", "+MP3", "+AC3", "+EAC-3")),),
+    codecs=((("+HEVC", "+H264", "+MPEG2"), ("+AAC", "+MP3", "+AC3", "+EAC-3", "+MP2")),),
     methods=({"handler": "http", "type": "html5/application/vnd.apple.mpegurl", "hrn": "HLS (TS)", "priority": 9},),
     # What players of browsers cannot do: the stream is not offered to them, but whoever asks for it gets it.
     exceptions={
         "codec:HEVC": (("blacklist",),),
+        "codec:MPEG2": (("blacklist",),),
+        "codec:MP2": (("blacklist",),),
         "codec:MP3": (("blacklist",), ("whitelist", ("iPad", "iPhone", "iPod", "MacIntel", "Edge"))),
     },
     optional={
@@ -188,25 +196,32 @@ class HlsStream:
         if not videos and not audios:
             raise NoSuitableTrack("Stream has no track that HLS can carry and you asked for")
         choices = [[video, *audios[:1]] for video in videos] or [audios[:1]]
-        return write_master([_variant(tracks, query) for tracks in choices]).encode()
+        margin = LIVE_MARGIN if self.reader.live else 1.0
+        return write_master([_variant(tracks, query, margin) for tracks in choices]).encode()
 
 
-def _variant(tracks: Sequence[TrackState], query: str) -> Variant:
-    """Return the master playlist's entry for a choice of tracks."""
+def _variant(tracks: Sequence[TrackState], query: str, margin: float) -> Variant:
+    """Return the master playlist's entry for a choice of tracks. Spec: RFC 8216 section 4.3.4.2."""
     info = tracks[0].info
+    codecs = [_codec_string(track) for track in tracks]
     frames = info.frame_rate_mhz or tracks[0].measured_frame_rate_mhz
     return Variant(
         f"{'_'.join(str(track.index) for track in tracks)}/index.m3u8{query}",
-        bandwidth_bps=round(sum(_bandwidth_bps(track) for track in tracks) * BANDWIDTH_MARGIN),
-        codecs=",".join(filter(None, (_codec_string(track) for track in tracks))),
+        bandwidth_bps=TABLES_BPS + round(sum(_bandwidth_bps(track) for track in tracks) * margin),
+        codecs=",".join(codecs) if all(codecs) else "",  # a list that leaves one out would be wrong
         resolution=(info.width, info.height) if info.width and info.height else None,
         frame_rate=f"{frames / 1000:.3f}" if info.type == VIDEO and frames else "",
     )
 
 
-def _bandwidth_bps(track: TrackState) -> int:
+def _bandwidth_bps(track: TrackState) -> float:
+    """Return the bits a second of a track's busiest segment at most, as a transport stream."""
     measured = max(track.max_bytes_per_second, track.bytes_per_second) * 8
-    return measured or track.info.bandwidth_bps or GUESSED_BPS.get(track.info.type, 0)
+    payload = measured or track.info.bandwidth_bps or GUESSED_BPS.get(track.info.type, 0)
+    span_us = track.last_us - track.first_us
+    packets = track.next_sequence - track.first_sequence - 1
+    per_second = packets * 1_000_000 / span_us if packets > 0 and span_us > 0 else USUAL_PACKETS_PER_SECOND
+    return payload * TRANSPORT_FACTOR + per_second * PACKET_OVERHEAD_BYTES * 8
 
 
 def _codec_string(track: TrackState) -> str:

@@ -41,6 +41,28 @@ def test_going_on_behind_a_jump_takes_its_time_base() -> None:
     assert [timeline.placed(0, 10**12), timeline.placed(0, 10**12 + 40_000)] == [5_000_000, 5_040_000]
 
 
+def test_what_is_under_way_at_a_short_jump_keeps_its_time_base() -> None:
+    timeline = Timeline()
+    old = [(0, 7_920_000), (1, 7_900_000), (0, 7_960_000)]
+    assert [timeline.placed(*packet) for packet in old] == [time_us for _, time_us in old]
+    assert timeline.placed(0, 0) == 8_000_000 and timeline.jumped
+    assert timeline.placed(1, 7_940_000) == 7_940_000 and not timeline.jumped
+    assert [timeline.placed(1, 10_000), timeline.placed(0, 40_000)] == [8_010_000, 8_040_000]
+
+
+def test_going_on_elsewhere_by_known_time_bases() -> None:
+    timeline = Timeline()
+    timeline.placed(0, 0)
+    timeline.resumed(8_000_000, (8_000_000, 0))
+    assert timeline.placed(1, 7_960_000) == 7_960_000  # of what was before, and read again
+    assert timeline.placed(0, 0) == 8_000_000 and timeline.jumped
+    assert timeline.placed(1, 7_980_000) == 7_980_000 and timeline.placed(1, 20_000) == 8_020_000
+    timeline.resumed(8_400_000, (8_000_000, 0))
+    assert timeline.placed(0, 400_000) == 8_400_000 and not timeline.jumped
+    timeline.resumed(0, (0, 8_000_000))
+    assert timeline.placed(0, 0) == 0
+
+
 def test_too_many_tracks() -> None:
     with pytest.raises(LimitExceededError):
         Timeline().placed(MAX_TIMELINE_TRACKS, 0)

@@ -142,22 +142,25 @@ def test_positions_lead_back() -> None:
         assert of_track(sink.take(), 0) == pictures[pictures.index(packet) :]
 
 
-def test_seeking_behind_a_jump_takes_its_time_base() -> None:
-    data = muxed(5_000_000) + muxed(5_000_000_000)
+@pytest.mark.parametrize("second_us", [5_000_000_000, 5_000_000])
+def test_seeking_behind_a_jump_takes_its_time_base(second_us: int) -> None:
+    data = muxed(5_000_000) + muxed(second_us)
     pictures = of_track(read(data)[1], 0)
     demuxer, sink = TsDemuxer(), PacketList()
     demuxer.attach(sink)
-    places: list[tuple[int, Packet]] = []
+    places: list[tuple[int, Packet, int]] = []
     for at in range(0, len(data), 188):
         demuxer.feed(data[at : at + 188])
         found = sink.take()
         if len(found) == 1 and found[0].track == 0:
-            places.append((demuxer.position, found[0]))
-    for position, packet in places[-12::4]:
+            places.append((demuxer.position, found[0], demuxer.shift_us))
+    assert places[-1][2] != places[0][2] == 0
+    for position, packet, shift_us in places[-12::4]:
         fresh = TsDemuxer()
         fresh.attach(sink)
         fresh.feed(data[: 188 * 100])
         sink.take()
+        fresh.bases = (shift_us, 0)
         fresh.seek(packet.dts_us, position)
         while (wanted := fresh.want()) is not None:
             fresh.feed(data[wanted[0] : wanted[0] + wanted[1]])

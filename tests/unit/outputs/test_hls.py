@@ -187,6 +187,18 @@ def test_master_has_every_quality() -> None:
     run(test)
 
 
+def test_bandwidth_covers_the_busiest_segment() -> None:
+    async def test() -> None:
+        server = Server(make_stream(260))
+        master = parse_playlist((await server.get("index.m3u8")).body)
+        assert isinstance(master, MasterPlaylist)
+        for segment in (await server.media("0_1/index.m3u8")).segments:
+            body = (await server.get(f"0_1/{segment.uri}")).body
+            assert len(body) * 8_000_000 / segment.duration_us <= master.variants[0].bandwidth_bps
+
+    run(test)
+
+
 def test_master_follows_selectors_and_carries_the_query() -> None:
     async def test() -> None:
         server = Server(make_stream(160, (VIDEO_TRACK, SMALL_TRACK, AUDIO_TRACK, AUDIO_TRACK)))

@@ -43,7 +43,7 @@ def log(packets: int = 50) -> PacketLog:
 
 def kept(**changed: object) -> KeptIndex:
     figures = [(50, 8575, -7, 1_959_993, 4000, 5000, 25_000, 1), (50, 8575, -90_000, 2_000_000, 4000, 5000, 0, 0)]
-    return replace(KeptIndex(SOURCE, 0, [TRACKS], True, figures, SPANS, log()), **changed)
+    return replace(KeptIndex(SOURCE, 0, [TRACKS], True, figures, SPANS, log(), [(0, 0)]), **changed)
 
 
 def content(**changed: object) -> bytes:
@@ -69,6 +69,16 @@ def test_everything_comes_back() -> None:
     assert (again.source, again.main, again.versions, again.sizes_are_exact) == (SOURCE, 0, [TRACKS], True)
     assert (again.figures, again.spans) == (kept().figures, SPANS)
     assert again.log.count == 100 and again.log.pack() == log().pack()
+
+
+def test_time_bases_come_back() -> None:
+    again = parse_index(content(shifts=[(0, 0), (1, 8_000_000)]), SIZE)
+    assert again is not None
+    with shared_instance() as instance:
+        index = create_index(f"mist.{instance}.film.spans", (1, 2, 3), 0)
+        again.fill(index)
+        assert index.shifts() == [(0, 0), (1, 8_000_000)]
+        assert (index.bases(0), index.bases(1)) == ((0, 8_000_000), (8_000_000, 0))
 
 
 def test_others_read_it_as_their_own() -> None:
