@@ -193,7 +193,7 @@ def test_unknown_codecs_are_said_once() -> None:
     body = bytes.fromhex("91 76766331 000000 65")
     (odd,) = video(assembler, body)
     assert isinstance(odd, Oddity) and "vvc1" in odd.text and video(assembler, body) == []
-    (odd,) = audio(assembler, b"\xcf\x01\x02")
+    (odd,) = audio(assembler, b"\xdf\x01\x02")
     assert isinstance(odd, Oddity)
 
 
