@@ -95,7 +95,6 @@ cdef class MatroskaDemuxer(Demuxer):
     cdef int64_t length_ns          # how long a laced frame lasts; -1 where nobody asks
     cdef int64_t first_ns
     cdef bint has_first
-    cdef int64_t shift_us           # added to all times since the time line began anew
     cdef int64_t newest_us          # latest presentation time written
     cdef bint has_newest
     cdef int64_t last_cluster_us    # time of the Cluster before, as its packets have it
@@ -152,7 +151,7 @@ cdef class MatroskaDemuxer(Demuxer):
         self.parsed = position
         self.cluster_end = -1
         self.has_cluster_time = False
-        self.shift_us = 0
+        self.shift_us = self.bases[0] if self.bases else 0
         self.has_newest = False
         self.hint_us = dts_us
         self.has_hint = True
