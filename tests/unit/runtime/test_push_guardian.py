@@ -56,6 +56,7 @@ class Guardian:
         self.workers: dict[int, Worker] = {}
         self.later: list[tuple[float, Callable[..., Any], tuple[Any, ...]]] = []
         self.stopped: list[int] = []
+        self.asked_to_settle = False
 
     def call_later(self, delay: float, callback: Callable[..., Any], *arguments: Any) -> None:
         self.later.append((delay, callback, arguments))
@@ -82,6 +83,9 @@ class Guardian:
     def tell_workers(self, message: dict[str, Any]) -> None:
         for worker in self.workers.values():
             worker.channel.send(message)
+
+    def settle(self) -> None:
+        self.asked_to_settle = True
 
     def results(self) -> dict[int, str]:
         return {one["number"]: one["reason"] for one in self.upstream.sent if one["event"] == "result"}
@@ -190,7 +194,9 @@ def test_a_worker_without_pushes_ends(stage: Stage) -> None:
 
 
 def test_the_worker_of_a_former_guardian_goes_on(stage: Stage) -> None:
+    assert not stage.duty.is_settled()
     stage.order([1, 2, 3], worker=77)
+    assert stage.duty.is_settled() and stage.guardian.asked_to_settle, "what pushes there are is known now"
     stage.order([4], worker=77, stopping="CLEAN_CONTROLLER_REQ")
     [worker] = stage.workers
     assert (worker.pid, worker.pushes) == (77, [])
