@@ -287,8 +287,11 @@ class PublisherConnection:
             if over and not gone.done():
                 gone.set_result(None)
 
-        loop.add_reader(fd, read)
-        await asyncio.wait((gone,), timeout=GOODBYE_SECONDS)
+        loop.remove_reader(fd)  # uvloop takes none for a descriptor whose watcher was closed by a reset
+        read()
+        if not gone.done():
+            loop.add_reader(fd, read)
+            await asyncio.wait((gone,), timeout=GOODBYE_SECONDS)
 
     def _check_silence(self) -> None:
         left = self._heard_at + self._silence_s - time.monotonic()
