@@ -88,12 +88,7 @@ class SessionProcess(DoorWorker):
         """Take other keys and handlers: what a token allowed is looked at again, and what was refused may ask again."""
         self._modes = SessionModes.from_config(self.snapshot["config"])
         self._sets.follow(key_sets(self.snapshot))
-        for verdict in self._verdicts:
-            if verdict.by_token:
-                verdict.until = 0.0
-                self._verdicts.keep(verdict)
-            elif not verdict.allowed:
-                self._verdicts.forget(verdict.viewer.session)
+        self._verdicts.reconsider()
 
     # -- questions -------------------------------------------------------------------------------------------------
 

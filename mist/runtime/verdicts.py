@@ -47,6 +47,7 @@ class Verdicts:
 
     def keep(self, verdict: Verdict) -> None:
         """Note a decision, new or changed."""
+        self.catch_up()
         if len(self._known) >= MAX_VERDICTS and verdict.viewer.session not in self._known:
             self.forget(next(iter(self._known)))
         self._known[verdict.viewer.session] = verdict
@@ -54,8 +55,20 @@ class Verdicts:
 
     def forget(self, session: str) -> None:
         """Forget what was decided about a session."""
+        self.catch_up()
         if self._known.pop(session, None) is not None:
             self._append(_dump([session]))
+
+    def reconsider(self) -> None:
+        """Have what a token allowed looked at again, and forget refusals: the keys and handlers are others."""
+        self.catch_up()
+        if all(one.allowed and not one.by_token for one in self._known.values()):
+            return
+        self._known = {session: one for session, one in self._known.items() if one.allowed or one.by_token}
+        for one in self._known.values():
+            if one.by_token:
+                one.until = 0.0
+        self._rewrite()
 
     def clear(self) -> None:
         """Forget everything."""
@@ -67,7 +80,6 @@ class Verdicts:
         if len(line) > MAX_LINE_BYTES:
             return
         try:
-            self.catch_up()
             fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, MODE)
             try:
                 os.write(fd, line)

@@ -52,6 +52,26 @@ def test_what_is_decided_while_another_process_takes_over(path: Path) -> None:
     assert later.get("d") is None
 
 
+def test_the_latest_decision_of_two_processes_counts(path: Path) -> None:
+    former, later = Verdicts(path), Verdicts(path)
+    former.keep(verdict("a"))
+    later.keep(verdict("a", allowed=False, until=7.0))
+    assert known(later) == known(Verdicts(path)) == {"a": (False, 7.0, True)}
+    former.keep(verdict("b"))
+    later.forget("b")
+    assert later.get("b") is None and Verdicts(path).get("b") is None
+
+
+def test_other_keys_and_handlers(path: Path) -> None:
+    """What a token decided ends, refusals without one are forgotten, the rest stays."""
+    found = Verdicts(path)
+    for one in (verdict("kept"), verdict("token", allowed=False, until=7.0)):
+        found.keep(one)
+    found.keep(Verdict(verdict("refused").viewer, False, 9.0, 5.0))
+    found.reconsider()
+    assert known(found) == known(Verdicts(path)) == {"kept": (True, math.inf, False), "token": (False, 0.0, True)}
+
+
 def test_the_file_does_not_grow_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verdicts, "MAX_IDLE_LINES", 4)
     kept = Verdicts(path)
