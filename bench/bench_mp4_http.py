@@ -16,13 +16,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench.bench_hls import nginx, requests_a_second
-from bench.harness import cpu_s, report, server, spent
+from bench.harness import CACHE, cpu_s, report, server, spent
 
 SECONDS_OF_MEDIA = 120
 
 
 def make_file(path: Path) -> None:
     """Write an MP4 of 120 s and 40 MB."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     picture = f"testsrc2=size=1280x720:rate=30:duration={SECONDS_OF_MEDIA}"
     tone = f"sine=frequency=440:sample_rate=48000:duration={SECONDS_OF_MEDIA}"
     rate = (
@@ -59,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--file", type=Path, default=Path("/tmp/mist-bench-40mb.mp4"))
+    parser.add_argument("--file", type=Path, default=CACHE / "film-40mb.mp4")
     options = parser.parse_args()
     if not options.file.exists():
         make_file(options.file)

@@ -394,6 +394,14 @@ def codec_string(track: TrackInfo) -> str:
     return codec.string(track.init_data) if codec.string and track.init_data else codec.bare
 
 
+def shown_codec_string(track: TrackInfo) -> str:
+    """Return the same to show it, "" also where init data does not parse: a player finds out from the media."""
+    try:
+        return codec_string(track)
+    except RemoteProtocolError:
+        return ""
+
+
 def is_keyframe(track: TrackInfo, payload: bytes) -> bool:
     """Tell whether a packet is a random access point; always so for audio and codecs that are not known."""
     codec = _CODECS.get(track.codec)

@@ -31,6 +31,7 @@ from mist.formats.rtmp.timeline import JUMP_US, Timeline
 from mist.formats.tracks import AV1, FLAC, H264, HEVC, OPUS, VIDEO, VP9, TrackInfo
 from mist.inputs.base.ahead import Ahead
 from mist.inputs.base.publisher_connection import PublisherConnection, pack_parts, split_parts
+from mist.net.dial import client_context
 from mist.stream.capability import Capability
 from mist.stream.continued_tracks import FORGET_TRACKS_SECONDS, ContinuedTracks
 from mist.stream.names import sanitise
@@ -98,17 +99,8 @@ class Source:
         parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
         checked = parameters.pop("verify", "1") != "0"
         path = unquote(parts.path).strip("/")
-        tls = _tls_context(checked) if parts.scheme == "dtscs" else None
+        tls = client_context(checked) if parts.scheme == "dtscs" else None
         return cls(host, port, sanitise(path) if path else own_name, tls, parameters)
-
-
-def _tls_context(checked: bool) -> ssl.SSLContext:
-    """Return what TLS to another server needs. checked: its certificate must be right."""
-    context = ssl.create_default_context()
-    if not checked:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 class KeyIntervals:

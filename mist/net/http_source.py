@@ -18,6 +18,7 @@ from urllib.request import getproxies, proxy_bypass
 import mist
 from mist.errors import ConnectTimeout, RemoteProtocolError, TransportError, UnsupportedError
 from mist.net import s3
+from mist.net.dial import client_context
 from mist.net.remote_schemes import without_password
 from mist.net.source_reader import SOURCE_CHANGED, SourceReader
 
@@ -252,9 +253,8 @@ class HttpReader(SourceReader):
         port = parts.port or _DEFAULT_PORTS[parts.scheme]
         host, at = (parts.hostname, port) if proxy is None else (proxy.hostname or "", proxy.port or 3128)
         if parts.scheme == "https":
-            context = ssl.create_default_context()
             made: http.client.HTTPConnection = http.client.HTTPSConnection(
-                host, at, timeout=self._stall_s, context=context
+                host, at, timeout=self._stall_s, context=client_context(True)
             )
             if proxy is not None:
                 made.set_tunnel(parts.hostname, port)

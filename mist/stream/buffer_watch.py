@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar, Final
 
-from mist.errors import MistError
-from mist.formats.codecs import codec_string
-from mist.formats.tracks import AUDIO, VIDEO, TrackInfo
+from mist.formats.codecs import shown_codec_string
+from mist.formats.tracks import AUDIO, VIDEO
 from mist.stream.health import health, track_name
 from mist.stream.reader import StreamReader
 from mist.stream.services import Triggers
@@ -87,18 +86,11 @@ def track_list(tracks: list[TrackState]) -> str:
     return json.dumps(found, separators=(",", ":")) if found else ""
 
 
-def _codec_string(info: TrackInfo) -> str:
-    try:
-        return codec_string(info)
-    except MistError:
-        return ""
-
-
 def _entry(track: TrackState) -> dict[str, Any]:
     info = track.info
     entry: dict[str, Any] = {
         "codec": info.codec,
-        "codecstring": _codec_string(info),
+        "codecstring": shown_codec_string(info),
         "type": info.type,
         "idx": track.index,
         "trackid": info.track_id,

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
-from mist.errors import RemoteProtocolError
-from mist.formats.codecs import codec_string, profile_level
+from mist.formats.codecs import profile_level, shown_codec_string
 from mist.formats.tracks import AUDIO, H264, META, VIDEO
 from mist.stream.reader import StreamReader
 from mist.stream.selectors import codec_matches, passes_exceptions, usable_tracks
@@ -116,7 +115,7 @@ def track_document(state: TrackState) -> dict[str, Any]:
     info = state.info
     document: dict[str, Any] = {
         "codec": info.codec,
-        "codecstring": _codec_string(state),
+        "codecstring": shown_codec_string(info),
         "type": info.type,
         "idx": state.index,
         "trackid": info.track_id or state.index + 1,
@@ -141,13 +140,6 @@ def track_document(state: TrackState) -> dict[str, Any]:
         if info.codec == H264:
             document["h264_profile"], document["h264_level"] = profile_level(info)
     return document
-
-
-def _codec_string(state: TrackState) -> str:
-    try:
-        return codec_string(state.info)
-    except RemoteProtocolError:
-        return ""
 
 
 def sources(

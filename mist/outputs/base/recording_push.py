@@ -15,6 +15,7 @@ from mist.errors import ConfigError, NoSuitableTrack, NotReady, TransportError
 from mist.formats.containers import Container
 from mist.outputs.base.continued import left_behind, reopened, table_number
 from mist.outputs.base.file_formats import format_of
+from mist.outputs.base.recording_steps import follow, tell_progress
 from mist.outputs.base.remote_recording import is_remote, record_remotely
 from mist.stream.push import PushPlan, PushStatus
 from mist.stream.reader import StreamReader
@@ -23,8 +24,6 @@ from mist.stream.recording import RecordingTarget, parse_target
 from mist.stream.recording_files import RecordingFiles
 from mist.stream.services import OutputServices
 
-INTERVAL_S: Final = 0.1  # from a packet to the next write: larger pieces cost less
-LOOK_S: Final = 0.5  # without a packet: the target may name a time to stop at
 APPENDABLE: Final = frozenset({"ts", "aac", "ac3", "mp3", "dts", "h264", "hevc", "m2v"})
 
 
@@ -149,7 +148,8 @@ class _Recording:
     async def run(self) -> None:
         """Record. Raises MistError; what is in the files by then stays there."""
         try:
-            await self._record()
+            if not isinstance(self._reader, GoneReader):
+                await follow(self._services, self._reader, asyncio.Event(), self._step)
         except TransportError:
             with suppress(TransportError):  # the first one says what is wrong
                 self._recorder.break_off()
@@ -159,24 +159,6 @@ class _Recording:
         if not self._status.bytes:
             raise NotReady(f"nothing of the stream {self._reader.name} was recorded")
 
-    async def _record(self) -> None:
-        reader = self._reader
-        if isinstance(reader, GoneReader):
-            return
-        changed = asyncio.Event()
-        watch = self._services.fanout.watch(reader, changed.set)
-        try:
-            while self._step(reader):
-                changed.clear()
-                try:
-                    async with asyncio.timeout(LOOK_S):
-                        await changed.wait()
-                    await asyncio.sleep(INTERVAL_S)
-                except TimeoutError:
-                    continue
-        finally:
-            self._services.fanout.unwatch(watch, changed.set)
-
     def _step(self, reader: StreamReader) -> bool:
         goes_on = self._recorder.step()
         self._note()
@@ -184,13 +166,7 @@ class _Recording:
         return goes_on
 
     def _note(self) -> None:
-        status, recorder = self._status, self._recorder
-        status.bytes, status.current_target = self._files.bytes_written, self._files.path
-        status.tracks = recorder.tracks
-        if recorder.begun:
-            status.first_ms, status.last_ms = recorder.first_us // 1000, recorder.done_us // 1000
-            newest_us = max((one.last_us for one in self._reader.tracks() if one.index in recorder.tracks), default=0)
-            status.latency_ms = max(newest_us - recorder.done_us, 0) // 1000
+        tell_progress(self._status, self._recorder, self._files, self._reader)
 
     def _end(self) -> None:
         """Write what is still there and close the file, whatever ended the recording."""

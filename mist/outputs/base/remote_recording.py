@@ -17,6 +17,7 @@ from mist.net.spool import DEFAULT_FOLDER, DEFAULT_LIMIT_BYTES, Spool
 from mist.outputs.base.continued import left_behind, reopened, table_number
 from mist.outputs.base.file_formats import format_of
 from mist.outputs.base.publishing import refuse_files
+from mist.outputs.base.recording_steps import follow, tell_progress
 from mist.outputs.base.remote_files import Delivery, Job, RemoteFiles
 from mist.stream.push import PushPlan, PushStatus, split_target
 from mist.stream.reader import StreamReader
@@ -24,8 +25,6 @@ from mist.stream.recorder import Checkpoint, GoneReader, Recorder
 from mist.stream.recording import RecordingTarget, parse_target
 from mist.stream.services import OutputServices
 
-INTERVAL_S: Final = 0.1  # from a packet to the next write: larger pieces cost less
-LOOK_S: Final = 0.5  # without a packet: the target may name a time to stop at
 STOP_SECONDS: Final = 25.0  # for what waits, once the push was stopped
 FETCH_SECONDS: Final = 60.0
 _NOTED: Final = ("began", "bytes", "first_ms", "last_ms", "current_target", "tracks")  # of the status
@@ -275,30 +274,19 @@ class _Recording:
         self._sending.add_done_callback(self._sending_over)
         try:
             if not isinstance(self._reader, GoneReader):
-                await self._follow(self._reader)
+                await follow(self._services, self._reader, self._changed, self._step)
         finally:
             self._sending.remove_done_callback(self._sending_over)
             self._end()
         if not self._status.bytes:
             raise NotReady(f"nothing of the stream {self._reader.name} was recorded")
 
-    async def _follow(self, reader: StreamReader) -> None:
-        changed = self._changed
-        watch = self._services.fanout.watch(reader, changed.set)
-        try:
-            while not self._sending.done() and self._step(reader):
-                changed.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_S):
-                        await changed.wait()
-                    await asyncio.sleep(INTERVAL_S)
-        finally:
-            self._services.fanout.unwatch(watch, changed.set)
-
     def _sending_over(self, _sending: object) -> None:
         self._changed.set()
 
     def _step(self, reader: StreamReader) -> bool:
+        if self._sending.done():
+            return False
         self._delivery.note()
         if self._delivery.full:
             return True
@@ -308,13 +296,7 @@ class _Recording:
         return goes_on
 
     def _note(self) -> None:
-        status, recorder = self._status, self._recorder
-        status.bytes, status.current_target = self._files.bytes_written, self._files.path
-        status.tracks = recorder.tracks
-        if recorder.begun:
-            status.first_ms, status.last_ms = recorder.first_us // 1000, recorder.done_us // 1000
-            newest_us = max((one.last_us for one in self._reader.tracks() if one.index in recorder.tracks), default=0)
-            status.latency_ms = max(newest_us - recorder.done_us, 0) // 1000
+        tell_progress(self._status, self._recorder, self._files, self._reader)
 
     def _end(self) -> None:
         """Write what is still there and end the file, whatever ended the recording."""

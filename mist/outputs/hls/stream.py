@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
-from mist.errors import NoSuitableTrack, NotFound, RemoteProtocolError
-from mist.formats.codecs import codec_string
+from mist.errors import NoSuitableTrack, NotFound
+from mist.formats.codecs import shown_codec_string
 from mist.formats.m3u8 import Variant, write_master
 from mist.formats.tracks import AUDIO, VIDEO
 from mist.stream.capability import Capability
@@ -203,7 +203,7 @@ class HlsStream:
 def _variant(tracks: Sequence[TrackState], query: str, margin: float) -> Variant:
     """Return the master playlist's entry for a choice of tracks. Spec: RFC 8216 section 4.3.4.2."""
     info = tracks[0].info
-    codecs = [_codec_string(track) for track in tracks]
+    codecs = [shown_codec_string(track.info) for track in tracks]
     frames = info.frame_rate_mhz or tracks[0].measured_frame_rate_mhz
     return Variant(
         f"{'_'.join(str(track.index) for track in tracks)}/index.m3u8{query}",
@@ -222,10 +222,3 @@ def _bandwidth_bps(track: TrackState) -> float:
     packets = track.next_sequence - track.first_sequence - 1
     per_second = packets * 1_000_000 / span_us if packets > 0 and span_us > 0 else USUAL_PACKETS_PER_SECOND
     return payload * TRANSPORT_FACTOR + per_second * PACKET_OVERHEAD_BYTES * 8
-
-
-def _codec_string(track: TrackState) -> str:
-    try:
-        return codec_string(track.info)
-    except RemoteProtocolError:
-        return ""  # set-up bytes that do not parse: a player finds out from the media
