@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from mist.errors import ConfigError, MistError
-from mist.runtime.process import disinherit, inherit
+from mist.runtime.process import disinherit, holders, inherit
 
 SHARED_MEMORY = Path("/dev/shm")
 SERVICE_FOLDER = Path("/run/mist")
@@ -133,6 +133,8 @@ class Instance:
         self._lock = fd
         os.truncate(fd, 0)
         os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        self._alive = os.open(self.alive_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        inherit(self._alive)
         living = self._others_live()
         if not living:
             self._clear(keep=(self.lock_file.name, self.alive_file.name))
@@ -150,10 +152,18 @@ class Instance:
         self._lock, self._alive = lock, alive
         inherit(alive)
 
+    def strangers(self) -> list[int]:
+        """Return the processes of this instance that a former main process started, as long as any live.
+
+        To be asked when this process has no children left: these have `alive` open by another opening of the file.
+        """
+        if not self._others_live():
+            return []
+        own = os.getpid()
+        return [pid for pid in holders(self.alive_file) if pid != own]
+
     def _others_live(self) -> bool:
-        """Mark this process as one of the instance and tell whether there are others."""
-        self._alive = os.open(self.alive_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        inherit(self._alive)
+        """Tell whether there are processes of the instance that do not come from this one, and stay marked as one of it."""
         try:
             fcntl.flock(self._alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

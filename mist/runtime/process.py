@@ -170,6 +170,21 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def holders(path: Path) -> list[int]:
+    """Return the numbers of the processes that have a file open, as far as this one may look."""
+    wanted = os.fspath(path.resolve())
+    return [int(one) for one in os.listdir("/proc") if one.isdigit() and wanted in _open_files(one)]
+
+
+def _open_files(pid: str) -> Iterator[str]:
+    folder = f"/proc/{pid}/fd"
+    try:
+        for entry in os.scandir(folder):
+            yield os.readlink(entry.path)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return
+
+
 def raise_descriptor_limit() -> int:
     """Raise the soft limit of open descriptors to the hard one and return it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -116,6 +116,7 @@ class Spawner:
         self._exit_status = 0
         self._serving = False
         self._expected: dict[int, int] = {}
+        self._strangers: dict[int, int] = {}
         self._reload = Reload(self._family, self._reactor, self._ask_controller, self._execute, self._streams.is_busy)
         self._waiting: list[Waiting] = []
         self._notes = ""
@@ -454,15 +455,14 @@ class Spawner:
     def _gone(self, pid: int) -> None:
         """Clear up after a process that has ended; its records are its guardian's for a while, then the sweeper's."""
         if self._ending:
-            if not self._left():
-                self._reactor.stop()
+            self._end_if_alone()
             return
         release_subscriptions(self.instance, pid)
         self._plan_sweep(SWEEP_DELAY_SECONDS)
 
     def _left(self) -> set[int]:
         """Return all processes of this server but this one, as far as they are known here."""
-        return {*children(os.getpid()), *self._family.children}
+        return {*children(os.getpid()), *self._family.children, *self._strangers}
 
     def _plan_sweep(self, delay: float) -> None:
         if self._sweep_timer is None:
@@ -669,18 +669,38 @@ class Spawner:
         for pid in self._left():
             send_signal(pid, signal.SIGTERM)
         self._reactor.call_later(KILL_AFTER_SECONDS, self._kill_all)
+        self._end_if_alone()
+
+    def _end_if_alone(self) -> None:
+        if not self._left():
+            self._end_strangers()
         if not self._left():
             self._reactor.stop()
+
+    def _end_strangers(self) -> None:
+        """Ask those to end whom a former main process had started and who had no guardian under this one at the time."""
+        for pid in self.instance.strangers():
+            try:
+                self._strangers[pid] = pidfd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            self._reactor.add_reader(pidfd, lambda pid=pid: self._stranger_gone(pid))  # type: ignore[misc]
+            send_signal(pid, signal.SIGTERM)
+
+    def _stranger_gone(self, pid: int) -> None:
+        pidfd = self._strangers.pop(pid)
+        self._reactor.remove_reader(pidfd)
+        os.close(pidfd)
+        self._end_if_alone()
 
     def _kill_all(self) -> None:
         for pid in self._left():
             for one in (*descendants(pid), pid):
                 send_signal(one, signal.SIGKILL)
         self._family.reap()
+        self._end_if_alone()
         if self._left():
             self._reactor.call_later(KILL_AGAIN_SECONDS, self._kill_all)
-        else:
-            self._reactor.stop()
 
 
 def _answer(channel: Channel, request: Message, answer: Message) -> None:

@@ -308,6 +308,24 @@ def test_server_killed_and_started_again(make_server: MakeServer, send_to: SendT
     sender.close()
 
 
+def test_stop_ends_a_worker_that_no_guardian_has(make_server: MakeServer, send_to: SendTo) -> None:
+    """A worker of a former main process, hung while its guardian was killed, does not outlive the server."""
+    server = make_server()
+    sender = send_to(server)
+    sender.send([n * FRAME_MS for n in range(50)], headers=True)
+    with viewer(server):
+        [guardian] = _pids(server, "guardian RTMP")["guardian RTMP"]
+        workers = [one.pid for one in server.processes() if one.parent == guardian]
+        os.kill(server.pid, signal.SIGKILL)
+        server.restart()
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        os.kill(guardian, signal.SIGKILL)
+        _comes_back(server, "mist: guardian RTMP", guardian)
+        assert workers
+        server.stop()  # sees that nothing is left
+
+
 def test_main_process_and_guardians_killed_together(make_server: MakeServer, send_to: SendTo) -> None:
     """What is left, an input and the workers, finds new guardians under a new main process; one that hangs is replaced."""
     server = make_server()

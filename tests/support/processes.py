@@ -36,9 +36,12 @@ def look(pid: int) -> Process | None:
 
 
 def session_processes(session: int) -> list[Process]:
-    """Return the living processes of a session, that is a server that was started in its own, with all it forked."""
+    """Return the living processes of a session, that is a server that was started in its own, with all it forked.
+
+    One without a title has no memory any more: it is on its way out, and nothing but the kernel's own work is left of it.
+    """
     found = (look(int(name)) for name in os.listdir("/proc") if name.isdigit())
-    return [one for one in found if one is not None and one.session == session and one.state != ZOMBIE]
+    return [one for one in found if one is not None and one.session == session and one.state != ZOMBIE and one.title]
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
