@@ -19,6 +19,7 @@ from posix.unistd cimport close
 
 from mist.core.arena cimport Arena
 from mist.core.checkpoint cimport Record
+from mist.core.linux cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from mist.core.muxing cimport MuxGroup
 from mist.core.poller cimport Poller
 from mist.core.shm cimport load32, load64, monotonic_us, unix_us
@@ -35,13 +36,6 @@ cdef extern from "<sys/socket.h>" nogil:
         SHUT_RDWR
     ssize_t c_recv "recv"(int, void*, size_t, int)
     int c_shutdown "shutdown"(int, int)
-
-cdef extern from "<sys/epoll.h>" nogil:
-    enum:
-        EPOLLIN
-        EPOLLOUT
-        EPOLLERR
-        EPOLLHUP
 
 MAX_RETAINED_BYTES = 16 << 20    # of the newest GOP, for those who join later
 MAX_LAG_US = 10_000_000          # a viewer further behind skips to a later keyframe

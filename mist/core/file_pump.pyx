@@ -2,39 +2,19 @@
 
 cimport cython
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 from libc.string cimport memset
 from posix.types cimport off_t
 from posix.unistd cimport close
+
+from mist.core.linux cimport (
+    EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLOUT, POLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait, poll, pollfd
+)
 
 import os
 
 cdef extern from "<sys/sendfile.h>" nogil:
     ssize_t sendfile(int target, int source, off_t* position, size_t count)
-
-cdef extern from "<sys/epoll.h>" nogil:
-    enum:
-        EPOLL_CTL_ADD
-        EPOLL_CTL_DEL
-        EPOLLOUT
-        EPOLL_CLOEXEC
-    ctypedef union epoll_data_t:
-        uint64_t u64
-    struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-    int epoll_create1(int)
-    int epoll_ctl(int, int, int, epoll_event*)
-    int epoll_wait(int, epoll_event*, int, int)
-
-cdef extern from "<poll.h>" nogil:
-    enum:
-        POLLIN
-    struct pollfd:
-        int fd
-        short events
-        short revents
-    int poll(pollfd*, unsigned long, int)
 
 cdef enum:
     EVENTS = 64

@@ -7,26 +7,13 @@ from posix.time cimport clock_gettime, itimerspec, timespec
 from posix.unistd cimport close, read
 
 from mist.core.doorbell cimport Doorbell
+from mist.core.linux cimport (
+    EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLIN, EPOLLOUT, POLLIN, epoll_create1, epoll_ctl, epoll_event,
+    epoll_wait, poll, pollfd
+)
 from mist.core.shm cimport monotonic_us, unix_us
 
 import os
-
-cdef extern from "<sys/epoll.h>" nogil:
-    enum:
-        EPOLL_CTL_ADD
-        EPOLL_CTL_DEL
-        EPOLL_CTL_MOD
-        EPOLLIN
-        EPOLLOUT
-        EPOLL_CLOEXEC
-    ctypedef union epoll_data_t:
-        uint64_t u64
-    struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-    int epoll_create1(int)
-    int epoll_ctl(int, int, int, epoll_event*)
-    int epoll_wait(int, epoll_event*, int, int)
 
 cdef extern from "<sys/timerfd.h>" nogil:
     enum:
@@ -35,15 +22,6 @@ cdef extern from "<sys/timerfd.h>" nogil:
         TFD_TIMER_ABSTIME
     int timerfd_create(int, int)
     int timerfd_settime(int, int, const itimerspec*, itimerspec*)
-
-cdef extern from "<poll.h>" nogil:
-    enum:
-        POLLIN
-    struct pollfd:
-        int fd
-        short events
-        short revents
-    int poll(pollfd*, unsigned long, int)
 
 cdef extern from "<time.h>" nogil:
     enum:
