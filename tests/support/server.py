@@ -277,7 +277,8 @@ class MistServer:
         wait_until(lambda: not lost & {one.pid for one in self.processes_titled(title)}, 15, f"the end of {lost}")
 
     def shared_memory(self) -> list[str]:
-        return [name for name in os.listdir(SHARED_MEMORY) if name.startswith(f"mist.{self.instance}.")]
+        own = f"mist.{self.instance}"
+        return [name for name in os.listdir(SHARED_MEMORY) if name == own or name.startswith(f"{own}.")]
 
     def wait_log(self, matches: Callable[[str], bool] | str, timeout_s: float = 10, *, start: int = 0) -> str:
         """Return the first log line from number start on that contains the text (or that the function likes)."""
