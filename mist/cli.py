@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import mist
 from mist.commands import BadUsage, convert, info, operate_account, operate_show, operate_triggers, record
-from mist.errors import ConfigError, MistError
+from mist.errors import ConfigError, MistError, NotFound
 from mist.runtime.instance import DEFAULT_NAME, Instance
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ that hangs; one that works ends with the API's "stop_sessions" or with its confi
   mist nuke live             the stream "live"
   mist nuke live+backstage   one of its wildcard streams
 
-Without a running server, what is left of the stream in shared memory is removed.
+Without a running server, what is left of the stream in shared memory is removed. Exit status: 0 done, 1 when there was nothing.
 """
 
 _CLEANUP = """\
@@ -379,9 +379,11 @@ def run_nuke(options: argparse.Namespace) -> int:
     if not stream:
         raise BadUsage(f'"{options.stream}" is not the name of a stream')
     if instance.spawner_socket.exists():
-        ask_blocking(instance, {"do": "nuke_stream", "stream": stream})
+        found = ask_blocking(instance, {"do": "nuke_stream", "stream": stream}).get("found", True)
     else:
-        remove_stream(instance.name, stream)
+        found = remove_stream(instance.name, stream)
+    if not found:
+        raise NotFound(f"the stream {stream} does not run, and nothing of it is left")
     return 0
 
 
