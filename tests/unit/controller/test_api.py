@@ -69,7 +69,7 @@ def test_old_clients(tmp_path: Path) -> None:
     async def act() -> list[bytes]:
         async with serving(control) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            post = b"POST /api2 HTTP/1.1\nHost: localhost\nConnection: close\nContent-Length: 10\n\n{\"tags\":1}"
+            post = b'POST /api2 HTTP/1.1\nHost: localhost\nConnection: close\nContent-Length: 10\n\n{"tags":1}'
             writer.write(b"GET /api2 HTTP/1.1\nHost: localhost\n\n" + post)
             lines = (await reader.read()).splitlines()
             writer.close()
