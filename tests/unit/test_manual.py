@@ -36,7 +36,7 @@ def parsers(parser: argparse.ArgumentParser, words: tuple[str, ...]) -> Iterator
 
 def spoken(text: str) -> set[str]:
     """The words of a text, however it is set."""
-    for sign, plain in (("‐", "-"), ("−", "-"), ("’", "'"), ("[", " "), ("]", " "), (",", " ")):  # noqa: RUF001
+    for sign, plain in (("‐", "-"), ("−", "-"), ("’", "'"), ("[", " "), ("]", " "), (",", " ")):
         text = text.replace(sign, plain)
     return {word.strip(".;()") for word in text.lower().split()}
 
