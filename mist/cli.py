@@ -321,6 +321,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MistError as error:
         print(f"mist: {error}", file=sys.stderr)
         return 1
+    except PermissionError as error:
+        print(f"mist: {error.filename}: not allowed; run this as the server's user, or as root", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
