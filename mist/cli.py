@@ -8,13 +8,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mist
 from mist.commands import BadUsage, convert, info, operate_account, operate_show, operate_triggers, record
-from mist.errors import ConfigError, MistError
+from mist.errors import ConfigError, MistError, NotFound
 from mist.runtime.instance import DEFAULT_NAME, Instance
 
 if TYPE_CHECKING:
@@ -56,14 +56,29 @@ add them to the file, or through the API. A small configuration:
   {"streams": {"live": {"source": "push://"}},
    "config": {"protocols": [{"connector": "HTTP"}, {"connector": "RTMP"}]}}
 
-Publish to rtmp://HOST/live/live, watch http://HOST:8080/live.html. Exit status: 0 after a stop, 1 when something it
-needs is not to be had (a port in use, a runtime directory), 2 for a bad configuration.
+Publish to rtmp://HOST/live/live, watch http://HOST:8080/live.html.
+
+  mist serve --demo                                  with a test picture
+  mist serve --config config.json
+  mist serve --config test.json --instance test      beside another one, on ports of its own
+
+Exit status: 0 after a stop; 1 when something it needs is not to be had (a port in use, a runtime directory); 2 for a bad
+configuration or option.
 """
 
 _STATUS = """\
 Show what a running server does: listeners, streams with their tracks and viewers, processes with their memory.
+
+  mist status
+  mist status --json | jq .streams
 """
 
+_STOP = """\
+End a running server and wait until it is gone. Publishers and viewers are disconnected; files that are recorded are ended in order.
+
+  mist stop
+  mist stop --instance test
+"""
 
 _RELOAD = """\
 Read the configuration file again, as SIGHUP and `systemctl reload mist` do. A bad file changes nothing. Changes touch only what they
@@ -72,12 +87,18 @@ concern: a stream whose source is another starts again, a port that is removed i
 When other code is installed than runs, it takes over in place: a child tries it first, and if that fails, the old code goes on.
 Ports, viewers and publishers stay connected.
 
-Exit status: 0 when all is done; 1, with the reason, when everything stays as it was.
+  mist config check && mist reload
+
+Exit status: 0 when all is done; 1, with the reason, when no server runs or everything stays as it was.
 """
 
 _UPGRADE = """\
 Replace every process of a running server in place by the code that is installed now, even if it is the same, without closing a
-connection. `mist reload` does so when the installed code differs from the running one. Exit status as there.
+connection. `mist reload` does so when the installed code differs from the running one.
+
+  mist upgrade
+
+Exit status: 0 when all is done; 1, with the reason, when no server runs or everything stays as it was.
 """
 
 
@@ -89,15 +110,64 @@ that hangs; one that works ends with the API's "stop_sessions" or with its confi
   mist nuke live+backstage   one of its wildcard streams
 
 Without a running server, what is left of the stream in shared memory is removed.
+
+Exit status: 0 when it is gone; 1 when there was nothing of it; 2 for what is no name of a stream.
 """
 
 _CLEANUP = """\
 Remove the shared memory (/dev/shm/mist.NAME.*) and the runtime directory of servers that do not run any more. A server does so by
 itself when it ends, and when it starts; this is for one that was killed together with all its processes and will not start again.
 
-An instance that runs, or whose processes wait for their main process, is left alone; when it was named, that is an error (exit
-status 1). Lists what was removed.
+An instance that runs, or whose processes wait for their main process, is left alone; when it was named, that is an error.
+Lists what was removed.
+
+  mist cleanup
+  mist cleanup --instance test
+
+Exit status: 0 done, also when there was nothing; 1 when the instance that was named is still in use.
 """
+
+
+_CONFIG = """\
+Look at the configuration, which may be of several files that are taken together.
+
+  mist config check /etc/mist/config.json
+  mist config show
+  mist config diff
+"""
+
+_CHECK = """\
+Say whether a server would accept the configuration: a line for each mistake with file, key, what is expected and what stands
+there. A line that begins with "warning" names a key that nobody knows: it is kept and does nothing.
+
+  mist config check
+  mist config check test.json && mist serve --config test.json
+
+Exit status: 0 when it is good; 2 when it is not.
+"""
+
+_DIFF = """\
+Compare what a server runs with what its configuration files say: a line for each difference, with - and + for what the files
+have and what runs.
+
+  mist config diff
+  mist config diff --json /etc/mist/config.json
+
+Exit status: 0 when they are the same; 1 when they differ, or no server runs; 2 for a bad file.
+"""
+
+_SHOW = """\
+Print the configuration that all files make, as JSON, with the file that each value is from in a comment.
+
+  mist config show
+  mist config show test.json
+
+Exit status: 0; 2 for a file that cannot be read.
+"""
+
+EXIT_STATUS = (
+    "Exit status: 0 when it is done; 1 when it is not, with the reason in a line; 2 for a command line that cannot be."
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -126,7 +196,7 @@ def build_parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="as JSON, for programs")
     status.set_defaults(run=run_status)
 
-    stop = commands.add_parser("stop", help="end a running server")
+    stop = commands.add_parser("stop", help="end a running server", description=_STOP, formatter_class=raw)
     stop.set_defaults(run=run_stop)
 
     reload = commands.add_parser(
@@ -145,7 +215,7 @@ def build_parser() -> argparse.ArgumentParser:
     nuke = commands.add_parser(
         "nuke", help="end a stream by force and remove all of it", description=_NUKE, formatter_class=raw
     )
-    nuke.add_argument("stream", metavar="STREAM")
+    nuke.add_argument("stream", metavar="STREAM", help="name of the stream")
     nuke.set_defaults(run=run_nuke)
 
     cleanup = commands.add_parser(
@@ -160,7 +230,7 @@ def build_parser() -> argparse.ArgumentParser:
     recording = record.add_commands(commands, run_record)
 
     operating = [
-        *operate_show.add_commands(commands, with_api, _call_names),
+        *operate_show.add_commands(commands, with_api, call_names),
         *operate_account.add_commands(commands, with_api),
         *operate_triggers.add_commands(commands, with_api),
     ]
@@ -172,39 +242,47 @@ def build_parser() -> argparse.ArgumentParser:
             metavar="NAME",
             help="several servers run side by side under different names (default %(default)s)",
         )
+    for command in leaves(parser):
+        if "exit status:" not in f"{command.description} {command.epilog}".lower():
+            command.epilog = f"{command.epilog or ''}\n\n{EXIT_STATUS}".strip("\n")
     return parser
 
 
-def _call_names() -> list[str]:
+def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Yield the parsers of the commands that do something."""
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for group in groups:
+        for below in group.choices.values():
+            yield from leaves(below)
+    if not groups:
+        yield parser
+
+
+def call_names() -> list[str]:
+    """Return the calls of the control API."""
     from mist.controller.calls import CALLS
 
     return [call.name for call in CALLS]
 
 
 def _add_config_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    raw = argparse.RawDescriptionHelpFormatter
     config = commands.add_parser(
         "config",
         help="check or show the configuration",
-        description="Look at the configuration without a server. It may be of several files, which are taken together.",
+        description=_CONFIG,
+        formatter_class=raw,
     )
     kinds = config.add_subparsers(dest="what", metavar="COMMAND", required=True)
     check = kinds.add_parser(
-        "check",
-        help="find the mistakes in a configuration",
-        description=(
-            "Say whether a server would accept the configuration: a line for each mistake with file, key, what is expected "
-            'and what stands there. A line that begins with "warning" names a key that nobody knows: it is kept and does '
-            "nothing. Exit status: 0 it is good, 2 it is not."
-        ),
+        "check", help="find the mistakes in a configuration", description=_CHECK, formatter_class=raw
     )
     check.set_defaults(run=run_config_check)
     diff = kinds.add_parser(
         "diff",
         help="show in what the running configuration differs from the files",
-        description=(
-            "Compare what a server runs with what its configuration files say: a line for each difference, with - and + for "
-            "what the files have and what runs. Exit status: 0 they are the same, 1 they differ."
-        ),
+        description=_DIFF,
+        formatter_class=raw,
     )
     diff.add_argument("--json", action="store_true", help="print the difference as a JSON merge patch (RFC 7396)")
     diff.add_argument("--instance", metavar="NAME", default=DEFAULT_NAME, help="which server (default: %(default)s)")
@@ -213,9 +291,7 @@ def _add_config_commands(commands: argparse._SubParsersAction[argparse.ArgumentP
     )
     diff.set_defaults(run=run_config_diff)
     show = kinds.add_parser(
-        "show",
-        help="show what all files of a configuration make together",
-        description="Print the configuration that all files make, as JSON, with the file that each value is from in a comment.",
+        "show", help="show what all files of a configuration make together", description=_SHOW, formatter_class=raw
     )
     show.set_defaults(run=run_config_show)
     for command in (check, show):
@@ -244,6 +320,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except MistError as error:
         print(f"mist: {error}", file=sys.stderr)
+        return 1
+    except PermissionError as error:
+        print(f"mist: {error.filename}: not allowed; run this as the server's user, or as root", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -379,9 +458,11 @@ def run_nuke(options: argparse.Namespace) -> int:
     if not stream:
         raise BadUsage(f'"{options.stream}" is not the name of a stream')
     if instance.spawner_socket.exists():
-        ask_blocking(instance, {"do": "nuke_stream", "stream": stream})
+        found = ask_blocking(instance, {"do": "nuke_stream", "stream": stream}).get("found", True)
     else:
-        remove_stream(instance.name, stream)
+        found = remove_stream(instance.name, stream)
+    if not found:
+        raise NotFound(f"the stream {stream} does not run, and nothing of it is left")
     return 0
 
 

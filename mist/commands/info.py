@@ -20,8 +20,9 @@ rates, keyframes and times, and below them what is wrong with it, such as gaps, 
   mist info recording.ts
   mist info --json https://example.org/a.mp4
 
-first and last are presentation times; GOP is the distance of keyframes in seconds: least / mean / most. Exit status: 0
-also where something is wrong with the times; 1 when the file cannot be read to its end.
+first and last are presentation times; GOP is the distance of keyframes in seconds: least / mean / most.
+
+Exit status: 0, also where something is wrong with the times; 1 when the file cannot be read to its end.
 """
 
 

@@ -114,17 +114,18 @@ def add_commands(
     raw = argparse.RawDescriptionHelpFormatter
     account = commands.add_parser("account", help="users of the control API", description=ACCOUNT, formatter_class=raw)
     actions = account.add_subparsers(dest="action", metavar="ACTION", required=True)
-    table_of_actions: list[tuple[str, str, Run, tuple[str, ...]]] = [
-        ("list", "list the accounts", list_accounts, ("json",)),
-        ("add", "add an account", change, ("name", "may", "challenge")),
-        ("password", "give an account another password", change, ("name",)),
-        ("remove", "remove an account", remove, ("name",)),
-        ("key", "make a key for programs", make_key, ("name", "--name", "may")),
-        ("unkey", "remove a key", remove_key, ("name", "key")),
+    table_of_actions: list[tuple[str, str, Run, tuple[str, ...], str]] = [
+        ("list", "list the accounts", list_accounts, ("json",), "list --json"),
+        ("add", "add an account", change, ("name", "may", "challenge"), "add bob --may streams,pushes"),
+        ("password", "give an account another password", change, ("name",), "password bob < file"),
+        ("remove", "remove an account", remove, ("name",), "remove bob"),
+        ("key", "make a key for programs", make_key, ("name", "--name", "may"), "key bob --name backup --may read"),
+        ("unkey", "remove a key", remove_key, ("name", "key"), "unkey bob backup"),
     ]
     parsers = []
-    for name, summary, work, wanted in table_of_actions:
-        parser = actions.add_parser(name, help=summary)
+    for name, summary, work, wanted, example in table_of_actions:
+        told = f"{summary[:1].upper()}{summary[1:]}.\n\n  mist account {example}\n"
+        parser = actions.add_parser(name, help=summary, description=told, formatter_class=raw)
         parser.set_defaults(run=run(work))
         for argument in wanted:
             _ARGUMENTS[argument](parser)

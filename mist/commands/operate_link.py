@@ -38,6 +38,10 @@ def call(path: Path, command: Mapping[str, Any]) -> dict[str, Any]:
         raise TransportError(
             f'no server runs here ({path}); start one with "mist serve", or name its --instance'
         ) from None
+    except PermissionError:
+        raise TransportError(
+            f"the server belongs to another user ({path}); run this as that user, or as root"
+        ) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise TransportError(f"the server does not answer at {path}: {error}") from None
     finally:

@@ -16,16 +16,31 @@ from mist.commands.operate_link import call
 
 STREAMS = """\
 List the configured and the active streams: their state, who is connected, their tracks, and what is wrong with them.
+
+  mist streams
+  mist streams --json | jq -r '.[] | select(.viewers > 0).name'
 """
 CLIENTS = """\
 List the sessions of this moment: viewers, publishers (protocol INPUT:…) and pushes (OUTPUT:…). Rates are those of the
 last five seconds, "sent" and "received" are the server's.
+
+  mist clients
+  mist clients live
+  mist clients --json
 """
 PUSHES = """\
-List the pushes to other servers and to files that go on.
+List the pushes to other servers and to files that go on. `mist api push_start`, `push_stop` and `push_auto_add` begin and end them.
+
+  mist api push_start '{"stream": "live", "target": "rtmp://example.org/app/key"}'
+  mist pushes
+  mist api push_stop 1
 """
 LOG = """\
 Show the last lines of the log of all processes; with -f go on with what comes, until Ctrl-C.
+
+  mist log -f
+  mist log --stream live
+  mist log --json               a JSON array for each line: unix seconds, kind, text, stream, process, program, place
 """
 API = """\
 Send a call of the control API, and show what it answers. docs/api.md lists the calls.

@@ -19,6 +19,8 @@ Fires a trigger at the handlers that a running server has for it, waits for each
   mist trigger test STREAM_PUSH live --payload "$(printf 'live\\n127.0.0.1\\nRTMP\\nrtmp://host/app/live')"
 
 Without --payload its first line is the stream's name and the others are empty. The handlers cannot tell it from an event.
+
+Exit status: 0 when all answered; 1 when one failed or none is configured; 2 when no trigger has that name.
 """
 
 

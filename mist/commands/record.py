@@ -62,7 +62,7 @@ after a "?", joined by "&":
   passthrough unmask            all tracks that the format can carry; hidden ones, too
   waittrackcount=N maxwaittrackms=MS          wait for so many tracks, for so long
 
-exit status: 0 recorded, 1 an error, 2 a target that cannot be
+Exit status: 0 recorded, 1 an error, 2 a target that cannot be
 """
 
 

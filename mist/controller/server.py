@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 import ssl
 from typing import Any
@@ -14,6 +15,7 @@ from uvicorn.server import ServerState
 
 from mist.controller.api import ADMIN_SOCKET_KEY, CONNECTION_KEY, ApiConnection
 from mist.errors import ConfigError, TransportError
+from mist.net.http_reader import LineEnds
 
 log = logging.getLogger(__name__)
 logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # it has a line for each websocket
@@ -29,6 +31,32 @@ MAX_HANDSHAKES = 200
 MAX_MESSAGE_BYTES = 16 * 1024
 ACCEPT_PAUSE_SECONDS = 0.1
 
+_NAME = re.compile(rb"(?m)^[a-z][a-z0-9-]*(?=: )")
+_SPELLED = {b"www-authenticate": b"WWW-Authenticate", b"x-ua-compatible": b"X-UA-Compatible", b"etag": b"ETag"}
+
+
+def capitalised(head: bytes) -> bytes:
+    """Return a reply's head with names as `Content-Type`: there are clients that know no other spelling."""
+    return _NAME.sub(lambda name: _SPELLED.get(name[0]) or b"-".join(map(bytes.capitalize, name[0].split(b"-"))), head)
+
+
+class ReplyTransport:
+    """The transport of one reply. uvicorn writes names of headers in lower case, as other versions of HTTP do."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._begun = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Write a head, at first, or a part of the body."""
+        if not self._begun and not data.startswith(b"HTTP/1.1 100"):
+            self._begun = True
+            data = capitalised(data)
+        self._transport.write(data)
+
 
 class ApiProtocol(HttpToolsProtocol):
     """One connection. Requests see its `ApiConnection`; a request that is too slow or has too long a head ends it."""
@@ -37,6 +65,8 @@ class ApiProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._connection = ApiConnection()
         self._head_bytes = 0
+        self._in_head = True
+        self._line_ends = LineEnds()
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -49,6 +79,11 @@ class ApiProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_deadline()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        for piece in self._line_ends.pieces(data, lambda: self._in_head):
+            if self.parser is not None:
+                super().data_received(piece)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -65,7 +100,16 @@ class ApiProtocol(HttpToolsProtocol):
         self._count_head(len(name) + len(value))
         super().on_header(name, value)
 
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        before = self.cycle
+        super().on_headers_complete()
+        cycle: Any = self.cycle
+        if cycle is not before:
+            cycle.transport = ReplyTransport(cycle.transport)
+
     def on_message_complete(self) -> None:
+        self._in_head = True
         self._stop_deadline()
         super().on_message_complete()
 

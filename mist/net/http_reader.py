@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httptools
 
 from mist.net.http_messages import HEADER_NAME, HttpSettings, Request, RequestRefused
+
+
+class LineEnds:
+    """Ends lines of heads that end in a bare LF with CR LF, the only end that parsers read.   Spec: RFC 9112 section 2.2."""
+
+    def __init__(self) -> None:
+        self._in_end = False  # the last byte was a CR
+
+    def pieces(self, data: bytes, in_head: Callable[[], bool]) -> Iterator[bytes]:
+        """Yield the bytes in pieces for the parser. in_head: whether the next byte belongs to a head, asked before each piece."""
+        in_end, self._in_end = self._in_end, data.endswith(b"\r")
+        begin = 0
+        if data.count(b"\n") != data.count(b"\r\n"):
+            while in_head() and (end := data.find(b"\n", begin)) >= 0:
+                whole = data[end - 1 : end] == b"\r" if end else in_end
+                yield data[begin : end + 1] if whole else data[begin:end] + b"\r\n"
+                begin = end + 1
+        if begin < len(data):
+            yield data[begin:]
 
 
 class RequestReader:
@@ -26,6 +46,7 @@ class RequestReader:
         self._peer = peer
         self._salt = salt
         self._parser: Any = httptools.HttpRequestParser(self)
+        self._line_ends = LineEnds()
         self._done: list[Request] = []
         self._last = False  # a request that ends the connection was read
         self._unfinished_bytes = 0
@@ -43,7 +64,8 @@ class RequestReader:
         if self.refusal is not None or self._last:
             return []
         try:
-            self._parse(data)
+            for piece in self._line_ends.pieces(data, lambda: self.phase != "body"):
+                self._parse(piece)
             if self.phase == "head":
                 self._bound_unfinished(len(data))
         except RequestRefused as refusal:

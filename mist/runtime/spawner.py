@@ -532,8 +532,7 @@ class Spawner:
 
     def _do_nuke_stream(self, channel: Channel, message: Message, fds: list[int]) -> None:
         close_all(fds)
-        self._streams.nuke(str(message["stream"]))
-        _answer(channel, message, {"ok": True})
+        _answer(channel, message, {"ok": True, "found": self._streams.nuke(str(message["stream"]))})
 
     def _do_push_start(self, channel: Channel, message: Message, fds: list[int]) -> None:
         close_all(fds)

@@ -241,6 +241,11 @@ def connect(instance: Instance) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     try:
         sock.connect(str(instance.spawner_socket))
+    except PermissionError:
+        sock.close()
+        raise TransportError(
+            f'the instance "{instance.name}" belongs to another user ({instance.spawner_socket}); run this as that user, or as root'
+        ) from None
     except OSError as error:
         sock.close()
         raise TransportError(

@@ -165,16 +165,17 @@ class Streams:
         """End a stream. Raises NotFound."""
         self._tell(self._find(name), {"do": "stop", "reason": reason})
 
-    def nuke(self, name: str) -> None:
-        """End a stream by force, whatever state it is in, and remove all that is left of it."""
+    def nuke(self, name: str) -> bool:
+        """End a stream by force, whatever state it is in, and remove all that is left of it. Returns whether there was any."""
         stream = self._streams.pop(name, None)
         if stream is not None and stream.child is not None:
             stream.ending = stream.child.stopping = True
             self._succession.done(stream)
             for pid in {*descendants(stream.child.pid), stream.input_pid, stream.child.pid} - {0}:
                 send_signal(pid, signal.SIGKILL)
-        remove_stream(self._server.instance.name, name)
+        left = remove_stream(self._server.instance.name, name)
         self._changed()
+        return left or stream is not None
 
     def _find(self, name: str) -> Stream:
         if name not in self._streams:

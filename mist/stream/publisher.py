@@ -96,8 +96,8 @@ def create_stream(instance: str, name: str, limits: Limits, source: str = "") ->
     return table
 
 
-def remove_stream(instance: str, name: str, ringer: Ringer | None = None) -> None:
-    """Remove a stream with all its tracks, and tell whoever waits for it. A stream that does not exist is fine."""
+def remove_stream(instance: str, name: str, ringer: Ringer | None = None) -> bool:
+    """Remove a stream with all its tracks, and tell whoever waits for it. Returns whether there was anything of it."""
     prefix = stream_prefix(instance, name)
     try:
         table = open_table(prefix)
@@ -111,9 +111,10 @@ def remove_stream(instance: str, name: str, ringer: Ringer | None = None) -> Non
             release_account(account, table.bytes_used)
         if ringer is not None:
             table.ring(ringer)
-    for path in SHM_FOLDER.iterdir():
-        if path.name == prefix or path.name.startswith(prefix + "."):
-            unlink_segment(path.name)
+    names = [path.name for path in SHM_FOLDER.iterdir() if path.name == prefix or path.name.startswith(prefix + ".")]
+    for one in names:
+        unlink_segment(one)
+    return bool(names)
 
 
 def remove_instance(instance: str) -> None:

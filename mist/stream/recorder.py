@@ -69,6 +69,7 @@ class Files(Protocol):
     def open(self) -> None: ...
     def write(self, output: ByteBuffer) -> None: ...
     def close(self, patches: Sequence[tuple[int, bytes]], span: Span) -> None: ...
+    def vanished(self) -> bool: ...
 
 
 class GoneReader:
@@ -197,6 +198,9 @@ class Recorder:
         Raises NotReady, NoSuitableTrack while nothing is recorded; what the files raise.
         """
         over = self._reader.status() in UNPLAYABLE  # before the tracks: what came before the end is in them
+        if self._filter is not None and self._files.vanished():
+            self._tell("the file was removed while it was recorded; another one begins")
+            self.begin_again()
         states = {state.index: state for state in self._reader.tracks()}
         if self._filter is None and not self._ready(states, over):
             return True

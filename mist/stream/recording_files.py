@@ -119,6 +119,13 @@ class RecordingFiles:
         self.bytes_written += size
         self._size += size
 
+    def vanished(self) -> bool:
+        """Tell whether the open file was removed, and let go of it then: nobody will read what is written there."""
+        if self._fd < 0 or os.fstat(self._fd).st_nlink:
+            return False
+        self.abandon()
+        return True
+
     def close(self, patches: Sequence[tuple[int, bytes]], span: Span) -> None:
         """Write over earlier bytes, close the file and list it. Raises TransportError."""
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -98,6 +99,23 @@ def test_whole_files(server: MistServer, publish: Publish, record: Record, tmp_p
     assert missing["video"][1] == missing["audio"][1] == 0
     assert_decodes(joined)
     assert not check_ts(joined.read_bytes()).errors
+
+
+def test_a_file_that_is_removed_is_followed_by_another(
+    server: MistServer, publish: Publish, record: Record, tmp_path: Path
+) -> None:
+    """The new one begins with the keyframe before: what came after that is in it."""
+    publish(server, PLAIN, loop=True)
+    server.wait_tracks(2)
+    recorder = record(str(tmp_path / "a.mkv"))
+    wait_until(lambda: size(tmp_path / "a.mkv") > 50_000, END_S, "media in the first file")
+    (tmp_path / "a.mkv").unlink()
+    wait_until(lambda: size(tmp_path / "a_2.mkv") > 50_000, END_S, "media in the second file")
+    recorder.process.send_signal(signal.SIGTERM)
+    assert recorder.process.wait(END_S) == 0
+    assert "was removed while it was recorded" in recorder.output
+    assert not (tmp_path / "a.mkv").exists()
+    assert_decodes(tmp_path / "a_2.mkv")
 
 
 def test_a_killed_recorder_leaves_files_that_play(

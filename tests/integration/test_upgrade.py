@@ -140,6 +140,8 @@ def test_nuke_and_cleanup(make_server: MakeServer, send_to: SendTo, tmp_path: Pa
     wait_until(lambda: not any(".live" in name for name in server.shared_memory()), 5, "the end of its memory")
     wait_until(lambda: not server.processes_titled("mist: input"), 5, "the end of its input")
     sender.close()
+    again = mist(server, "nuke", "live", "--instance", server.instance)
+    assert again.returncode == 1 and "live does not run" in again.stderr
     for folder, words in ((server.runtime_base, "already running"), (tmp_path, "another runtime directory")):
         refused = run_mist(("cleanup", "--instance", server.instance), {"MIST_RUNTIME_DIR": str(folder)})
         assert refused.returncode == 1

@@ -246,6 +246,10 @@ class RemoteFiles:
         self._playlist.continue_from(old)
         self._counter = self._playlist.next_number
 
+    def vanished(self) -> bool:
+        """Tell whether the open file was removed: what is on another machine is its own affair."""
+        return False
+
     def choose(self, begin_us: int) -> None:
         """Say which file is the next one."""
         url = self._free_name(begin_us)

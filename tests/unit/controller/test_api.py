@@ -62,6 +62,26 @@ def test_reply_headers_and_ending(tmp_path: Path) -> None:
     play(scene, tmp_path)
 
 
+def test_old_clients(tmp_path: Path) -> None:
+    """Names of headers are as old clients look for them, and the lines of requests may end in a bare LF."""
+    control = make_controller(tmp_path, {})
+
+    async def act() -> list[bytes]:
+        async with serving(control) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            post = b'POST /api2 HTTP/1.1\nHost: localhost\nConnection: close\nContent-Length: 10\n\n{"tags":1}'
+            writer.write(b"GET /api2 HTTP/1.1\nHost: localhost\n\n" + post)
+            lines = (await reader.read()).splitlines()
+            writer.close()
+            return lines
+
+    lines = asyncio.run(act())
+    names = {name for name, colon, _ in (line.partition(b": ") for line in lines) if colon}
+    assert lines.count(b"HTTP/1.1 200 OK") == 2
+    assert {b"Content-Type", b"Content-Length", b"Access-Control-Allow-Origin", b"Connection"} <= names
+    assert not [name for name in names if name[:1].islower()]
+
+
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "OPTIONS", "DELETE", "PATCH"])
 def test_any_method(method: str, tmp_path: Path) -> None:
     async def scene(client: Client, control: ControllerUnderTest) -> None:

@@ -56,6 +56,18 @@ def test_every_split() -> None:
         assert short(requests) == EXPECTED, cut
 
 
+def test_lines_may_end_in_a_bare_lf() -> None:
+    """RFC 9112 section 2.2; what is in a body stays as it is."""
+    first = b"POST /p HTTP/1.1\nHost: h\r\nX-Old: yes\nContent-Length: 5\n\na\nb\r\n"
+    second = b"GET /a%20b.flv?x=1 HTTP/1.0\nA:\n\n"
+    for cut in range(len(first)):
+        reader = RequestReader(HttpSettings())
+        requests = [request for piece in (first[:cut], first[cut:], second) for request in reader.feed(piece)]
+        assert reader.refusal is None, cut
+        assert short(requests) == [("POST", "/p", b"a\nb\r\n", True, False), ("GET", "/a b.flv", b"", False, True)], cut
+        assert requests[0].headers["x-old"] == "yes"
+
+
 def test_byte_by_byte() -> None:
     reader = RequestReader(HttpSettings())
     requests = [request for i in range(len(PIPELINE)) for request in reader.feed(PIPELINE[i : i + 1])]

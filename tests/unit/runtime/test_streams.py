@@ -244,7 +244,8 @@ def test_stopping_and_nuking(book: Book, monkeypatch: pytest.MonkeyPatch) -> Non
     book.publish("live")
     book.streams.stop("live", "CLEAN_CONTROLLER_REQ")
     assert book.children[0].sent[-1] == {"do": "stop", "reason": "CLEAN_CONTROLLER_REQ"}
-    book.streams.nuke("live")
+    assert book.streams.nuke("live")
+    assert not book.streams.nuke("live")
     assert sorted(killed) == [1, 77]
     assert book.streams.states() == []
     book.children[0].on_ended(-9)

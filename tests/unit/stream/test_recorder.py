@@ -40,6 +40,9 @@ class FakeFiles:
     def open(self) -> None:
         """Nothing is to be made."""
 
+    def vanished(self) -> bool:
+        return False
+
     def write(self, output: ByteBuffer) -> None:
         self.data += output.take()
 

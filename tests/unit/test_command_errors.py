@@ -1,0 +1,29 @@
+"""What the commands say where something is not allowed: one line that tells the cure, and status 1."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from mist.cli import main
+
+
+@pytest.mark.parametrize(
+    "command", ["status", "streams", "stop", "reload", "api totals", "nuke live", "serve --config /x/y"]
+)
+def test_what_is_another_users(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def refuse(*arguments: object, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(arguments[0]))
+
+    monkeypatch.setenv("MIST_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    if command.startswith(("nuke", "serve")):
+        monkeypatch.setattr(Path, "exists", refuse)
+    assert main(command.split()) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "user" in said and "or as root" in said
