@@ -55,6 +55,18 @@ class LiveRendition:
         now = (reader.key_generation(), reader.track_set_generation(), int(reader.status()))
         if now == self._seen and (self.fragments.complete or self.stream.time() < self._recheck_at):
             return
+        try:
+            self._follow(reader)
+        except NotFound:
+            if reader.status() not in UNPLAYABLE or not self.fragments.fragments:
+                raise
+            self.fragments = FragmentList(self.fragments.fragments, True, True)  # its memory is gone: this was all
+        self._parts = self._write(self._listed()).split(MARK)
+        self._recheck_at = self.stream.time() + RECHECK_S
+        self._seen = now
+
+    def _follow(self, reader: StreamReader) -> None:
+        """Look at the stream's fragments. Raises NotFound."""
         main, others = self._tracks()
         found = list_fragments(reader, main, others, reader.status() in UNPLAYABLE)
         self.stream.note_init_data([main, *others])
@@ -62,9 +74,6 @@ class LiveRendition:
         self.fragments = FragmentList(whole, found.complete, found.ended)
         self._target_s = target_duration_s(reader, main, self.fragments.fragments)
         self.stream.target_s = max(self.stream.target_s, self._target_s)
-        self._parts = self._write(self._listed()).split(MARK)
-        self._recheck_at = self.stream.time() + RECHECK_S
-        self._seen = now
 
     def _tracks(self) -> tuple[TrackState, list[TrackState]]:
         """Return the track whose fragments are followed, and the others."""

@@ -528,6 +528,23 @@ def test_end_of_stream() -> None:
     run(test)
 
 
+def test_end_of_a_stream_whose_memory_is_gone_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        stream = make_stream(260)
+        server = Server(stream)
+        before = await server.media("0_1/index.m3u8")
+
+        def gone(_reader: FakeReader, _index: int) -> None:
+            raise NotFound("no shared memory of that name")
+
+        monkeypatch.setattr(FakeReader, "keys", gone)
+        stream.set_status(StreamStatus.OFF)
+        after = await server.media("0_1/index.m3u8")
+        assert after.ended and after.segments == before.segments
+
+    run(test)
+
+
 def test_stream_that_comes_back() -> None:
     async def test() -> None:
         server = Server(make_stream(260))
