@@ -16,6 +16,7 @@ from mist.core.demuxer import PacketList
 from mist.core.packet import Packet
 from mist.errors import LimitExceededError, RemoteProtocolError, UnsupportedError
 from mist.formats.containers import by_first_bytes
+from mist.formats.languages import canonical
 from mist.formats.m3u8 import Key, MasterPlaylist, Segment
 from mist.formats.sniffing import SNIFF_BYTES
 from mist.formats.subtitles import parse_cues, to_packets
@@ -42,7 +43,10 @@ _TIMESTAMP_MAP: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class RenditionPlace:
-    """A media playlist of a presentation. kind: "", for one of unknown content, or the type of an EXT-X-MEDIA."""
+    """A media playlist of a presentation. kind: "", for one of unknown content, or the type of an EXT-X-MEDIA.
+
+    language: ISO 639-2, "" where the master playlist says nothing.
+    """
 
     uri: str
     kind: str = ""
@@ -61,7 +65,8 @@ def renditions_of(master: MasterPlaylist) -> list[RenditionPlace]:
         if media.uri and media.type in ("AUDIO", "VIDEO", "SUBTITLES"):
             known = found.get(media.uri)
             if known is None or not known.kind:
-                found[media.uri] = RenditionPlace(media.uri, media.type if known is None else "", media.language)
+                language = canonical(media.language) if media.language else ""
+                found[media.uri] = RenditionPlace(media.uri, media.type if known is None else "", language)
     if not found:
         raise RemoteProtocolError("the master playlist names no media", spec=SPEC + "4.3.4.2")
     if len(found) > MAX_RENDITIONS:

@@ -85,6 +85,7 @@ def _table(pairs: str) -> dict[str, str]:
 
 
 TWO_TO_THREE: Final = _table(_PAIRS)
+_THREE_TO_TWO: Final = {three: two for two, three in TWO_TO_THREE.items()}
 _BIBLIOGRAPHIC: Final = _table(_BIBLIOGRAPHIC_PAIRS)
 
 
@@ -99,6 +100,12 @@ def canonical(code: str) -> str:
     if len(word) == 3 and word.isascii() and word.isalpha():
         return _BIBLIOGRAPHIC.get(word, word)
     return UNDETERMINED
+
+
+def tag(code: str) -> str:
+    """Return the tag of a language as RFC 5646 section 2.2.1 wants it, the shortest code that there is; "" for none."""
+    language = canonical(code)
+    return "" if language == UNDETERMINED else _THREE_TO_TWO.get(language, language)
 
 
 def english_name(code: str) -> str:

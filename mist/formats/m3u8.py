@@ -46,6 +46,7 @@ class Rendition:
     default: bool = False
     autoselect: bool = False
     forced: bool = False
+    channels: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +116,42 @@ class MediaPlaylist:
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
-def write_master(variants: Iterable[Variant]) -> str:
-    """Return a master playlist with one entry for each variant."""
-    lines = ["#EXTM3U"]
+def write_master(variants: Iterable[Variant], renditions: Sequence[Rendition] = ()) -> str:
+    """Return a master playlist with one entry for each variant, behind what may be played with them.
+
+    One with renditions has version 4, before which players know none.
+    """
+    lines = ["#EXTM3U", *(["#EXT-X-VERSION:4"] if renditions else ()), *(_media_line(one) for one in renditions)]
     for variant in variants:
         attributes = ["PROGRAM-ID=1", f"BANDWIDTH={max(variant.bandwidth_bps, 1)}"]
         if variant.resolution:
             attributes.append(f"RESOLUTION={variant.resolution[0]}x{variant.resolution[1]}")
         if variant.frame_rate:
             attributes.append(f"FRAME-RATE={variant.frame_rate}")
-        if variant.codecs:
-            attributes.append(f'CODECS="{variant.codecs}"')
+        for name in ("audio", "subtitles", "codecs"):
+            if value := getattr(variant, name):
+                attributes.append(f'{name.upper()}="{value}"')
         lines += [f"#EXT-X-STREAM-INF:{','.join(attributes)}", variant.uri]
     return _CRLF.join([*lines, ""])
+
+
+def _media_line(media: Rendition) -> str:
+    attributes = [f"TYPE={media.type}", f'GROUP-ID="{media.group_id}"']
+    if media.language:
+        attributes.append(f'LANGUAGE="{media.language}"')
+    attributes.append(f'NAME="{media.name}"')
+    attributes += [f"{name}={'YES' if flag else 'NO'}" for name, flag in _flags(media)]
+    if media.channels:
+        attributes.append(f'CHANNELS="{media.channels}"')
+    if media.uri:
+        attributes.append(f'URI="{media.uri}"')
+    return f"#EXT-X-MEDIA:{','.join(attributes)}"
+
+
+def _flags(media: Rendition) -> list[tuple[str, bool]]:
+    """Return the attributes that are YES or NO; only subtitles may be FORCED."""
+    flags = [("AUTOSELECT", media.autoselect), ("DEFAULT", media.default)]
+    return [*flags, ("FORCED", media.forced)] if media.type == "SUBTITLES" else flags
 
 
 def write_media(playlist: MediaPlaylist) -> str:
@@ -378,6 +402,7 @@ class _Reader:
                 default=flags["DEFAULT"] == "YES",
                 autoselect=flags["AUTOSELECT"] == "YES",
                 forced=flags["FORCED"] == "YES",
+                channels=attributes.get("CHANNELS", ""),
             )
         )
 

@@ -140,6 +140,31 @@ def to_packets(cues: Iterable[Cue]) -> list[tuple[int, bytes]]:
     return packets
 
 
+def to_cues(packets: Sequence[tuple[int, bytes]]) -> list[Cue]:
+    """Return what packets show, which are in the order of their times: each until the next one, which must not be far.
+
+    The last one, and one before a longer pause, is shown for as long as reading it takes.
+    """
+    cues = []
+    for number, (start_us, payload) in enumerate(packets):
+        text = _cue_text(payload)
+        if text:
+            next_us = packets[number + 1][0] if number + 1 < len(packets) else None
+            cues.append(Cue(start_us, _end_us(start_us, len(payload.strip()), next_us), text))
+    return cues
+
+
+def _cue_text(payload: bytes) -> str:
+    return _BLANK_LINES.sub("\n", payload.strip().decode("utf-8", "replace").replace("\r", ""))
+
+
+def _end_us(start_us: int, size_bytes: int, next_us: int | None) -> int:
+    """Return when a text goes away. next_us: time of the packet behind it, None where that is not known."""
+    if next_us is not None and 0 < next_us - start_us <= MAX_NEXT_US:
+        return next_us
+    return start_us + reading_time_us(size_bytes)
+
+
 class SubtitleDemuxer(TextDemuxer):
     """Reads a SubRip or WebVTT file. language: of the track, ISO 639-2."""
 
@@ -192,11 +217,8 @@ class CueMuxer(TextMuxer):
         if not self._text:
             return b""
         self._number += 1
-        end_us = self._start_us + reading_time_us(len(self._text))
-        if next_us is not None and 0 < next_us - self._start_us <= MAX_NEXT_US:
-            end_us = next_us
-        text = _BLANK_LINES.sub("\n", self._text.decode("utf-8", "replace").replace("\r", ""))
-        return self.cue(self._number, self._start_us, end_us, text).encode()
+        end_us = _end_us(self._start_us, len(self._text), next_us)
+        return self.cue(self._number, self._start_us, end_us, _cue_text(self._text)).encode()
 
     def cue(self, number: int, start_us: int, end_us: int, text: str) -> str:
         """Return a cue as the format writes it. number: from 1."""
@@ -239,6 +261,22 @@ class WebVttMuxer(CueMuxer):
         return b"WEBVTT\n\n"
 
     def cue(self, _number: int, start_us: int, end_us: int, text: str) -> str:
-        """Return a cue; an arrow in the text is written as a character reference."""
-        safe = text.replace("-->", "--&gt;")
-        return f"{_clock(start_us, '.')} --> {_clock(end_us, '.')}\n{safe}\n\n"
+        """Return a cue."""
+        return _webvtt_cue(start_us, end_us, text)
+
+
+def _webvtt_cue(start_us: int, end_us: int, text: str) -> str:
+    """Return a cue; an arrow in the text is written as a character reference."""
+    safe = text.replace("-->", "--&gt;")
+    return f"{_clock(start_us, '.')} --> {_clock(end_us, '.')}\n{safe}\n\n"
+
+
+def webvtt_segment(cues: Iterable[Cue], from_us: int) -> bytes:
+    """Return a segment of an HLS rendition: cues in the time of the stream, and how that goes with a transport stream's.
+
+    from_us: where the segment begins.   Spec: RFC 8216 section 3.5.
+    """
+    from_ms = (max(0, from_us) + 500) // 1000
+    ticks = from_ms * 90 % (1 << 33)
+    head = f"WEBVTT\nX-TIMESTAMP-MAP=LOCAL:{_clock(from_ms * 1000, '.')},MPEGTS:{ticks}\n\n"
+    return (head + "".join(_webvtt_cue(cue.start_us, cue.end_us, cue.text) for cue in cues)).encode()

@@ -8,12 +8,33 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import Any, Final, cast
+
+from mist.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
 HANDSHAKE_SECONDS = 10.0
+# For the capability document of a listener.
+TLS_OPTIONS: Final[Mapping[str, Any]] = {
+    "cert": {
+        "name": "Certificate",
+        "help": "File with the certificate chain, PEM; with it, connections are TLS",
+        "type": "str",
+        "default": "",
+        "option": "--cert",
+        "short": "C",
+    },
+    "key": {
+        "name": "Key",
+        "help": "File with the private key, PEM; empty when the certificate's file has it",
+        "type": "str",
+        "default": "",
+        "option": "--key",
+        "short": "K",
+    },
+}
 _contexts: dict[tuple[str, str, int, int], ssl.SSLContext] = {}
 
 
@@ -144,3 +165,20 @@ class TlsRelay:
         """Send what is left, and close both connections."""
         self._inner_side.close()
         self._outer_side.close()
+
+
+def accept_tls(
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, options: Mapping[str, Any], peer: str
+) -> TlsRelay | None:
+    """Return the relay of a connection that a listener with these options accepted, None where they name no certificate.
+
+    Raises OSError; ConfigError for files that cannot be used.
+    """
+    if not options.get("cert"):
+        return None
+    certificate, key = str(options["cert"]), str(options.get("key") or "")
+    try:
+        context = server_context(certificate, key)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"TLS with {certificate} is not possible: {error}") from error
+    return TlsRelay(loop, sock, context, peer)

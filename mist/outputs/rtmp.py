@@ -19,6 +19,7 @@ from mist.errors import AccessDenied, Busy, MistError, NoSuitableTrack
 from mist.formats.rtmp import messages as m
 from mist.formats.rtmp.server import ServerSession
 from mist.formats.tracks import TrackInfo
+from mist.net.tls_relay import TLS_OPTIONS, accept_tls
 from mist.outputs.base import Choice, choose_tracks, own_pace, selection
 from mist.outputs.base.on_demand import Beginning, begin
 from mist.outputs.base.resumed import pack_saved, resume_viewer, unpack_saved
@@ -58,8 +59,8 @@ CAPABILITY: Final = Capability(
     push_urls=("rtmp://*", "rtmps://*"),
     friendly="RTMP playback and publishing",
     desc=(
-        "Plays over Adobe RTMP and enhanced RTMP, and lets encoders publish. Players that do not announce enhanced RTMP "
-        "get HEVC, AV1, VP9, Opus, FLAC and AC-3 only from streams that have nothing else."
+        "Plays over Adobe RTMP and enhanced RTMP, and lets encoders publish; with a certificate, over TLS. Players that "
+        "do not announce enhanced RTMP get HEVC, AV1, VP9, Opus, FLAC and AC-3 only from streams that have nothing else."
     ),
     url_rel="/play/$",
     codecs=_ENHANCED_CODECS,
@@ -84,6 +85,7 @@ CAPABILITY: Final = Capability(
             "option": "--acceptable",
             "short": "T",
         },
+        **TLS_OPTIONS,
     },
     default_port=DEFAULT_PORT,
 )
@@ -141,6 +143,9 @@ class RtmpConnection(SessionConnection[ServerSession]):
         seed: str = "",
         record: ConnectionRecord | None = None,
     ) -> None:
+        self._relay = accept_tls(services.loop, sock, options, peer) if record is None else None
+        if self._relay is not None:
+            sock = self._relay.inner
         seed = seed or secrets.token_hex(SEED_BYTES)
         session = ServerSession(random.Random(seed).randbytes, time.monotonic())
         super().__init__(services, sock, peer, session, seed, record)
@@ -196,7 +201,8 @@ class RtmpConnection(SessionConnection[ServerSession]):
     def _url(self, app: str, name: str, query: str) -> str:
         front = self._connected.tc_url.partition("?")[0]
         host = front.partition("://")[2].partition("/")[0]
-        return f"rtmp://{host}/{app.strip('/')}/{name}{'?' if query else ''}{query}"
+        scheme = "rtmp" if self._relay is None else "rtmps"
+        return f"{scheme}://{host}/{app.strip('/')}/{name}{'?' if query else ''}{query}"
 
     # -- playing
 
@@ -314,6 +320,8 @@ class RtmpConnection(SessionConnection[ServerSession]):
             self._viewer.subscription.close(reason)
         else:
             self._close(reason)
+        if self._relay is not None:
+            self._relay.close()
 
 
 class _Viewer:

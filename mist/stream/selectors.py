@@ -298,7 +298,7 @@ def sort_tracks(tracks: Iterable[TrackState], sorting: str, live: bool) -> list[
     return sorted(tracks, key=keys[name], reverse=direction == "htl")
 
 
-def _explicit(parameters: Mapping[str, str], kind: str) -> str:
+def explicit_selector(parameters: Mapping[str, str], kind: str) -> str:
     """Return the selector that the viewer gave for a kind, or "" for automatic."""
     selector = (parameters.get(kind) or "").strip()
     return "" if selector == "auto" else selector
@@ -361,7 +361,7 @@ def select_tracks(
     picked: dict[int, TrackState] = {}
     automatic = usable
     for kind in (VIDEO, AUDIO, META, SUBTITLE):
-        selector = _explicit(parameters, kind)
+        selector = explicit_selector(parameters, kind)
         if selector:
             picked.update((index, by_index[index]) for index in pick_by_selector(selector, kind, usable))
             automatic = [track for track in automatic if not _is_kind(track, kind)]

@@ -14,7 +14,7 @@ from mist import __version__
 from mist.errors import MistError, PeerClosed
 from mist.formats import dtsc_session as d
 from mist.formats.tracks import VIDEO
-from mist.net.tls_relay import TlsRelay, server_context
+from mist.net.tls_relay import TLS_OPTIONS, accept_tls
 from mist.outputs.base import Choice, choose_tracks, own_pace
 from mist.outputs.base.on_demand import begin
 from mist.outputs.base.resumed import unpack_saved
@@ -49,22 +49,7 @@ CAPABILITY: Final = Capability(
             "option": "--syncmode",
             "short": "x",
         },
-        "cert": {
-            "name": "Certificate",
-            "help": "File with the certificate chain, PEM; with it, connections are TLS",
-            "type": "str",
-            "default": "",
-            "option": "--cert",
-            "short": "C",
-        },
-        "key": {
-            "name": "Key",
-            "help": "File with the private key, PEM; empty when the certificate's file has it",
-            "type": "str",
-            "default": "",
-            "option": "--key",
-            "short": "K",
-        },
+        **TLS_OPTIONS,
     },
     default_port=DEFAULT_PORT,
 )
@@ -85,10 +70,8 @@ class DtscConnection(SessionConnection[d.ListenerSession]):
         seed: str = "",
         record: ConnectionRecord | None = None,
     ) -> None:
-        self._relay: TlsRelay | None = None
-        if options.get("cert"):
-            context = server_context(str(options["cert"]), str(options.get("key") or ""))
-            self._relay = TlsRelay(services.loop, sock, context, peer)
+        self._relay = accept_tls(services.loop, sock, options, peer) if record is None else None
+        if self._relay is not None:
             sock = self._relay.inner
         fresh = not seed
         seed = seed or json.dumps([secrets.token_hex(SALT_BYTES), f"mist/{__version__}"])

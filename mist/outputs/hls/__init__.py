@@ -18,6 +18,7 @@ from mist.formats.m3u8 import CONTENT_TYPE, write_error
 from mist.outputs.base import UNPLAYABLE, wait_playable
 from mist.outputs.base.viewers import admit, viewer_token
 from mist.outputs.hls.live import LiveStream
+from mist.outputs.hls.master import TS_CODECS
 from mist.outputs.hls.on_demand import OnDemandStream
 from mist.outputs.hls.stream import CAPABILITY, HlsStream, Rendition
 from mist.stream.parameters import absolute_unix_s, parse_parameters
@@ -27,7 +28,7 @@ from mist.stream.services import OutputServices
 from mist.stream.session_identity import record_token
 from mist.stream.state import TrackState
 
-SEGMENT_TYPE: Final = "video/mp2t"
+SEGMENT_TYPES: Final = {"ts": "video/mp2t", "vtt": "text/vtt; charset=utf-8"}  # by suffix
 START_WAIT_S: Final = 8.0  # a new stream's playlist waits no longer than this: players give up after 10 s
 IDLE_S: Final = 30.0  # a stream without requests is closed after this at the latest
 MIN_SWEEP_S: Final = 1.0
@@ -35,7 +36,7 @@ UNIX_TIMES: Final = frozenset({"startunix", "stopunix"})
 TIMES: Final = ("start", "stop", "duration", *sorted(UNIX_TIMES))  # in the URLs of media playlists, too
 TOKEN_IN_URLS: Final = 4  # bit of the token mode
 
-_SEGMENT_NAME: Final = re.compile(r"(-?[0-9]{1,15})_(-?[0-9]{1,15})\.ts", re.ASCII)
+_SEGMENT_NAME: Final = re.compile(r"(-?[0-9]{1,15})_(-?[0-9]{1,15})\.(ts|vtt)", re.ASCII)
 
 
 class HlsOutput:
@@ -126,7 +127,7 @@ class HlsOutput:
         folder, _, name = request.rest.rpartition("/")
         match = _SEGMENT_NAME.fullmatch(name) if folder else None
         if match is not None:
-            return self._answer_segment(stream, request, response, folder, int(match[1]), int(match[2]))
+            return self._answer_segment(stream, request, response, folder, match)
         if not _is_playlist(request.rest):
             raise NotFound("Unknown file")
         try:
@@ -148,29 +149,32 @@ class HlsOutput:
         return _send_media_later(stream, rendition, request, response)
 
     def _answer_segment(
-        self, stream: HlsStream, request: Any, response: Any, folder: str, from_ms: int, to_ms: int
+        self, stream: HlsStream, request: Any, response: Any, folder: str, name: re.Match[str]
     ) -> Awaitable[None] | None:
-        segment = stream.rendition(folder).segment(from_ms, to_ms)
+        rendition = stream.rendition(folder)
+        if rendition.suffix != name[3]:
+            raise NotFound("Unknown file")
+        segment = rendition.segment(int(name[1]), int(name[2]))
         if isinstance(segment, bytes):
-            _send_segment(stream, request, response, from_ms, segment)
+            _send_segment(stream, request, response, name, segment)
             return None
-        return _send_segment_later(stream, request, response, from_ms, segment)
+        return _send_segment_later(stream, request, response, name, segment)
 
 
-def _send_segment(stream: HlsStream, request: Any, response: Any, from_ms: int, segment: bytes) -> None:
+def _send_segment(stream: HlsStream, request: Any, response: Any, name: re.Match[str], segment: bytes) -> None:
     if request.token_mode & TOKEN_IN_URLS and not stream.chunk_path:
         cache = "no-store"
     else:
         cache = f"public, max-age={stream.buffered_s}, immutable"
     if response.record is not None:
-        response.record.set_position(from_ms * 1000)
-    response.send(200, segment, SEGMENT_TYPE, cache=cache)
+        response.record.set_position(int(name[1]) * 1000)
+    response.send(200, segment, SEGMENT_TYPES[name[3]], cache=cache)
 
 
 async def _send_segment_later(
-    stream: HlsStream, request: Any, response: Any, from_ms: int, segment: Awaitable[bytes]
+    stream: HlsStream, request: Any, response: Any, name: re.Match[str], segment: Awaitable[bytes]
 ) -> None:
-    _send_segment(stream, request, response, from_ms, await segment)
+    _send_segment(stream, request, response, name, await segment)
 
 
 def _note(stream: HlsStream, request: Any, response: Any) -> None:
@@ -212,7 +216,7 @@ async def _send_master_later(stream: HlsStream, request: Any, response: Any) -> 
     parameters = parse_parameters(request.query)
 
     def select(states: list[TrackState]) -> list[int]:
-        return select_tracks(states, parameters.selectors, CAPABILITY.codecs)
+        return select_tracks(states, parameters.selectors, TS_CODECS)
 
     try:
         await wait_playable(stream.services, stream.reader, parameters, select)

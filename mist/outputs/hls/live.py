@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from mist.core.ts_mux import TsMuxer
 from mist.errors import NotFound
 from mist.formats.m3u8 import MediaPlaylist, Segment, write_media
+from mist.formats.subtitles import MAX_NEXT_US, to_cues, webvtt_segment
 from mist.formats.tracks import VIDEO, TrackInfo
 from mist.outputs.base import UNPLAYABLE
-from mist.outputs.hls.stream import MARK, HlsStream
+from mist.outputs.hls.master import subtitle_tracks
+from mist.outputs.hls.stream import MARK, TS_SUFFIX, VTT_SUFFIX, HlsStream
 from mist.stream.reader import StreamReader
 from mist.stream.segments import (
     Fragment,
@@ -33,6 +36,8 @@ RECHECK_S: Final = 0.01  # how often a track that lags is looked at again
 class LiveRendition:
     """The playlist and the segments of one choice of tracks."""
 
+    suffix = TS_SUFFIX
+
     def __init__(self, stream: LiveStream, name: str, indexes: Sequence[int]) -> None:
         self.stream = stream
         self.name = name
@@ -50,6 +55,18 @@ class LiveRendition:
         now = (reader.key_generation(), reader.track_set_generation(), int(reader.status()))
         if now == self._seen and (self.fragments.complete or self.stream.time() < self._recheck_at):
             return
+        try:
+            self._follow(reader)
+        except NotFound:
+            if reader.status() not in UNPLAYABLE or not self.fragments.fragments:
+                raise
+            self.fragments = FragmentList(self.fragments.fragments, True, True)  # its memory is gone: this was all
+        self._parts = self._write(self._listed()).split(MARK)
+        self._recheck_at = self.stream.time() + RECHECK_S
+        self._seen = now
+
+    def _follow(self, reader: StreamReader) -> None:
+        """Look at the stream's fragments. Raises NotFound."""
         main, others = self._tracks()
         found = list_fragments(reader, main, others, reader.status() in UNPLAYABLE)
         self.stream.note_init_data([main, *others])
@@ -57,9 +74,6 @@ class LiveRendition:
         self.fragments = FragmentList(whole, found.complete, found.ended)
         self._target_s = target_duration_s(reader, main, self.fragments.fragments)
         self.stream.target_s = max(self.stream.target_s, self._target_s)
-        self._parts = self._write(self._listed()).split(MARK)
-        self._recheck_at = self.stream.time() + RECHECK_S
-        self._seen = now
 
     def _tracks(self) -> tuple[TrackState, list[TrackState]]:
         """Return the track whose fragments are followed, and the others."""
@@ -90,7 +104,7 @@ class LiveRendition:
         segments = []
         for fragment in fragments:
             broken = before is not None and fragment.discontinuities != before.discontinuities
-            uri = f"{prefix}{fragment.from_ms}_{fragment.to_ms}.ts{MARK}"
+            uri = f"{prefix}{fragment.from_ms}_{fragment.to_ms}.{self.suffix}{MARK}"
             segments.append(Segment(uri, fragment.duration_us, broken))
             before = fragment
         return write_media(
@@ -170,6 +184,44 @@ def _trimmed(track: TrackState, fragment: Fragment) -> bool:
     return track.first_sequence > 0 and track.first_us > fragment.from_us
 
 
+class LiveSubtitles(LiveRendition):
+    """The playlist and the segments of one subtitle track of a live stream.
+
+    How long a text is shown is not known while it is, so one that goes on behind its segment ends with it, and the next segment
+    shows it again.
+    """
+
+    suffix = VTT_SUFFIX
+
+    def _tracks(self) -> tuple[TrackState, list[TrackState]]:
+        """Return the track whose fragments are followed; subtitles come seldom, and are not waited for."""
+        self._check()
+        usable = self.stream.usable()
+        if not usable:
+            raise NotFound("The stream has no picture and no sound")
+        return next((state for state in usable if state.info.type == VIDEO), usable[0]), []
+
+    def _check(self) -> None:
+        if all(state.index != self.indexes[0] for state in subtitle_tracks(self.stream.reader.tracks())):
+            raise NotFound(f"The stream has no track {self.name}")
+
+    def _mux(self, fragment: Fragment) -> bytes:
+        """Make a segment of what is shown between its ends."""
+        self._check()
+        reader, index = self.stream.reader, self.indexes[0]
+        first, end = (reader.sequence_at(index, time_us) for time_us in (fragment.from_us, fragment.to_us))
+        packets = [(one.dts_us, one.payload) for one in reader.packets(index, max(first - 1, 0), end)]
+        shown = to_cues(packets)
+        if shown and shown[-1].start_us == packets[-1][0]:
+            shown[-1] = replace(shown[-1], end_us=shown[-1].start_us + MAX_NEXT_US)
+        cues = [
+            replace(cue, start_us=max(cue.start_us, fragment.from_us), end_us=min(cue.end_us, fragment.to_us))
+            for cue in shown
+            if cue.end_us > fragment.from_us
+        ]
+        return webvtt_segment(cues, fragment.from_us)
+
+
 class LiveStream(HlsStream):
     """A live stream that a worker holds open for HLS."""
 
@@ -190,6 +242,10 @@ class LiveStream(HlsStream):
     def make_rendition(self, name: str, indexes: Sequence[int]) -> LiveRendition:
         """Return the rendition of some tracks."""
         return LiveRendition(self, name, indexes)
+
+    def make_subtitles(self, name: str, indexes: Sequence[int]) -> LiveSubtitles:
+        """Return the rendition of a subtitle track."""
+        return LiveSubtitles(self, name, indexes)
 
     def note_init_data(self, states: Sequence[TrackState]) -> None:
         """Remember the tracks' properties for the fragments that go with them; shared memory has the newest only."""

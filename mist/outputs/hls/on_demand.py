@@ -6,10 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Final
 
+from mist.core.text_tracks import TextMuxer
 from mist.core.ts_mux import TsMuxer
 from mist.errors import NotFound
 from mist.formats.m3u8 import MediaPlaylist, Segment, write_media
-from mist.outputs.hls.stream import MARK, HlsStream
+from mist.formats.subtitles import MAX_NEXT_US, to_cues, webvtt_segment
+from mist.formats.tracks import TrackInfo
+from mist.outputs.hls.master import subtitle_tracks
+from mist.outputs.hls.stream import MARK, TS_SUFFIX, VTT_SUFFIX, HlsStream
 from mist.stream.on_demand import places
 from mist.stream.reader import StreamReader
 from mist.stream.segments import ROUNDING_US, SegmentCache, SpanSegment, SpanSegments
@@ -22,6 +26,8 @@ CACHE_S: Final = 3600
 class OnDemandRendition:
     """The playlist and the segments of one choice of tracks."""
 
+    suffix = TS_SUFFIX
+
     def __init__(self, stream: OnDemandStream, name: str, indexes: Sequence[int]) -> None:
         self.stream = stream
         self.name = name
@@ -32,10 +38,17 @@ class OnDemandRendition:
 
     def refresh(self) -> None:
         """Follow the index as it grows. Raises NotFound for tracks that are not there."""
-        usable = {state.index for state in self.stream.usable()}
-        if any(index not in usable for index in self.indexes):
+        known = self._known()
+        if any(index not in known for index in self.indexes):
             raise NotFound(f"The stream has no track {self.name}")
         self.stream.segments.follow(self.stream.media)
+
+    def _known(self) -> set[int]:
+        """Return the tracks that this kind of rendition may be of."""
+        return {state.index for state in self.stream.usable()}
+
+    def _key(self, segment: SpanSegment) -> tuple[int, tuple[int, ...], int, int]:
+        return self.stream.serial, tuple(self.indexes), segment.from_ms, segment.to_ms
 
     def ready(self) -> bool:
         """Return whether the whole stream can be listed."""
@@ -52,7 +65,7 @@ class OnDemandRendition:
         listed = []
         version: int | None = None
         for one in segments:
-            uri = f"{prefix}{one.from_ms}_{one.to_ms}.ts{MARK}"
+            uri = f"{prefix}{one.from_ms}_{one.to_ms}.{self.suffix}{MARK}"
             listed.append(Segment(uri, one.duration_us, version is not None and one.version != version))
             version = one.version
         whole = self.stream.segments.complete
@@ -116,8 +129,67 @@ class OnDemandRendition:
         assert muxer is not None
         muxer.pad_counters()
         made = muxer.take_output()
-        key = (self.stream.serial, tuple(self.indexes), segment.from_ms, segment.to_ms)
-        return self.stream.cache.get_or_make(key, lambda: made)
+        return self.stream.cache.get_or_make(self._key(segment), lambda: made)
+
+
+class OnDemandSubtitles(OnDemandRendition):
+    """The playlist and the segments of one subtitle track of an on-demand stream."""
+
+    suffix = VTT_SUFFIX
+
+    def _known(self) -> set[int]:
+        return {state.index for state in subtitle_tracks(self.stream.reader.tracks())}
+
+    async def _mux(self, segment: SpanSegment) -> bytes:
+        """Make a segment of all cues that are shown between its ends, with all of their time."""
+        packets: list[tuple[int, bytes]] = []
+        for number in range(segment.first, segment.end):
+            packets += await self._packets(number)
+        packets = [*await self._before(segment), *packets, *await self._behind(segment)]
+        shown = [cue for cue in to_cues(packets) if cue.end_us > segment.from_us and cue.start_us < segment.to_us]
+        made = webvtt_segment(shown, segment.from_us)
+        return self.stream.cache.get_or_make(self._key(segment), lambda: made)
+
+    async def _before(self, segment: SpanSegment) -> list[tuple[int, bytes]]:
+        """Return the last packet before a segment, whose text may still be shown in it."""
+        for number in range(segment.first - 1, -1, -1):
+            if found := (await self._packets(number))[-1:]:
+                return found
+            if self.stream.media.place(number).from_us <= segment.from_us - MAX_NEXT_US:
+                break
+        return []
+
+    async def _behind(self, segment: SpanSegment) -> list[tuple[int, bytes]]:
+        """Return the first packet behind a segment, which ends what is shown there."""
+        media, number = self.stream.media, segment.end
+        while await media.reaches(number) and media.place(number).from_us < segment.to_us + MAX_NEXT_US:
+            if found := (await self._packets(number))[:1]:
+                return found
+            number += 1
+        return []
+
+    async def _packets(self, number: int) -> list[tuple[int, bytes]]:
+        """Return (time, text) of the track's packets in a span."""
+        loaded = await self.stream.media.span(number)
+        index = self.indexes[0]
+        if index >= len(loaded.infos):
+            return []
+        gathered = _Gathered([loaded.infos[index]])
+        loaded.span.mux(gathered, places([index], len(loaded.infos)))
+        return gathered.packets
+
+
+class _Gathered(TextMuxer):
+    """Keeps packets of a text track."""
+
+    def __init__(self, tracks: Sequence[TrackInfo]) -> None:
+        super().__init__(tracks)
+        self.packets: list[tuple[int, bytes]] = []
+
+    def serialize(self, _track: int, time_us: int, payload: bytes) -> bytes:
+        """Keep a packet."""
+        self.packets.append((time_us, payload))
+        return b""
 
 
 class OnDemandStream(HlsStream):
@@ -140,3 +212,7 @@ class OnDemandStream(HlsStream):
     def make_rendition(self, name: str, indexes: Sequence[int]) -> OnDemandRendition:
         """Return the rendition of some tracks."""
         return OnDemandRendition(self, name, indexes)
+
+    def make_subtitles(self, name: str, indexes: Sequence[int]) -> OnDemandSubtitles:
+        """Return the rendition of a subtitle track."""
+        return OnDemandSubtitles(self, name, indexes)

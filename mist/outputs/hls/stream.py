@@ -7,28 +7,20 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
-from mist.errors import NoSuitableTrack, NotFound
-from mist.formats.codecs import shown_codec_string
-from mist.formats.m3u8 import Variant, write_master
-from mist.formats.tracks import AUDIO, VIDEO
+from mist.errors import NotFound
+from mist.outputs.hls.master import TS_CODECS, master_playlist, subtitle_tracks
 from mist.stream.capability import Capability
 from mist.stream.parameters import PlaybackParameters
 from mist.stream.reader import StreamReader
 from mist.stream.segments import SegmentCache
-from mist.stream.selectors import select_tracks, usable_tracks
+from mist.stream.selectors import usable_tracks
 from mist.stream.services import OutputServices
 from mist.stream.state import TrackState
 
 MAX_TRACKS: Final = 4  # in one rendition
 MAX_RENDITIONS: Final = 64
-LIVE_MARGIN: Final = 1.1  # of BANDWIDTH: fragments to come that are busier than those seen
-PACKET_OVERHEAD_BYTES: Final = (
-    210  # of a packet in a transport stream at most: PES header, delimiter or ADTS header, filling
-)
-TRANSPORT_FACTOR: Final = 188 / 184  # headers of transport stream packets
-TABLES_BPS: Final = 3 * 188 * 8 * 5 // 2  # PAT, PMT and SDT, each 400 ms
-USUAL_PACKETS_PER_SECOND: Final = 50
-GUESSED_BPS: Final = {VIDEO: 2_000_000, AUDIO: 128_000}
+TS_SUFFIX: Final = "ts"
+VTT_SUFFIX: Final = "vtt"
 MARK: Final = "\0"  # where the query goes in a playlist that is kept
 
 _TRACK_LIST: Final = re.compile(r"[0-9]{1,4}(_[0-9]{1,4})*", re.ASCII)
@@ -40,7 +32,7 @@ CAPABILITY = Capability(
     deps="HTTP",
     url_rel="/hls/$/index.m3u8",
     url_prefix=("/hls/$/",),
-    codecs=((("+HEVC", "+H264", "+MPEG2"), ("+AAC", "+MP3", "+AC3", "+EAC-3", "+MP2")),),
+    codecs=((*TS_CODECS[0], ("+subtitle",)),),
     methods=({"handler": "http", "type": "html5/application/vnd.apple.mpegurl", "hrn": "HLS (TS)", "priority": 9},),
     # What players of browsers cannot do: the stream is not offered to them, but whoever asks for it gets it.
     exceptions={
@@ -85,9 +77,10 @@ def options_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class Rendition(Protocol):
-    """The playlist and the segments of one choice of tracks."""
+    """The playlist and the segments of one choice of tracks. suffix: of a segment's name."""
 
     name: str
+    suffix: str
 
     def refresh(self) -> None:
         """Follow the stream; costs a comparison when nothing has changed. Raises NotFound for tracks that are gone."""
@@ -157,9 +150,13 @@ class HlsStream:
         """Return the rendition of some tracks."""
         raise NotImplementedError
 
+    def make_subtitles(self, name: str, indexes: Sequence[int]) -> Rendition:
+        """Return the rendition of a subtitle track."""
+        raise NotImplementedError
+
     def usable(self) -> list[TrackState]:
-        """Return the tracks that HLS can carry."""
-        return usable_tracks(self.reader.tracks(), CAPABILITY.codecs)
+        """Return the tracks that segments can carry together."""
+        return usable_tracks(self.reader.tracks(), TS_CODECS)
 
     def segment_prefix(self, tracks: str) -> str:
         """Return what goes before a segment's name in a playlist."""
@@ -172,7 +169,9 @@ class HlsStream:
             indexes = [int(text) for text in name.split("_")] if _TRACK_LIST.fullmatch(name) else []
             if not indexes or len(indexes) > MAX_TRACKS or len(set(indexes)) != len(indexes):
                 raise NotFound(f"No track {name[:40]!r}")
-            found = self.make_rendition(name, indexes)
+            subtitles = any(state.index == indexes[0] for state in subtitle_tracks(self.reader.tracks()))
+            make = self.make_subtitles if subtitles and len(indexes) == 1 else self.make_rendition
+            found = make(name, indexes)
             found.refresh()
             if len(self._renditions) >= MAX_RENDITIONS:
                 self._renditions.clear()
@@ -180,45 +179,5 @@ class HlsStream:
         return found
 
     def master(self, parameters: PlaybackParameters, query: str) -> bytes:
-        """Return the master playlist: every chosen video track with the first chosen audio track, or that alone.
-
-        Raises NoSuitableTrack.
-        """
-        states = {state.index: state for state in self.reader.tracks()}
-        chosen = [
-            states[index]
-            for index in select_tracks(
-                list(states.values()), parameters.selectors, CAPABILITY.codecs, live=self.reader.live
-            )
-        ]
-        videos = [state for state in chosen if state.info.type == VIDEO]
-        audios = [state for state in chosen if state.info.type == AUDIO]
-        if not videos and not audios:
-            raise NoSuitableTrack("Stream has no track that HLS can carry and you asked for")
-        choices = [[video, *audios[:1]] for video in videos] or [audios[:1]]
-        margin = LIVE_MARGIN if self.reader.live else 1.0
-        return write_master([_variant(tracks, query, margin) for tracks in choices]).encode()
-
-
-def _variant(tracks: Sequence[TrackState], query: str, margin: float) -> Variant:
-    """Return the master playlist's entry for a choice of tracks. Spec: RFC 8216 section 4.3.4.2."""
-    info = tracks[0].info
-    codecs = [shown_codec_string(track.info) for track in tracks]
-    frames = info.frame_rate_mhz or tracks[0].measured_frame_rate_mhz
-    return Variant(
-        f"{'_'.join(str(track.index) for track in tracks)}/index.m3u8{query}",
-        bandwidth_bps=TABLES_BPS + round(sum(_bandwidth_bps(track) for track in tracks) * margin),
-        codecs=",".join(codecs) if all(codecs) else "",  # a list that leaves one out would be wrong
-        resolution=(info.width, info.height) if info.width and info.height else None,
-        frame_rate=f"{frames / 1000:.3f}" if info.type == VIDEO and frames else "",
-    )
-
-
-def _bandwidth_bps(track: TrackState) -> float:
-    """Return the bits a second of a track's busiest segment at most, as a transport stream."""
-    measured = max(track.max_bytes_per_second, track.bytes_per_second) * 8
-    payload = measured or track.info.bandwidth_bps or GUESSED_BPS.get(track.info.type, 0)
-    span_us = track.last_us - track.first_us
-    packets = track.next_sequence - track.first_sequence - 1
-    per_second = packets * 1_000_000 / span_us if packets > 0 and span_us > 0 else USUAL_PACKETS_PER_SECOND
-    return payload * TRANSPORT_FACTOR + per_second * PACKET_OVERHEAD_BYTES * 8
+        """Return the master playlist of the tracks that a viewer asked for. Raises NoSuitableTrack."""
+        return master_playlist(self.reader.tracks(), parameters.selectors, query, live=self.reader.live)

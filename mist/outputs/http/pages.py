@@ -260,12 +260,11 @@ class Pages:
             services.close_stream(reader)
         if not states:
             raise NotFound("The stream has no video")
-        port = (
-            next((p.get("port") for p in _protocols(services) if p.get("connector") == "RTMP"), None)
-            or DEFAULT_RTMP_PORT
-        )
+        entries = [entry for entry in _protocols(services) if entry.get("connector") == "RTMP"]
+        entry = next((one for one in entries if not one.get("cert")), entries[0] if entries else {})
         host = urlsplit(self.bases(request)[0]).hostname or "localhost"
-        address = f"rtmp://[{host}]:{port}/play/" if ":" in host else f"rtmp://{host}:{port}/play/"
+        scheme, host = "rtmps" if entry.get("cert") else "rtmp", f"[{host}]" if ":" in host else host
+        address = f"{scheme}://{host}:{entry.get('port') or DEFAULT_RTMP_PORT}/play/"
         lines = [
             f"<video src='{html.escape(quote(reader.name, safe='+'))}?track={state.index}' height='{state.info.height}' "
             f"system-bitrate='{state.bytes_per_second * 8}' width='{state.info.width}' />"

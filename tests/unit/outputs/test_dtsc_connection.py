@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mist.errors import Busy
+from mist.errors import Busy, ConfigError
 from mist.formats import dtsc_session
 from mist.formats.dtsc_session import ReceivingSession
 from mist.outputs.base import session_connection
@@ -188,7 +188,7 @@ def test_a_certificate_that_is_not_there() -> None:
     ours, theirs = socket.socketpair()
     services = FakeOutputServices(asyncio.new_event_loop(), {}, Given().take)
     try:
-        with pytest.raises(OSError, match="nosuch"):
+        with pytest.raises(ConfigError, match="nosuch"):
             OUTPUT.connection(services, {"cert": "/nosuch.pem"}, theirs, "")  # type: ignore[arg-type]
     finally:
         services.loop.close()

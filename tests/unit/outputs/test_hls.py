@@ -12,7 +12,7 @@ import pytest
 from mist.core.packet import Packet
 from mist.errors import NotFound, StreamError
 from mist.formats.m3u8 import CONTENT_TYPE, MasterPlaylist, MediaPlaylist, parse_playlist
-from mist.formats.tracks import AUDIO, VIDEO, TrackInfo
+from mist.formats.tracks import AUDIO, META, VIDEO, TrackInfo
 from mist.outputs import hls
 from mist.outputs.hls import HlsOutput, live
 from mist.stream.state import StreamStatus
@@ -172,7 +172,7 @@ def make_stream(frames: int, tracks: tuple[TrackInfo, ...] = (VIDEO_TRACK, AUDIO
 
 def test_master_has_every_quality() -> None:
     async def test() -> None:
-        server = Server(make_stream(160, (VIDEO_TRACK, SMALL_TRACK, AUDIO_TRACK, AUDIO_TRACK)))
+        server = Server(make_stream(160, (VIDEO_TRACK, SMALL_TRACK, AUDIO_TRACK)))
         reply = await server.get("index.m3u8")
         assert (reply.status, reply.content_type, reply.cache) == (200, CONTENT_TYPE, None)
         lines = reply.body.decode().split("\r\n")
@@ -183,6 +183,72 @@ def test_master_has_every_quality() -> None:
         assert isinstance(playlist, MasterPlaylist)
         assert [variant.uri for variant in playlist.variants] == ["0_2/index.m3u8", "1_2/index.m3u8"]
         assert all(variant.bandwidth_bps > 10_000 for variant in playlist.variants)
+
+    run(test)
+
+
+def test_other_sound_tracks_are_renditions() -> None:
+    async def test() -> None:
+        german, french = (replace(AUDIO_TRACK, language=language) for language in ("deu", "fra"))
+        server = Server(make_stream(160, (VIDEO_TRACK, SMALL_TRACK, AUDIO_TRACK, german, french, german)))
+        single = Server(make_stream(160, (VIDEO_TRACK, SMALL_TRACK, AUDIO_TRACK)))
+        lines = (await server.get("index.m3u8", token="7", token_mode=15)).body.decode().split("\r\n")
+        same = 'TYPE=AUDIO,GROUP-ID="audio",'
+        assert lines[:6] == [
+            "#EXTM3U",
+            "#EXT-X-VERSION:4",
+            f'#EXT-X-MEDIA:{same}NAME="Track 2",AUTOSELECT=YES,DEFAULT=YES,CHANNELS="2"',
+            f'#EXT-X-MEDIA:{same}LANGUAGE="de",NAME="German",AUTOSELECT=YES,DEFAULT=NO,CHANNELS="2",'
+            'URI="3/index.m3u8?tkn=7"',
+            f'#EXT-X-MEDIA:{same}LANGUAGE="fr",NAME="French",AUTOSELECT=YES,DEFAULT=NO,CHANNELS="2",'
+            'URI="4/index.m3u8?tkn=7"',
+            f'#EXT-X-MEDIA:{same}LANGUAGE="de",NAME="German (5)",AUTOSELECT=NO,DEFAULT=NO,CHANNELS="2",'
+            'URI="5/index.m3u8?tkn=7"',
+        ]
+        assert lines[6].endswith('AUDIO="audio",CODECS="avc1.64000A,mp4a.40.2"')
+        assert lines[7] == "0_2/index.m3u8?tkn=7"
+        playlist = parse_playlist("\r\n".join(lines).encode())
+        plain = parse_playlist((await single.get("index.m3u8")).body)
+        assert isinstance(playlist, MasterPlaylist) and isinstance(plain, MasterPlaylist)
+        assert playlist.variants[0].bandwidth_bps > plain.variants[0].bandwidth_bps  # both sounds are fetched
+        chosen = (await server.get("index.m3u8", query={"audio": "deu,|3"})).body
+        assert b"EXT-X-MEDIA" not in chosen and b"0_3/index.m3u8" in chosen
+
+    run(test)
+
+
+def test_subtitles_are_renditions_cut_where_the_picture_is() -> None:
+    async def test() -> None:
+        info = TrackInfo(META, "subtitle", language="ger")
+        stream = FakeStream("live", (VIDEO_TRACK, AUDIO_TRACK, info))
+        server = Server(stream)
+        for at_ms, text in ((2_500, "one"), (3_000, ""), (3_500, "two\r\n\nlines"), (7_000, ""), (9_000, "a --> b")):
+            feed(stream, range(stream.track(0).next_sequence, at_ms // 40))
+            stream.write(Packet(2, at_ms * 1000, 0, True, text.encode()))
+        feed(stream, range(stream.track(0).next_sequence, 260))
+        master = parse_playlist((await server.get("index.m3u8")).body)
+        assert isinstance(master, MasterPlaylist)
+        assert [one.subtitles for one in master.variants] == ["sub1"]
+        assert [(one.type, one.group_id, one.language, one.name, one.uri) for one in master.renditions] == [
+            ("SUBTITLES", "sub1", "de", "German", "2/index.m3u8")
+        ]
+        texts, picture = await server.media("2/index.m3u8"), await server.media("0_1/index.m3u8")
+        assert [one.uri.replace("vtt", "ts") for one in texts.segments] == [one.uri for one in picture.segments]
+        reply = await server.get("2/2000_4000.vtt")
+        assert (reply.status, reply.content_type) == (200, "text/vtt; charset=utf-8")
+        assert reply.body.decode() == (
+            "WEBVTT\nX-TIMESTAMP-MAP=LOCAL:00:00:02.000,MPEGTS:180000\n\n"
+            "00:00:02.500 --> 00:00:03.000\none\n\n00:00:03.500 --> 00:00:04.000\ntwo\nlines\n\n"
+        )
+        assert b"00:00:04.000 --> 00:00:06.000\ntwo\nlines\n" in (await server.get("2/4000_6000.vtt")).body
+        assert b"00:00:06.000 --> 00:00:07.000\ntwo\nlines\n" in (await server.get("2/6000_8000.vtt")).body
+        assert b"00:00:09.000 --> 00:00:10.000\na --&gt; b\n" in (await server.get("2/8000_10000.vtt")).body
+        for selector in ({"subtitle": "none"}, {"meta": "none"}, {"subtitle": "fra"}):
+            assert b"SUBTITLES" not in (await server.get("index.m3u8", query=selector)).body
+        for wrong in ("2/2000_4000.ts", "0_1/2000_4000.vtt", "0_2/index.m3u8", "2/1_2.vtt"):
+            with pytest.raises(NotFound):
+                reply = await server.get(wrong)
+                raise NotFound("an error playlist") if b"#EXT-X-ERROR" in reply.body else AssertionError(wrong)
 
     run(test)
 
@@ -458,6 +524,23 @@ def test_end_of_stream() -> None:
         assert report.errors == []
         assert len(report.payloads(256)) == 35
         assert len(report.payloads(257)) == 70
+
+    run(test)
+
+
+def test_end_of_a_stream_whose_memory_is_gone_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        stream = make_stream(260)
+        server = Server(stream)
+        before = await server.media("0_1/index.m3u8")
+
+        def gone(_reader: FakeReader, _index: int) -> None:
+            raise NotFound("no shared memory of that name")
+
+        monkeypatch.setattr(FakeReader, "keys", gone)
+        stream.set_status(StreamStatus.OFF)
+        after = await server.media("0_1/index.m3u8")
+        assert after.ended and after.segments == before.segments
 
     run(test)
 
