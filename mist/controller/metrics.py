@@ -197,10 +197,8 @@ def _outputs(controller: Controller, entries: Iterable[Mapping[str, Any]]) -> di
 
     connectors = controller.services.capabilities.get("connectors") or {}
     states = controller.services.listener_states()
-    configured = list(entries)
-    named = {str(entry.get("connector")) for entry in configured}
     found: dict[str, str] = {}
-    for entry in configured:
+    for entry in entries:
         name = str(entry.get("connector") or "")
         about = connectors.get(name) or {}
         if online(entry, connectors, states) != 1:
@@ -212,7 +210,7 @@ def _outputs(controller: Controller, entries: Iterable[Mapping[str, Any]]) -> di
         if not about.get("provides"):
             continue
         for other, document in connectors.items():
-            if document.get("deps") == about["provides"] and document.get("url_rel") and other in named:
+            if document.get("deps") == about["provides"] and document.get("url_rel"):
                 found[other] = base + document["url_rel"]
     return found
 

@@ -153,11 +153,14 @@ class Control(Worker):
         result = os.fdopen(os.memfd_create("mist-beside"), "w+b")
 
         def role() -> int:
-            signal.signal(signal.SIGTERM, _leave)  # so that it takes drafts of files with it
-            os.nice(BESIDE_NICE)
             gc.disable()
-            result.write(work())
-            result.flush()
+            try:
+                signal.signal(signal.SIGTERM, _leave)  # so that it takes drafts of files with it
+                os.nice(BESIDE_NICE)
+                result.write(work())
+                result.flush()
+            except SystemExit:
+                return 1
             return 0
 
         try:
