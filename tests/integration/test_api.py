@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import threading
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
@@ -215,30 +214,6 @@ def test_save_and_restart(server: MistServer) -> None:
     assert document["streams"]["kept"] == {"name": "kept", "source": "push://", "DVR": 20000}
     assert document["config"]["serverid"] == "here"
     assert "memory" not in document["config"]
-
-
-def test_others_are_answered_while_a_command_is_slow(make_server: MakeServer) -> None:
-    """A large configuration is read, shown, saved and restored in processes beside; small commands pass by."""
-    streams = {f"s{number}": {"source": "push://192.0.2.1/" + "x" * 100} for number in range(600)}
-    server = make_server(streams=streams)
-    other = {name: {**stream, "tags": ["new"]} for name, stream in streams.items()}
-    document = {**json.loads(server.config_file.read_text()), "streams": other}
-    for slow in ({"save": 1, "add_tag": "a"}, {"config_restore": document}, {"streams": 1, "config_backup": 1}):
-        replies: list[dict[str, Any]] = []
-        asking = threading.Thread(target=lambda: replies.append(server.api(slow, 60)))  # noqa: B023
-        asking.start()
-        passed = 0
-        while not replies and asking.is_alive():
-            passed += "load" in server.api({"load": 1})
-        asking.join()
-        assert passed
-    shown = replies[0]
-    assert shown["streams"].keys() == shown["config_backup"]["streams"].keys() == other.keys()
-    assert shown["streams"]["s7"] == {"name": "s7", "online": 0, **other["s7"]}
-    server.api({"save": 1}, 60)
-    assert json.loads(server.config_file.read_text())["streams"]["s599"]["tags"] == ["new"]
-    server.config_file.write_text(json.dumps({**document, "streams": {**streams, "more": {"source": "push://"}}}))
-    assert set(server.api({"config_reload": 1, "streams": 1}, 60)["streams"]) == {*streams, "more"}
 
 
 def test_controller_comes_back(server: MistServer) -> None:
