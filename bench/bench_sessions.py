@@ -58,7 +58,7 @@ def start_worker(name: str, first: int, count: int, streams: int) -> Callable[[]
 forked: list[int] = []
 
 
-def beside(work: Callable[[], None], done: Callable[[bool, float], None]) -> Callable[[], None]:
+def beside(work: Callable[[], bytes], done: Callable[[bytes | None, float], None]) -> Callable[[], None]:
     """Do something in a forked process, as the controller has it done."""
 
     def role() -> int:

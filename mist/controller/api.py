@@ -24,7 +24,6 @@ from mist.controller.requests import (
     parse_command,
     read_body,
     reply_text,
-    reply_text_beside,
 )
 from mist.controller.state import Command, Controller
 from mist.formats.json_text import dumps
@@ -130,7 +129,7 @@ class Api:
             value["minimal"] = True
         host, secure = request.headers.get("host", ""), request.scope.get("scheme") == "https"
         reply = await self.run(value, connection, origin, bearer=bearer, host=host, secure=secure)
-        return Response(await reply_text_beside(reply, variables), 200, REPLY_HEADERS)
+        return Response(reply_text(reply, variables), 200, REPLY_HEADERS)
 
     async def run(
         self,

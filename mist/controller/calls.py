@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any, cast
+from typing import Any
 
 from mist.controller import (
     calls_accounts,
@@ -19,7 +19,7 @@ from mist.controller import (
     replies,
 )  # fmt: skip
 from mist.controller.audit import summary
-from mist.controller.declaration import Call, LateHandler, Permission, always, given_list, given_object
+from mist.controller.declaration import Call, Permission, always, given_list, given_object
 from mist.controller.replies import Names, Presence
 from mist.controller.state import Command, Controller
 from mist.controller.stream_triggers import ask_about_streams
@@ -140,8 +140,8 @@ CALLS: tuple[Call, ...] = (
         "variable_add", _h.variable_add, CONFIG, dict[str, Any] | list[Any], {"variable_list": replies.VariablesShown}
     ),
     _writes("variable_remove", _h.variable_remove, CONFIG, Names, {"variable_list": replies.VariablesShown}),
-    _writes("trigger_stat", _h.trigger_stat, CONFIG, dict[str, Any]),
-    _writes("trigger_fail", _h.trigger_fail, CONFIG, str),
+    _writes("trigger_stat", _h.trigger_stat, CONFIG, dict[str, Any], alone=True),
+    _writes("trigger_fail", _h.trigger_fail, CONFIG, str, alone=True),
     Call("trigger_stats", _h.triggers, READ, Presence, {"trigger_stats": dict[str, Any] | None}, late=True),
     Call("trigger_test", _h.trigger_test, ADMIN, replies.TriggerTest, {"trigger_test": list[Any]}, late=True),
     Call("external_writer_list", _t.external_writer_list, READ, Presence, {"external_writer_list": replies.Writers}),
@@ -158,6 +158,7 @@ CALLS: tuple[Call, ...] = (
     _writes("save", calls_config.save, CONFIG, Presence, late=True),
 )  # fmt: skip
 PUBLISH_BEFORE = "reply of streams"
+TAKEN_SECONDS = 1.0  # that a reply waits for those who serve to have what was changed
 
 
 async def execute(controller: Controller, command: Command) -> None:
@@ -166,6 +167,10 @@ async def execute(controller: Controller, command: Command) -> None:
     The calls of a command that changes something share the configuration's lock, but for the late ones: those wait for
     files, and keep nobody else waiting.
     """
+    if alone := [call for call in CALLS if call.alone and call.name in command]:
+        if _may_run(controller, command, alone[0]):
+            await _run(controller, command, alone[0])
+        return
     command.reply["LTS"] = 1
     late: list[Call] = []
     await ask_about_streams(controller, command)
@@ -178,19 +183,22 @@ async def execute(controller: Controller, command: Command) -> None:
                 continue
             if call.late:
                 late.append(call)
-                continue
-            try:
-                waiting = call.run(controller, command)
-                if waiting is not None:
-                    await waiting
-            except MistError as error:
-                controller.log.warning("API call %s: %s", call.name, error)
+            else:
+                await _run(controller, command, call)
         controller.commit()
+    if changes:
+        await controller.services.config_taken(TAKEN_SECONDS)
     for call in late:
-        try:
-            await cast(LateHandler, call.run)(controller, command)
-        except MistError as error:
-            controller.log.warning("API call %s: %s", call.name, error)
+        await _run(controller, command, call)
+
+
+async def _run(controller: Controller, command: Command, call: Call) -> None:
+    try:
+        waiting = call.run(controller, command)
+        if waiting is not None:
+            await waiting
+    except MistError as error:
+        controller.log.warning("API call %s: %s", call.name, error)
 
 
 def _may_run(controller: Controller, command: Command, call: Call) -> bool:

@@ -13,7 +13,7 @@ from mist.controller.migration import clean
 from mist.controller.schema import DEFAULT_BANDWIDTH_EXCEPTIONS, Server
 from mist.controller.state import Command, Controller
 from mist.controller.version import version_text
-from mist.errors import ConfigError
+from mist.errors import ConfigError, MistError
 
 ADDRESS = ("interface", "port", "username")
 NOT_BACKED_UP = ("log", "online", "error")
@@ -89,18 +89,18 @@ def bandwidth(controller: Controller, command: Command) -> None:
         present = dict(controller.store.document.get("bandwidth", {}))
         wanted = {key: given[key] for key in ("limit", "exceptions") if key in given}
         checked = parse({"bandwidth": {**present, **wanted}}).document().get("bandwidth", {})
-        controller.store.document["bandwidth"] = {key: value for key, value in checked.items() if value != []}
+        controller.store.document["bandwidth"] = checked
     shown = {"exceptions": DEFAULT_BANDWIDTH_EXCEPTIONS, **controller.store.document.get("bandwidth", {})}
     command.reply["bandwidth"] = shown
 
 
-def config_backup(controller: Controller, command: Command) -> None:
+async def config_backup(controller: Controller, command: Command) -> None:
     """Return the whole configuration without what is state."""
     document, built_in = controller.store.document, controller.store.built_in
     streams = document.get("streams", {})
     if made := [name for name in built_in if streams.get(name) == built_in[name]]:
         document = {**document, "streams": {name: one for name, one in streams.items() if name not in made}}
-    command.reply["config_backup"] = _without_state(document)
+    command.reply["config_backup"] = await controller.shown(len(streams), lambda: _without_state(document))
 
 
 def _without_state(value: Any) -> Any:
@@ -116,7 +116,7 @@ async def config_restore(controller: Controller, command: Command) -> None:
         return
     try:
         await controller.store.restore(backup, controller.monotonic())
-    except ConfigError as error:
+    except (MistError, OSError) as error:
         controller.log.error("API call config_restore: %s", error)
         return
     controller.log.warning("The configuration was replaced by a backup")
@@ -124,7 +124,7 @@ async def config_restore(controller: Controller, command: Command) -> None:
 
 async def config_reload(controller: Controller, command: Command) -> None:
     """Read the configuration file again."""
-    await controller.reload_beside("API call config_reload")
+    await controller.reload("API call config_reload")
 
 
 def ui_settings(controller: Controller, command: Command) -> None:

@@ -61,14 +61,14 @@ def variable_list(controller: Controller, command: Command) -> None:
 
 
 def trigger_stat(controller: Controller, command: Command) -> None:
-    """Count a call of a trigger's handler that somebody else has made."""
+    """Count a call of a trigger's handler that somebody else has made; such a command does nothing else."""
     given = command["trigger_stat"]
     if isinstance(given, dict):
         controller.count_trigger(str(given.get("name", "")), given.get("ms", 0), failed=not given.get("ok", True))
 
 
 def trigger_fail(controller: Controller, command: Command) -> None:
-    """Count a failure of a trigger's handler that somebody else has called."""
+    """Count a failure of a trigger's handler that somebody else has called; such a command does nothing else."""
     controller.count_trigger(str(command["trigger_fail"]), None, failed=True)
 
 

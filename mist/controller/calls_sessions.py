@@ -17,7 +17,7 @@ MAX_DEPTH = 4
 def _end(controller: Controller, fits: Callable[[Session], bool]) -> None:
     sessions = [session for session in controller.statistics.live.values() if fits(session)]
     if sessions:
-        controller.services.end_connections(controller.statistics.connections_of(sessions))
+        controller.services.end_connections(controller.statistics.stop(sessions))
 
 
 # -- sessions ----------------------------------------------------------------------------------------------------------

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mist.controller.audit import without_secrets
-from mist.controller.config import parse
 from mist.controller.declaration import Permission
 from mist.controller.state import Command, Controller
+from mist.controller.store import STREAMS_AT_ONCE
 from mist.errors import ConfigError, NotFound
 from mist.stream.names import base_name, sanitise
 
-STREAMS_AT_ONCE = 50  # that are looked at before other commands get their turn
 CLEAN_NAME = re.compile(r"[a-z0-9_.-]{1,100}")
 DELETED = "CLEAN_CONTROLLER_REQ"
 INCOMPLETE = "incomplete list"
@@ -97,31 +97,40 @@ def _delete_with_source(controller: Controller, command: Command, name: str) -> 
 async def _checked(controller: Controller, command: Command, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of the streams that are acceptable, in normal form; others get their turn meanwhile."""
     checked: dict[str, Any] = {}
-    for number, (name, stream) in enumerate(given.items()):
-        if number % STREAMS_AT_ONCE == STREAMS_AT_ONCE - 1:
-            await asyncio.sleep(0)
-        checked.update(_normal(controller, command, name, stream))
+    entries = (
+        (name, {**{key: value for key, value in stream.items() if value is not None}, "name": name})
+        for name, stream in given.items()
+        if isinstance(stream, dict) and name not in command.refused and _may_be_called(controller, name)
+    )
+    while some := dict(islice(entries, STREAMS_AT_ONCE)):
+        checked.update(_normal(controller, some))
+        await asyncio.sleep(0)
     return checked
 
 
-def _normal(controller: Controller, command: Command, name: str, stream: Any) -> dict[str, Any]:
-    """Return the normal form of a stream by its name, or nothing when it is unacceptable; the log says why then."""
-    if not isinstance(stream, dict) or name in command.refused:
-        return {}
-    present = name in controller.store.streams
-    if not present and not CLEAN_NAME.fullmatch(name):
-        try:
-            hint = f", use {sanitise(name).partition('+')[0]!r} instead"
-        except NotFound:
-            hint = ""
-        controller.log.error("A stream cannot be called %r%s", name, hint)
-        return {}
-    entry = {**{key: value for key, value in stream.items() if value is not None}, "name": name}
+def _may_be_called(controller: Controller, name: str) -> bool:
+    """Return whether there is a stream of a name, or may be one; the log says why not."""
+    if name in controller.store.streams or CLEAN_NAME.fullmatch(name):
+        return True
     try:
-        checked = parse({"streams": {name: entry}}, controller.store.capabilities)
+        hint = f", use {sanitise(name).partition('+')[0]!r} instead"
+    except NotFound:
+        hint = ""
+    controller.log.error("A stream cannot be called %r%s", name, hint)
+    return False
+
+
+def _normal(controller: Controller, entries: dict[str, Any]) -> dict[str, Any]:
+    """Return the normal forms of those streams that are acceptable; the log says why the others are not."""
+    try:
+        checked = controller.store.check_streams(entries)
     except ConfigError as error:
-        controller.log.error("%s", error, extra={"stream": name})
-        return {}
+        if len(entries) == 1:
+            (name,) = entries
+            controller.log.error("%s", error, extra={"stream": name})
+            return {}
+        alone = [_normal(controller, {name: entry}) for name, entry in entries.items()]
+        return {name: stream for found in alone for name, stream in found.items()}
     controller.warn(checked)
     found: dict[str, Any] = checked.document()["streams"]
     return found
@@ -139,21 +148,18 @@ def _delete(controller: Controller, command: Command, name: str) -> None:
 
 async def reply(controller: Controller, command: Command) -> None:
     """Show the streams with their states: all, or only those that were added when nobody asked for all."""
-    configured = controller.store.streams
+    wanted = controller.store.streams
+    begin: dict[str, Any] = {}
     if "streams" not in command and command.named_streams is not None:
-        named = {name: configured[name] for name in command.named_streams if name in configured}
-        command.reply["streams"] = {INCOMPLETE: 1, **await _all_shown(controller, command, named)}
-    elif "streams" in command or not command.minimal:
-        command.reply["streams"] = await _all_shown(controller, command, dict(configured)) or None
+        wanted = {name: wanted[name] for name in command.named_streams if name in wanted}
+        begin = {INCOMPLETE: 1}
+    elif "streams" not in command and command.minimal:
+        return
 
+    def shown() -> dict[str, Any] | None:
+        return {**begin, **{name: _shown(controller, command, name, wanted[name]) for name in wanted}} or None
 
-async def _all_shown(controller: Controller, command: Command, streams: Mapping[str, Any]) -> dict[str, Any]:
-    shown: dict[str, Any] = {}
-    for number, (name, stream) in enumerate(streams.items()):
-        if number % STREAMS_AT_ONCE == STREAMS_AT_ONCE - 1:
-            await asyncio.sleep(0)
-        shown[name] = _shown(controller, command, name, stream)
-    return shown
+    command.reply["streams"] = await controller.shown(len(wanted), shown)
 
 
 def _shown(controller: Controller, command: Command, name: str, stream: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
 from pydantic import BaseModel, ValidationError
@@ -69,7 +70,7 @@ _EXPECTATIONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Entry:
     """One stream: its model, what was configured in normal form, and the same with its name and all defaults."""
 
     model: Stream
@@ -80,12 +81,12 @@ class _Entry:
 _STREAM_DEFAULTS: Mapping[str, Any] = Stream().model_dump(mode="json", exclude_none=True)
 
 
-def _entry(name: str, stream: Stream) -> _Entry:
+def _entry(name: str, stream: Stream) -> Entry:
     normal = stream.model_dump(mode="json", exclude_unset=True, exclude_none=True)
     settings = {**_STREAM_DEFAULTS, **normal}
     if "processes" in normal:  # which have defaults of their own
         settings = stream.model_dump(mode="json", exclude_none=True)
-    return _Entry(stream, normal, {**settings, "name": name})
+    return Entry(stream, normal, {**settings, "name": name})
 
 
 class Config:
@@ -95,14 +96,20 @@ class Config:
     costs the same however many there are. warnings: a line for each key that nobody knows, where that is allowed.
     """
 
-    def __init__(self, document: Document, former: Config | None = None, warnings: Collection[str] = ()) -> None:
+    def __init__(
+        self, document: Document, known: Mapping[str, Entry] = MappingProxyType({}), warnings: Collection[str] = ()
+    ) -> None:
         self._document = document
         self.warnings = tuple(warnings)
-        known = {} if former is None else former._streams
-        self._streams: dict[str, _Entry] = {}
+        self._streams: dict[str, Entry] = {}
         for name, stream in document.streams.items():
             entry = known.get(name)
             self._streams[name] = entry if entry is not None and entry.model is stream else _entry(name, stream)
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """The streams by name."""
+        return self._streams
 
     @property
     def model(self) -> Document:
@@ -148,28 +155,32 @@ class Config:
         return self
 
     def changed(
-        self, document: Mapping[str, Any], sections: Collection[str], capabilities: Mapping[str, Any] | None = None
+        self,
+        document: Mapping[str, Any],
+        sections: Collection[str],
+        capabilities: Mapping[str, Any] | None = None,
+        checked: Mapping[str, Entry] = MappingProxyType({}),
     ) -> Config:
         """Return the configuration that a document makes which differs from this one in some sections only.
 
-        document: has the very objects of `document()` for streams that are as they were; only the others are checked.
-        Raises ConfigError.
+        document: has the very objects of `document()` for streams that are as they were, and the normal forms of those that
+        were checked already; only the others are checked. Raises ConfigError.
         """
         streams = document.get("streams")
         if "autopushes" in sections or not isinstance(streams, dict | None):  # looked at together with others
             return parse(document, capabilities)
         part = {section: document[section] for section in sections if section in document}
         kept: dict[str, Stream] = {}
+        entries = {**self._streams, **checked}
         if streams and "streams" in part:
-            entries = self._streams
             kept = {name: entries[name].model for name in streams if _is_kept(entries.get(name), streams[name])}
             part["streams"] = {name: stream for name, stream in streams.items() if name not in kept}
-        checked = parse(part, capabilities)
+        new = parse(part, capabilities)
         values = {key: value for key, value in _members(self._document).items() if key not in sections}
-        values.update(_members(checked.model))
+        values.update(_members(new.model))
         if "streams" in part:
-            values["streams"] = {**kept, **checked.model.streams}
-        return Config(Document.model_construct(set(values), **values), self, checked.warnings)
+            values["streams"] = {**kept, **new.model.streams}
+        return Config(Document.model_construct(set(values), **values), entries, new.warnings)
 
     def with_streams(self, streams: Mapping[str, Mapping[str, Any]]) -> Config:
         """Return a copy that also has these streams, where the configuration does not define them itself."""
@@ -188,7 +199,7 @@ class Config:
         save_document(self.document(), path)
 
 
-def _is_kept(entry: _Entry | None, stream: object) -> bool:
+def _is_kept(entry: Entry | None, stream: object) -> bool:
     return entry is not None and entry.normal is stream
 
 

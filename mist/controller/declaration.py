@@ -29,7 +29,6 @@ class Permission(StrEnum):
 
 
 Handler = Callable[["Controller", "Command"], Awaitable[None] | None]
-LateHandler = Callable[["Controller", "Command"], Awaitable[None]]
 
 
 def never(value: Any) -> bool:
@@ -59,11 +58,12 @@ class Call:
     request, reply: types that pydantic knows; a request that does not fit is not run. reply None: nothing is added, {} of
     a call with other names: {key: type}. needs: who may call it; to_change: who may, when `changes` says that a value
     changes something. late: runs after the calls that share the configuration's lock. Any call may wait; the commands
-    that change something wait for it then, and no others.
+    that change something wait for it then, and no others. alone: a command that has it does nothing else, and its reply is
+    empty.
     """
 
     name: str
-    run: Handler | LateHandler
+    run: Handler
     needs: Permission = Permission.READ
     request: Any = Any
     reply: Any = None
@@ -71,6 +71,7 @@ class Call:
     to_change: Permission | None = None
     every: bool = False
     late: bool = False
+    alone: bool = False
 
     def permission(self, value: Any) -> Permission:
         """Return what a caller needs for a value."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from mist.controller.config_files import MAX_FILE_BYTES, write_atomically
-
-log = logging.getLogger(__name__)
 
 NAME: Final = "last-good.json"
 
@@ -29,21 +27,20 @@ class LastGood:
         self._path = folder / NAME if folder is not None else None
         self._written: Mapping[str, Any] | None = None
 
-    def is_due(self, document: Mapping[str, Any]) -> bool:
-        """Tell whether a document is not the one that was written last."""
-        return self._path is not None and self._written != document
-
-    def write(self, document: Mapping[str, Any]) -> None:
-        """Replace the copy, unless it says the same. One that cannot be written is told once, in the log."""
-        if not self.is_due(document):
-            return
+    def take(self, document: Mapping[str, Any]) -> Callable[[], str] | None:
+        """Return what replaces the copy, and then says why it could not; None where the copy says the same."""
+        if self._path is None or self._written == document:
+            return None
         self._written = document
-        assert self._path is not None
+        return partial(self._replace, self._path, document)
+
+    def _replace(self, path: Path, document: Mapping[str, Any]) -> str:
         try:
             if self.read() != document:
-                write_atomically(self._path, {"of": self._main, "configuration": document})
+                write_atomically(path, {"of": self._main, "configuration": document})
         except OSError as error:
-            log.warning("No copy of the configuration can be kept as %s: %s", self._path, error.strerror or error)
+            return f"No copy of the configuration can be kept as {path}: {error.strerror or error}"
+        return ""
 
     def read(self) -> dict[str, Any] | None:
         """Return the configuration of the copy, None when there is none of this file."""

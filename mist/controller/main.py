@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mist.controller.beside import Beside
 from mist.controller.doors import Doors
 from mist.controller.log_ring import LogReceiver
 from mist.controller.state import Controller
@@ -43,6 +44,7 @@ async def run(
             config_path,
             services.capabilities,
             services.log,
+            Beside(services.run_beside),
             must_exist=must_exist,
             built_in=built_in_streams,
             last_snapshot=last_snapshot,
@@ -63,6 +65,7 @@ async def run(
             receiver.close()
         await controller.variables.close()
         await controller.watch.close()
+        store.beside.close()
         store.save_if_changed()
         controller.memory.write(controller.monotonic(), at_once=True)
 

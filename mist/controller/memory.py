@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
+from mist.controller.beside import RunBeside
+
 INTERVAL_SECONDS: Final = 1.0
 COST_FACTOR: Final = 50.0  # writing takes at most this part of the time
 MAX_STATE_BYTES: Final = 256 << 20
@@ -56,18 +58,14 @@ class _Part(NamedTuple):
         return pickle.dumps((self.layout, {name: values[name] for name in self.names}), pickle.HIGHEST_PROTOCOL)
 
 
-Beside = Callable[[Callable[[], None], Callable[[bool, float], None]], Callable[[], None]]
-
-
 class Memory:
     """Keeps parts of the controller.
 
-    load: returns what `save` was last given, or b"". beside: runs something in a forked process and tells whether it worked and
-    the seconds of a core that it took; returns what ends it.
+    load: returns what `save` was last given, or b"". beside: runs something in a forked process.
     """
 
     def __init__(
-        self, load: Callable[[], bytes], save: Callable[[bytes], None], beside: Beside, log: logging.Logger
+        self, load: Callable[[], bytes], save: Callable[[bytes], None], beside: RunBeside, log: logging.Logger
     ) -> None:
         self._save = save
         self._beside = beside
@@ -114,10 +112,10 @@ class Memory:
             return
         if much and not at_once:
 
-            def written(worked: bool, seconds: float) -> None:
+            def written(data: bytes | None, seconds: float) -> None:
                 self._end_beside = None
                 self._count(now, seconds)
-                if not worked:
+                if data is None:
                     self._log.error("What the controller knows could not be written")
 
             try:
@@ -137,10 +135,11 @@ class Memory:
     def _count(self, now: float, seconds: float) -> None:
         self._due = now + max(INTERVAL_SECONDS, COST_FACTOR * seconds) - 0.5
 
-    def _write_beside(self) -> None:
+    def _write_beside(self) -> bytes:
         data = self._pack()
         if len(data) <= MAX_STATE_BYTES:
             self._save(data)
+        return b""
 
     def _pack(self) -> bytes:
         return pickle.dumps({what: part.pack() for what, part in self._parts.items()}, pickle.HIGHEST_PROTOCOL)

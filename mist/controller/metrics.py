@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from mist.controller.schema import DEFAULT_BANDWIDTH_LIMIT
 from mist.controller.state import Controller
 from mist.controller.statistics import Statistics, StreamTotals
 from mist.stream.session_identity import Kind
@@ -70,6 +71,12 @@ def _current(statistics: Statistics) -> list[int]:
     return [counts[kind] for kind in Kind]
 
 
+def _limit(controller: Controller) -> int:
+    """Return the bytes a second that the server should be loaded with."""
+    limit = controller.store.config.model.bandwidth.limit
+    return DEFAULT_BANDWIDTH_LIMIT if limit is None else limit
+
+
 def _viewers_by_connector(statistics: Statistics) -> Counter[str]:
     found = Counter(session.protocol for session in statistics.live.values() if session.kind is Kind.VIEWER)
     return Counter(dict(sorted(found.items())))
@@ -85,7 +92,7 @@ def _metrics(controller: Controller, triggers: Mapping[str, Mapping[str, int]]) 
     sizes = load.sizes()
     now, outputs = _current(statistics), _viewers_by_connector(statistics)
     cached = len(statistics.live) + len(statistics.ended)
-    limit = int(controller.store.config.snapshot().get("bandwidth", {}).get("limit") or 0)
+    limit = _limit(controller)
     packets = zip(PACKETS, _packets(statistics), strict=True)
     yield Metric("mist_logs", "counter", "Log lines since the start.", _one(controller.log_ring.total))
     yield Metric("mist_cpu", "gauge", "Processor use in tenths of a percent.", _one(load.cpu_permille))
@@ -142,8 +149,8 @@ def _stream_metrics(streams: Iterable[tuple[str, StreamTotals]]) -> Iterator[Met
 def document(controller: Controller, triggers: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
     """Return all figures as one object. triggers: count, ms and fails by name."""
     statistics, load = controller.statistics, controller.load
-    snapshot = controller.store.config.snapshot()
-    server = snapshot["config"]
+    server = controller.store.config.server()
+    tags = controller.store.config.model.tags
     found: dict[str, Any] = {
         "cpu": load.cpu_permille,
         **load.sizes(),
@@ -154,7 +161,7 @@ def document(controller: Controller, triggers: Mapping[str, Mapping[str, int]]) 
         "bw": [statistics.up, statistics.down],
         "obw": [statistics.other_up, statistics.other_down],
         "pkts": _packets(statistics),
-        "bwlimit": int(snapshot.get("bandwidth", {}).get("limit") or 0),
+        "bwlimit": _limit(controller),
         "streams": {name: _stream(controller, name, totals) for name, totals in sorted(statistics.streams.items())},
         "output_counts": dict(_viewers_by_connector(statistics)),
         "conf_streams": sorted(controller.watch.configured),
@@ -165,8 +172,8 @@ def document(controller: Controller, triggers: Mapping[str, Mapping[str, int]]) 
     place = server.get("location") or {}
     if place:
         found["loc"] = {key: place.get(key) for key in ("lat", "lon", "name") if place.get(key) is not None}
-    if snapshot.get("tags"):
-        found["tags"] = snapshot["tags"]
+    if tags:
+        found["tags"] = list(tags)
     return found
 
 
@@ -190,10 +197,8 @@ def _outputs(controller: Controller, entries: Iterable[Mapping[str, Any]]) -> di
 
     connectors = controller.services.capabilities.get("connectors") or {}
     states = controller.services.listener_states()
-    configured = list(entries)
-    named = {str(entry.get("connector")) for entry in configured}
     found: dict[str, str] = {}
-    for entry in configured:
+    for entry in entries:
         name = str(entry.get("connector") or "")
         about = connectors.get(name) or {}
         if online(entry, connectors, states) != 1:
@@ -205,7 +210,7 @@ def _outputs(controller: Controller, entries: Iterable[Mapping[str, Any]]) -> di
         if not about.get("provides"):
             continue
         for other, document in connectors.items():
-            if document.get("deps") == about["provides"] and document.get("url_rel") and other in named:
+            if document.get("deps") == about["provides"] and document.get("url_rel"):
                 found[other] = base + document["url_rel"]
     return found
 

@@ -187,8 +187,7 @@ class Reports:
     def active_streams(self, request: object) -> Any:
         """Return names, or values by stream, of the streams with at least one session that goes on."""
         if isinstance(request, list):
-            fields = [name for name in request if isinstance(name, str)]
-            found = {name: [self._value(name, field) for field in fields] for name in self._active()}
+            found = {name: [self._value(name, field) for field in request] for name in self._active()}
             return found or None
         if not isinstance(request, dict):
             return self._active() or None
@@ -219,9 +218,9 @@ class Reports:
     def _active(self) -> list[str]:
         return sorted(name for name, totals in self.statistics.streams.items() if any(totals.now))
 
-    def _value(self, name: str, field: str) -> Any:
+    def _value(self, name: str, field: object) -> Any:
         """Return one field of active_streams; None for a field that does not exist."""
-        reader = _FIELDS.get(field)
+        reader = _FIELDS.get(field) if isinstance(field, str) else None
         return reader(self, name) if reader is not None else None
 
     def _counter(self, name: str, attribute: str) -> int:

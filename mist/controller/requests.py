@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Mapping
@@ -17,7 +16,6 @@ from mist.formats.json_text import dumps, loads_lenient
 MAX_BODY_BYTES = 16 * 1024 * 1024
 MAX_LENIENT_CHARACTERS = 1024 * 1024
 MAX_FORM_FIELDS = 100
-MANY_STREAMS = 500
 CALLBACK_NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$.\[\]]{0,127}")
 _INT64 = 2**63
 
@@ -76,14 +74,8 @@ def _variables(text: str) -> dict[str, str]:
         return {}
 
 
-async def reply_text_beside(reply: dict[str, Any], variables: Mapping[str, str]) -> str:
-    """Return the text of a reply; that of a large one is made in a thread, so that others are answered meanwhile."""
-    if len(reply.get("streams") or ()) > MANY_STREAMS:
-        return await asyncio.to_thread(reply_text, reply, variables)
-    return reply_text(reply, variables)
-
-
 def reply_text(reply: dict[str, Any], variables: Mapping[str, str]) -> str:
+    """Return the text of a reply, as the argument of a function where a variable names one."""
     callback = variables.get("jsonp") or variables.get("callback") or ""
     text = dumps(reply)
     return f"{callback}({text});\n\n" if CALLBACK_NAME.fullmatch(callback) else f"{text}\n\n"

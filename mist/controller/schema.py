@@ -264,6 +264,9 @@ DEFAULT_BANDWIDTH_EXCEPTIONS = [
 ]
 
 
+DEFAULT_BANDWIDTH_LIMIT = 128 * 1024 * 1024  # what a server that was not told reports
+
+
 class Bandwidth(Section):
     """Bandwidth that the server reports as its limit, in bytes a second, and addresses that are not counted."""
 

@@ -23,12 +23,14 @@ from mist.controller.store import Store
 from mist.controller.streams import StreamWatch
 from mist.controller.system_load import SystemLoad, boot_time, default_memory_bound
 from mist.controller.variables import Variables
-from mist.errors import ConfigError
+from mist.errors import ConfigError, MistError
+from mist.formats.json_text import Written, dumps
 from mist.stream.services import ControlServices
 from mist.stream.session_identity import Kind
 from mist.stream.triggers import TRIGGERS
 
 FEW_SESSIONS: Final = 100  # what is known of so many is written in 3 ms
+MANY: Final = 200  # streams whose text takes longer than to have it made elsewhere
 
 
 class Controller:
@@ -58,6 +60,7 @@ class Controller:
         self.log_ring = LogRing()
         self.pushes = Pushes(self)
         self.processes = StreamProcesses(runs)
+        self.beside = store.beside
         self.memory = Memory(services.load_state, services.save_state, services.run_beside, services.log)
         self.memory.keep("statistics", self.statistics, KEPT, LAYOUT)
         self.memory.keep("pushes", self.pushes, ("_told",))
@@ -75,6 +78,7 @@ class Controller:
         self.endpoint: tuple[str, int] = ("0.0.0.0", 0)
         self.on_publish: Callable[[], None] = lambda: None
         store.on_commit = self.publish
+        store.on_checked = services.prepare_streams
 
     def _session_ended(self, session: Session) -> None:
         self.access_ring.add(access_row(session))
@@ -120,6 +124,10 @@ class Controller:
                 counts[key] += number
         return found
 
+    async def shown(self, count: int, make: Callable[[], Any]) -> Any:
+        """Return a part of a reply that is made of many things: as it is, or as text that is made in a process beside."""
+        return make() if count <= MANY else await self.beside(lambda: Written(dumps(make())))
+
     def warn(self, config: Config) -> None:
         """Log what nobody knows in a configuration."""
         for line in config.warnings:
@@ -132,40 +140,26 @@ class Controller:
         except ConfigError as error:
             self.log.error("The change was not made: %s", error)
 
-    def reload(self, why: str) -> bool:
-        """Read the configuration file again; keeps the running configuration when the file is bad, and logs why."""
-        return not self._reload(why)
-
-    async def reload_beside(self, why: str) -> None:
-        """Do the same, and read in a thread."""
+    async def reload(self, why: str) -> str:
+        """Read the configuration file again; returns why the running configuration was kept, or "". The log says it, too."""
         try:
-            await self.store.reload_beside()
-        except ConfigError as error:
-            self._not_reloaded(why, error)
-        else:
-            self.log.info("%s: read %s", why, self.store.path, extra={"kind": "CONF"})
-
-    def _not_reloaded(self, why: str, error: ConfigError) -> str:
-        self.log.error("%s: the configuration stays as it was: %s", why, error)
-        return f"the configuration stays as it was: {error}"
-
-    def _reload(self, why: str) -> str:
-        try:
-            self.store.reload()
-        except ConfigError as error:
-            return self._not_reloaded(why, error)
+            await self.store.reload()
+        except (MistError, OSError) as error:
+            self.log.error("%s: the configuration stays as it was: %s", why, error)
+            return f"the configuration stays as it was: {error}"
         self.log.info("%s: read %s", why, self.store.path, extra={"kind": "CONF"})
         return ""
 
-    def reload_asked(self, changed_only: bool) -> str:
+    async def reload_asked(self, changed_only: bool) -> str:
         """Read the file again for the operator; returns why not, or "".
 
         changed_only: a file that is as it was stays unread, and changes that are not in it yet are saved.
         """
-        if changed_only and not self.store.file_changed():
-            self.store.save_if_changed()
-            return ""
-        return self._reload("Reload")
+        async with self.lock:
+            if changed_only and not self.store.file_changed():
+                await self.store.write_due(self.monotonic(), at_once=True)
+                return ""
+            return await self.reload("Reload")
 
     def tick(self) -> None:
         """Do what is due once a second."""
@@ -184,17 +178,18 @@ class Controller:
         """Return name, state, viewers, inputs, outputs and tags of all configured and active streams."""
         counted = self.statistics.streams
         rows: list[list[Any]] = []
-        for name in sorted({*self.watch.configured, *counted, *self.services.streams()}):
+        active = set(self.services.streams())
+        for name in sorted({*self.watch.configured, *counted, *active}):
             now = counted[name].now if name in counted else (0, 0, 0)
             tags = " ".join(self.reports.tags(name))
-            rows.append([name, int(self.watch.status(name)), *now[:3], tags])
+            rows.append([name, int(self.watch.status(name)) if name in active else 0, *now[:3], tags])
         return rows
 
     async def check(self) -> None:
         """Do what is due every three seconds; files are read and written in a thread."""
         if self.store.file_changed():
             async with self.lock:
-                await self.reload_beside("The configuration file was changed")
+                await self.reload("The configuration file was changed")
         self.watch.check()
         await self.store.write_due(self.monotonic())
 

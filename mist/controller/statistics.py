@@ -215,9 +215,11 @@ class Statistics:
         if self._waiting_tags:
             self._waiting_tags = {name: entry for name, entry in self._waiting_tags.items() if entry[1] > now}
 
-    def connections_of(self, sessions: Iterable[Session]) -> list[int]:
-        """Return the identifiers of the connection records that make up some sessions."""
+    def stop(self, sessions: Iterable[Session]) -> list[int]:
+        """Let sessions end as soon as they have no connection; returns the identifiers of the records of those they have."""
         wanted = {id(session) for session in sessions}
+        for session in sessions:
+            session.linger_s = 0
         return [
             number for number, one in self._connections.items() if one.session is not None and id(one.session) in wanted
         ]

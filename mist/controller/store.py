@@ -5,18 +5,39 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections.abc import Callable, Mapping
+import pickle
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mist.controller.config import DEFAULT_PROTOCOLS, Config, check, parse, save_document
+from mist.controller.beside import Beside
+from mist.controller.config import DEFAULT_PROTOCOLS, Config, Entry, check, parse, save_document
 from mist.controller.config_files import difference, fingerprint, keep_aside, merge, read_parts
 from mist.controller.last_good import LastGood
-from mist.errors import ConfigError
+from mist.errors import ConfigError, MistError
 
 WRITE_DELAY_SECONDS = 60.0
+STREAMS_AT_ONCE = 50  # that are looked at before other commands get their turn
 SNAPSHOT_ONLY = ("generation", "unsaved", "bad_file")
 Document = dict[str, Any]
+
+
+class _Difference(NamedTuple):
+    """A checked configuration, as far as it differs from the one that runs.
+
+    rest: its normal form without the streams. names: of its streams, in order. changed: pieces of the normal forms of those
+    that are not as they were, packed. time: of the files.
+    """
+
+    rest: Document
+    names: list[str]
+    changed: list[bytes]
+    warnings: tuple[str, ...]
+    default_protocols: bool
+    files: list[Path]
+    time: str
 
 
 class Store:
@@ -32,6 +53,7 @@ class Store:
         path: Path,
         capabilities: Mapping[str, Any],
         log: logging.Logger,
+        beside: Beside,
         *,
         must_exist: bool = False,
         built_in: Mapping[str, Mapping[str, Any]] | None = None,
@@ -40,15 +62,17 @@ class Store:
     ) -> None:
         """Read the file.
 
-        last_good: the copy to keep of what runs, where there is a place for it. last_snapshot: what a controller that died
-        published last. Its unsaved changes are taken up again, and it stands in for a file that is bad by now. Raises
-        ConfigError for a bad file when there is none.
+        beside: does what takes long. last_good: the copy to keep of what runs, where there is a place for it. last_snapshot:
+        what a controller that died published last. Its unsaved changes are taken up again, and it stands in for a file that is
+        bad by now. Raises ConfigError for a bad file when there is none.
         """
         self.path = path
         self.capabilities = capabilities
         self.log = log
         self.built_in = copy.deepcopy(dict(built_in or {}))
         self.on_commit: Callable[[Config], None] = lambda config: None
+        self.on_checked: Callable[[Mapping[str, Mapping[str, Any]]], None] = lambda settings: None
+        self._checked: dict[str, Entry] = {}  # streams that are about to be committed
         self.document: Document = {}
         self._changed_at: float | None = None
         self.bad_file = ""  # what is wrong with it, while what ran before goes on
@@ -57,6 +81,7 @@ class Store:
         self._saving = asyncio.Lock()
         self._saved: Document = {}
         self.last_good = last_good or LastGood(path)
+        self.beside = beside
         self._start(must_exist, last_snapshot or {})
 
     def _start(self, must_exist: bool, last_snapshot: Mapping[str, Any]) -> None:
@@ -88,10 +113,7 @@ class Store:
         """Read and check the files. Raises ConfigError."""
         parts = read_parts(self.path, must_exist=must_exist)
         self._files = [part.path for part in parts.every()]
-        config = check(parts, self.capabilities)
-        for line in config.warnings:
-            self.log.warning("%s", line)
-        return config
+        return check(parts, self.capabilities)
 
     def unsaved(self) -> Document | None:
         """Return what `last_snapshot` needs to take up changes that are not in the file, None when there are none."""
@@ -102,13 +124,17 @@ class Store:
     def _take(self, config: Config) -> None:
         """Make a configuration from the file the running one."""
         self._default_protocols = config.model.config.protocols is None
+        self._warn(config.warnings)
         self._use(self._completed(config))
-        self._saved = self._fit_for_file()
-        self._changed_at = None
-        self._modified_at = self._saved_time = self._file_time()
+        self._is_saved(self._fit_for_file())
+
+    def _warn(self, warnings: Iterable[str]) -> None:
+        for line in warnings:
+            self.log.warning("%s", line)
 
     def _use(self, config: Config) -> None:
         self.config = config
+        self._checked.clear()
         self._committed = config.document()
         self.document = self._draft()
 
@@ -158,9 +184,10 @@ class Store:
         if not changed:
             return False
         try:
-            config = self.config.changed(self.document, changed, self.capabilities)
+            config = self.config.changed(self.document, changed, self.capabilities, self._checked)
         except ConfigError:
             self.document = self._draft()
+            self._checked.clear()
             raise
         self._publish(config, now)
         return True
@@ -186,66 +213,100 @@ class Store:
             self._committed = {**self._committed, "variables": copy.deepcopy(variables)}
         self._changed_at = now if changed_at is None else changed_at
 
-    def reload(self) -> None:
-        """Read the file again and use it; what was not saved is lost. Raises ConfigError and changes nothing then."""
-        self._reloaded(self._read)
+    def check_streams(self, streams: Mapping[str, Any]) -> Config:
+        """Return a configuration of some streams, whose normal forms `commit` need not check again. Raises ConfigError."""
+        config = parse({"streams": streams}, self.capabilities)
+        self._checked.update(config.entries)
+        self.on_checked({name: entry.settings for name, entry in config.entries.items()})
+        return config
 
-    async def reload_beside(self) -> None:
-        """Do the same, and read the file in a thread."""
+    async def reload(self) -> None:
+        """Read the file again and use it; what was not saved is lost. Raises MistError and changes nothing then."""
         async with self._saving:
-            future = asyncio.ensure_future(asyncio.to_thread(self._read))
-            await asyncio.wait([future])
-            self._reloaded(future.result)
-
-    def _reloaded(self, read: Callable[[], Config]) -> None:
-        try:
-            config = read().sharing(self.config)
-        except ConfigError as error:
-            self.bad_file = str(error)
-            raise
-        self._take(config)
-        self.bad_file = ""
-        self.on_commit(self.config)
+            try:
+                found = await self.beside(lambda: self._difference(self._read))
+            except ConfigError as error:
+                self.bad_file = str(error)
+                raise
+            config = await self._rebuilt(found)
+            self._warn(found.warnings)
+            self._default_protocols, self._files = found.default_protocols, found.files
+            self._use(config)
+            self._is_saved(self._fit_for_file(), found.time)
+            self.on_commit(self.config)
 
     async def restore(self, document: Mapping[str, Any], now: float) -> None:
-        """Replace everything by a backup; one without streams keeps the current ones. Raises ConfigError."""
+        """Replace everything by a backup; one without streams keeps the current ones. Raises MistError."""
         kept = {"streams": self.streams} if "streams" not in document else {}
-        config = await asyncio.to_thread(parse, {**kept, **document}, self.capabilities)
-        self._publish(self._completed(config.sharing(self.config)), now)
+        found = await self.beside(lambda: self._difference(lambda: parse({**kept, **document}, self.capabilities)))
+        self._publish(await self._rebuilt(found), now)
+
+    def _difference(self, read: Callable[[], Config]) -> _Difference:
+        """Return what differs in a configuration that is read now. Raises ConfigError."""
+        new = read()
+        time = self._file_time()
+        document = self._completed(new.sharing(self.config)).document()
+        streams, present = document.pop("streams", {}), self._committed.get("streams", {})
+        changed = iter([(name, stream) for name, stream in streams.items() if present.get(name) is not stream])
+        pieces = iter(lambda: dict(islice(changed, STREAMS_AT_ONCE)), {})
+        return _Difference(
+            document, list(streams), [pickle.dumps(piece) for piece in pieces], new.warnings,
+            new.model.config.protocols is None, self._files, time,
+        )  # fmt: skip
+
+    async def _rebuilt(self, found: _Difference) -> Config:
+        """Return the configuration whose difference was found, made piece by piece so that others get their turn."""
+        streams = dict(self._committed.get("streams", {}))
+        self._checked.clear()
+        for piece in found.changed:
+            streams.update(self.check_streams(pickle.loads(piece)).document()["streams"])
+            await asyncio.sleep(0)
+        document = dict(found.rest)
+        if found.names:
+            document["streams"] = {name: streams[name] for name in found.names}
+        sections = {*document, *self._committed}
+        return self.config.changed(document, sections, self.capabilities, self._checked)
 
     # -- the file ------------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
         """Write the configuration now. A failure is logged, and tried again when the next write is due."""
         content, before = self._fit_for_file(), self._file_time()
-        try:
-            self._keep_bad_file()
-            save_document(content, self.path, self._saved, self._saved_time)
-        except (OSError, ConfigError) as error:
-            self._not_saved(error, before)
-            return
-        self._is_saved(content)
+        self._written(content, before, *self._write(content))
 
     async def save_beside(self) -> None:
-        """Write the configuration now, in a thread, so that nobody has to wait for the disk."""
+        """Do the same, so that nobody has to wait for it."""
         async with self._saving:
             content, before = self._fit_for_file(), self._file_time()
             try:
-                self._keep_bad_file()
-                await asyncio.to_thread(save_document, content, self.path, self._saved, self._saved_time)
-            except (OSError, ConfigError) as error:
-                self._not_saved(error, before)
-                return
-            changed = self._changed_at
-            self._is_saved(content)
-            if content != self._fit_for_file():
-                self._changed_at = changed
+                aside, error = await self.beside(partial(self._write, content))
+            except (OSError, MistError) as failure:
+                aside, error = [], failure
+            self._written(content, before, aside, error)
 
-    def _keep_bad_file(self) -> None:
-        """Put files that could not be used out of the way of those that are to be written. Raises OSError."""
-        if self.bad_file:
-            for file, aside in keep_aside(self.path):
-                self.log.warning("%s could not be used; it is kept as %s", file, aside)
+    def _write(self, content: Document) -> tuple[list[tuple[Path, Path]], Exception | None]:
+        """Write the files; those that could not be used go out of the way. Returns (file, its new name) of them, and what failed."""
+        aside: list[tuple[Path, Path]] = []
+        try:
+            if self.bad_file:
+                aside = keep_aside(self.path)
+            save_document(content, self.path, self._saved, self._saved_time)
+        except (OSError, ConfigError) as error:
+            return aside, error
+        return aside, None
+
+    def _written(self, content: Document, before: str, aside: list[tuple[Path, Path]], error: Exception | None) -> None:
+        """Take note of a write. content: what was written; before: the files' times before it."""
+        for file, name in aside:
+            self.log.warning("%s could not be used; it is kept as %s", file, name)
+        if error is not None:
+            self._not_saved(error, before)
+            return
+        changed = self._changed_at
+        if self._is_saved(content):
+            self.on_commit(self.config)
+        if content != self._fit_for_file():
+            self._changed_at = changed
 
     def _not_saved(self, error: Exception, before: str) -> None:
         """Say why. before: the files' times then: those written all the same are no edit, which would be read again."""
@@ -254,37 +315,49 @@ class Store:
             self._modified_at = self._file_time()
             self.on_commit(self.config)
 
-    def _is_saved(self, content: Document) -> None:
+    def _is_saved(self, content: Document, time: str = "") -> bool:
+        """Note what the files say, since when; returns whether they were bad before."""
         self._saved = content
         self._changed_at = None
-        self._modified_at = self._saved_time = self._file_time()
-        if self.bad_file:
-            self.bad_file = ""
-            self.on_commit(self.config)
+        self._modified_at = self._saved_time = time or self._file_time()
+        was_bad, self.bad_file = bool(self.bad_file), ""
+        return was_bad
 
-    async def write_due(self, now: float) -> None:
-        """Write the configuration when its last change is long enough ago, and the copy of it that runs; in a thread.
+    async def write_due(self, now: float, *, at_once: bool = False) -> None:
+        """Write the configuration when its last change is long enough ago, or at once, and the copy of it that runs.
 
         A bad file that somebody is working on is only overwritten by `save`. now: monotonic seconds.
         """
-        if self._changed_at is not None and not self.bad_file and now - self._changed_at >= WRITE_DELAY_SECONDS:
+        delay = 0.0 if at_once else WRITE_DELAY_SECONDS
+        if self._changed_at is not None and not self.bad_file and now - self._changed_at >= delay:
             self._changed_at = now  # the next attempt, should this one fail
             await self.save_beside()
-        content = self._fit_for_file()
-        if self.last_good.is_due(content):
-            await asyncio.to_thread(self.last_good.write, content)
+        replace = self.last_good.take(self._fit_for_file())
+        if replace is not None:
+            try:
+                self._copied(await self.beside(replace))
+            except (OSError, MistError) as error:
+                self._copied(f"No copy of the configuration was made: {error}")
 
     def save_if_changed(self) -> None:
         """Write the configuration if it differs from the file, and the copy of it."""
         if self._changed_at is not None and not self.bad_file:
             self.save()
-        self.last_good.write(self._fit_for_file())
+        replace = self.last_good.take(self._fit_for_file())
+        if replace is not None:
+            self._copied(replace())
+
+    def _copied(self, failure: str) -> None:
+        if failure:
+            self.log.warning("%s", failure)
 
     def file_changed(self) -> bool:
         """Return whether somebody else wrote, added or removed one of the files since they were read or written here.
 
-        Says so only once.
+        Says so only once, and not while they are being written here.
         """
+        if self._saving.locked():
+            return False
         time = self._file_time()
         changed = bool(time) and time != self._modified_at
         self._modified_at = time

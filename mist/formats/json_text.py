@@ -28,10 +28,16 @@ _TO_ESCAPE: Final = re.compile(r"[^ !#-\[\]-~]")
 _SHORT_ESCAPES: Final = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
+class Written(str):
+    """A text of `dumps` that stands for its value in a further one."""
+
+    __slots__ = ()
+
+
 def dumps(value: object) -> str:
     """Return value as JSON text in printable ASCII.
 
-    value: None, bool, int, float, str, bytes, and mappings, lists, tuples and sets (in their order of sorting) of those.
+    value: None, bool, int, float, str, `Written`, bytes, and mappings, lists, tuples and sets (in their order of sorting) of those.
     Bytes become a string of the characters U+0000 to U+00FF, and so do undecodable bytes in a str (surrogateescape). Floats have
     16 significant digits; those that are not numbers become null. Keys that are not text are written as their text.
     Raises LocalProtocolError for other types and for more than 64 levels.
@@ -58,6 +64,8 @@ def _write(value: object, pieces: list[str], depth: int) -> None:
             _write(member, pieces, depth + 1)
             separator = ","
         pieces.append("[]" if separator == "[" else "]")
+    elif isinstance(value, Written):
+        pieces.append(value)
     else:
         pieces.append(_scalar(value))
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
 import signal
 import socket
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mist.core.checkpoint import CheckpointTable
 from mist.errors import MistError, NotFound
 from mist.runtime.channel import Channel, Message, close_all
-from mist.runtime.instance import Instance, draft_of, write_atomically
+from mist.runtime.instance import Instance, write_atomically
 from mist.runtime.leftovers import all_records, open_records
 from mist.runtime.process import fork, own, send_signal
 from mist.runtime.program import Server
@@ -32,7 +34,7 @@ log = logging.getLogger(__name__)
 CONTROLLER = "controller"
 ENDED_SHOWN_SECONDS = 15
 STOP_SECONDS = 1.5
-BESIDE_NICE = 10
+BESIDE_NICE = 5
 
 
 class Control(Worker):
@@ -47,13 +49,14 @@ class Control(Worker):
     def __init__(self, server: Server, channel: Channel, api_socket: socket.socket) -> None:
         super().__init__(server, channel)
         self.capabilities = server.program.capabilities()
-        self.on_reload: Callable[[bool], str] = lambda changed_only: "the controller is just starting; try again"
+        self.on_reload: Callable[[bool], Awaitable[str]] = _not_yet
         self.api_socket = api_socket
         self.log_socket = self._open_log_socket()
         self._link = SpawnerLink(server.instance, self.loop)
         self._sessions = SessionLink(server.instance, self.loop, lambda: self.snapshot)
         self._task: asyncio.Task[None] | None = None
         self._snapshots = SnapshotWriter(server.instance)
+        self._telling: asyncio.Task[None] | None = None
         self._status: Mapping[str, Any] = {}
         self._status_at: tuple[int, int] = (0, 0)
         self._tables: dict[tuple[str, int], CheckpointTable] = {}
@@ -91,8 +94,10 @@ class Control(Worker):
     def command(self, message: Message, fds: list[int]) -> None:
         close_all(fds)
         if message.get("do") == "reload":
-            error = self.on_reload(bool(message.get("changed_only")))
-            self.channel.send({"event": "reloaded", "error": error})
+            self.spawn(self._reload(bool(message.get("changed_only"))))
+
+    async def _reload(self, changed_only: bool) -> None:
+        self.channel.send({"event": "reloaded", "error": await self.on_reload(changed_only)})
 
     def stopping(self, reason: str) -> None:
         if self._task is not None:
@@ -112,11 +117,20 @@ class Control(Worker):
 
     # -- ControlServices -------------------------------------------------------------------------------------------
 
+    def prepare_streams(self, streams: Mapping[str, Mapping[str, Any]]) -> None:
+        """Do a part of `publish_config` ahead; see `ControlServices`."""
+        self._snapshots.prepare(streams)
+
     def publish_config(self, snapshot: Mapping[str, Any]) -> None:
         """Write the snapshot that all processes read, and tell them."""
         if self._snapshots.write(snapshot):
             self._snapshot = None
-            self.spawn(self._tell({"do": "config"}))
+            self._telling = self.spawn(self._tell({"do": "config"}))
+
+    async def config_taken(self, seconds: float) -> None:
+        """Wait until the main process has taken the last snapshot; see `ControlServices`."""
+        if self._telling is not None and not self._telling.done():
+            await asyncio.wait([self._telling], timeout=seconds)
 
     async def _tell(self, message: Message) -> None:
         """Ask the main process, or the next one while it is being replaced."""
@@ -134,29 +148,43 @@ class Control(Worker):
     def save_state(self, data: bytes) -> None:
         write_atomically(self.server.instance.controller_state, data)
 
-    def run_beside(self, work: Callable[[], None], done: Callable[[bool, float], None]) -> Callable[[], None]:
-        """Do something in a forked process; see `ControlServices`."""
+    def run_beside(self, work: Callable[[], bytes], done: Callable[[bytes | None, float], None]) -> Callable[[], None]:
+        """Do something in a forked process; see `ControlServices`. What it returns comes in a memory file."""
+        result = os.fdopen(os.memfd_create("mist-beside"), "w+b")
 
         def role() -> int:
-            os.nice(BESIDE_NICE)
-            work()
+            gc.disable()
+            try:
+                signal.signal(signal.SIGTERM, _leave)  # so that it takes drafts of files with it
+                os.nice(BESIDE_NICE)
+                result.write(work())
+                result.flush()
+            except SystemExit:
+                return 1
             return 0
 
-        pid = fork(role, keep=())
+        try:
+            pid = fork(role, keep=(result.fileno(),))
+        except OSError:
+            result.close()
+            raise
         handle = os.pidfd_open(pid)
 
         def reap() -> None:
             self.loop.remove_reader(handle)
             os.close(handle)
             _, status, used = os.wait4(pid, 0)
-            done(status == 0, used.ru_utime + used.ru_stime)
+            with result:
+                result.seek(0)
+                data = result.read() if status == 0 else None
+            done(data, used.ru_utime + used.ru_stime)
 
         def end() -> None:
-            send_signal(pid, signal.SIGKILL)
+            send_signal(pid, signal.SIGTERM)
             self.loop.remove_reader(handle)
             os.close(handle)
+            result.close()
             os.waitpid(pid, 0)
-            draft_of(self.server.instance.controller_state, pid).unlink(missing_ok=True)
 
         self.loop.add_reader(handle, reap)
         return end
@@ -247,6 +275,14 @@ class Control(Worker):
     def shutdown(self, reason: str, *, failed: bool = False) -> None:
         """Ask for the server's end. failed: its exit status says that it does not run because it cannot."""
         self.spawn(self._tell({"do": "shutdown", "reason": reason, "failed": failed}))
+
+
+async def _not_yet(changed_only: bool) -> str:
+    return "the controller is just starting; try again"
+
+
+def _leave(number: int, frame: object) -> None:
+    sys.exit(1)
 
 
 def control_main(server: Server, descriptor: int) -> Callable[[Channel], int]:

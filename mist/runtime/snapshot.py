@@ -72,13 +72,21 @@ class SnapshotWriter:
         self._instance = instance
         self._lines: dict[str, tuple[object, bytes]] = {}
 
+    def prepare(self, streams: Mapping[str, object]) -> None:
+        """Make the text of streams that the next snapshot will have."""
+        self._lines.update({name: (stream, _line(name, stream)) for name, stream in streams.items()})
+
     def write(self, snapshot: Snapshot) -> bool:
         """Replace the snapshot, with the next generation number; False when it says what it said before."""
         former = _read(self._instance)
         rest = {**EMPTY, **snapshot}
         streams = rest.pop("streams")
         del rest["generation"]
-        self._lines = {name: self._line(name, stream) for name, stream in streams.items()}
+        known = self._lines
+        self._lines = {
+            name: line if (line := known.get(name)) is not None and line[0] is stream else (stream, _line(name, stream))
+            for name, stream in streams.items()
+        }
         lines = b",\n".join(line for _, line in self._lines.values())
         body = _packed(rest)[1:-1] + _STREAMS + lines + _END
         head, _, before = former.partition(b"\n")
@@ -89,11 +97,9 @@ class SnapshotWriter:
         write_atomically(self._instance.config_file, b'{"generation":%d,\n' % generation + body)
         return True
 
-    def _line(self, name: str, stream: object) -> tuple[object, bytes]:
-        known = self._lines.get(name)
-        if known is not None and known[0] is stream:
-            return known
-        return stream, _packed(name) + b":" + _packed(stream)
+
+def _line(name: str, stream: object) -> bytes:
+    return _packed(name) + b":" + _packed(stream)
 
 
 def _packed(value: object) -> bytes:
@@ -110,6 +116,15 @@ def _read(instance: Instance) -> bytes:
 def write_snapshot(instance: Instance, snapshot: Snapshot) -> bool:
     """Replace the snapshot, with the next generation number; False when it says what it said before."""
     return SnapshotWriter(instance).write(snapshot)
+
+
+def snapshot_version(instance: Instance) -> tuple[int, int]:
+    """Return numbers that are others once there is another snapshot."""
+    try:
+        found = instance.config_file.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return found.st_ino, found.st_mtime_ns
 
 
 def read_snapshot(instance: Instance) -> Snapshot:

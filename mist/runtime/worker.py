@@ -19,7 +19,7 @@ from mist.runtime.channel import Channel, Message, close_all
 from mist.runtime.leftovers import records_name
 from mist.runtime.program import Server
 from mist.runtime.rejoin import Rejoining
-from mist.runtime.snapshot import Snapshot, read_snapshot
+from mist.runtime.snapshot import Snapshot, read_snapshot, snapshot_version
 from mist.runtime.trigger_link import TriggerLink
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class Worker:
         self._records: CheckpointTable | None = None
         self._triggers: TriggerLink | None = None
         self._snapshot: Snapshot | None = None
+        self._snapshot_version = (0, 0)
         self._title = ""
         self._title_planned = False
         self._stopping = False
@@ -57,8 +58,10 @@ class Worker:
 
     @property
     def snapshot(self) -> Snapshot:
-        """The configuration, read again at its first use after a change."""
-        if self._snapshot is None:
+        """The configuration, read again at its first use after a change, even if this process was not told of that yet."""
+        version = snapshot_version(self.server.instance)
+        if self._snapshot is None or version != self._snapshot_version:
+            self._snapshot_version = version
             self._snapshot = read_snapshot(self.server.instance)
         return self._snapshot
 

@@ -200,10 +200,18 @@ class ControlServices(Protocol):
     capabilities: Mapping[str, Any]  # {"connectors": {name: document}, "inputs": {name: document}, "processes": {}}
     # Called when the operator wants the configuration file read again, or (True) only if it has changed; returns why it was not,
     # or "".
-    on_reload: Callable[[bool], str]
+    on_reload: Callable[[bool], Awaitable[str]]
+
+    def prepare_streams(self, streams: Mapping[str, Mapping[str, Any]]) -> None:
+        """Do a part of `publish_config` ahead: for some streams, by name, that the next snapshot will have."""
+        ...
 
     def publish_config(self, snapshot: Mapping[str, Any]) -> None:
         """Write the immutable snapshot that all processes read, and tell them; listeners follow `config.protocols`."""
+        ...
+
+    async def config_taken(self, seconds: float) -> None:
+        """Wait until what was published last holds for whatever begins from now on, or until some seconds have passed."""
         ...
 
     def load_state(self) -> bytes:
@@ -214,8 +222,11 @@ class ControlServices(Protocol):
         """Keep what the next controller is to know, as long as the server runs."""
         ...
 
-    def run_beside(self, work: Callable[[], None], done: Callable[[bool, float], None]) -> Callable[[], None]:
-        """Do something in a forked process, on what is known now. done: whether it worked, and seconds of a core. Returns what ends it."""
+    def run_beside(self, work: Callable[[], bytes], done: Callable[[bytes | None, float], None]) -> Callable[[], None]:
+        """Do something in a forked process, on what is known now.
+
+        done: called with what it returned, None if it failed, and the seconds of a core that it took. Returns what ends it.
+        """
         ...
 
     def listener_states(self) -> Mapping[str, Any]:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mist.controller.beside import Beside
 from mist.controller.state import Controller
 from mist.controller.store import Store
 from mist.errors import NotFound
@@ -125,7 +126,7 @@ class FakeControl:
         self.pushed: list[Mapping[str, Any]] = []
         self.triggers = FakeTriggers()
         self.done: list[tuple[str | int, ...]] = []
-        self.on_reload: Callable[[bool], str] = lambda changed_only: ""
+        self.on_reload: Callable[[bool], Awaitable[str]]
         self.state = b""
 
     def load_state(self) -> bytes:
@@ -134,10 +135,12 @@ class FakeControl:
     def save_state(self, data: bytes) -> None:
         self.state = data
 
-    def run_beside(self, work: Callable[[], None], done: Callable[[bool, float], None]) -> Callable[[], None]:
-        work()
-        self.loop.call_soon(done, True, 0.0)
+    def run_beside(self, work: Callable[[], bytes], done: Callable[[bytes | None, float], None]) -> Callable[[], None]:
+        self.loop.call_soon(done, work(), 0.0)
         return lambda: None
+
+    def prepare_streams(self, streams: Mapping[str, Mapping[str, Any]]) -> None:
+        """Prepare nothing."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -145,6 +148,9 @@ class FakeControl:
 
     def publish_config(self, snapshot: Mapping[str, Any]) -> None:
         self.published.append(json.loads(json.dumps(snapshot)))
+
+    async def config_taken(self, seconds: float) -> None:
+        """Wait for nobody."""
 
     def listener_states(self) -> Mapping[str, Any]:
         return self.states
@@ -226,13 +232,17 @@ class ControllerUnderTest:
         self.path = path
         self.clock = Clock()
         self.services = FakeControl(self.clock)
-        store = Store(path, self.services.capabilities, self.services.log, **options)
+        store = Store(path, self.services.capabilities, self.services.log, Beside(self.services.run_beside), **options)
         self.controller = Controller(self.services, store, clock=self.clock, monotonic=self.clock)  # type: ignore[arg-type]
         self.controller.publish(store.config)
 
     def check(self) -> None:
         """Let what happens every three seconds happen."""
         asyncio.run(self.controller.check())
+
+    def reload(self) -> str:
+        """Let the file be read again; returns what is wrong with it."""
+        return asyncio.run(self.controller.reload("Test"))
 
     def second(self, count: int = 1) -> None:
         """Let seconds pass."""

@@ -7,7 +7,7 @@ import hashlib
 import json
 import socket
 from collections.abc import Awaitable, Callable
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -265,6 +265,28 @@ def test_local(tmp_path: Path) -> None:
 def test_challenge_is_defined() -> None:
     """Day and month without padding, the month counted from 0."""
     assert accounts.challenge("192.0.2.1", date(2024, 1, 5)) == hashlib.md5(b"5-0-2024192.0.2.1").hexdigest()
+
+
+def test_the_challenge_changes_at_midnight(tmp_path: Path) -> None:
+    """A client that keeps its answer is let in until then, and after it has answered the new challenge."""
+
+    async def scene(client: Client, control: ControllerUnderTest) -> None:
+        control.clock.now = datetime(2024, 2, 29, 23, 59, 59).timestamp()
+        stored = accounts.password_hash(PASSWORD)
+        told = (await client.command({"authorize": {"username": "root", "password": ""}}))["authorize"]
+        login = {"username": "root", "password": accounts.answer(stored, told["challenge"])}
+        assert (await client.command({"authorize": login, "logout": 1}))["authorize"] == {"status": "OK"}
+        control.clock.now += 1
+        reply = await client.command({"authorize": login, "load": 1})
+        assert reply.keys() == {"authorize"}
+        assert reply["authorize"] == {"status": "CHALL", "challenge": challenge(date(2024, 3, 1))}
+        login["password"] = accounts.answer(stored, reply["authorize"]["challenge"])
+        assert (await client.command({"authorize": login}))["authorize"] == {"status": "OK"}
+
+    def challenge(day: date) -> str:
+        return accounts.challenge("127.0.0.1", day)
+
+    play(scene, tmp_path, ACCOUNT)
 
 
 def test_header_login(tmp_path: Path) -> None:

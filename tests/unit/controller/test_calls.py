@@ -16,7 +16,9 @@ from mist.controller.api import Api, ApiConnection
 from mist.controller.calls import CALLS
 from mist.controller.declaration import Call, adapter
 from mist.controller.gate import Caller
+from mist.controller.state import MANY
 from mist.core.packet import Packet
+from mist.formats.json_text import dumps
 from mist.formats.tracks import AAC, AUDIO, H264, VIDEO, TrackInfo
 from tests.support.fake_control import ControllerUnderTest, make_controller
 from tests.support.fake_stream import FakeStream
@@ -120,6 +122,66 @@ def test_every_call_is_recorded() -> None:
     """Each call of the table appears in at least one pair."""
     recorded = {key for pair in PAIRS for key in pair["command"]}
     assert {call.name for call in CALLS if not call.every or call.name == "log"} - recorded == set()
+
+
+def test_reports_of_triggers_are_counted(tmp_path: Path) -> None:
+    control = make_controller(tmp_path, {})
+
+    async def ask(**command: Any) -> dict[str, Any]:
+        return await Api(control.controller).run(command, ApiConnection(), LOCAL)
+
+    asyncio.run(ask(trigger_stat={"name": "USER_NEW", "ms": 12, "ok": True}))
+    asyncio.run(ask(trigger_fail="USER_NEW"))
+    reply = asyncio.run(ask(trigger_stats=1))
+    assert reply["trigger_stats"] == {"USER_NEW": {"count": 1, "ms": 12, "fails": 1}}
+
+
+def test_an_empty_list_of_exceptions_stays_empty(tmp_path: Path) -> None:
+    """Also in the file: then the traffic of every address is counted."""
+    control = make_controller(tmp_path, {"bandwidth": {"exceptions": ["192.0.2.0/24"]}})
+    command = {"bandwidth": {"exceptions": []}, "save": 1}
+    asyncio.run(Api(control.controller).run(command, ApiConnection(), LOCAL))
+    assert control.services.published[-1]["bandwidth"]["exceptions"] == []
+    again = make_controller(tmp_path)
+    assert again.services.published[-1]["bandwidth"]["exceptions"] == []
+
+
+def test_many_streams(tmp_path: Path) -> None:
+    """What is made elsewhere for a large configuration is what is made here for a small one."""
+    streams = {f"s{number}": {"source": "push://é", "tags": ["a"]} for number in range(MANY + 5)}
+    control = make_controller(tmp_path, {"streams": streams, "tags": ["one"]})
+    api = Api(control.controller)
+
+    async def ask(**command: Any) -> Any:
+        return json.loads(dumps(await api.run({"minimal": 1, **command}, ApiConnection(), LOCAL)))
+
+    async def act() -> None:
+        reply = await ask(streams=1, config_backup=1)
+        assert reply["config_backup"] == {
+            "streams": streams,
+            "tags": ["one"],
+            "config": reply["config_backup"]["config"],
+        }
+        assert reply["streams"]["s7"] == {"name": "s7", "online": 0, **streams["s7"]}
+        assert list(reply["streams"]) == sorted(streams)
+        more = {f"n{number}": {"source": "push://"} for number in range(MANY + 5)}
+        reply = await ask(
+            addstream={**more, "Bad": {"source": "push://"}, "worse": {"source": "push://", "DVR": "long"}}
+        )
+        assert reply["streams"].keys() == {"incomplete list", *more}
+        backup = {"streams": {**streams, "s3": {"source": "push://b"}}, "tags": ["two"]}
+        before = control.controller.store.streams["s4"]
+        assert "streams" not in await ask(config_restore=backup)
+        store = control.controller.store
+        assert store.streams.keys() == streams.keys()
+        assert store.streams["s3"]["source"] == "push://b"
+        assert store.streams["s4"] is before
+        assert control.services.published[-1]["tags"] == ["two"]
+        await ask(config_restore={"streams": {"s1": {"source": "push://", "DVR": "long"}}})
+        assert store.streams.keys() == streams.keys()
+
+    asyncio.run(act())
+    assert any("streams.s1.DVR" in line for line in control.services.lines.texts())
 
 
 def test_work_behind_calls(tmp_path: Path) -> None:

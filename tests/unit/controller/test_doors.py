@@ -218,10 +218,10 @@ def test_tls(tmp_path: Path) -> None:
         second, second_key = make_certificate(tmp_path, "two.example")
         certificate.write_bytes(second.read_bytes())
         key.write_bytes(second_key.read_bytes())
-        assert control.controller.reload("SIGHUP")
+        assert not await control.controller.reload("SIGHUP")
         assert await name(port, second, "two.example") == "OK"
         certificate.write_text("nonsense")
-        assert control.controller.reload("SIGHUP")
+        assert not await control.controller.reload("SIGHUP")
         assert await name(port, second, "two.example") == "OK"
         assert control.controller.store.config.model.config.controller.tls is not None
         doors.close()

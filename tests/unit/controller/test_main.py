@@ -76,10 +76,10 @@ def test_a_reload_reads_the_file_again(tmp_path: Path) -> None:
 
     async def scene(client: Client, services: FakeControl) -> None:
         path.write_text('{"tags": 5}')
-        assert "tags: expected a list" in services.on_reload(False)
+        assert "tags: expected a list" in await services.on_reload(False)
         assert len(services.published) == 1
         path.write_text('{"tags": ["b"]}')
-        assert services.on_reload(False) == ""
+        assert await services.on_reload(False) == ""
         assert services.published[-1]["tags"] == ["b"]
 
     services = play(scene, path)

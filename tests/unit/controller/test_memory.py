@@ -22,10 +22,10 @@ class Kept:
     def __init__(self, data: bytes = b"") -> None:
         self.data = data
         self.writes = 0
-        self.begun: list[tuple[Callable[[], None], Callable[[bool, float], None]]] = []
+        self.begun: list[tuple[Callable[[], bytes], Callable[[bytes | None, float], None]]] = []
         self.ended = 0
 
-    def beside(self, work: Callable[[], None], done: Callable[[bool, float], None]) -> Callable[[], None]:
+    def beside(self, work: Callable[[], bytes], done: Callable[[bytes | None, float], None]) -> Callable[[], None]:
         """Note what a process beside is to do, which a test does."""
         self.begun.append((work, done))
 
@@ -88,7 +88,7 @@ def test_much_is_written_by_a_process_beside_one_at_a_time() -> None:
     [(work, done)] = kept.begun
     assert kept.writes == 0
     work()
-    done(True, 2.0)
+    done(b"", 2.0)
     assert kept.writes == 1
     for now in (21.0, 109.0, 110.0):  # two seconds are a fiftieth of a hundred
         memory.write(now, much=True)
@@ -107,7 +107,7 @@ def test_a_process_beside_that_fails_is_told_of_and_followed_by_another(caplog: 
     kept = Kept()
     memory = remembering(kept, Part(), logging.getLogger("mist.test"))
     memory.write(10.0, much=True)
-    kept.begun[0][1](False, 0.1)
+    kept.begun[0][1](None, 0.1)
     assert "could not be written" in caplog.text
     memory.write(20.0, much=True)
     assert len(kept.begun) == 2

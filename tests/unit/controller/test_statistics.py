@@ -73,6 +73,27 @@ def test_segment_viewer_is_one_session(tmp_path: Path) -> None:
     assert "live (HLS) from 203.0.113.7 ended after 4s, avg 10KB/s up 0KB/s down." in line
 
 
+def test_a_stopped_session_does_not_wait_for_its_viewer(tmp_path: Path) -> None:
+    """Who comes back to it by a new connection is a new session."""
+    control = make_controller(tmp_path, {"streams": {"live": {"source": "push://"}}})
+    first, other = (control.services.connect("live", "HLS", token=token) for token in ("abc", "def"))
+    control.second(5)
+    statistics = control.controller.statistics
+    [session] = [one for one in statistics.live.values() if one.token == "abc"]
+    assert statistics.stop([session]) == [first]
+    control.services.update(first, active=False)
+    control.second()
+    assert session.ended
+    assert [one.token for one in statistics.live.values()] == ["def"]
+    control.services.connect("live", "HLS", token="abc")
+    control.services.disconnect(other)
+    control.second(2)
+    again = statistics.live[session.id]
+    assert again is not session
+    assert again.linger_s == 15
+    assert len(statistics.live) == 2
+
+
 def test_connection_that_lived_between_two_seconds(tmp_path: Path) -> None:
     """A connection that is only ever seen ended still counts, once, with all its bytes."""
     control = make_controller(tmp_path)

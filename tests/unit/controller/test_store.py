@@ -55,7 +55,7 @@ def test_bad_reload_keeps_what_runs(tmp_path: Path) -> None:
     """The old configuration stays, unsaved changes with it, and the log has file, key, value and expectation."""
     control = make_controller(tmp_path, {"tags": ["a"]})
     control.path.write_text(json.dumps({"tag": ["b"]}))
-    assert not control.controller.reload("SIGHUP")
+    assert control.reload()
     assert control.controller.store.document["tags"] == ["a"]
     assert any(str(control.path) in line and '"tags"' in line for line in control.services.lines.texts())
 
@@ -112,7 +112,7 @@ def test_crash_while_the_file_is_bad(tmp_path: Path) -> None:
     second.controller.store.save_if_changed()
     assert first.path.read_text() == "{"
     first.path.write_text('{"tags": ["good"]}')
-    assert second.controller.reload("SIGHUP")
+    assert not second.reload()
     assert second.controller.store.document["tags"] == ["good"]
 
 
@@ -143,7 +143,7 @@ def test_bad_file_is_kept_aside(tmp_path: Path) -> None:
     """A file that somebody broke is never overwritten by itself; `save` puts it aside and says where."""
     control = make_controller(tmp_path, {"tags": ["a"]})
     control.path.write_text('{"tags": [')
-    assert not control.controller.reload("test")
+    assert control.reload()
     control.controller.store.document["tags"] = ["b"]
     control.controller.commit()
     control.clock.now += 1000
@@ -166,7 +166,7 @@ def test_a_bad_file_of_several_is_kept_aside(tmp_path: Path, name: str) -> None:
     control = make_controller(tmp_path, main)
     before = control.controller.store.config.document()
     (tmp_path / name).write_text('{"cut off": ')
-    assert not control.controller.reload("test")
+    assert control.reload()
     control.controller.store.save()
     (aside,) = tmp_path.rglob("*.bad-*")
     assert aside.read_text() == '{"cut off": '
@@ -211,7 +211,9 @@ def test_the_copy_that_cannot_be_written(tmp_path: Path) -> None:
     copy = LastGood(tmp_path / "config.json", tmp_path / "config.json")
     control = make_controller(tmp_path, {"tags": ["a"]}, last_good=copy)
     control.check()
-    assert not copy.is_due({"tags": ["a"]})
+    control.check()
+    assert copy.take({"tags": ["a"]}) is None
+    assert len([line for line in control.services.lines.texts() if "No copy" in line]) == 1
 
 
 @pytest.mark.parametrize("split", [False, True])
