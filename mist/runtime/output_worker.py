@@ -206,7 +206,10 @@ class OutputWorker(Worker):
                 self._set_title()
                 self.loop.call_later(UNCLAIMED_SECONDS, self._drop_unused)
         elif what == "retire":
-            self._retire()
+            if self._is_needed():
+                self.channel.send({"stays": True})
+            else:
+                self._retire()
         elif what == "prepare":
             self._prepare(int(message["pid"]))
         elif what == "end_connections":
@@ -229,6 +232,12 @@ class OutputWorker(Worker):
         self.channel.send({"retired": True})
         logging.shutdown()
         os._exit(RETIRED_STATUS)
+
+    def _is_needed(self) -> bool:
+        """Tell whether there are connections and no other process could go on with any, as with TLS, whose keys are in this one."""
+        table = open_records(records_name(self.server.instance, os.getpid()))
+        elsewhere = () if table is None else table.recoverable()
+        return bool(self._served) and not any(number in elsewhere for number in self._served)
 
     def _prepare(self, pid: int) -> None:
         """Do what going on with another worker's connections will need, while that one still serves them."""

@@ -50,7 +50,7 @@ from mist.runtime.streams import Streams
 from mist.runtime.succession import Succession
 from mist.runtime.trigger_link import TriggerLink
 from mist.runtime.upgrade import Inheritance, execute, inherited
-from mist.runtime.vigil import Vigil
+from mist.runtime.vigil import Vigil, Watched, is_restless, patience_seconds
 from mist.stream.publisher import create_account, open_account, set_account
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,8 @@ SWEEP_DELAY_SECONDS = 0.5
 FAMILY_SECONDS = 5.0  # how long a new main process waits for those that a killed one had started
 LAST_CHANCE_SECONDS = 1.0
 API_MOVE_SECONDS = 0.5
+LOOK_SECONDS = 2.0
+HANG_SECONDS = 6.0
 
 Handler = Callable[[Channel, Message, list[int]], None]
 
@@ -111,6 +113,7 @@ class Spawner:
         self._generation = 0
         self._bad_file = ""
         self._status_planned = False
+        self._vigil = Vigil(self._reactor, LOOK_SECONDS, self._watched, is_restless)
         self._ending = False
         self._stop_asked = False
         self._exit_status = 0
@@ -249,7 +252,7 @@ class Spawner:
         self._apply(snapshot)
         self._succession.open()
         self._write_status()
-        Vigil(self._family, self._reactor).begin()
+        self._vigil.begin()
         notify("READY=1")
         self._watchdog()
         log.info("Server %s runs, process %d", self.instance.name, os.getpid(), extra={"kind": "CONF"})
@@ -452,6 +455,11 @@ class Spawner:
 
     # -- children --------------------------------------------------------------------------------------------------
 
+    def _watched(self) -> Watched:
+        for child in self._family.children.values():
+            if child.watched and child.build == running_build():  # others give way
+                yield child, patience_seconds(child, HANG_SECONDS)
+
     def _gone(self, pid: int) -> None:
         """Clear up after a process that has ended; its records are its guardian's for a while, then the sweeper's."""
         if self._ending:
@@ -597,7 +605,9 @@ class Spawner:
         }
 
     def _changed(self) -> None:
-        """Write the status file soon."""
+        """Write the status file soon, and look after the children that there are now."""
+        if self._serving:
+            self._vigil.begin()
         if not self._status_planned:
             self._status_planned = True
             self._reactor.call_later(STATUS_DELAY_SECONDS, self._write_status)
