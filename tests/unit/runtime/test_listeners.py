@@ -18,7 +18,7 @@ from mist.runtime.guardian import WorkerHandle
 from mist.runtime.instance import Instance
 from mist.runtime.listener_guardian import ListenerDuty, plain_address, worker_limit
 from mist.runtime.listeners import bind_listening
-from mist.runtime.output_worker import AcceptedSocket, Served
+from mist.runtime.served import AcceptedSocket, Served
 from tests.support.ports import free_port
 
 
