@@ -125,8 +125,8 @@ class OutputWorker(Worker):
     def _is_needed(self) -> bool:
         """Tell whether there are connections and no other process could go on with any, as with TLS, whose keys are in this one."""
         table = open_records(records_name(self.server.instance, os.getpid()))
-        elsewhere = () if table is None else table.recoverable()
-        return bool(self._served) and not any(number in elsewhere for number in self._served)
+        records = {} if table is None else table.recoverable()
+        return bool(self._served) and not any(n in records and records[n].recoverable for n in self._served)
 
     def _prepare(self, pid: int) -> None:
         """Do what going on with another worker's connections will need, while that one still serves them."""

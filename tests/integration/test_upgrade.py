@@ -91,16 +91,17 @@ def test_connections_over_tls_are_served_to_their_end(make_server: MakeServer, s
         player.play("live")
         heard = player.packets()
         next(one for one in heard if one.kind == "DTP2")
+        wait_until(workers, 10, "the title of the worker")
         former = workers()
         for _ in range(2):
             assert mist(server, "upgrade", "--instance", server.instance).returncode == 0
             mark = b"<%08d>" % (sender.number + 10)
-            next(one for one in heard if mark in one.data)
+            assert any(mark in one.data for one in heard)
         assert workers() == former
         with DtscPeer(port, tls=context, timeout_s=30) as other:
             other.play("live")
             other.until("DTP2")
-            assert len(workers()) == 2
+            wait_until(lambda: len(workers()) == 2, 10, "another worker")
     wait_until(lambda: not workers() & former, 10, "the end of the former worker")
     sender.close()
 
