@@ -235,6 +235,7 @@ def test_a_film_over_dtsc(stage: Stage, sender: Sender, rate: int, kills_at: tup
             for packet in peer.packets():
                 heard.append(packet)
                 if len(heard) in kills:
+                    stage.server.lose("mist: input film", signal.SIGKILL)
                     stage.lose_workers(signal.SIGKILL, "DTSC")
                     peer.send(command("ping"))
         said = [one for one in heard if one.kind == "DTCM" and one.members["cmd"] != b"ping"]
