@@ -9,17 +9,15 @@ from typing import Final
 
 from mist.errors import TransportError
 from mist.runtime.backoff import Backoff
+from mist.runtime.book import Around, Book
 from mist.runtime.build import running_build
 from mist.runtime.channel import Message, close_all
 from mist.runtime.control import CONTROLLER, control_main
 from mist.runtime.descriptor_store import forget, listening_port, store
-from mist.runtime.family import Child, Family
+from mist.runtime.family import Child
 from mist.runtime.listeners import bind_listening
 from mist.runtime.process import own
-from mist.runtime.program import Server
-from mist.runtime.reactor import Reactor
 from mist.runtime.snapshot import Snapshot, read_snapshot
-from mist.runtime.succession import Succession
 
 log = logging.getLogger(__name__)
 
@@ -28,29 +26,16 @@ API_MOVE_SECONDS: Final = 0.5
 NAME: Final = "The controller"
 
 
-class ControlKeeper:
+class ControlKeeper(Book):
     """Keeps the controller. reloaded: called with its answer to a request to reload, "" for success or when it has ended."""
 
-    def __init__(
-        self,
-        server: Server,
-        family: Family,
-        reactor: Reactor,
-        changed: Callable[[], None],
-        succession: Succession,
-        reloaded: Callable[[str], None],
-    ) -> None:
-        self._server = server
-        self._family = family
-        self._reactor = reactor
-        self._changed = changed
-        self._succession = succession
+    def __init__(self, reloaded: Callable[[str], None], *around: *Around) -> None:
+        super().__init__(*around)
         self._reloaded = reloaded
         self._backoff = Backoff()
         self._child: Child | None = None
         self._address: tuple[str, int] = ("", 0)
         self._sockets: list[socket.socket] = []
-        self._closed = False
 
     @property
     def fds(self) -> list[int]:

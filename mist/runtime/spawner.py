@@ -19,6 +19,7 @@ from mist.errors import AccessDenied, MistError, NotFound
 from mist.runtime import log as runtime_log
 from mist.runtime import restart
 from mist.runtime.attendant import SESSIONS, TRIGGERS, Attendant, session_main, trigger_main
+from mist.runtime.book import Around
 from mist.runtime.build import running_build, set_number
 from mist.runtime.channel import Channel, Message, close_all, peer_credentials
 from mist.runtime.control import CONTROLLER, former_children, write_status
@@ -26,7 +27,7 @@ from mist.runtime.control_keeper import ControlKeeper
 from mist.runtime.descriptor_store import stored
 from mist.runtime.family import Family
 from mist.runtime.homecoming import Homecoming
-from mist.runtime.instance import SHARED_MEMORY, Instance
+from mist.runtime.instance import Instance
 from mist.runtime.leftovers import RecordSweeper, release_subscriptions
 from mist.runtime.listeners import Listeners, bind_unix
 from mist.runtime.notify import notify, watchdog_seconds
@@ -45,7 +46,7 @@ from mist.runtime.pushes import Pushes
 from mist.runtime.reactor import Reactor, Timer
 from mist.runtime.rejoin import refuse
 from mist.runtime.reload import Reload, Waiting, answer_all, tell_progress
-from mist.runtime.snapshot import Snapshot, read_snapshot, write_snapshot
+from mist.runtime.snapshot import Snapshot, memory_bound, read_snapshot, write_snapshot
 from mist.runtime.streams import Streams
 from mist.runtime.succession import Succession
 from mist.runtime.trigger_link import TriggerLink
@@ -80,11 +81,11 @@ class Spawner:
         self._family = Family(self._reactor, "", running_build(), self._gone)
         self._fires = TriggerLink(instance, self._reactor, lambda: read_snapshot(instance))
         self._succession = Succession(self._reactor, self._stepped)
-        book = (server, self._family, self._reactor, self._changed, self._succession)
-        self._listeners = Listeners(*book, self._fires)
+        book: Around = (server, self._family, self._reactor, self._changed, self._succession)
+        self._listeners = Listeners(self._fires, *book)
         self._streams = Streams(*book)
         self._pushes = Pushes(*book)
-        self._controller = ControlKeeper(*book, lambda error: self._reload.controller_said(error))
+        self._controller = ControlKeeper(lambda error: self._reload.controller_said(error), *book)
         self._triggers = Attendant(
             "The process of the triggers",
             instance.trigger_socket,
@@ -591,12 +592,3 @@ class Spawner:
 def _answer(channel: Channel, request: Message, answer: Message) -> None:
     if "id" in request:
         channel.send({**answer, "reply": request["id"]})
-
-
-def memory_bound(snapshot: Snapshot) -> int:
-    """Return the bytes of shared memory that all streams together may use: by default three quarters of what there is."""
-    wanted = int((snapshot["config"].get("memory") or {}).get("total_bytes", 0))
-    if wanted:
-        return wanted
-    room = os.statvfs(SHARED_MEMORY)
-    return room.f_frsize * room.f_blocks * 3 // 4
