@@ -321,7 +321,7 @@ class Listeners(Book):
 
     def _start(self, listener: Listener) -> None:
         listener.timer = None
-        if listener.removed:
+        if listener.removed or listener.child is not None:  # a guardian that nobody knew of may have come with the port
             return
         try:
             listener.bind()
