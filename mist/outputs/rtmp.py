@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import secrets
@@ -21,11 +20,14 @@ from mist.formats.rtmp.server import ServerSession
 from mist.formats.tracks import TrackInfo
 from mist.net.tls_relay import TLS_OPTIONS, accept_tls
 from mist.outputs.base import Choice, choose_tracks, own_pace, selection
+from mist.outputs.base.film_player import KIND as FILM
+from mist.outputs.base.film_player import ResumedFilm
 from mist.outputs.base.on_demand import Beginning, begin
 from mist.outputs.base.resumed import pack_saved, resume_viewer, unpack_saved
 from mist.outputs.base.rtmp_files import RtmpFilePlayer, asked_times
 from mist.outputs.base.session_connection import SEED_BYTES, SessionConnection
 from mist.stream.capability import Capability, listener_options
+from mist.stream.on_demand import OnDemandReader
 from mist.stream.parameters import PlaybackParameters, parse_parameters
 from mist.stream.reader import StreamReader
 from mist.stream.services import ConnectionRecord, OutputServices
@@ -443,56 +445,19 @@ def _resume_play(
     return viewer
 
 
-class _ResumedFilm:
-    """An on-demand stream that another process had begun to send."""
+def _resume_film(
+    services: OutputServices, sock: socket.socket, record: Any, saved: dict[str, Any], state: bytes
+) -> ResumedFilm:
+    """Go on with an on-demand stream that another process had begun to send. Raises MistError."""
+    session = ServerSession.restore(state, time.monotonic())
+    parameters = parse_parameters(dict(parse_qsl(saved["query"], keep_blank_values=True)))
 
-    def __init__(
-        self, services: OutputServices, sock: socket.socket, record: Any, saved: dict[str, Any], state: bytes
-    ) -> None:
-        self._services = services
-        self._socket = sock
-        self._record = record
-        self._task = services.loop.create_task(self._start(saved, state))
-        self._player: RtmpFilePlayer | None = None
-
-    async def _start(self, saved: dict[str, Any], state: bytes) -> None:
-        services, record = self._services, self._record
-        try:
-            reader = await services.open_stream(str(saved["stream"]))
-            try:
-                self._player = player = await self._prepare(reader, saved, state)
-            except BaseException:
-                services.close_stream(reader)
-                raise
-        except (MistError, OSError, asyncio.CancelledError) as error:
-            services.log.info("An RTMP viewer of %s ends: it could not be continued: %s", saved["stream"], error)
-            self._socket.close()
-            record.close()
-            return
-
-        def closed() -> None:
-            record.close()
-            services.close_stream(reader)
-
-        fd = self._socket.detach()
-        player.start(services, fd, b"", record, closed, chunked=False, saver=player.state, resumed=True)
-
-    async def _prepare(self, reader: StreamReader, saved: dict[str, Any], state: bytes) -> RtmpFilePlayer:
-        media = self._services.on_demand(reader)
-        session = ServerSession.restore(state, time.monotonic())
-        parameters = parse_parameters(dict(parse_qsl(saved["query"], keep_blank_values=True)))
-        beginning = Beginning(await media.span(saved["span"]), saved["from_us"], saved["to_us"])
-        player = RtmpFilePlayer(self._services, session, media, list(saved["indexes"]), beginning, parameters)
+    def make(media: OnDemandReader, beginning: Beginning) -> RtmpFilePlayer:
+        player = RtmpFilePlayer(services, session, media, list(saved["indexes"]), beginning, parameters)
         player.saved = {"query": saved["query"]}
-        player.go_to(saved)
         return player
 
-    def close(self, reason: str) -> None:
-        """End the connection."""
-        if self._player is not None:
-            self._player.close(reason)
-        else:
-            self._task.cancel()
+    return ResumedFilm(services, sock, record, saved, make)
 
 
 class RtmpOutput:
@@ -510,13 +475,13 @@ class RtmpOutput:
 
     def resume(
         self, services: OutputServices, options: Mapping[str, Any], sock: socket.socket, peer: str, record: Any
-    ) -> RtmpConnection | _Viewer | _ResumedFilm:
+    ) -> RtmpConnection | _Viewer | ResumedFilm:
         """Go on with a connection of another process. Raises MistError, OSError."""
         saved, rest = unpack_saved(record.progress()[3])
         if saved["kind"] == "play":
             return _resume_play(services, sock, peer, record, saved, rest)
-        if saved["kind"] == "film":
-            return _ResumedFilm(services, sock, record, saved, rest)
+        if saved["kind"] == FILM:
+            return _resume_film(services, sock, record, saved, rest)
         connection = RtmpConnection(services, options, sock, peer, saved["seed"], record)
         connection.resume(saved, rest)
         return connection

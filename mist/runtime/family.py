@@ -34,8 +34,9 @@ class Child:
     """One child. stopping: it was told to end, so its end is no failure. pidfd: descriptor of one not forked here, or -1.
 
     build: which code it runs. last_status: the exit status that it announced. left: the numbers of the workers that it leaves to
-    its successor. watched: whether it is to be killed when it hangs. heard: when it said something. asked: since when it owes a sign of
-    life (`mist.runtime.vigil`).
+    its successor. watched: whether it is to be killed when it hangs. stays: it serves to their end those whom nobody else can serve.
+    heard: when it said something. asked: since when it owes a sign of life (`mist.runtime.vigil`). used_s: processor time that it had
+    had by then.
     """
 
     pid: int
@@ -50,8 +51,10 @@ class Child:
     last_status: int | None = None
     left: Sequence[int] = ()
     watched: bool = True
+    stays: bool = False
     heard: float = 0.0
     asked: float = 0.0
+    used_s: float = 0.0
 
     def ran_seconds(self) -> float:
         return time.monotonic() - self.started
@@ -131,6 +134,7 @@ class Family:
         child.channel.close()
         child.channel = Channel(sock)
         child.build = str(message.get("build", ""))
+        child.asked = 0.0
         child.channel.send({"do": "adopted"})
         return self._listen(child)
 

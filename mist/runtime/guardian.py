@@ -160,7 +160,9 @@ class Guardian:
     def settle(self) -> None:
         """Tell the main process when all that was left by a former guardian is with workers of this code."""
         build = running_build()
-        settled = self._duty.is_settled() and all(one.stopping or one.build == build for one in self.workers.values())
+        settled = self._duty.is_settled() and all(
+            one.stopping or one.stays or one.build == build for one in self.workers.values()
+        )
         if settled and not self._told_settled:
             self.upstream.send({"event": "settled"})
         self._told_settled = settled

@@ -22,6 +22,7 @@ from mist.runtime.channel import Message, close_all
 from mist.runtime.guardian import Guardian, WorkerHandle, WorkerMain
 from mist.runtime.leftovers import open_records, records_name, release_subscriptions
 from mist.runtime.process import own
+from mist.runtime.vigil import START_SECONDS, Vigil, Watched, patience_seconds
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +36,8 @@ RESERVED_DESCRIPTORS = 64
 REFUSAL_LINE_SECONDS = 5.0
 PING_SECONDS = 1.0
 HANG_SECONDS = 2.0
-START_SECONDS = 20.0  # for a worker that begins, or takes over what others had
 RETIRE_SECONDS = 2.0
+STAY_SECONDS = 3600.0  # for a worker of former code whose connections nobody else can go on with
 PREPARE_SECONDS = 10.0  # for an heir to get ready; it is given everything then, ready or not
 # A connection that so many workers died of in that time is closed.
 POISON_DEATHS = 3
@@ -80,8 +81,6 @@ class Served:
     bequeathed: bool = False
     reserved: bool = False  # for another one's connections
     retiring: bool = False  # it was told to give its connections up
-    asked: float = 0.0  # since when it owes an answer to a ping
-    alive: bool = False  # it has said something
     told: bool = True  # what it has is known; one of a former guardian says so at the end of its inventory
     idle_since: float = field(default_factory=time.monotonic)
     used: bool = False
@@ -125,7 +124,6 @@ class ListenerDuty:
         self._refused = 0
         self._refusal_told = 0.0
         self._idle_check_planned = False
-        self._watch = Heartbeat(self)
         self._suspects = Suspects()
         self._rapid_deaths = 0
         self._leaving: list[Served] = []  # the first of them is being replaced
@@ -133,6 +131,7 @@ class ListenerDuty:
 
     def start(self, guardian: Guardian) -> None:
         self._guardian = guardian
+        self._watch = Vigil(guardian.reactor, PING_SECONDS, self._watched)
         for sock in self._sockets:
             sock.setblocking(False)
         for pid in self._left:
@@ -236,6 +235,13 @@ class ListenerDuty:
 
     # -- workers ---------------------------------------------------------------------------------------------------
 
+    def _watched(self) -> Watched:
+        """Return those with connections; one that takes over what others had gets more time."""
+        for served in self._served.values():
+            if served.connections:
+                patience_s = patience_seconds(served.handle, HANG_SECONDS)
+                yield served.handle, START_SECONDS if served.estates else patience_s
+
     def _fork(self) -> Served:
         served = Served(self._guardian.start_worker(self._worker_main))
         self._served[served.handle.pid] = served
@@ -278,10 +284,7 @@ class ListenerDuty:
         if served is None:
             close_all(fds)
             return
-        served.alive = True
-        if "pong" in message:
-            served.asked = 0.0
-        elif "arena" in message and len(fds) == 1:
+        if "arena" in message and len(fds) == 1:
             close_all([fd for fd in (served.arenas.get(message["arena"]),) if fd is not None])
             served.arenas[message["arena"]] = fds[0]
         elif "arena_gone" in message:
@@ -297,6 +300,8 @@ class ListenerDuty:
             self._heir_is_ready(served)
         elif "retired" in message:
             self._bequeath(served)
+        elif "stays" in message:
+            self._stay(served)
         else:
             close_all(fds)
             self._connections_closed(served, message)
@@ -415,7 +420,7 @@ class ListenerDuty:
 
     def replace_worker(self, served: Served) -> None:
         """Let a fresh worker go on with the connections of one that is of use no longer."""
-        if served.handle.stopping or served in self._leaving or not served.told:
+        if served.handle.stopping or served.handle.stays or served in self._leaving or not served.told:
             return
         if not served.connections:
             self._guardian.stop_worker(served.handle, "CLEAN_CONTROLLER_REQ")
@@ -442,6 +447,19 @@ class ListenerDuty:
             served.handle.channel.send({"do": "retire"})
             self._guardian.reactor.call_later(RETIRE_SECONDS, self._kill, served)
 
+    def _stay(self, served: Served) -> None:
+        """Let a worker serve its connections to their end: others get none, but from workers of this code."""
+        served.handle.stays, served.retiring = True, False
+        if served.heir is not None:
+            served.heir.reserved, served.heir = False, None
+        log.info(
+            "Worker %d stays for the %d connections that only it can serve", served.handle.pid, len(served.connections)
+        )
+        self._guardian.reactor.call_later(
+            STAY_SECONDS, self._guardian.stop_worker, served.handle, "CLEAN_CONTROLLER_REQ"
+        )
+        self._replaced(served)
+
     def _replaced(self, ended: Served) -> None:
         """Go on with the next one, when somebody has everything of the one before or it had nothing left; an heir may have died."""
         first = self._leaving[0] if self._leaving else None
@@ -463,7 +481,7 @@ class ListenerDuty:
         return not self._leaving
 
     def _kill(self, served: Served) -> None:
-        if self._served.get(served.handle.pid) is served:
+        if self._served.get(served.handle.pid) is served and not served.handle.stays:
             served.handle.signal(signal.SIGKILL)
 
     def _take_inventory(self, served: Served, inventory: Mapping[str, Any], fds: list[int]) -> None:
@@ -536,40 +554,6 @@ class Suspects:
         times = [time for time in self._deaths.get(number, ()) if now - time < POISON_SECONDS]
         self._deaths[number] = [*times, now]
         return len(times) + 1 >= POISON_DEATHS
-
-
-class Heartbeat:
-    """Finds workers that hang: those with connections are asked for a sign of life once a second."""
-
-    def __init__(self, duty: ListenerDuty) -> None:
-        self._duty = duty
-        self._planned = False
-        self._last = 0.0
-
-    def begin(self) -> None:
-        """Watch for as long as there are connections."""
-        if not self._planned:
-            self._planned = True
-            self._last = time.monotonic()
-            self._duty._guardian.reactor.call_later(PING_SECONDS, self._beat)
-
-    def _beat(self) -> None:
-        self._planned = False
-        now = time.monotonic()
-        late = now - self._last > 1.5 * PING_SECONDS  # this process itself was held up, and has answers to read
-        busy = [served for served in self._duty._served.values() if served.connections]
-        for served in busy:
-            if not served.asked:
-                served.asked = now
-                served.handle.channel.send({"do": "ping", "ping": 1})
-            elif late:
-                served.asked = now
-            elif now - served.asked >= (HANG_SECONDS if served.alive and not served.estates else START_SECONDS):
-                log.error("Worker %d has not answered for %.0f s; ending it", served.handle.pid, now - served.asked)
-                served.asked = now
-                served.handle.signal(signal.SIGKILL)
-        if busy:
-            self.begin()
 
 
 def make_listener_duty(

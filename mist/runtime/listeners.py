@@ -7,31 +7,29 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from mist.errors import MistError, TransportError
 from mist.runtime.backoff import Backoff
+from mist.runtime.book import MAX_JOINING, Around, Book, pass_on_all, retire
 from mist.runtime.build import running_build
 from mist.runtime.channel import Channel, Message, close_all
 from mist.runtime.descriptor_store import forget, listening_port, store
-from mist.runtime.family import Child, Family
+from mist.runtime.family import Child
 from mist.runtime.guardian import RETIRED, guardian_main
 from mist.runtime.listener_guardian import make_listener_duty
 from mist.runtime.output_worker import output_main
 from mist.runtime.process import own
-from mist.runtime.program import Server
-from mist.runtime.reactor import Reactor, Timer
+from mist.runtime.reactor import Timer
 from mist.runtime.rejoin import refuse
 from mist.runtime.snapshot import Snapshot, canonical
-from mist.runtime.succession import Succession
 from mist.runtime.trigger_link import TriggerLink
 
 log = logging.getLogger(__name__)
 
 KIND = "listener"  # the first word of the names of guardians of listeners
-MAX_JOINING = 4096
 BACKLOG = 4096
 MIN_RETRY_SECONDS = 1.0
 RUNNING, NOT_YET = 1, 0
@@ -149,24 +147,12 @@ class Listener:
         self.sockets = []
 
 
-class Listeners:
+class Listeners(Book):
     """Keeps one guardian for each configured listener."""
 
-    def __init__(
-        self,
-        server: Server,
-        family: Family,
-        reactor: Reactor,
-        changed: Callable[[], None],
-        succession: Succession,
-        triggers: TriggerLink,
-    ) -> None:
-        self._succession = succession
+    def __init__(self, triggers: TriggerLink, *around: *Around) -> None:
+        super().__init__(*around)
         self._triggers = triggers
-        self._server = server
-        self._family = family
-        self._reactor = reactor
-        self._changed = changed
         self._listeners: dict[str, Listener] = {}
         self._unknown: set[str] = set()
 
@@ -294,7 +280,7 @@ class Listeners:
             return
         if listener.child is not None:
             close_all(fds[2:])
-            retire_late(self._family, message, fds[:2])
+            self._retire_late(message, fds[:2])
             return
         if listener.sockets:
             close_all(fds[2:])
@@ -313,7 +299,7 @@ class Listeners:
         listener.state, listener.announced = RUNNING, True
         options = message["note"].get("entry", {})
         if listener.child.build != running_build():
-            give_way(self._succession, listener, listener.child)
+            self._give_way(listener, listener.child)
         elif canonical(options) != listener.key:
             retire(listener.child)
         self._pass_on_joining(listener)
@@ -335,7 +321,7 @@ class Listeners:
 
     def _start(self, listener: Listener) -> None:
         listener.timer = None
-        if listener.removed:
+        if listener.removed or listener.child is not None:  # a guardian that nobody knew of may have come with the port
             return
         try:
             listener.bind()
@@ -427,52 +413,6 @@ def _changed_form(listener: Listener, new: list[Listener]) -> Listener | None:
     alike = [one for one in new if one.connector == listener.connector]
     same = [one for one in alike if one.address == listener.address]
     return same[0] if same else alike[0] if len(alike) == 1 else None
-
-
-def retire(child: Child) -> None:
-    """Let a guardian leave its duty and its workers to the next one."""
-    if not child.stopping:
-        child.stopping = True
-        child.channel.send({"do": "retire"})
-
-
-class Guarded(Protocol):
-    """What a book of the main process has of something with a guardian."""
-
-    child: Child | None
-
-    @property
-    def name(self) -> str: ...
-
-
-def give_way(succession: Succession, guarded: Guarded, guardian: Child) -> None:
-    """Let a guardian of other code retire when it is its turn, if it is still there by then."""
-
-    def now() -> None:
-        if guarded.child is guardian:
-            retire(guardian)
-
-    succession.add(guarded, f"The guardian of {guarded.name}", now)
-
-
-def retire_late(family: Family, message: Message, fds: list[int]) -> None:
-    """Let a guardian that comes back after its duty was given to another one leave its workers to that one."""
-    child = family.adopt(
-        "A late guardian",
-        message,
-        fds,
-        on_message=lambda child, message, fds: close_all(fds),
-        on_ended=lambda child, status: None,
-    )
-    if child is not None:
-        retire(child)
-
-
-def pass_on_all(child: Child, joining: list[tuple[Message, list[int]]]) -> None:
-    """Give a guardian the workers that wait for it."""
-    for message, fds in joining:
-        child.channel.send({**message, "do": "adopt"}, fds, close=fds)
-    joining.clear()
 
 
 def bind_unix(path: str, mode: int) -> socket.socket:

@@ -10,7 +10,6 @@ import select
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 from weakref import WeakValueDictionary
@@ -20,13 +19,13 @@ import setproctitle
 from mist.core.checkpoint import Record
 from mist.core.fanout import Fanout
 from mist.core.file_pump import FilePump
-from mist.core.subscription import Subscription
 from mist.errors import MistError, NotFound, NotReady, StreamError
 from mist.runtime.adoption import PER_MESSAGE, UNCLAIMED_SECONDS, Adopter
 from mist.runtime.channel import Channel, Message, close_all, memory_file
 from mist.runtime.guardian import WorkerMain
 from mist.runtime.leftovers import open_records, records_name
 from mist.runtime.program import Connection, ListenerRole, Server
+from mist.runtime.served import AcceptedSocket, HeldStream, Served, TrackedFanout
 from mist.runtime.session_link import SessionLink
 from mist.runtime.snapshot import input_timeout_part, stream_settings
 from mist.runtime.span_link import SpanClient
@@ -50,116 +49,6 @@ SWEEP_SECONDS = 5.0
 UNUSED_COOKIE = 0
 RETIRED_STATUS = 75  # of a worker whose connections are to be given to another one
 PLAYING = frozenset({StreamStatus.READY, StreamStatus.WAIT})
-
-
-class AcceptedSocket(socket.socket):
-    """A socket that tells when it is closed or given away."""
-
-    on_gone: Callable[[], None] | None = None
-
-    def close(self) -> None:
-        super().close()
-        self._tell()
-
-    def detach(self) -> int:
-        fd = super().detach()
-        self._tell()
-        return fd
-
-    def _tell(self) -> None:
-        callback, self.on_gone = self.on_gone, None
-        if callback is not None:
-            callback()
-
-
-@dataclass(eq=False)
-class Served:
-    """One accepted connection. inode: identifies the socket; descriptors: numbers under which this process may have it."""
-
-    number: int
-    host: str
-    inode: int
-    descriptors: set[int]
-    connection: Connection | None = None
-    visit: Visit | None = None
-
-    def is_open(self) -> bool:
-        """Tell whether this process still has the socket."""
-        return self.descriptor() is not None
-
-    def descriptor(self) -> int | None:
-        """Return a descriptor of the socket, None when it is closed; forgets numbers that have become something else."""
-        for fd in tuple(self.descriptors):
-            try:
-                if os.fstat(fd).st_ino == self.inode:
-                    return fd
-            except OSError:
-                pass
-            self.descriptors.discard(fd)
-        return None
-
-
-@dataclass(eq=False)
-class HeldStream:
-    """A reader shared by this worker's connections, and the slot that shows the input that somebody watches."""
-
-    reader: StreamReader
-    slot: int
-    users: int = 0
-    release: asyncio.TimerHandle | None = field(default=None, repr=False)
-    spans: SpanClient | None = None
-    on_demand: OnDemandReader | None = None
-
-    def close(self) -> None:
-        """Stop showing that somebody watches."""
-        self.reader.table.unsubscribe(self.slot)
-        if self.spans is not None:
-            self.spans.close()
-
-
-class TrackedFanout:
-    """The worker's fan-out, which also tells when a socket that it was given is closed."""
-
-    def __init__(self, fanout: Fanout, joined: Callable[[int], Callable[[str], None]]) -> None:
-        self._fanout = fanout
-        self._joined = joined
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._fanout, name)
-
-    def __len__(self) -> int:
-        return len(self._fanout)
-
-    def join(
-        self,
-        reader: Any,
-        indexes: Any,
-        key: str,
-        make_muxer: Any,
-        fd: int,
-        head: bytes,
-        *,
-        on_close: Callable[[str], None],
-        **options: Any,
-    ) -> Subscription:
-        """Join as `Fanout.join` does."""
-        gone = self._joined(fd)
-
-        def closed(reason: str) -> None:
-            on_close(reason)
-            gone(reason)
-
-        return self._fanout.join(reader, indexes, key, make_muxer, fd, head, on_close=closed, **options)
-
-    def adopt(self, fd: int, record: Any, *, on_close: Callable[[str], None], **options: Any) -> Subscription:
-        """Adopt as `Fanout.adopt` does."""
-        gone = self._joined(fd)
-
-        def closed(reason: str) -> None:
-            on_close(reason)
-            gone(reason)
-
-        return self._fanout.adopt(fd, record, on_close=closed, **options)
 
 
 class OutputWorker(Worker):
@@ -206,7 +95,10 @@ class OutputWorker(Worker):
                 self._set_title()
                 self.loop.call_later(UNCLAIMED_SECONDS, self._drop_unused)
         elif what == "retire":
-            self._retire()
+            if self._is_needed():
+                self.channel.send({"stays": True})
+            else:
+                self._retire()
         elif what == "prepare":
             self._prepare(int(message["pid"]))
         elif what == "end_connections":
@@ -229,6 +121,12 @@ class OutputWorker(Worker):
         self.channel.send({"retired": True})
         logging.shutdown()
         os._exit(RETIRED_STATUS)
+
+    def _is_needed(self) -> bool:
+        """Tell whether there are connections and no other process could go on with any, as with TLS, whose keys are in this one."""
+        table = open_records(records_name(self.server.instance, os.getpid()))
+        records = {} if table is None else table.recoverable()
+        return bool(self._served) and not any(n in records and records[n].recoverable for n in self._served)
 
     def _prepare(self, pid: int) -> None:
         """Do what going on with another worker's connections will need, while that one still serves them."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from mist.runtime.backoff import Backoff
@@ -17,6 +15,7 @@ from mist.runtime.channel import Message, close_all
 from mist.runtime.guardian import Guardian, WorkerHandle
 from mist.runtime.program import Server
 from mist.runtime.push_worker import push_main, push_note
+from mist.runtime.vigil import Vigil, Watched, patience_seconds
 from mist.stream.push import PushPlan
 from mist.stream.push_note import PushNote
 
@@ -55,13 +54,11 @@ class Kept:
 
 @dataclass(eq=False)
 class Lane:
-    """The pushes of one worker. asked: since when the worker owes an answer to a ping. used_s: processor time that it had had by then."""
+    """The pushes of one worker."""
 
     shared: bool
     pushes: dict[int, Kept] = field(default_factory=dict)
     worker: WorkerHandle | None = None
-    asked: float = 0.0
-    used_s: float = 0.0
     crashes: int = 0
     backoff: Backoff = field(default_factory=Backoff)
 
@@ -90,14 +87,12 @@ class PushesDuty:
         self._pushes: dict[int, Kept] = {}
         self._lanes: list[Lane] = []
         self._width = len(os.sched_getaffinity(0))
-        self._last_beat = 0.0
         self._knows = False  # of what pushes there are
         self._guardian: Guardian
 
     def start(self, guardian: Guardian) -> None:
         self._guardian = guardian
-        self._last_beat = time.monotonic()
-        guardian.reactor.call_later(PING_SECONDS, self._beat)
+        self._watch = Vigil(guardian.reactor, PING_SECONDS, self._watched)
 
     # -- orders ----------------------------------------------------------------------------------------------------
 
@@ -141,6 +136,7 @@ class PushesDuty:
         if lane is None and pid and (worker := self._guardian.expect_worker(pid)) is not None:
             lane = Lane(shared, worker=worker)
             self._lanes.append(lane)
+            self._watch.begin()
         return lane
 
     def _place(self, kept: Kept) -> None:
@@ -192,8 +188,8 @@ class PushesDuty:
         if not lane.pushes:
             self._lanes.remove(lane)
             return
-        lane.asked = 0.0
         lane.worker = self._guardian.start_worker(self._main)
+        self._watch.begin()
         self._order(lane, list(lane.pushes.values()))
 
     def _order(self, lane: Lane, some: Sequence[Kept]) -> None:
@@ -218,7 +214,6 @@ class PushesDuty:
         close_all(fds)
         if lane is None:
             return
-        lane.asked = 0.0
         if message.get("event") == "result":
             kept = lane.pushes.get(int(message["number"]))
             if kept is not None:
@@ -280,27 +275,10 @@ class PushesDuty:
         )
         return other
 
-    def _beat(self) -> None:
-        """Kill workers that hang."""
-        now = time.monotonic()
-        late = now - self._last_beat > 1.5 * PING_SECONDS  # this process itself was held up, and has answers to read
-        self._last_beat = now
+    def _watched(self) -> Watched:
         for lane in self._lanes:
-            worker = lane.worker
-            if worker is None or worker.channel.closed or not lane.pushes:
-                continue  # or it will come back
-            if not lane.asked:
-                lane.asked, lane.used_s = now, cpu_seconds(worker.pid)
-                worker.channel.send({"do": "ping", "ping": 1})
-            elif late:
-                lane.asked = now
-            elif now - lane.asked >= HANG_SECONDS and not is_held_up(worker.pid, lane.used_s):
-                waited_s = now - lane.asked
-                log.error("A worker of pushes (%d) has not answered for %.0f s; killing it", worker.pid, waited_s)
-                lane.asked = now
-                worker.signal(signal.SIGKILL)
-        if not self._guardian.ending:
-            self._guardian.reactor.call_later(PING_SECONDS, self._beat)
+            if lane.worker is not None and lane.pushes:
+                yield lane.worker, patience_seconds(lane.worker, HANG_SECONDS)
 
     def bequeath(self, worker: WorkerHandle, status: int) -> bool:
         """Return False: what the next worker needs is in the notes."""
@@ -314,7 +292,6 @@ class PushesDuty:
         if lane is None:
             worker.signal(signal.SIGKILL)
             return
-        lane.asked = 0.0
         running = {int(number) for number in note.get("pushes", ())}
         missing = [kept for number, kept in lane.pushes.items() if number not in running]
         for number in running - lane.pushes.keys():
@@ -357,24 +334,3 @@ class PushesDuty:
         """Nobody goes on with the pushes."""
         for kept in self._pushes.values():
             kept.note.remove()
-
-
-def is_held_up(pid: int, used_s: float) -> bool:
-    """Tell whether a process that does not answer is not to blame: another one in its place would wait for the same.
-
-    It is in the kernel and cannot be interrupted, for a disk, or it could run and has hardly had a processor. used_s: the
-    processor time that it had had when it was asked.
-    """
-    try:
-        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
-    except (OSError, IndexError):
-        return False
-    return state == b"D" or (state == b"R" and cpu_seconds(pid) - used_s < HANG_SECONDS)
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the processor time that a process's first thread has had."""
-    try:
-        return int(Path(f"/proc/{pid}/schedstat").read_bytes().split()[0]) / 1e9
-    except (OSError, IndexError, ValueError):
-        return 0.0

@@ -6,7 +6,6 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,18 +13,15 @@ from typing import Any
 from mist.errors import LimitExceededError, NotFound
 from mist.net.remote_schemes import BUILT_IN, remote_schemes, scheme_of, without_password
 from mist.runtime.backoff import Backoff
+from mist.runtime.book import Around, Book, pass_on_all, retire
 from mist.runtime.build import running_build
 from mist.runtime.channel import Channel, Message, close_all
-from mist.runtime.family import Child, Family
+from mist.runtime.family import Child
 from mist.runtime.guardian import RETIRED, guardian_main
-from mist.runtime.listeners import pass_on_all, retire, retire_late
-from mist.runtime.program import Server
 from mist.runtime.push_guardian import PushesDuty
 from mist.runtime.push_worker import push_note
-from mist.runtime.reactor import Reactor
 from mist.runtime.rejoin import refuse
 from mist.runtime.snapshot import read_snapshot
-from mist.runtime.succession import Succession
 from mist.stream.push import PushPlan
 
 log = logging.getLogger(__name__)
@@ -55,22 +51,11 @@ class Push:
         return {"plan": self.plan.document(), "worker": self.worker, "stopping": self.stopping}
 
 
-class Pushes:
+class Pushes(Book):
     """Starts and ends pushes, by way of a guardian that is there as long as there are any."""
 
-    def __init__(
-        self,
-        server: Server,
-        family: Family,
-        reactor: Reactor,
-        changed: Callable[[], None],
-        succession: Succession,
-    ) -> None:
-        self._succession = succession
-        self._server = server
-        self._family = family
-        self._reactor = reactor
-        self._changed = changed
+    def __init__(self, *around: *Around) -> None:
+        super().__init__(*around)
         self._pushes: dict[int, Push] = {}
         self._over: deque[Push] = deque()  # those that have ended, oldest first
         self._numbers = itertools.count(1)
@@ -78,7 +63,6 @@ class Pushes:
         self._planned = False  # another guardian
         self._backoff = Backoff()
         self._joining: list[tuple[Message, list[int]]] = []  # workers that wait for a guardian
-        self._closed = False
 
     def start(self, stream: str, requested: str, target: str) -> int:
         """Start a push and return its number. Raises NotFound (nothing pushes to such a target), LimitExceededError."""
@@ -215,7 +199,7 @@ class Pushes:
                 self._pushes[plan.number] = Push(plan, given["worker"], stopping=given["stopping"])
         self._numbers = itertools.count(max(self._pushes, default=0) + 1)
         if self._guardian is not None:
-            retire_late(self._family, message, fds)
+            self._retire_late(message, fds)
             self._acquaint(self._guardian)
             return
         self._guardian = self._family.adopt(
@@ -226,10 +210,10 @@ class Pushes:
             return
         self._acquaint(self._guardian)
         if self._guardian.build != running_build():
-            self._succession.add(KIND, NAME, partial(self._give_way, self._guardian))
+            self._succession.add(KIND, NAME, partial(self._retire_guardian, self._guardian))
         self._changed()
 
-    def _give_way(self, guardian: Child) -> None:
+    def _retire_guardian(self, guardian: Child) -> None:
         """Let a guardian of other code retire, if it is still there."""
         if self._guardian is guardian:
             retire(guardian)

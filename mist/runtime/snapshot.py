@@ -7,11 +7,12 @@ that writing again what did not change, and reading one stream of many, cost lit
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mist.runtime.instance import Instance, write_atomically
+from mist.runtime.instance import SHARED_MEMORY, Instance, write_atomically
 
 Snapshot = Mapping[str, Any]
 DEFAULT_INPUT_TIMEOUT_SECONDS = 30.0
@@ -164,3 +165,12 @@ def input_timeout(snapshot: Snapshot, stream: str) -> float:
 def input_timeout_part(snapshot: Snapshot, stream: str) -> float:
     """Return the seconds after which it is looked again whether somebody watches: a small part of that time."""
     return max(input_timeout(snapshot, stream) / TIMEOUT_PARTS, MIN_PART_SECONDS)
+
+
+def memory_bound(snapshot: Snapshot) -> int:
+    """Return the bytes of shared memory that all streams together may use: by default three quarters of what there is."""
+    wanted = int((snapshot["config"].get("memory") or {}).get("total_bytes", 0))
+    if wanted:
+        return wanted
+    room = os.statvfs(SHARED_MEMORY)
+    return room.f_frsize * room.f_blocks * 3 // 4

@@ -10,25 +10,26 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import setproctitle
 
 from mist.core.immortal import make_immortal
-from mist.errors import AccessDenied, MistError, NotFound, TransportError
+from mist.errors import AccessDenied, MistError, NotFound
 from mist.runtime import log as runtime_log
 from mist.runtime import restart
 from mist.runtime.attendant import SESSIONS, TRIGGERS, Attendant, session_main, trigger_main
-from mist.runtime.backoff import Backoff
+from mist.runtime.book import Around
 from mist.runtime.build import running_build, set_number
 from mist.runtime.channel import Channel, Message, close_all, peer_credentials
-from mist.runtime.control import CONTROLLER, control_main, former_children, write_status
-from mist.runtime.descriptor_store import forget, listening_port, store, stored
-from mist.runtime.family import Child, Family
-from mist.runtime.instance import SHARED_MEMORY, Instance
+from mist.runtime.control import CONTROLLER, former_children, write_status
+from mist.runtime.control_keeper import ControlKeeper
+from mist.runtime.descriptor_store import stored
+from mist.runtime.family import Family
+from mist.runtime.homecoming import Homecoming
+from mist.runtime.instance import Instance
 from mist.runtime.leftovers import RecordSweeper, release_subscriptions
-from mist.runtime.listeners import Listeners, bind_listening, bind_unix
+from mist.runtime.listeners import Listeners, bind_unix
 from mist.runtime.notify import notify, watchdog_seconds
 from mist.runtime.process import (
     RESET_SIGNALS,
@@ -45,12 +46,12 @@ from mist.runtime.pushes import Pushes
 from mist.runtime.reactor import Reactor, Timer
 from mist.runtime.rejoin import refuse
 from mist.runtime.reload import Reload, Waiting, answer_all, tell_progress
-from mist.runtime.snapshot import Snapshot, read_snapshot, write_snapshot
+from mist.runtime.snapshot import Snapshot, memory_bound, read_snapshot, write_snapshot
 from mist.runtime.streams import Streams
 from mist.runtime.succession import Succession
 from mist.runtime.trigger_link import TriggerLink
 from mist.runtime.upgrade import Inheritance, execute, inherited
-from mist.runtime.vigil import Vigil
+from mist.runtime.vigil import Vigil, Watched, is_restless, patience_seconds
 from mist.stream.publisher import create_account, open_account, set_account
 
 log = logging.getLogger(__name__)
@@ -58,13 +59,11 @@ log = logging.getLogger(__name__)
 STATUS_DELAY_SECONDS = 0.05
 KILL_AFTER_SECONDS = 3.0
 KILL_AGAIN_SECONDS = 0.1
-DEFAULT_API_PORT = 4242
 EXIT_CONFIG = 2  # the configuration is unusable
 SOCKET_MODE = 0o660
 SWEEP_DELAY_SECONDS = 0.5
-FAMILY_SECONDS = 5.0  # how long a new main process waits for those that a killed one had started
-LAST_CHANCE_SECONDS = 1.0
-API_MOVE_SECONDS = 0.5
+LOOK_SECONDS = 2.0
+HANG_SECONDS = 6.0
 
 Handler = Callable[[Channel, Message, list[int]], None]
 
@@ -82,12 +81,11 @@ class Spawner:
         self._family = Family(self._reactor, "", running_build(), self._gone)
         self._fires = TriggerLink(instance, self._reactor, lambda: read_snapshot(instance))
         self._succession = Succession(self._reactor, self._stepped)
-        book = (server, self._family, self._reactor, self._changed, self._succession)
-        self._listeners = Listeners(*book, self._fires)
+        book: Around = (server, self._family, self._reactor, self._changed, self._succession)
+        self._listeners = Listeners(self._fires, *book)
         self._streams = Streams(*book)
         self._pushes = Pushes(*book)
-        self._controller: Child | None = None
-        self._controller_backoff = Backoff()
+        self._controller = ControlKeeper(lambda error: self._reload.controller_said(error), *book)
         self._triggers = Attendant(
             "The process of the triggers",
             instance.trigger_socket,
@@ -104,20 +102,21 @@ class Spawner:
             self._reactor,
             self._changed,
         )
-        self._api_address: tuple[str, int] = ("", 0)
-        self._api_sockets: list[socket.socket] = []
         self._clients: set[Channel] = set()
         self._started = time.time()
         self._generation = 0
         self._bad_file = ""
         self._status_planned = False
+        self._vigil = Vigil(self._reactor, LOOK_SECONDS, self._watched, is_restless)
         self._ending = False
         self._stop_asked = False
         self._exit_status = 0
         self._serving = False
-        self._expected: dict[int, int] = {}
+        self._homecoming = Homecoming(self._reactor, self._serve)
         self._strangers: dict[int, int] = {}
-        self._reload = Reload(self._family, self._reactor, self._ask_controller, self._execute, self._streams.is_busy)
+        self._reload = Reload(
+            self._family, self._reactor, self._controller.ask_to_reload, self._execute, self._streams.is_busy
+        )
         self._waiting: list[Waiting] = []
         self._notes = ""
         self._sweeper = RecordSweeper(server.instance)
@@ -178,7 +177,7 @@ class Spawner:
         snapshot = read_snapshot(self.instance)
         self._follow_level(snapshot)
         ports: dict[str, Sequence[int]] = {**stored(), **(heir.sockets if heir is not None else {})}
-        self._take_api(ports.pop(CONTROLLER, ()), snapshot)
+        self._controller.take_port(ports.pop(CONTROLLER, ()), snapshot)
         self._triggers.take_door(ports.pop(TRIGGERS, ()))
         self._sessions.take_door(ports.pop(SESSIONS, ()))
         if living:
@@ -186,29 +185,13 @@ class Spawner:
             set_account(self.instance.name, memory_bound(snapshot))
         else:
             self._listeners.bind_first(snapshot, ports)
-            if self.server.program.controller is not None and not self._api_sockets:
-                self._bind_api(snapshot)
+            self._controller.bind(snapshot)
             create_account(self.instance.name, memory_bound(snapshot))
         self._account = open_account(self.instance.name)  # mapped here, it shows that this instance runs
         self.server.program.preload()
         gc.collect()
         make_immortal()
         gc.freeze()
-
-    def _bind_api(self, snapshot: Snapshot) -> None:
-        self._api_address = api_address(snapshot)
-        self._api_sockets = bind_listening(*self._api_address, "the control API")
-        store(CONTROLLER, [sock.fileno() for sock in self._api_sockets])
-
-    def _take_api(self, fds: Sequence[int], snapshot: Snapshot) -> None:
-        """Take the control API's port from a former main process, unless it is to be on another one by now."""
-        address = api_address(snapshot)
-        if fds and listening_port(fds[0]) != address[1]:
-            forget(CONTROLLER)
-            close_all(fds)
-        elif fds:
-            self._api_address = address
-            self._api_sockets = [own(socket.socket(fileno=fd)) for fd in fds]
 
     def _go(self, living: bool, heir: Inheritance | None) -> None:
         adopt_orphans()
@@ -229,7 +212,8 @@ class Spawner:
         reactor.add_reader(self._door.fileno(), self._visitors)
         self._family.reap()
         if living:
-            self._await_family()
+            log.info("Taking over from another main process", extra={"kind": "CONF"})
+            self._homecoming.expect(former_children(self.instance))
         else:
             self._serve()
 
@@ -241,55 +225,17 @@ class Spawner:
         snapshot = read_snapshot(self.instance)
         self._triggers.open()
         self._sessions.open()
-        if self._controller is None:
-            self._start_controller()
-        elif self._controller.build != running_build():
-            self._succession.add(CONTROLLER, "The controller", self._controller.terminate)
+        self._controller.open()
         self._listeners.start_all()
         self._apply(snapshot)
         self._succession.open()
         self._write_status()
-        Vigil(self._family, self._reactor).begin()
+        self._vigil.begin()
         notify("READY=1")
         self._watchdog()
         log.info("Server %s runs, process %d", self.instance.name, os.getpid(), extra={"kind": "CONF"})
 
     # -- processes that a former main process had started ----------------------------------------------------------
-
-    def _await_family(self) -> None:
-        """Wait until each process that the former status file names has come back or ended."""
-        log.info("Taking over from another main process", extra={"kind": "CONF"})
-        for pid in former_children(self.instance):
-            try:
-                pidfd = os.pidfd_open(pid)
-            except OSError:
-                continue
-            self._expected[pid] = pidfd
-            self._reactor.add_reader(pidfd, lambda pid=pid: self._came_back(pid))  # type: ignore[misc]
-        self._reactor.call_later(FAMILY_SECONDS, self._wait_once_more)
-        if not self._expected:
-            self._serve()
-
-    def _wait_once_more(self) -> None:
-        """Give those a last chance who came while this process itself was busy, or had no processor: they wait to be heard."""
-        self._reactor.call_later(LAST_CHANCE_SECONDS, self._end_waiting)
-
-    def _end_waiting(self) -> None:
-        """Kill who should have come back and has not: it hangs, and others are to have what it holds."""
-        for pid, pidfd in tuple(self._expected.items()):
-            log.error("Process %d did not come back; killing it", pid)
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            self._came_back(pid)
-        self._serve()
-
-    def _came_back(self, pid: int) -> None:
-        pidfd = self._expected.pop(pid, -1)
-        if pidfd >= 0:
-            self._reactor.remove_reader(pidfd)
-            os.close(pidfd)
-            if not self._expected:
-                self._serve()
 
     def _do_rejoin(self, channel: Channel, message: Message, fds: list[int]) -> None:
         if len(fds) < 2:
@@ -308,24 +254,15 @@ class Spawner:
             holder.pass_on(message, fds)
         elif mine and holder is not None:
             holder.take(message, fds)
-        elif mine and kind == CONTROLLER and self._controller is None:
-            self._take_controller(message, fds)
+        elif mine and kind == CONTROLLER and self._controller.take(message, fds):
+            pass
         elif mine and kind == TRIGGERS:
             self._triggers.take(message, fds)
         elif mine and kind == SESSIONS:
             self._sessions.take(message, fds)
         else:
             refuse(fds)
-        self._came_back(pid)
-
-    def _take_controller(self, message: Message, fds: list[int]) -> None:
-        if self._api_sockets:
-            close_all(fds[2:])
-        else:
-            self._take_api(fds[2:], read_snapshot(self.instance))
-        self._controller = self._family.adopt(
-            "The controller", message, fds[:2], on_message=self._heard, on_ended=self._controller_ended
-        )
+        self._homecoming.came_back(pid)
 
     def _watchdog(self) -> None:
         seconds = watchdog_seconds()
@@ -353,16 +290,11 @@ class Spawner:
 
     # -- reloading -------------------------------------------------------------------------------------------------
 
-    def _ask_controller(self, changed_only: bool) -> bool:
-        if self._controller is not None:
-            self._controller.channel.send({"do": "reload", "changed_only": changed_only})
-        return self._controller is not None
-
     def _execute(self, notes: str, waiting: list[Waiting]) -> str:
         """Have the installed code take this process's place; returns why it could not."""
         lock, alive = self.instance.hand_on()
         own_sockets = {
-            CONTROLLER: [sock.fileno() for sock in self._api_sockets],
+            CONTROLLER: self._controller.fds,
             TRIGGERS: self._triggers.fds,
             SESSIONS: self._sessions.fds,
         }
@@ -398,59 +330,12 @@ class Spawner:
             answer_all(self._waiting, "", self._notes)
             self._waiting = []
 
-    # -- the controller --------------------------------------------------------------------------------------------
-
-    def _start_controller(self) -> None:
-        if self.server.program.controller is None or self._ending:
-            return
-        if not self._api_sockets:
-            try:
-                self._bind_api(read_snapshot(self.instance))
-            except TransportError as error:
-                log.error("%s; trying again", error)
-                self._reactor.call_later(self._controller_backoff.next_delay(0.0) or 1.0, self._start_controller)
-                return
-        fd = self._api_sockets[0].fileno()
-        self._controller = self._family.start(
-            "The controller",
-            control_main(self.server, fd),
-            on_message=self._heard,
-            on_ended=self._controller_ended,
-            fds=(fd,),
-        )
-        self._succession.done(CONTROLLER)
-        self._changed()
-
-    def _heard(self, child: Child, message: Message, fds: list[int]) -> None:
-        close_all(fds)
-        if message.get("event") == "reloaded":
-            self._reload.controller_said(str(message.get("error", "")))
-
-    def _controller_ended(self, child: Child, status: int) -> None:
-        self._controller = None
-        self._reload.controller_said("")
-        if not self._ending:
-            delay = 0.0 if child.stopping else self._controller_backoff.next_delay(child.ran_seconds())
-            self._reactor.call_later(delay, self._start_controller)
-
-    def _follow_api_address(self, snapshot: Snapshot) -> None:
-        """Move the control API to another address; the controller restarts for it."""
-        wanted = api_address(snapshot)
-        if self._controller is None or wanted == self._api_address:
-            return
-        try:
-            sockets = bind_listening(*wanted, "the control API")
-        except TransportError as error:
-            log.error("The control API stays on port %d: %s", self._api_address[1], error)
-            return
-        for sock in self._api_sockets:
-            sock.close()
-        forget(CONTROLLER)
-        self._api_address, self._api_sockets = wanted, sockets
-        store(CONTROLLER, [sock.fileno() for sock in sockets])
-        self._reactor.call_later(API_MOVE_SECONDS, self._controller.terminate)  # the call that asked is to be answered
-
     # -- children --------------------------------------------------------------------------------------------------
+
+    def _watched(self) -> Watched:
+        for child in self._family.children.values():
+            if child.watched and child.build == running_build():  # others give way
+                yield child, patience_seconds(child, HANG_SECONDS)
 
     def _gone(self, pid: int) -> None:
         """Clear up after a process that has ended; its records are its guardian's for a while, then the sweeper's."""
@@ -556,7 +441,7 @@ class Spawner:
         close_all(fds)
         snapshot = read_snapshot(self.instance)
         self._apply(snapshot)
-        self._follow_api_address(snapshot)
+        self._controller.follow(snapshot)
         _answer(channel, message, {"ok": True})
 
     def _do_status(self, channel: Channel, message: Message, fds: list[int]) -> None:
@@ -586,7 +471,7 @@ class Spawner:
             "generation": self._generation,
             "bad_file": self._bad_file,
             "config_path": str(self.server.program.config_path.absolute()),
-            "controller": {"pid": self._controller.pid if self._controller else 0, "port": self._api_address[1]},
+            "controller": {"pid": self._controller.pid, "port": self._controller.port},
             "triggers": {"pid": self._triggers.pid},
             "sessions": {"pid": self._sessions.pid},
             "listeners": self._listeners.states(),
@@ -596,7 +481,9 @@ class Spawner:
         }
 
     def _changed(self) -> None:
-        """Write the status file soon."""
+        """Write the status file soon, and look after the children that there are now."""
+        if self._serving:
+            self._vigil.begin()
         if not self._status_planned:
             self._status_planned = True
             self._reactor.call_later(STATUS_DELAY_SECONDS, self._write_status)
@@ -661,8 +548,7 @@ class Spawner:
         self._pushes.close()
         self._listeners.close()
         self._streams.close()
-        for sock in self._api_sockets:
-            sock.close()
+        self._controller.close()
         for child in self._family.children.values():
             child.stopping = True
         for pid in self._left():
@@ -705,18 +591,3 @@ class Spawner:
 def _answer(channel: Channel, request: Message, answer: Message) -> None:
     if "id" in request:
         channel.send({**answer, "reply": request["id"]})
-
-
-def api_address(snapshot: Snapshot) -> tuple[str, int]:
-    """Return the (interface, port) of the control API."""
-    settings = snapshot["config"].get("controller") or {}
-    return str(settings.get("interface") or ""), int(settings.get("port") or DEFAULT_API_PORT)
-
-
-def memory_bound(snapshot: Snapshot) -> int:
-    """Return the bytes of shared memory that all streams together may use: by default three quarters of what there is."""
-    wanted = int((snapshot["config"].get("memory") or {}).get("total_bytes", 0))
-    if wanted:
-        return wanted
-    room = os.statvfs(SHARED_MEMORY)
-    return room.f_frsize * room.f_blocks * 3 // 4

@@ -22,7 +22,8 @@ from mist.runtime.guardian import Guardian, WorkerHandle, WorkerMain, refuse, re
 from mist.runtime.process import is_alive, own
 from mist.runtime.snapshot import Snapshot, input_timeout, input_timeout_part, read_snapshot, stream_settings
 from mist.runtime.stream_events import StreamEvents
-from mist.runtime.stream_source import LOOK_SECONDS, SOUND_SECONDS, InputStart, Source
+from mist.runtime.stream_source import HANG_SECONDS, LOOK_SECONDS, SOUND_SECONDS, InputStart, Source
+from mist.runtime.vigil import START_SECONDS, Vigil, Watched
 from mist.stream.publisher import Limits, create_stream, remove_stream, stream_prefix
 from mist.stream.state import StreamStatus
 
@@ -91,6 +92,12 @@ class StreamDuty:
 
     def start(self, guardian: Guardian) -> None:
         self._guardian = guardian
+        self._vigil = Vigil(
+            guardian.reactor,
+            LOOK_SECONDS,
+            self._watched,
+            lambda child: self._source is not None and self._source.is_mute,
+        )
         self._ringer = Ringer(str(guardian.instance.bells))
         self._read_settings()
         plan = self._plan
@@ -274,18 +281,24 @@ class StreamDuty:
         return self._guardian.start_worker(self._make_main(start), start.fds)
 
     def _watch(self, source: Source) -> None:
-        self._guardian.reactor.call_later(LOOK_SECONDS, self._look, source)
+        """Kill an input that hangs. One that takes what a publisher sends, or brings media, is not woken for that."""
+        if self._plan.pulled:
+            self._vigil.begin()
+        else:
+            self._guardian.reactor.call_later(LOOK_SECONDS, self._look, source)
+
+    def _watched(self) -> Watched:
+        source = self._source
+        if source is not None:
+            brought_us = self._table.clocks[4]
+            source.look(brought_us, bool(self._table.subscribers()))
+            yield source.worker, HANG_SECONDS if brought_us / 1e6 >= source.started else START_SECONDS
 
     def _look(self, source: Source) -> None:
-        """Kill an input that hangs. One that takes what a publisher sends, or brings media, is not woken for that."""
         if self._source is not source or self._guardian.ending:
             return
-        if source.fd >= 0:
-            if source.start.admitted and source.hangs():
-                log.error("The input (%d) does nothing with what its publisher sends; killing it", source.pid)
-                source.worker.signal(signal.SIGKILL)
-        elif self._plan.pulled and source.is_mute(self._table.clocks[4], bool(self._table.subscribers())):
-            log.error("The input (%d) brings nothing and does not answer; killing it", source.pid)
+        if source.fd >= 0 and source.start.admitted and source.hangs():
+            log.error("The input (%d) does nothing with what its publisher sends; killing it", source.pid)
             source.worker.signal(signal.SIGKILL)
         self._guardian.reactor.call_later(LOOK_SECONDS, self._look, source)
 
@@ -393,7 +406,6 @@ class StreamDuty:
 
     def _source_said(self, source: Source, message: Message) -> None:
         event = message.get("event")
-        source.answered()
         if event == "taken":
             self._source_taken(source, message)
         elif event == "ready":

@@ -13,7 +13,6 @@ from mist.runtime.channel import Message, close_all
 from mist.runtime.guardian import WorkerHandle
 
 HANG_SECONDS: Final = 2.0
-PATIENCE_SECONDS: Final = 20.0  # with a process that has brought nothing yet: it starts, or looks through a file
 LOOK_SECONDS: Final = 1.0
 LATE_SECONDS: Final = 0.5  # a look that comes so much later shows that the machine, not the input, is slow
 # As many processes that died in a row over the same bytes, in so short a time: the publisher's bytes kill them.
@@ -59,6 +58,7 @@ class Source:
     reason: str = ""
     yielded: bool = False
     refused: bool = False
+    is_mute: bool = False
     _open: list[int] = field(default_factory=list)
     _looked_at: float = 0.0
     _seen: tuple[int, int, int] = (0, 0, 0)
@@ -66,7 +66,6 @@ class Source:
     _reached: int = -1
     _deaths: list[float] = field(default_factory=list)
     _brought_us: int = -1
-    _asked: float = 0.0  # since when the process owes an answer
 
     def __post_init__(self) -> None:
         self._open = self.start.fds
@@ -120,7 +119,6 @@ class Source:
         self.worker, self.started = worker, time.monotonic()
         self.failure = self.reason = ""
         self.yielded = False
-        self._asked = 0.0
 
     def may_live_on(self) -> bool:
         """Tell, after its process was killed, whether another one should go on with the publisher's connection."""
@@ -143,25 +141,12 @@ class Source:
             return False
         return now - self._since >= HANG_SECONDS
 
-    def answered(self) -> None:
-        """Take note of a sign of life of the process of a pulled source."""
-        self._asked = 0.0
-
-    def is_mute(self, brought_us: int, watched: bool) -> bool:
-        """Ask the process of a pulled source for a sign of life if it brought nothing; True when it owes one for too long.
+    def look(self, brought_us: int, watched: bool) -> None:
+        """See whether the process of a pulled source is mute: it brings nothing to those who watch.
 
         brought_us: when it brought a packet last. watched: whether somebody plays the stream. Called every LOOK_SECONDS.
         """
-        now = time.monotonic()
-        late, self._looked_at = now - self._looked_at > LOOK_SECONDS + LATE_SECONDS, now
         works, self._brought_us = brought_us != self._brought_us, brought_us
-        if works or not watched or self.worker.channel.closed:
-            self._asked = 0.0
-        elif not self._asked:
-            self._asked = now
-            self.worker.channel.send({"do": "ping", "ping": 1})
-        elif late:
-            self._asked = now
-        else:
-            return now - self._asked >= (HANG_SECONDS if brought_us / 1e6 >= self.started else PATIENCE_SECONDS)
-        return False
+        self.is_mute = watched and not works
+        if not self.is_mute:
+            self.worker.asked = 0.0

@@ -11,20 +11,17 @@ from typing import Any
 from mist.core.track_buffer import open_table
 from mist.errors import Busy, MistError, NotFound, NotReady
 from mist.runtime.backoff import Backoff
+from mist.runtime.book import MAX_JOINING, Around, Book, pass_on_all
 from mist.runtime.build import running_build
 from mist.runtime.channel import Channel, Message, close_all
-from mist.runtime.family import Child, Family
+from mist.runtime.family import Child
 from mist.runtime.guardian import RETIRED, guardian_main
 from mist.runtime.input_worker import input_main
-from mist.runtime.listeners import MAX_JOINING, give_way, pass_on_all, retire_late
 from mist.runtime.process import descendants, send_signal
-from mist.runtime.program import Server
-from mist.runtime.reactor import Reactor
 from mist.runtime.rejoin import refuse
 from mist.runtime.snapshot import EMPTY, Snapshot, always_on, stream_settings
 from mist.runtime.stream_guardian import StreamDuty, StreamPlan
 from mist.runtime.stream_source import InputStart
-from mist.runtime.succession import Succession
 from mist.stream.publisher import remove_stream, stream_prefix
 from mist.stream.state import StreamStatus
 from mist.stream.triggers import handlers
@@ -78,27 +75,15 @@ class Pending:
     held: Held
 
 
-class Streams:
+class Streams(Book):
     """Starts guardians of streams and passes requests to them."""
 
-    def __init__(
-        self,
-        server: Server,
-        family: Family,
-        reactor: Reactor,
-        changed: Callable[[], None],
-        succession: Succession,
-    ) -> None:
-        self._succession = succession
-        self._server = server
-        self._family = family
-        self._reactor = reactor
-        self._changed = changed
+    def __init__(self, *around: *Around) -> None:
+        super().__init__(*around)
         self._snapshot: Snapshot = EMPTY
         self._streams: dict[str, Stream] = {}
         self._pending: dict[int, Pending] = {}
         self._last_id = 0
-        self._closed = False
         self._retry_planned = False
 
     # -- following the configuration -------------------------------------------------------------------------------
@@ -234,7 +219,7 @@ class Streams:
         plan = StreamPlan(str(note["name"]), str(note["source"]), bool(note["pulled"]), adopt=True)
         stream = self._streams.get(plan.name)
         if stream is not None and stream.child is not None:
-            retire_late(self._family, message, fds)
+            self._retire_late(message, fds)
             return
         if stream is None:
             stream = self._streams[plan.name] = self._former(plan)
@@ -250,7 +235,7 @@ class Streams:
             del self._streams[plan.name]
             return
         if stream.child.build != running_build():
-            give_way(self._succession, stream, stream.child)
+            self._give_way(stream, stream.child)
         self._pass_on(stream)
         self._changed()
 

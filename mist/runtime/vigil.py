@@ -1,7 +1,7 @@
-"""How the main process finds those of its children that hang: guardians, the controller, the processes that answer visitors.
+"""How a process finds those of its children that hang: it asks them for a sign of life, and kills who owes it for too long.
 
-Nobody is woken for it who has nothing to do: the kernel says of a child whether it sleeps and has read all that it was sent. Only one
-that does not, or has said nothing for long, is asked for a sign of life; one that owes it for too long is killed, and so replaced.
+Whom it asks is its own affair: the main process none that sleeps and has read all that it was sent, guardians those that have
+connections, pushes or a source to serve.
 """
 
 from __future__ import annotations
@@ -12,65 +12,93 @@ import signal
 import struct
 import termios
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-from mist.runtime.build import running_build
-from mist.runtime.family import Child, Family
+from mist.runtime.family import Child
 from mist.runtime.reactor import Reactor
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS: Final = 2.0
-LATE_SECONDS: Final = 1.0  # a look that comes so much later shows that the machine, not a child, is slow
-HANG_SECONDS: Final = 6.0
-SILENCE_SECONDS: Final = 60.0  # after which one that seems to sleep in peace is asked all the same
 START_SECONDS: Final = 20.0  # for one that begins
+SILENCE_SECONDS: Final = 60.0  # after which one that seems to sleep in peace is asked all the same
 ASLEEP: Final = "S"
+LATE: Final = 1.5  # a look that comes so many times later than it should shows that the machine, not a child, is slow
+
+Watched = Iterable[tuple[Child, float]]
 
 
 class Vigil:
-    """Watches the children of a family, from `begin` on."""
+    """Watches children, from `begin` on, for as long as there are any to watch.
 
-    def __init__(self, family: Family, reactor: Reactor) -> None:
-        self._family = family
+    every_s: how often it looks. watched: returns them, each with how long it may owe an answer, seconds. asks: tells whether one is
+    to be asked now.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        every_s: float,
+        watched: Callable[[], Watched],
+        asks: Callable[[Child], bool] = lambda child: True,
+    ) -> None:
         self._reactor = reactor
+        self._every_s = every_s
+        self._watched = watched
+        self._asks = asks
+        self._planned = False
         self._looked_at = 0.0
 
     def begin(self) -> None:
-        """Look from now on, every LOOK_SECONDS."""
-        self._looked_at = time.monotonic()
-        self._reactor.call_later(LOOK_SECONDS, self._look)
+        """Look from now on."""
+        if not self._planned:
+            self._planned = True
+            self._looked_at = time.monotonic()
+            self._reactor.call_later(self._every_s, self._look)
 
     def _look(self) -> None:
+        self._planned = False
         now = time.monotonic()
-        late = now - self._looked_at > LOOK_SECONDS + LATE_SECONDS  # this process was held up, and has answers to read
-        for child in tuple(self._family.children.values()):
-            if not child.watched or child.channel.closed or child.build != running_build():
-                continue  # it will come back, or give way
+        late = now - self._looked_at > LATE * self._every_s  # this process was held up, and has answers to read
+        for child, patience_s in tuple(self._watched()):
+            self.begin()
+            if child.channel.closed:
+                continue  # it will come back
             if not child.asked:
-                if now - child.heard > SILENCE_SECONDS or is_busy(child):
-                    child.asked = now
+                if self._asks(child):
+                    child.asked, child.used_s = now, cpu_seconds(child.pid)
                     child.channel.send({"do": "ping", "ping": 1})
             elif late:
                 child.asked = now
-            elif now - child.asked >= patience_seconds(child):
+            elif now - child.asked >= patience_s and not is_held_up(child, patience_s):
                 log.error("%s (%d) has not answered for %.0f s; killing it", child.name, child.pid, now - child.asked)
                 child.asked = now
                 child.signal(signal.SIGKILL)
-        self.begin()
 
 
-def patience_seconds(child: Child) -> float:
-    """Return how long a child may owe an answer."""
+def patience_seconds(child: Child, usual_s: float) -> float:
+    """Return how long a child may owe an answer that may do so for `usual_s` once it has begun."""
     has_begun = child.heard > child.started or child.ran_seconds() > START_SECONDS
-    return HANG_SECONDS if has_begun else START_SECONDS
+    return usual_s if has_begun else START_SECONDS
 
 
-def is_busy(child: Child) -> bool:
-    """Tell whether a child does something, is stopped, or has not read what it was sent."""
+def is_restless(child: Child) -> bool:
+    """Tell whether a child does something, is stopped, has not read what it was sent, or was silent for long."""
+    if time.monotonic() - child.heard > SILENCE_SECONDS:
+        return True
     unread: int = struct.unpack("i", fcntl.ioctl(child.channel.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0]
     return unread > 0 or process_state(child.pid) != ASLEEP
+
+
+def is_held_up(child: Child, seconds: float) -> bool:
+    """Tell whether a child that does not answer is not to blame: another one in its place would wait for the same.
+
+    It is in the kernel and cannot be interrupted, for a disk, or it could run and has not had a processor for so many seconds since it
+    was asked.
+    """
+    state = process_state(child.pid)
+    return state == "D" or (state == "R" and cpu_seconds(child.pid) - child.used_s < seconds)
 
 
 def process_state(pid: int) -> str:
@@ -79,3 +107,11 @@ def process_state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1]
     except OSError:
         return ""
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process's first thread has had."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_bytes().split()[0]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0

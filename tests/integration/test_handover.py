@@ -12,7 +12,7 @@ from itertools import pairwise
 import av
 import pytest
 
-from tests.support.dtsc_peer import DtscPeer
+from tests.support.dtsc_peer import DtscPeer, Heard, command
 from tests.support.live import FRAME_MS, MARK, Sender, Watcher
 from tests.support.media import NO_BFRAMES, Sample
 from tests.support.ports import free_port
@@ -221,6 +221,34 @@ def test_a_film_over_rtmp(stage: Stage, sender: Sender) -> None:
         again = list(packets(calm, 0))
         assert len(again) < len(wanted)
         assert list(packets(disturbed, 1)) == again
+
+
+@pytest.mark.parametrize(("rate", "kills_at"), [(0, (100, 200, 300)), (1, (580, 700))])
+def test_a_film_over_dtsc(stage: Stage, sender: Sender, rate: int, kills_at: tuple[int, ...]) -> None:
+    """A film goes on at the packet where it was, whether it waits for the socket or for the clock, and what it is asked is answered."""
+
+    def film(kills: tuple[int, ...]) -> tuple[list[Heard], list[Heard]]:
+        with DtscPeer(stage.dtsc_port, timeout_s=20) as peer:
+            peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            peer.play("film", rate=rate)
+            heard: list[Heard] = []
+            for packet in peer.packets():
+                heard.append(packet)
+                if len(heard) in kills:
+                    stage.server.lose("mist: input film", signal.SIGKILL)
+                    stage.lose_workers(signal.SIGKILL, "DTSC")
+                    peer.send(command("ping"))
+        said = [one for one in heard if one.kind == "DTCM" and one.members["cmd"] != b"ping"]
+        return [one for one in heard if one.kind != "DTCM"], said
+
+    wanted, said = film(())
+    media, more = film(kills_at)
+    assert [(one.kind, one.track, one.time_ms, one.members) for one in media] == [
+        (one.kind, one.track, one.time_ms, one.members) for one in wanted
+    ]
+    answers = [one.members["cmd"] for one in more].count(b"ok")
+    assert (answers, len(more)) == (len(kills_at), len(said) + len(kills_at))
+    assert more[-1].members["cmd"] == b"error"
 
 
 def test_the_guardian_dies_and_then_the_worker(stage: Stage, sender: Sender) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -13,11 +14,13 @@ import pytest
 
 from tests.integration.conftest import MakeServer, SendTo
 from tests.integration.test_runtime import mist, run_mist, status
+from tests.support.dtsc_peer import DtscPeer
 from tests.support.live import FRAME_MS, assert_rising, viewer, wait_mark
 from tests.support.ports import free_port
 from tests.support.processes import wait_until
 from tests.support.rtmp_peer import RtmpPeer
 from tests.support.server import MistServer
+from tests.support.tls_front import make_certificate
 
 # Each upgrade imports everything twice: on a machine that is busy that takes a while.
 pytestmark = pytest.mark.timeout(240)
@@ -66,6 +69,41 @@ def test_an_upgrade_replaces_processes_and_drops_nobody(server: MistServer, send
             assert "live" in server.api({"active_streams": True})["active_streams"]
     sender.close()
     wait_until(lambda: len(server.processes_titled("mist: output")) <= 4, 10, "the end of the former workers")
+
+
+@pytest.mark.tools("openssl")
+def test_connections_over_tls_are_served_to_their_end(make_server: MakeServer, send_to: SendTo, tmp_path: Path) -> None:
+    """The keys cannot go to another process: the former worker stays for those that it has, and others get a new one."""
+    cert, key = make_certificate(tmp_path)
+    port = free_port()
+    tls = {"port": port, "interface": "127.0.0.1", "cert": str(cert), "key": str(key)}
+    server = make_server(protocols={"DTSC": tls})
+    sender = send_to(server)
+    sender.send([n * FRAME_MS for n in range(50)], headers=True)
+    sender.keep_sending()
+    context = ssl.create_default_context(cafile=str(cert))
+    context.check_hostname = False
+
+    def workers() -> set[int]:
+        return {one.pid for one in server.processes_titled("mist: output DTSC") if "(idle)" not in one.title}
+
+    with DtscPeer(port, tls=context, timeout_s=30) as player:
+        player.play("live")
+        heard = player.packets()
+        next(one for one in heard if one.kind == "DTP2")
+        wait_until(workers, 10, "the title of the worker")
+        former = workers()
+        for _ in range(2):
+            assert mist(server, "upgrade", "--instance", server.instance).returncode == 0
+            mark = b"<%08d>" % (sender.number + 10)
+            assert any(mark in one.data for one in heard)
+        assert workers() == former
+        with DtscPeer(port, tls=context, timeout_s=30) as other:
+            other.play("live")
+            other.until("DTP2")
+            wait_until(lambda: len(workers()) == 2, 10, "another worker")
+    wait_until(lambda: not workers() & former, 10, "the end of the former worker")
+    sender.close()
 
 
 def test_code_that_does_not_work_is_refused_with_its_reason(server: MistServer, code: Path, send_to: SendTo) -> None:

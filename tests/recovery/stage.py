@@ -18,7 +18,7 @@ from tests.support.live import FRAME_MS
 from tests.support.numbered import Book, NumberedSender
 from tests.support.numbered_viewers import AvViewer, DtscViewer, FfmpegViewer, HlsViewer, HttpCrowd, RtmpViewer, Viewer
 from tests.support.ports import free_port
-from tests.support.processes import Process, descriptors, wait_until
+from tests.support.processes import Process, descriptors, living_watched, wait_until
 from tests.support.server import MistServer
 
 SECONDS = int(os.environ.get("MIST_RECOVERY_SECONDS", "2"))  # how long each kind of process is killed
@@ -254,7 +254,7 @@ class Stage:
             if not one.title.endswith("(idle)"):
                 found[f"process {kind_of(one.title)}"] += 1
             if "guardian" in one.title or "server" in one.title or "controller" in one.title:
-                found[f"descriptors {kind_of(one.title)}"] += len(descriptors(one.pid))
+                found[f"descriptors {kind_of(one.title)}"] += len(descriptors(one.pid)) - living_watched(one.pid)
         return dict(found)
 
     def strangers(self) -> list[str]:

@@ -68,16 +68,24 @@ def memory_kib(stage: Stage) -> int:
     return pss_kib(one.pid for one in stage.server.processes())
 
 
+def renew(stage: Stage) -> None:
+    """Kill every process but the main one once, so that each is one that this main process forked in the middle of things.
+
+    What main processes have in memory is shared with those that they forked and no others, so only such states compare.
+    """
+    for title in KINDS.values():
+        if title not in ("server", "triggers"):  # a worker and its guardian killed at once is too much
+            stage.phase(title, lambda title=title: stage.strike(title, signal.SIGKILL), 1)  # type: ignore[misc]
+    time.sleep(SETTLE_S / 4)  # the former ones' figures are kept for 10 s
+
+
 def test_flat_for_long() -> None:
     seed = random.randrange(1 << 30)
     chance = random.Random(seed)
     stage = Stage()
     try:
         stage.begin()
-        for title in KINDS.values():  # so that every process is one that began in the middle of things
-            if title not in ("server", "triggers"):  # a worker and its guardian killed at once is too much
-                stage.phase(title, lambda title=title: stage.strike(title, signal.SIGKILL), 1)  # type: ignore[misc]
-        time.sleep(SETTLE_S / 4)  # the former ones' figures are kept for 10 s
+        renew(stage)
         held, before_kib = stage.held(), memory_kib(stage)
         begun, visits, kills = time.monotonic(), 0, 0
         while (elapsed := time.monotonic() - begun) < MINUTES * 60:
@@ -88,6 +96,7 @@ def test_flat_for_long() -> None:
             visits += 1
             ahead = visits / CONNECTIONS * MINUTES * 60 - (time.monotonic() - begun)
             time.sleep(max(0.0, min(ahead, KILL_EVERY_S)))  # the visitors' pace
+        renew(stage)
         wait_until(lambda: not stage.strangers(), SETTLE_S, f"seed {seed}: {stage.strangers()}")
 
         def grown() -> dict[str, tuple[int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -86,6 +87,16 @@ def descriptors(pid: int) -> list[str]:
         except FileNotFoundError:
             continue
     return found
+
+
+def living_watched(pid: int) -> int:
+    """Return how many living processes a process watches by a descriptor: those that came to it from another parent."""
+    found = set()
+    for name in _entries(f"/proc/{pid}/fdinfo"):
+        with suppress(FileNotFoundError):
+            lines = Path(f"/proc/{pid}/fdinfo/{name}").read_text().splitlines()
+            found |= {line.split()[1] for line in lines if line.startswith("Pid:")}
+    return len(found - {"-1"})
 
 
 def wait_until(look_again: Callable[[], T], timeout_s: float, what: str) -> T:

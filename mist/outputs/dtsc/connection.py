@@ -7,7 +7,6 @@ import secrets
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from mist import __version__
@@ -16,10 +15,12 @@ from mist.formats import dtsc_session as d
 from mist.formats.tracks import VIDEO
 from mist.net.tls_relay import TLS_OPTIONS, accept_tls
 from mist.outputs.base import Choice, choose_tracks, own_pace
+from mist.outputs.base.film_player import KIND as FILM
+from mist.outputs.base.film_player import ResumedFilm
 from mist.outputs.base.on_demand import begin
 from mist.outputs.base.resumed import unpack_saved
 from mist.outputs.base.session_connection import SessionConnection
-from mist.outputs.dtsc.players import FilePlayer, LivePlayer, Player, resume_play
+from mist.outputs.dtsc.players import FilePlayer, LivePlayer, Player, resume_film, resume_play
 from mist.stream.capability import Capability, listener_options
 from mist.stream.parameters import PlaybackParameters, parse_parameters
 from mist.stream.reader import StreamReader
@@ -185,10 +186,7 @@ class DtscConnection(SessionConnection[d.ListenerSession]):
         services, reader = self._services, choice.reader
         media = services.on_demand(reader)
         beginning = await begin(media, choice.indexes, parameters, time.time_ns() // 1000)
-        if not parameters.rate_given:
-            parameters = replace(parameters, rate=1.0, rate_given=True)
-        exact = asked.get(d.EXACT) == "1"
-        player = FilePlayer(services, self._session, media, choice, beginning, parameters, exact)
+        player = FilePlayer(services, self._session, media, choice.indexes, beginning, asked)
         self._session.send_play_start(True, time.monotonic())
         fd, head = self._let_go(reader, parameters)
         self._given_to(player)
@@ -197,7 +195,7 @@ class DtscConnection(SessionConnection[d.ListenerSession]):
             self._record.close()
             services.close_stream(reader)
 
-        player.start(services, fd, head, self._record, closed, chunked=False)
+        player.start(services, fd, head, self._record, closed, chunked=False, saver=player.state)
 
     def _given_to(self, player: Player) -> None:
         """Take note that somebody else has the socket now."""
@@ -261,11 +259,13 @@ class DtscOutput:
 
     def resume(
         self, services: OutputServices, options: Mapping[str, Any], sock: socket.socket, peer: str, record: Any
-    ) -> DtscConnection | LivePlayer:
+    ) -> DtscConnection | LivePlayer | ResumedFilm:
         """Go on with a connection of another process. Raises MistError, OSError."""
         saved, rest = unpack_saved(record.progress()[3])
         if saved["kind"] == "play":
             return resume_play(services, CAPABILITY, sock, peer, record, saved, rest)
+        if saved["kind"] == FILM:
+            return resume_film(services, sock, record, saved, rest)
         connection = DtscConnection(services, options, sock, peer, saved["seed"], record)
         connection.resume(saved, rest)
         return connection

@@ -7,22 +7,25 @@ import itertools
 import os
 import socket
 import time
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
 
 from mist.core.dtsc import DtscMuxer
 from mist.core.muxer import Muxer
 from mist.errors import MistError, PeerClosed
 from mist.formats import dtsc_session as d
 from mist.formats.tracks import TrackInfo
-from mist.outputs.base import Choice, selection
-from mist.outputs.base.on_demand import Beginning, OnDemandSender
+from mist.outputs.base import selection
+from mist.outputs.base.film_player import ENDED, FilmPlayer, ResumedFilm
+from mist.outputs.base.on_demand import Beginning
 from mist.outputs.base.resumed import pack_saved, resume_viewer
-from mist.outputs.base.session_connection import READ_BYTES
 from mist.stream.capability import Capability
 from mist.stream.on_demand import OnDemandReader
-from mist.stream.parameters import PlaybackParameters, parse_parameters
+from mist.stream.parameters import parse_parameters
 from mist.stream.reader import StreamReader
 from mist.stream.services import ConnectionRecord, OutputServices
+
+HANG_UP_SECONDS: Final = 20.0  # for a peer that was told the end
 
 
 class Player(Protocol):
@@ -195,49 +198,46 @@ def resume_play(
     return player
 
 
-class FilePlayer(OnDemandSender):
+class FilePlayer(FilmPlayer):
     """A connection that plays an on-demand stream: packets in the order of their times, a few seconds ahead of the clock."""
+
+    protocol = "DTSC"
 
     def __init__(
         self,
         services: OutputServices,
         session: d.ListenerSession,
         media: OnDemandReader,
-        choice: Choice,
+        indexes: list[int],
         beginning: Beginning,
-        parameters: PlaybackParameters,
-        exact: bool,
+        asked: Mapping[str, str],
     ) -> None:
-        """Make the muxer. Raises UnsupportedError, NoSuitableTrack."""
-        reader = choice.reader
+        """Make the muxer. asked: the parameters of `play`. Raises UnsupportedError, NoSuitableTrack."""
+        reader = media.reader
+        exact = asked.get(d.EXACT) == "1"
 
         def make_muxer(tracks: list[TrackInfo]) -> Muxer:
             return DtscMuxer(tracks, live=False, unix_zero_us=lambda: reader.wall_clock_offset_us, exact=exact)
 
-        super().__init__(media, choice.indexes, make_muxer, beginning, parameters)
-        self._services = services
+        super().__init__(services, session, media, indexes, make_muxer, beginning, parse_parameters(asked))
         self._session = session
-        self._task: asyncio.Task[None] | None = None
-        self._fd = -1
+        self.saved = {"asked": dict(asked)}
 
     def started(self) -> None:
         """Begin to play; `start` does the work."""
 
-    async def _run(self, head: bytes) -> None:
-        self._task = asyncio.current_task()
-        self._fd = self._socket.fileno()
-        self._loop.add_reader(self._fd, self._readable)
-        try:
-            await super()._run(head)
-            self._session.send_error("The stream has ended")
-            await self._answer()
-        finally:
-            self._loop.remove_reader(self._fd)
+    def _session_state(self) -> bytes:
+        return self._session.export_playing()
 
-    def close(self, reason: str) -> None:
-        """End the connection."""
-        if self._task is not None:
-            self._task.cancel(reason)
+    async def _play(self) -> None:
+        if self._phase != ENDED:
+            await self.send_media()
+            self._session.send_error("The stream has ended")
+            self._phase = ENDED
+            await self._answer()
+        # The peer hangs up first: closing while something of it is unread would take back what it has not received yet.
+        self._socket.shutdown(socket.SHUT_WR)
+        await asyncio.sleep(HANG_UP_SECONDS)
 
     async def _pace(self, position_us: int) -> None:
         """Wait until the clock has come near; answer the peer meanwhile, and show that the connection lives."""
@@ -248,27 +248,21 @@ class FilePlayer(OnDemandSender):
                 self._session.send_ping()
             await self._answer()
 
-    async def _answer(self) -> None:
-        """Send what the session has to say, between two packets."""
-        output = self._session.take_output()
-        if output:
-            await self._send_bytes(output)
+    def _take(self, data: bytes) -> None:
+        for event in self._session.feed(data, time.monotonic()):
+            if isinstance(event, d.PeerFailed):
+                raise PeerClosed(f"the peer says: {event.text}")
+            if isinstance(event, d.KeyDurationAsked):
+                self._session.send_ok("Key duration noted")
 
-    def _readable(self) -> None:
-        """Read what the peer sent."""
-        try:
-            data = os.read(self._fd, READ_BYTES)
-            if not data:
-                raise PeerClosed("the peer closed the connection")
-            self._record.add_bytes(0, len(data))
-            for event in self._session.feed(data, time.monotonic()):
-                if isinstance(event, d.PeerFailed):
-                    raise PeerClosed(f"the peer says: {event.text}")
-                if isinstance(event, d.KeyDurationAsked):
-                    self._session.send_ok("Key duration noted")
-        except (BlockingIOError, InterruptedError):
-            return
-        except (MistError, OSError) as error:
-            self._services.log.info("DTSC player of %s ends: %s", self._media.name, error)
-            self._services.loop.remove_reader(self._fd)
-            self.close(getattr(error, "reason", "CLEAN_REMOTE_CLOSE"))
+
+def resume_film(
+    services: OutputServices, sock: socket.socket, record: Any, saved: dict[str, Any], state: bytes
+) -> ResumedFilm:
+    """Go on with an on-demand stream that another process had begun to send. Raises MistError."""
+    session = d.ListenerSession.resume_playing(state, time.monotonic())
+
+    def make(media: OnDemandReader, beginning: Beginning) -> FilePlayer:
+        return FilePlayer(services, session, media, list(saved["indexes"]), beginning, saved["asked"])
+
+    return ResumedFilm(services, sock, record, saved, make)

@@ -18,12 +18,14 @@ from mist.runtime.guardian import WorkerHandle
 from mist.runtime.instance import Instance
 from mist.runtime.listener_guardian import ListenerDuty, plain_address, worker_limit
 from mist.runtime.listeners import bind_listening
-from mist.runtime.output_worker import AcceptedSocket, Served
+from mist.runtime.served import AcceptedSocket, Served
 from tests.support.ports import free_port
 
 
 class FakeChannel:
     """Keeps what is sent."""
+
+    closed = False
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
@@ -257,6 +259,23 @@ def test_a_worker_is_replaced_by_one_that_is_ready(make_house: Any) -> None:
     assert house.duty.bequeath(old, 75)  # nobody forgets what the other one has
     house.duty.worker_ended(old, 75)
     assert len(house.duty._served[2].connections) == 1
+
+
+def test_a_worker_whose_connections_nobody_else_can_serve_stays(make_house: Any) -> None:
+    house = make_house(processes=1)
+    house.connect(1)
+    ask_to_leave(house, 1)
+    former, heir = house.worker(1), house.guardian.started[-1]
+    house.duty.worker_said(heir, {"prepared": True}, [])
+    house.duty.worker_said(former, {"stays": True}, [])
+    assert former.stays and house.duty.is_settled()
+    house.duty.replace_workers()
+    assert house.duty.is_settled()
+    house.connect(1)
+    assert len(house.duty._served[heir.pid].connections) == 1, "it serves others"
+    [number] = house.duty._served[former.pid].connections
+    house.duty.worker_said(former, {"closed": [number]}, [])
+    assert house.guardian.stopped == [former.pid]
 
 
 def test_workers_are_replaced_one_after_the_other(make_house: Any) -> None:

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from mist.runtime import push_guardian
-from mist.runtime.push_guardian import FILL, MAX_CRASHES, PushesDuty, is_held_up
+from mist.runtime.push_guardian import FILL, MAX_CRASHES, PushesDuty
 
 
 class Channel:
@@ -36,6 +35,7 @@ class Worker:
         self.pid, self.channel, self.stopping, self.build = pid, Channel(), False, ""
         self.signals: list[int] = []
         self.ran = 1.0
+        self.heard = self.started = 0.0
 
     def ran_seconds(self) -> float:
         return self.ran
@@ -232,27 +232,9 @@ def test_a_file_of_a_push_goes_to_its_next_worker(stage: Stage, tmp_path: Path) 
     assert len(os.listdir("/proc/self/fd")) == before - 1
 
 
-def test_a_worker_that_hangs_is_killed_but_not_one_without_a_processor(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now, held_up = [0.0], [True]
-    monkeypatch.setattr(push_guardian, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(push_guardian, "is_held_up", lambda pid, used_s: held_up[0])
+def test_workers_are_watched_while_they_have_pushes(stage: Stage) -> None:
     stage.order([1])
     [worker] = stage.workers
-
-    def seconds(count: int) -> None:
-        for _ in range(count):
-            now[0] += 1.0
-            stage.guardian.run("_beat")
-
-    stage.duty._last_beat = 0.0
-    seconds(20)
-    assert worker.signals == []
-    held_up[0] = False
-    seconds(1)
-    assert worker.signals
-
-
-def test_a_sleeping_process_is_not_held_up() -> None:
-    assert not is_held_up(1 << 22, 0.0), "there is none"
+    assert [one for one, _ in stage.duty._watched()] == [worker]
+    stage.say(worker, event="result", number=1, reason="CLEAN_EOF", text="over")
+    assert list(stage.duty._watched()) == []

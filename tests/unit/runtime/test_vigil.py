@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -14,9 +13,19 @@ from mist.runtime.build import running_build
 from mist.runtime.channel import Channel, Message, pair
 from mist.runtime.family import Child, Family
 from mist.runtime.reactor import Reactor
-from mist.runtime.vigil import HANG_SECONDS, LOOK_SECONDS, SILENCE_SECONDS, START_SECONDS, Vigil, process_state
+from mist.runtime.vigil import (
+    SILENCE_SECONDS,
+    START_SECONDS,
+    Vigil,
+    Watched,
+    is_held_up,
+    is_restless,
+    patience_seconds,
+    process_state,
+)
 
 START = 1000.0
+LOOK_SECONDS, HANG_SECONDS = 2.0, 6.0
 
 
 class Scene:
@@ -37,8 +46,11 @@ class Scene:
         monkeypatch.setattr(self.child, "signal", self.signals.append)
         monkeypatch.setattr(vigil.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(vigil, "process_state", lambda pid: "S" if self.asleep else "T")
-        self.vigil = Vigil(self.family, self.reactor)
+        self.vigil = Vigil(self.reactor, LOOK_SECONDS, self.watched, is_restless)
         self.vigil.begin()
+
+    def watched(self) -> Watched:
+        return [(child, patience_seconds(child, HANG_SECONDS)) for child in self.family.children.values()]
 
     def look(self, seconds: float = LOOK_SECONDS, times: int = 1) -> None:
         for _ in range(times):
@@ -117,14 +129,36 @@ def test_a_main_process_that_was_late_itself_does_not_judge(scene: Scene) -> Non
     assert scene.signals == []
 
 
-@pytest.mark.parametrize("change", [{"watched": False}, {"build": "other code"}])
-def test_who_is_not_watched(scene: Scene, change: dict[str, Any]) -> None:
-    for name, value in change.items():
-        setattr(scene.child, name, value)
+def test_one_that_will_come_back_is_left_alone(scene: Scene) -> None:
     scene.asleep = False
+    scene.child.channel.close()
     scene.look(times=30)
     assert scene.signals == []
-    assert not scene.asked()
+
+
+@pytest.mark.parametrize(
+    ("state", "used_s", "held_up"), [("D", 9.0, True), ("R", 5.0, True), ("R", 7.0, False), ("T", 0.0, False)]
+)
+def test_one_that_cannot_run_is_not_to_blame(
+    monkeypatch: pytest.MonkeyPatch, scene: Scene, state: str, used_s: float, held_up: bool
+) -> None:
+    scene.child.used_s = 10.0
+    monkeypatch.setattr(vigil, "process_state", lambda pid: state)
+    monkeypatch.setattr(vigil, "cpu_seconds", lambda pid: 10.0 + used_s)
+    assert is_held_up(scene.child, HANG_SECONDS) == held_up
+
+
+def test_nobody_is_looked_at_who_need_not_be(scene: Scene) -> None:
+    """Without children to watch there is no timer; the next `begin` starts again."""
+    planned: list[float] = []
+    scene.reactor.call_later = lambda delay, *_: planned.append(delay)  # type: ignore[method-assign,assignment,return-value]
+    scene.look()
+    assert planned == [LOOK_SECONDS]
+    scene.family.children.clear()
+    scene.look()
+    assert planned == [LOOK_SECONDS]
+    scene.vigil.begin()
+    assert planned == [LOOK_SECONDS] * 2
 
 
 def test_states_of_processes() -> None:
