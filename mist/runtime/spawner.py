@@ -45,6 +45,7 @@ from mist.runtime.pushes import Pushes
 from mist.runtime.reactor import Reactor, Timer
 from mist.runtime.rejoin import refuse
 from mist.runtime.reload import Reload, Waiting, answer_all, tell_progress
+from mist.runtime.resident import give_back
 from mist.runtime.snapshot import Snapshot, read_snapshot, write_snapshot
 from mist.runtime.streams import Streams
 from mist.runtime.succession import Succession
@@ -194,6 +195,7 @@ class Spawner:
         gc.collect()
         make_immortal()
         gc.freeze()
+        give_back()
 
     def _bind_api(self, snapshot: Snapshot) -> None:
         self._api_address = api_address(snapshot)
@@ -607,6 +609,8 @@ class Spawner:
         if self._ending:
             return
         status = self._status()
+        if status["streams"]:
+            self._listeners.await_viewers()
         write_status(self.server, status)
         failure = f"; upgrade failed: {self._reload.failure}" if self._reload.failure else ""
         if self._bad_file:
