@@ -24,7 +24,7 @@ from mist.runtime.process import own
 from mist.runtime.program import Server
 from mist.runtime.reactor import Reactor, Timer
 from mist.runtime.rejoin import refuse
-from mist.runtime.snapshot import Snapshot, canonical
+from mist.runtime.snapshot import Snapshot, canonical, has_sources
 from mist.runtime.succession import Succession
 from mist.runtime.trigger_link import TriggerLink
 
@@ -152,7 +152,7 @@ class Listener:
 
 
 class Listeners:
-    """Keeps one guardian for each configured listener, from the first stream or the first visitor of its port on."""
+    """Keeps one guardian for each configured listener, from when there is something to watch, or from the first visitor on."""
 
     def __init__(
         self,
@@ -249,6 +249,8 @@ class Listeners:
         for listener in self._listeners.values():
             if listener.child is not None:
                 listener.child.channel.send({"do": "config"})
+        if has_sources(snapshot):
+            self.await_viewers()
         self._changed()
 
     def tell(self, message: Message) -> None:
@@ -258,7 +260,7 @@ class Listeners:
                 listener.child.channel.send(message)
 
     def await_viewers(self) -> None:
-        """Have guardian and worker ready at each port: there is a stream, so viewers come."""
+        """Have guardian and worker ready at each port: there is a stream, or one that viewers start."""
         self._expecting = True
         for listener in self._listeners.values():
             if listener.watched:
