@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
 import sys
 from collections.abc import Callable
@@ -96,8 +95,10 @@ def _password() -> str:
     if not sys.stdin.isatty():
         password = sys.stdin.readline().rstrip("\r\n")
     else:
-        password = getpass.getpass("Password: ")
-        if getpass.getpass("Again: ") != password:
+        from getpass import getpass
+
+        password = getpass("Password: ")
+        if getpass("Again: ") != password:
             raise BadUsage("the two passwords differ")
     if not password:
         raise BadUsage("a password has at least one character")

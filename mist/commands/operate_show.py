@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import sys
 import time
@@ -178,7 +177,9 @@ def _check_names(command: Iterable[str], known: set[str]) -> None:
     """Look for calls that no server knows in a command that nothing was said to. Raises BadUsage."""
     for name in command:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, known, n=1)
             hint = f'; did you mean "{near[0]}"?' if near else ""
             raise BadUsage(f'there is no call "{name}"{hint}')
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, TypeVar
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import mist
 from mist.errors import ConnectTimeout, RemoteProtocolError, TransportError, UnsupportedError
@@ -318,6 +317,8 @@ class HttpReader(SourceReader):
 
 def _proxy(parts: SplitResult) -> SplitResult | None:
     """Return the proxy that the environment sets for a server."""
+    from urllib.request import getproxies, proxy_bypass  # with much that nothing else needs
+
     found = getproxies().get(parts.scheme)
     if not found or proxy_bypass(parts.hostname or ""):
         return None

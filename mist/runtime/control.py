@@ -22,6 +22,7 @@ from mist.runtime.instance import Instance, write_atomically
 from mist.runtime.leftovers import all_records, open_records
 from mist.runtime.process import fork, own, send_signal
 from mist.runtime.program import Server
+from mist.runtime.resident import give_back
 from mist.runtime.session_link import SessionLink
 from mist.runtime.snapshot import SnapshotWriter, canonical
 from mist.runtime.spawner_link import SpawnerLink
@@ -35,6 +36,7 @@ CONTROLLER = "controller"
 ENDED_SHOWN_SECONDS = 15
 STOP_SECONDS = 1.5
 BESIDE_NICE = 5
+STARTED_SECONDS = 5.0  # after that, what only the start needed is given back
 
 
 class Control(Worker):
@@ -74,6 +76,7 @@ class Control(Worker):
 
     def started(self) -> None:
         self._task = self.loop.create_task(self._run())
+        self.loop.call_later(STARTED_SECONDS, give_back)
 
     async def _run(self) -> None:
         main = self.server.program.controller

@@ -24,7 +24,7 @@ from mist.runtime.output_worker import output_main
 from mist.runtime.process import own
 from mist.runtime.reactor import Timer
 from mist.runtime.rejoin import refuse
-from mist.runtime.snapshot import Snapshot, canonical
+from mist.runtime.snapshot import Snapshot, canonical, has_sources
 from mist.runtime.trigger_link import TriggerLink
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class Listener:
     """One entry of config.protocols with a port of its own. state: 1, 0, or why it does not run. announced: OUTPUT_START was fired.
 
     names: what its guardians were called, by which their workers ask for the next one. joining: those that wait for it. left: the
-    numbers of those that will come.
+    numbers of those that will come. used: it has had a guardian. watched: sockets at which the first visitor is waited for.
     """
 
     key: str
@@ -119,6 +119,8 @@ class Listener:
     names: set[str] = field(default_factory=set)
     joining: list[tuple[Message, list[int]]] = field(default_factory=list)
     left: Sequence[int] = ()
+    used: bool = False
+    watched: list[int] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -148,13 +150,14 @@ class Listener:
 
 
 class Listeners(Book):
-    """Keeps one guardian for each configured listener."""
+    """Keeps one guardian for each configured listener, from when there is something to watch, or from the first visitor on."""
 
     def __init__(self, triggers: TriggerLink, *around: *Around) -> None:
         super().__init__(*around)
         self._triggers = triggers
         self._listeners: dict[str, Listener] = {}
         self._unknown: set[str] = set()
+        self._expecting = False  # viewers, as there was a stream: their processes are to be there before they come
 
     # -- following the configuration -------------------------------------------------------------------------------
 
@@ -230,6 +233,8 @@ class Listeners(Book):
         for listener in self._listeners.values():
             if listener.child is not None:
                 listener.child.channel.send({"do": "config"})
+        if has_sources(snapshot):
+            self.await_viewers()
         self._changed()
 
     def tell(self, message: Message) -> None:
@@ -238,8 +243,31 @@ class Listeners(Book):
             if listener.child is not None:
                 listener.child.channel.send(message)
 
+    def await_viewers(self) -> None:
+        """Have guardian and worker ready at each port: there is a stream, or one that viewers start."""
+        self._expecting = True
+        for listener in self._listeners.values():
+            if listener.watched:
+                self._start(listener)
+
+    def _watch(self, listener: Listener) -> None:
+        """Start the guardian when somebody connects; who does so first waits for two forks."""
+        listener.watched = [sock.fileno() for sock in listener.sockets]
+        for fd in listener.watched:
+            self._reactor.add_reader(fd, lambda: self._visited(listener))
+
+    def _visited(self, listener: Listener) -> None:
+        listener.used = True
+        self._start(listener)
+
+    def _unwatch(self, listener: Listener) -> None:
+        for fd in listener.watched:
+            self._reactor.remove_reader(fd)
+        listener.watched = []
+
     def _change(self, listener: Listener, changed: Listener) -> None:
         """Give a listener other options, and perhaps another port."""
+        self._unwatch(listener)
         if changed.address != listener.address:
             forget(listener.name)
             listener.close()
@@ -261,6 +289,7 @@ class Listeners(Book):
         if listener.timer is not None:
             listener.timer.cancel()
         forget(listener.name)
+        self._unwatch(listener)
         listener.close()
         if listener.child is not None:
             listener.child.stopping = True
@@ -282,6 +311,8 @@ class Listeners(Book):
             close_all(fds[2:])
             self._retire_late(message, fds[:2])
             return
+        self._unwatch(listener)
+        listener.used = True
         if listener.sockets:
             close_all(fds[2:])
         else:
@@ -311,6 +342,8 @@ class Listeners(Book):
             refuse(fds, "its port is not configured any more")
             return
         listener.joining.append((message, fds))
+        if listener.watched:
+            self._start(listener)
         self._pass_on_joining(listener)
 
     def _pass_on_joining(self, listener: Listener) -> None:
@@ -328,6 +361,21 @@ class Listeners(Book):
         except MistError as error:
             self._retry(listener, str(error))
             return
+        self._unwatch(listener)
+        if listener.used or self._expecting or listener.joining or listener.left:
+            self._start_guardian(listener)
+        else:
+            self._watch(listener)
+        if not listener.announced:
+            listener.announced = True
+            self._triggers.notify("OUTPUT_START", "", [listener.key])
+        if listener.state != RUNNING:
+            log.info("%s listens on port %d", listener.connector, listener.address[1], extra={"kind": "CONF"})
+        listener.state = RUNNING
+        self._changed()
+
+    def _start_guardian(self, listener: Listener) -> None:
+        listener.used = True
         fds = [sock.fileno() for sock in listener.sockets]
         role = self._server.program.listener(listener.connector)
         assert role is not None
@@ -346,13 +394,6 @@ class Listeners(Book):
             fds=fds,
         )
         self._pass_on_joining(listener)
-        if not listener.announced:
-            listener.announced = True
-            self._triggers.notify("OUTPUT_START", "", [listener.key])
-        if listener.state != RUNNING:
-            log.info("%s listens on port %d", listener.connector, listener.address[1], extra={"kind": "CONF"})
-        listener.state = RUNNING
-        self._changed()
 
     def _said(self, listener: Listener, child: Child, message: Message, fds: list[int]) -> None:
         close_all(fds)
@@ -405,6 +446,7 @@ class Listeners(Book):
             listener.removed = True
             if listener.timer is not None:
                 listener.timer.cancel()
+            self._unwatch(listener)
             listener.close()
 
 

@@ -61,6 +61,10 @@ class StreamLines(Mapping[str, Any]):
                 if word in line and (match := _NAME.match(line)):
                     yield _text(match.group(1))
 
+    def count(self, text: bytes) -> int:
+        """Return how often a text stands in the lines."""
+        return self._lines.count(text)
+
 
 def _text(name: bytes) -> str:
     return name.decode() if b"\\" not in name else str(json.loads(b'"' + name + b'"'))
@@ -143,6 +147,14 @@ def always_on(snapshot: Snapshot) -> list[str]:
     streams = snapshot["streams"]
     names = streams.with_word(b'"always_on":true') if isinstance(streams, StreamLines) else streams
     return [name for name in names if streams[name].get("always_on")]
+
+
+def has_sources(snapshot: Snapshot) -> bool:
+    """Tell whether a stream is fetched or read when viewers come, and not pushed here first."""
+    streams = snapshot["streams"]
+    if isinstance(streams, StreamLines):
+        return streams.count(b'"source":"') > streams.count(b'"source":"push://')
+    return any(not str(one.get("source", "")).startswith("push://") for one in streams.values())
 
 
 def canonical(entry: Mapping[str, Any]) -> str:

@@ -46,6 +46,7 @@ from mist.runtime.pushes import Pushes
 from mist.runtime.reactor import Reactor, Timer
 from mist.runtime.rejoin import refuse
 from mist.runtime.reload import Reload, Waiting, answer_all, tell_progress
+from mist.runtime.resident import give_back
 from mist.runtime.snapshot import Snapshot, memory_bound, read_snapshot, write_snapshot
 from mist.runtime.streams import Streams
 from mist.runtime.succession import Succession
@@ -192,6 +193,7 @@ class Spawner:
         gc.collect()
         make_immortal()
         gc.freeze()
+        give_back()
 
     def _go(self, living: bool, heir: Inheritance | None) -> None:
         adopt_orphans()
@@ -493,6 +495,8 @@ class Spawner:
         if self._ending:
             return
         status = self._status()
+        if status["streams"]:
+            self._listeners.await_viewers()
         write_status(self.server, status)
         failure = f"; upgrade failed: {self._reload.failure}" if self._reload.failure else ""
         if self._bad_file:

@@ -15,6 +15,7 @@ from mist.runtime.snapshot import (
     SnapshotWriter,
     always_on,
     canonical,
+    has_sources,
     read_snapshot,
     stream_settings,
     write_snapshot,
@@ -138,6 +139,7 @@ def test_streams_of_a_snapshot_are_read_one_by_one(tmp_path: Path) -> None:
     assert snapshot["streams"] == streams
     assert len(snapshot["streams"]) == 3
     assert always_on(snapshot) == ['a":{"b']
+    assert has_sources(snapshot)
     assert stream_settings(snapshot, "c+d") == streams["c"]
     assert stream_settings(snapshot, "d") is None
     assert json.loads(instance.config_file.read_bytes()) == {"generation": 1, "config": {}, "streams": streams}
@@ -174,3 +176,17 @@ def test_streams_are_configured_by_their_base_name() -> None:
     assert stream_settings(snapshot, "live+one+two") == {"source": "push://"}
     assert stream_settings(snapshot, "other") is None
     assert stream_settings(snapshot, "odd") is None
+
+
+def test_streams_that_are_pushed_here_are_no_sources(tmp_path: Path) -> None:
+    instance = Instance(unique(), tmp_path)
+    instance.folder.mkdir(parents=True)
+    pushed = {"a": {"source": "push://"}, "b": {"source": "push://host@word"}}
+    for streams, expected in (
+        ({}, False),
+        (pushed, False),
+        ({**pushed, "c": {"source": "/films/$wildcard.mp4"}}, True),
+    ):
+        snapshot = {"config": {}, "streams": streams}
+        write_snapshot(instance, snapshot)
+        assert has_sources(snapshot) == has_sources(read_snapshot(instance)) == expected
