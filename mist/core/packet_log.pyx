@@ -9,7 +9,7 @@ from mist.core.buffer cimport ByteBuffer
 from mist.core.muxer cimport Muxer
 from mist.core.packet cimport KEYFRAME, PacketView
 from mist.core.span_index cimport SpanIndex
-from mist.core.trim cimport trim_flags, trim_of
+from mist.core.trim cimport MAX_TRIM_US, trim_flags, trim_of
 
 from array import array
 
@@ -200,6 +200,7 @@ def unpack_log(bytes data not None):
     cdef PackedNumbers numbers = PackedNumbers()
     cdef PacketView view
     cdef uint8_t head
+    cdef uint64_t trim_us
     cdef int track
     for track in range(MAX_PLACES):
         before[track] = 0
@@ -215,7 +216,10 @@ def unpack_log(bytes data not None):
         view.offset_us = numbers.signed_number()
         view.size = <size_t> numbers.number()
         if head & PACKED_TRIM:
-            view.flags |= trim_flags(<int64_t> numbers.number())
+            trim_us = numbers.number()
+            if not 0 < trim_us <= MAX_TRIM_US:
+                raise RemoteProtocolError(f"a packed packet that loses {trim_us} microseconds", offset=numbers.at)
+            view.flags |= trim_flags(<int64_t> trim_us)
         before[track] = view.dts_us
         log.write_view(track, &view)
     return log
