@@ -128,7 +128,8 @@ def _table(tracks: Sequence[TrackReport]) -> list[str]:
 
 def _what(one: TrackReport) -> str:
     if one.type == "video":
-        return f"{one.width}x{one.height}, {one.frame_rate_mhz / 1000:.5g} fps"
+        turned = f", turned by {one.rotation_degrees} degrees" if one.rotation_degrees else ""
+        return f"{one.width}x{one.height}, {one.frame_rate_mhz / 1000:.5g} fps{turned}"
     if one.type == "audio":
         return f"{one.sample_rate_hz} Hz, {one.channels} ch"
     return "-"

@@ -13,6 +13,7 @@ cdef struct PacketFields:
     int64_t offset_ms
     int64_t time_rest_us        # what is missing to the exact decode time
     int64_t shown_rest_us       # ... and to the exact presentation time
+    int64_t trim_us             # of the frame's end that is not to be heard
     bint keyframe
     bint has_shown_rest
     const uint8_t* data         # NULL: none

@@ -31,6 +31,7 @@ from mist.core.dtsc_objects cimport (
 from mist.core.muxer cimport Muxer
 from mist.core.packet cimport KEYFRAME, NEW_INIT, PacketView
 from mist.core.track_buffer cimport KEY_RECORD
+from mist.core.trim cimport trim_flags, trim_of
 
 from mist.core.demuxer import READ_BYTES
 from mist.core.dtsc_objects import serialize_object
@@ -102,6 +103,8 @@ cdef int read_number(const uint8_t* name, size_t length, int64_t value, PacketFi
     elif length == 3 and memcmp(name, b"pus", 3) == 0:
         found.shown_rest_us = value
         found.has_shown_rest = True
+    elif length == 3 and memcmp(name, b"tus", 3) == 0:
+        found.trim_us = value
     return 0
 
 
@@ -255,7 +258,7 @@ cdef class DtscReader(Demuxer):
         shown_us = (<int64_t> fields.time_ms + fields.offset_ms) * 1000
         shown_us += fields.shown_rest_us if fields.has_shown_rest else fields.time_rest_us
         view.offset_us = shown_us - view.dts_us
-        view.flags = KEYFRAME if fields.keyframe or not self.video[track] else 0
+        view.flags = (KEYFRAME if fields.keyframe or not self.video[track] else 0) | trim_flags(fields.trim_us)
         if self.changed[track]:
             self.changed[track] = 0
             view.flags |= NEW_INIT
@@ -469,6 +472,8 @@ def track_members(info, int64_t first_ms, int64_t last_ms, rates, int64_t measur
     elif info.type == "video":
         members |= {"width": info.width, "height": info.height, "fpks": info.frame_rate_mhz}
         members["efpks"] = measured_frame_rate_mhz
+        if info.rotation_degrees:
+            members["rotation"] = info.rotation_degrees
     return members
 
 
@@ -534,7 +539,7 @@ cdef class DtscMuxer(Muxer):
         offset_ms = to_ms(shown_us) - time_ms
         if packet.size > 0xFFFFFF00:
             raise LimitExceededError(f"a packet of {packet.size} bytes is more than DTSC can carry")
-        start = self.out.reserve(packet.size + MAX_MEDIA_BYTES_BEFORE_DATA + 40)
+        start = self.out.reserve(packet.size + MAX_MEDIA_BYTES_BEFORE_DATA + 54)
         memcpy(start, b"DTP2", 4)
         at = put_be32(start + 8, <uint32_t> track + 1)
         at = put_be64(at, <uint64_t> time_ms)
@@ -556,6 +561,8 @@ cdef class DtscMuxer(Muxer):
                 at = put_member(at, b"\x00\x03dus", 5, time_rest)
             if shown_rest != time_rest:
                 at = put_member(at, b"\x00\x03pus", 5, shown_rest)
+            if trim_of(packet.flags):
+                at = put_member(at, b"\x00\x03tus", 5, trim_of(packet.flags))
         memcpy(at, b"\x00\x00\xee", 3)
         at += 3
         put_be32(start + 4, <uint32_t> (at - start - HEAD_BYTES))

@@ -20,6 +20,7 @@ cdef enum:
     BLOCK_GROUP = 0xA0
     BLOCK = 0xA1
     BLOCK_DURATION = 0x9B
+    DISCARD_PADDING = 0x75A2
     REFERENCE_BLOCK = 0xFB
 
 

@@ -4,12 +4,13 @@ cdef enum:
     MAX_LACES = 256         # their number is one byte, and one less than there are
     LACING = 0x06           # bits of a block's flags
 
-# What a BlockGroup says. block: NULL where there is none. ticks: its duration, -1 where not said.
+# What a BlockGroup says. block: NULL where there is none. ticks: its duration, -1 where not said. padding_ns: not to be heard at its end.
 ctypedef struct Group:
     const uint8_t* block
     size_t size
     bint keyframe
     int64_t ticks
+    int64_t padding_ns
 
 # Read a BlockGroup's content, up to where it is broken; a keyframe if it refers to no other block.
 cdef void read_group(const uint8_t* data, size_t size, Group* group) noexcept

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from mist.core.ebml cimport BLOCK, BLOCK_DURATION, REFERENCE_BLOCK, read_header, read_size, read_unsigned
+from mist.core.ebml cimport BLOCK, BLOCK_DURATION, DISCARD_PADDING, REFERENCE_BLOCK, read_header, read_size, read_unsigned
 
 cdef enum:
     XIPH_LACING = 0x02
@@ -19,6 +19,7 @@ cdef void read_group(const uint8_t* data, size_t size, Group* group) noexcept:
     group.size = 0
     group.keyframe = True
     group.ticks = -1
+    group.padding_ns = 0
     while at < size:
         head = read_header(data + at, size - at, &element, &body)
         if head <= 0 or body > size - at - head:
@@ -31,6 +32,8 @@ cdef void read_group(const uint8_t* data, size_t size, Group* group) noexcept:
             group.keyframe = False
         elif element == BLOCK_DURATION and body <= 7:
             group.ticks = <int64_t> read_unsigned(data + at, <size_t> body)
+        elif element == DISCARD_PADDING and 0 < body <= 7 and not data[at] & 0x80:     # a negative one is of the frame's beginning
+            group.padding_ns = <int64_t> read_unsigned(data + at, <size_t> body)
         at += body
 
 

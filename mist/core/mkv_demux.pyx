@@ -37,6 +37,7 @@ from mist.core.mkv_blocks cimport LACING, MAX_LACES, Group, lace_sizes, read_gro
 from mist.core.mkv_frames cimport MAX_MODES, TrackPlan, frame_ns, inflate, is_formed, put_frame
 from mist.core.nal cimport type_mask
 from mist.core.packet cimport DISCONTINUITY, KEYFRAME, NEW_INIT, Packet, PacketView
+from mist.core.trim cimport trim_flags
 
 from mist.core.demuxer import READ_BYTES
 from mist.errors import LimitExceededError, RemoteProtocolError, TruncatedError, UnsupportedError
@@ -93,6 +94,7 @@ cdef class MatroskaDemuxer(Demuxer):
     cdef int64_t cluster_ns
     cdef bint has_cluster_time
     cdef int64_t length_ns          # how long a laced frame lasts; -1 where nobody asks
+    cdef int64_t padding_ns         # of the block that is being read
     cdef int64_t first_ns
     cdef bint has_first
     cdef int64_t newest_us          # latest presentation time written
@@ -449,6 +451,7 @@ cdef class MatroskaDemuxer(Demuxer):
             return 0
         if self.has_cluster_time:
             if element == SIMPLE_BLOCK:
+                self.padding_ns = 0
                 self.block(data + head, <size_t> body, True, False, -1)
             else:
                 self.group(data + head, <size_t> body)
@@ -461,6 +464,7 @@ cdef class MatroskaDemuxer(Demuxer):
             return 0
         if group.ticks > MAX_TIME_NS // self.scale_ns:
             group.ticks = -1
+        self.padding_ns = group.padding_ns
         return self.block(
             group.block, group.size, False, group.keyframe, group.ticks * self.scale_ns if group.ticks >= 0 else -1
         )
@@ -484,12 +488,12 @@ cdef class MatroskaDemuxer(Demuxer):
             keyframe = data[head + 2] & SIMPLE_KEYFRAME != 0
         if not data[head + 2] & LACING:
             self.length_ns = -1
-            return self.frame(plan, data + head + 3, size - head - 3, time_ns, keyframe)
+            return self.frame(plan, data + head + 3, size - head - 3, time_ns, keyframe, True)
         at = <size_t> head + 3
         count = lace_sizes(data, size, data[head + 2] & LACING, &at, sizes)
         for place in range(count):
             self.length_ns = duration_ns // count if duration_ns > 0 else 0
-            self.frame(plan, data + at, sizes[place], time_ns, keyframe)
+            self.frame(plan, data + at, sizes[place], time_ns, keyframe, place + 1 == count)
             time_ns += self.length_ns
             at += sizes[place]
         return 0
@@ -503,8 +507,10 @@ cdef class MatroskaDemuxer(Demuxer):
 
     # -- frames to packets -------------------------------------------------------------------------------------------
 
-    cdef int frame(self, TrackPlan* plan, const uint8_t* data, size_t size, int64_t time_ns, bint keyframe) except -1:
-        """Write a frame as a packet, in the project's form."""
+    cdef int frame(
+        self, TrackPlan* plan, const uint8_t* data, size_t size, int64_t time_ns, bint keyframe, bint last
+    ) except -1:
+        """Write a frame as a packet, in the project's form. last: of its block."""
         cdef PacketView view
         cdef bytes inflated
         if plan.inflate:
@@ -528,6 +534,8 @@ cdef class MatroskaDemuxer(Demuxer):
         view.size = size
         view.offset_us = 0
         view.flags = KEYFRAME if keyframe or not plan.video else 0
+        if last and plan.audio:
+            view.flags |= trim_flags(round_us(self.padding_ns))
         self.position = self.cluster_position
         if plan.video and keyframe:
             self.look(plan, &view)

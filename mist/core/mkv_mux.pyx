@@ -11,11 +11,22 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
-from mist.core.ebml cimport BLOCK, BLOCK_DURATION, BLOCK_GROUP, CLUSTER, SIMPLE_BLOCK, TIMESTAMP, put_id, put_size
+from mist.core.ebml cimport (
+    BLOCK,
+    BLOCK_DURATION,
+    BLOCK_GROUP,
+    CLUSTER,
+    DISCARD_PADDING,
+    SIMPLE_BLOCK,
+    TIMESTAMP,
+    put_id,
+    put_size,
+)
 from mist.core.muxer cimport Muxer
 from mist.core.nal cimport type_mask
 from mist.core.packet cimport KEYFRAME, PacketView
 from mist.core.track_buffer cimport KEY_RECORD
+from mist.core.trim cimport trim_of
 
 import struct
 
@@ -35,6 +46,7 @@ cdef enum:
     CUE_LIMIT = 1 << 17
     SIMPLE_KEYFRAME = 0x80
     MAX_HEAD = 64               # of a Cluster and a block
+    PADDING_BYTES = 5           # of a DiscardPadding: nanoseconds of what a packet's flags can say
 
 cdef int64_t MAX_TIME_MS = <int64_t> 1 << 50
 cdef uint8_t[8] UNKNOWN = [1, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]
@@ -301,6 +313,7 @@ cdef class MatroskaMuxer(Muxer):
         cdef uint8_t* begin
         cdef uint8_t* at
         cdef uint64_t duration_ms = 0
+        cdef int64_t padding_ns = trim_of(packet.flags) * 1000
         if plan.in_band and packet.flags & KEYFRAME and not type_mask(packet.data, packet.size, 4, plan.hevc) & plan.set_types:
             sets = self.sets[track]
             sets_size = <size_t> PyBytes_GET_SIZE(sets)
@@ -312,13 +325,16 @@ cdef class MatroskaMuxer(Muxer):
             group_size = 1 + size_length(size) + size + 2 + unsigned_length(duration_ms)
             at = put_size(put_id(at, BLOCK_GROUP), group_size)
             at = put_id(at, BLOCK)
+        elif padding_ns:
+            at = put_size(put_id(at, BLOCK_GROUP), 1 + size_length(size) + size + 3 + PADDING_BYTES)
+            at = put_id(at, BLOCK)
         else:
             at = put_id(at, SIMPLE_BLOCK)
         at = put_size(at, size)
         at[0] = <uint8_t> (0x80 | (track + 1))
         at[1] = <uint8_t> (relative_ms >> 8)
         at[2] = <uint8_t> relative_ms
-        at[3] = SIMPLE_KEYFRAME if packet.flags & KEYFRAME and not plan.text else 0
+        at[3] = SIMPLE_KEYFRAME if packet.flags & KEYFRAME and not plan.text and not padding_ns else 0
         at += 4
         if sets_size:
             memcpy(at, PyBytes_AS_STRING(sets), sets_size)
@@ -328,6 +344,8 @@ cdef class MatroskaMuxer(Muxer):
             at += packet.size
         if plan.text:
             at = put_unsigned(put_id(at, BLOCK_DURATION), duration_ms)
+        elif padding_ns:
+            at = put_padding(put_id(at, DISCARD_PADDING), padding_ns)
         self.out.commit(at - begin)
         return 0
 
@@ -352,14 +370,16 @@ cdef class MatroskaMuxer(Muxer):
 
     cdef int note(self, Plan* plan, int track, const PacketView* packet, int64_t time_ms) except -1:
         """Keep a packet's time for the duration, and its place if it is one to seek to."""
+        cdef int64_t end_ms
         if plan.has_last and time_ms > plan.last_ms:
             plan.step_ms = min(time_ms - plan.last_ms, <int64_t> LONGEST_MS)
         plan.last_ms = time_ms
         plan.has_last = True
         if not self.has_times or time_ms < self.first_ms:
             self.first_ms = time_ms
-        if not self.has_times or time_ms + plan.step_ms > self.end_ms:
-            self.end_ms = time_ms + plan.step_ms
+        end_ms = time_ms + plan.step_ms - min(plan.step_ms, to_ms(trim_of(packet.flags)))
+        if not self.has_times or end_ms > self.end_ms:
+            self.end_ms = end_ms
         self.has_times = True
         if packet.flags & KEYFRAME and (plan.video if self.has_video else not plan.text):
             self.note_cue(track, time_ms)
@@ -450,6 +470,15 @@ cdef inline int size_length(uint64_t value) noexcept:
     while value >= ((<uint64_t> 1) << (7 * length)) - 1:
         length += 1
     return length
+
+
+cdef uint8_t* put_padding(uint8_t* at, int64_t padding_ns) noexcept:
+    """Write size and content of a signed integer element that is positive; returns the place behind it."""
+    cdef int place
+    at[0] = 0x80 | PADDING_BYTES
+    for place in range(PADDING_BYTES):
+        at[place + 1] = <uint8_t> (padding_ns >> (8 * (PADDING_BYTES - 1 - place)))
+    return at + PADDING_BYTES + 1
 
 
 cdef uint8_t* put_unsigned(uint8_t* at, uint64_t value) noexcept:

@@ -17,6 +17,7 @@ from mist.core.mp4_track cimport TrackReader
 from mist.core.mp4_windows cimport Windows
 from mist.core.muxer cimport Muxer
 from mist.core.packet cimport KEYFRAME, NEW_INIT, PacketView
+from mist.core.trim cimport trim_flags
 
 from array import array
 
@@ -385,7 +386,7 @@ cdef class Mp4Demuxer(Demuxer):
         """Write a track's next packet. Returns AT_END where the file is too short for a fragment's packet."""
         cdef PacketView view
         cdef int step = DONE
-        if self.indexing and not track.pending:
+        if self.indexing and not track.pending and not (track.opus and track.head.rest_ticks):
             view.data = NULL
             view.size = size_without_reading(&track.forms[track.head.description], track.head.size)
         else:
@@ -397,7 +398,7 @@ cdef class Mp4Demuxer(Demuxer):
             return DONE
         view.dts_us = track.head.dts_us
         view.offset_us = track.head.offset_us
-        view.flags = KEYFRAME if track.head.key else 0
+        view.flags = (KEYFRAME if track.head.key else 0) | trim_flags(track.trim_us(&view))
         if track.head.description != track.announced:
             track.announced = track.head.description
             self.set_track(index, track.source.descriptions[track.announced].info, True)

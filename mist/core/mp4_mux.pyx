@@ -13,6 +13,7 @@ from libc.string cimport memcpy, memset
 from mist.core.frame_samples cimport eac3_samples, flac_samples, mpeg_audio_samples, opus_samples
 from mist.core.muxer cimport Muxer
 from mist.core.packet cimport KEYFRAME, PacketView
+from mist.core.trim cimport trim_of
 
 import struct
 
@@ -353,8 +354,8 @@ cdef uint32_t packet_duration(const Plan* plan, const PacketView* packet, int64_
             return plan.timescale // 25
         return max(<uint32_t> distance, plan.frame_ticks)
     if plan.rule == FIXED_RULE:
-        return plan.default_ticks
-    if plan.rule == OPUS_RULE:
+        samples = plan.default_ticks
+    elif plan.rule == OPUS_RULE:
         samples = opus_samples(packet) * plan.timescale // 48000
     elif plan.rule == MPEG_AUDIO_RULE:
         samples = mpeg_audio_samples(packet)
@@ -363,7 +364,7 @@ cdef uint32_t packet_duration(const Plan* plan, const PacketView* packet, int64_
     elif plan.rule == FLAC_RULE:
         samples = flac_samples(packet)
     if samples:
-        return <uint32_t> samples
+        return <uint32_t> max(<int64_t> 1, <int64_t> samples - to_ticks(trim_of(packet.flags), plan.timescale))
     return plan.history.duration_ticks if plan.history.known else plan.timescale // 50
 
 

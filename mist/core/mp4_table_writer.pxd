@@ -8,6 +8,8 @@ cdef class TrackTables:
     cdef public object payload          # a packet that the sample entry is made from, or b""
     cdef readonly bint video
     cdef readonly bint text
+    cdef bint varying                   # frames of a stream may be longer than usual
+    cdef int64_t own_ticks              # that the last one of them lasts, 0 where only its size was told
     cdef readonly uint32_t frame_bytes  # of uncompressed audio, whose every frame is a sample
     cdef readonly int64_t timescale
     cdef readonly uint32_t samples
@@ -20,6 +22,7 @@ cdef class TrackTables:
     cdef uint32_t frame_ticks
     cdef int64_t last_ticks
     cdef uint32_t last_delta
+    cdef int64_t trim_ticks             # of the last sample that is not to be heard
     cdef int64_t text_ticks             # of the last text; last_ticks is when it goes
     cdef bint closed
     cdef uint32_t keys

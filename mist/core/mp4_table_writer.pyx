@@ -7,7 +7,9 @@ cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from mist.core.buffer cimport ByteBuffer
+from mist.core.frame_samples cimport opus_samples
 from mist.core.packet cimport KEYFRAME, PacketView
+from mist.core.trim cimport trim_of
 
 import struct
 
@@ -74,6 +76,7 @@ cdef class TrackTables:
         self.payload = b""
         self.video = info.type == "video"
         self.text = info.type == "meta"
+        self.varying = info.codec == "opus"
         self.stts, self.ctts, self.stsc = ByteBuffer(), ByteBuffer(), ByteBuffer()
         self.stss, self.stsz, self.chunks = ByteBuffer(), ByteBuffer(), ByteBuffer()
         self.prepare(timing)
@@ -124,6 +127,9 @@ cdef class TrackTables:
                 max(-MAX_TIME_US, min(MAX_TIME_US, packet.dts_us + packet.offset_us)), self.timescale
             ) - ticks
             offset = max(-0x7FFFFFFF, min(0x7FFFFFFF, offset))
+        self.trim_ticks = to_ticks(trim_of(packet.flags), self.timescale)
+        if self.varying and packet.data is not NULL:
+            self.own_ticks = <int64_t> opus_samples(packet) * self.timescale // 48000
         return self.add_sample(ticks, offset, <uint32_t> size, packet.flags & KEYFRAME != 0)
 
     cdef int add_text(self, int64_t ticks, uint32_t size, size_t letters) except -1:
@@ -215,14 +221,16 @@ cdef class TrackTables:
         return 0
 
     cdef int close(self) except -1:
-        """Give the last sample its duration: that of its codec, the usual one, or that of the sample before."""
+        """Give the last sample its duration: that of its codec, the usual one, or that of the sample before, up to where it is heard."""
         cdef int64_t last = self.last_delta
         if self.closed or not self.samples:
             return 0
         self.closed = True
         if self.frame_bytes:
             last = 1
-        elif self.default_ticks:
+        elif self.own_ticks:
+            last = self.own_ticks
+        elif self.default_ticks and not (self.varying and 0 < last <= self.timescale // 8):
             last = self.default_ticks
         elif not last and self.frame_ticks:
             last = self.frame_ticks
@@ -231,6 +239,8 @@ cdef class TrackTables:
         if self.text:
             self.end_text(self.last_ticks + 1)
             last = 1
+        if not self.frame_bytes:
+            last = max(<int64_t> 1, last - self.trim_ticks)
         self.end_ticks += last
         return self.push_duration(1, last)
 

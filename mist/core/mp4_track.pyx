@@ -7,9 +7,11 @@ cimport cython
 from libc.stdint cimport INT64_MIN, int64_t, uint32_t
 from libc.stdlib cimport calloc, free
 
+from mist.core.frame_samples cimport opus_samples
 from mist.core.mp4_fragments cimport FragmentSample
 from mist.core.mp4_payloads cimport CUES, LENGTH_AND_TEXT, NAL_UNITS, SKIPPED, size_without_reading
 from mist.core.mp4_tables cimport Cursor, Sample
+from mist.core.packet cimport PacketView
 
 from mist.errors import LimitExceededError, RemoteProtocolError
 
@@ -37,6 +39,7 @@ cdef class TrackReader:
         self.timescale = source.timescale
         self.video = source.info.type == "video"
         self.sparse = source.info.type == "meta"
+        self.opus = source.info.codec == "opus"
         self.pending = source.pending
         self.late_ticks = self.table.negative_ticks
         self.form_count = <uint32_t> len(source.descriptions)
@@ -47,6 +50,7 @@ cdef class TrackReader:
             self.forms[place].width = description.width
             self.altered |= self.forms[place].kind in (NAL_UNITS, LENGTH_AND_TEXT, CUES)
         self.announced = source.first_description
+        self.frame_ticks = source.frame_ticks
         self.spans = <Span*> calloc(len(source.edits) + 1, sizeof(Span))
         if self.spans is NULL:
             raise MemoryError
@@ -62,6 +66,7 @@ cdef class TrackReader:
         """Make the spans of the media that are presented."""
         at = 0
         found = False
+        self.edit_ticks = self.timescale // movie_timescale + 1
         for duration, media_time, rate in self.source.edits:
             ticks = (duration * self.timescale + movie_timescale // 2) // movie_timescale
             if abs(at) + ticks + abs(media_time) > FOREVER:
@@ -85,6 +90,12 @@ cdef class TrackReader:
         cdef Span* span = &self.spans[self.span_count]
         cdef Cursor cursor
         cdef Sample sample
+        cdef int64_t last_time = self.source.media_end or FOREVER
+        cdef int64_t end_ticks = min(self.table.duration_ticks, last_time)
+        if end_time + self.edit_ticks < end_ticks:    # edits count in the movie's ticks, which may be coarse
+            end_ticks = end_time
+        end_time = min(end_time, last_time)
+        span.end_ticks = end_ticks
         span.first = self.first_for(media_time)
         span.end = self.table.count
         span.shift_ticks = shift
@@ -94,6 +105,7 @@ cdef class TrackReader:
                 span.end = sample.number + (sample.count if sample.dts_ticks < end_time else 0)
         if self.span_count and self.spans[self.span_count - 1].shift_ticks == shift:
             self.spans[self.span_count - 1].end = max(span.end, self.spans[self.span_count - 1].end)
+            self.spans[self.span_count - 1].end_ticks = max(span.end_ticks, self.spans[self.span_count - 1].end_ticks)
             return 0
         self.span_count += 1
         return 0
@@ -191,6 +203,9 @@ cdef class TrackReader:
             self.head.number = sample.number
             self.head.description = sample.description
             self.head.key = sample.key or not self.video
+            self.head.rest_ticks = 0
+            if sample.number + 1 == self.spans[self.span].end:
+                self.head.rest_ticks = max(<int64_t> 0, self.spans[self.span].end_ticks - sample.dts_ticks)
             return self.set_head(sample.dts_ticks, sample.offset_ticks, self.spans[self.span].shift_ticks)
 
     cdef bint is_carried(self, uint32_t description, size_t size) noexcept:
@@ -210,9 +225,22 @@ cdef class TrackReader:
         self.head.resume = sample.fragment
         self.head.size = sample.size
         self.head.number = 0
+        self.head.rest_ticks = 0
         self.head.description = sample.description
         self.head.key = sample.key or not self.video
         return self.set_head(sample.dts_ticks, sample.offset_ticks, self.fragment_shift_ticks)
+
+    cdef int64_t trim_us(self, const PacketView* view) except -1:
+        """Return how much of the packet at `head` is not to be heard: what is behind the track's end.
+
+        Spec: ISO/IEC 14496-12 clause 8.6.1.2 (the last duration), Encapsulation of Opus in ISOBMFF section 4.4.
+        """
+        cdef int64_t frame = self.frame_ticks
+        if self.opus:
+            frame = <int64_t> opus_samples(view) * self.timescale // 48000
+        if not self.head.rest_ticks or self.head.rest_ticks >= frame:
+            return 0
+        return self.us_of(frame - self.head.rest_ticks)
 
     cdef int go_to_us(self, int64_t dts_us, bint key) except -1:
         """Go before the last packet whose decode time is not after dts_us, or to the first; key: before its keyframe."""

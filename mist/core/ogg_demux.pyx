@@ -29,6 +29,7 @@ from mist.core.ogg cimport (
     to_us,
 )
 from mist.core.packet cimport DISCONTINUITY, KEYFRAME, NEW_INIT, PacketView
+from mist.core.trim cimport trim_flags
 
 from mist.errors import LimitExceededError, RemoteProtocolError, TruncatedError, UnsupportedError
 
@@ -128,7 +129,7 @@ cdef class OggDemuxer(ByteStreamDemuxer):
     cdef object first_error
 
     def __init__(self, headers):
-        """headers: has identify(first_packet) -> reader of a stream's headers, or None (`mist.formats.ogg`)."""
+        """headers: has identify(first_packet) -> reader of a stream's headers, or None, and continues(track, next) (`mist.formats.ogg`)."""
         self.headers = headers
         self.links = []
         self.placed = []
@@ -342,7 +343,7 @@ cdef class OggDemuxer(ByteStreamDemuxer):
                 stream.flags = DISCONTINUITY
                 stream.last_us = (<OggStream> self.placed[track]).last_us
                 self.placed[track] = stream
-                if self.tracks[track].changed(track_id=0) != stream.info.changed(track_id=0):
+                if not self.headers.continues(self.tracks[track], stream.info):
                     stream.flags |= NEW_INIT
                     self.set_track(track, stream.info, True)
                 else:
@@ -376,6 +377,7 @@ cdef class OggDemuxer(ByteStreamDemuxer):
         """Write the packets that end in one page. end: ticks at which the last of them does, or NO_GRANULE."""
         cdef int place
         cdef int64_t start = stream.ticks
+        cdef int64_t next_start
         cdef int64_t total = 0
         for place in range(count):
             spans[place].ticks = packet_ticks(&stream.clock, spans[place].data, spans[place].size)
@@ -395,9 +397,13 @@ cdef class OggDemuxer(ByteStreamDemuxer):
             if last:
                 # What a last page says of its end may be cut short: times can only be told from the page before.
                 spans[place].position = min(spans[place].position, max(stream.page_position, self.link.data_position))
+            next_start = start + max(spans[place].ticks, <int64_t> 0)
             if spans[place].ticks >= 0 and spans[place].size:
+                if last and end != NO_GRANULE and next_start > end:
+                    # Spec: RFC 7845 section 4.4, Vorbis I appendix A.2.
+                    stream.flags |= trim_flags(to_us(&stream.clock, next_start - max(start, end)))
                 self.write_packet(stream, &spans[place], to_us(&stream.clock, start) + self.link.base_us)
-            start += max(spans[place].ticks, <int64_t> 0)
+            start = next_start
         stream.ticks = start if end == NO_GRANULE else end
         self.link.end_us = max(self.link.end_us, to_us(&stream.clock, stream.ticks) + self.link.base_us, stream.last_us + 1)
         return 0

@@ -29,6 +29,7 @@ from mist.core.ogg cimport (
     write_page,
 )
 from mist.core.packet cimport KEYFRAME, PacketView
+from mist.core.trim cimport trim_of
 
 import struct
 from bisect import insort
@@ -233,6 +234,8 @@ cdef class OggMuxer(Muxer):
         ):
             self.end_page(track, 0)
         self.written = True
+        if output.clock.rule != FRAME_RULE:
+            ticks -= min(ticks, to_ticks(&output.clock, trim_of(packet.flags)))
         set_granule(output, begin, ticks, packet.flags & KEYFRAME != 0)
         self.add(track, packet)
         if alone and output.segments:

@@ -1,7 +1,7 @@
 """Chosen tracks and times of an input, passed on to a muxer: what stands between demuxer and muxer in a conversion."""
 
 cimport cython
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport calloc, free
 
 from mist.core.muxer cimport Muxer
@@ -56,7 +56,7 @@ cdef class PacketFilter(Muxer):
     cdef int policy
     cdef int phase
     cdef int64_t start_us, stop_us, cut_us, latest_us
-    cdef list held
+    cdef list held              # (packet, its flags)
     cdef size_t held_bytes
     cdef dict refusals          # of each refused track: why
     cdef readonly int64_t origin_us     # decode time of the earliest packet, in the input's times
@@ -151,7 +151,7 @@ cdef class PacketFilter(Muxer):
         """Keep a packet until it is known where to start, and what to add to times."""
         cdef bint key = packet.flags & KEYFRAME != 0
         payload = packet.data[:packet.size]
-        self.held.append(Packet(track, packet.dts_us, packet.offset_us, key, payload))
+        self.held.append((Packet(track, packet.dts_us, packet.offset_us, key, payload), packet.flags))
         self.held_bytes += packet.size
         self.latest_us = max(self.latest_us, packet.dts_us)
         if self.phase == SEARCH:
@@ -164,7 +164,7 @@ cdef class PacketFilter(Muxer):
             self.waiting -= 1
         if (
             self.waiting <= 0
-            or self.latest_us - (<Packet> self.held[0]).dts_us > MAX_LOOK_US
+            or self.latest_us - (<Packet> self.held[0][0]).dts_us > MAX_LOOK_US
             or self.held_bytes > MAX_LOOK_BYTES
         ):
             self.end_look()
@@ -173,17 +173,17 @@ cdef class PacketFilter(Muxer):
     cdef int end_look(self) except -1:
         """Go on to the search or to passing: the earliest time is known."""
         cdef Packet packet
-        self.origin_us = min([one.dts_us for one in self.held])
+        self.origin_us = min([one.dts_us for one, _flags in self.held])
         if self.start_us <= 0:
             return self.let_go()
         self.phase = SEARCH
         held, self.held = self.held, []
         self.held_bytes = 0
-        for packet in held:
+        for packet, flags in held:
             if self.phase == PASS:
-                self.write(packet)
+                self.write_held(packet, flags)
                 continue
-            self.held.append(packet)
+            self.held.append((packet, flags))
             self.held_bytes += len(packet.payload)
             self.search(packet.track, packet.dts_us, packet.keyframe)
         return 0
@@ -210,9 +210,9 @@ cdef class PacketFilter(Muxer):
         cdef Packet packet
         cdef list kept = []
         self.held_bytes = 0
-        for packet in self.held:
+        for packet, flags in self.held:
             if packet.dts_us >= self.cut_us:
-                kept.append(packet)
+                kept.append((packet, flags))
                 self.held_bytes += len(packet.payload)
         self.held = kept
         return 0
@@ -226,15 +226,22 @@ cdef class PacketFilter(Muxer):
         self.held_bytes = 0
         if not held:
             return 0
-        first_us = min([one.dts_us for one in held])
+        first_us = min([one.dts_us for one, _flags in held])
         if self.policy == FROM_ZERO:
             self.shift_us = -first_us
         elif self.policy == NO_NEGATIVE and first_us < 0:
             self.shift_us = (-first_us + ROUND_US - 1) // ROUND_US * ROUND_US
         self.sink_muxer.out.write(self.sink_muxer.header(first_us + self.shift_us))
-        for packet in held:
-            self.write(packet)
+        for packet, flags in held:
+            self.write_held(packet, flags)
         return 0
+
+    cdef int write_held(self, Packet packet, uint32_t flags) except -1:
+        """Pass on what was held, as it came."""
+        cdef PacketView view
+        packet.view(&view)
+        view.flags = flags
+        return self.write_view(packet.track, &view)
 
     @property
     def passing(self):

@@ -1,4 +1,4 @@
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from mist.core.muxer cimport Muxer
 from mist.core.packet cimport PacketView
@@ -8,9 +8,7 @@ ctypedef struct Logged:
     int32_t offset_us
     uint32_t size
     uint32_t order
-    uint8_t track
-    uint8_t flags
-    uint16_t padding
+    uint32_t mark                    # the track's number, LOGGED_KEY, and the trim where flags of packets have it
 
 cdef class PacketLog(Muxer):
     cdef Logged* packets

@@ -9,6 +9,7 @@ from mist.core.buffer cimport ByteBuffer
 from mist.core.muxer cimport Muxer
 from mist.core.packet cimport KEYFRAME, PacketView
 from mist.core.span_index cimport SpanIndex
+from mist.core.trim cimport MAX_TRIM_US, trim_flags, trim_of
 
 from array import array
 
@@ -19,8 +20,9 @@ MAX_LOGGED = 4 << 20             # packets, 24 bytes each: 16 hours of pictures 
 
 cdef enum:
     MAX_PLACES = 64
-    PACKED_KEY = 0x80            # beside the track, in the first byte of a packed packet
-    MOST_PACKED_BYTES = 1 + 3 * 10
+    LOGGED_KEY = 0x80            # beside the track, in the lowest byte of a mark and the first one of a packed packet
+    PACKED_TRIM = 0x40           # the same: the trim follows the size
+    MOST_PACKED_BYTES = 1 + 4 * 10
 
 
 cdef int by_time(const void* one, const void* other) noexcept nogil:
@@ -29,6 +31,10 @@ cdef int by_time(const void* one, const void* other) noexcept nogil:
     if first.dts_us != second.dts_us:
         return -1 if first.dts_us < second.dts_us else 1
     return -1 if first.order < second.order else 1
+
+
+cdef inline int track_of(const Logged* one) noexcept nogil:
+    return <int> (one.mark & (MAX_PLACES - 1))
 
 
 cdef inline uint8_t* put_number(uint8_t* at, uint64_t value) noexcept:
@@ -109,7 +115,7 @@ cdef class PacketLog(Muxer):
         one = &self.packets[self.count]
         one.dts_us, one.offset_us = packet.dts_us, <int32_t> packet.offset_us
         one.size, one.order = <uint32_t> packet.size, <uint32_t> self.count
-        one.track, one.flags = <uint8_t> track, packet.flags & KEYFRAME
+        one.mark = <uint32_t> track | (LOGGED_KEY if packet.flags & KEYFRAME else 0) | trim_flags(trim_of(packet.flags))
         if self.count and packet.dts_us < self.packets[self.count - 1].dts_us:
             self.in_order = False
         self.count += 1
@@ -120,6 +126,7 @@ cdef class PacketLog(Muxer):
         cdef int64_t[MAX_PLACES] before
         cdef ByteBuffer packed = ByteBuffer()
         cdef size_t number
+        cdef int track
         cdef Logged* one
         cdef uint8_t* begin
         cdef uint8_t* at
@@ -128,12 +135,16 @@ cdef class PacketLog(Muxer):
         for number in range(self.count):
             one = &self.packets[number]
             begin = packed.reserve(MOST_PACKED_BYTES)
-            begin[0] = one.track | (PACKED_KEY if one.flags & KEYFRAME else 0)
-            at = put_signed(begin + 1, one.dts_us - before[one.track])
+            track = track_of(one)
+            begin[0] = <uint8_t> (one.mark & 0xFF)
+            at = put_signed(begin + 1, one.dts_us - before[track])
             at = put_signed(at, one.offset_us)
             at = put_number(at, one.size)
+            if trim_of(one.mark):
+                begin[0] |= PACKED_TRIM
+                at = put_number(at, <uint64_t> trim_of(one.mark))
             packed.commit(at - begin)
-            before[one.track] = one.dts_us
+            before[track] = one.dts_us
         return PyBytes_FromStringAndSize(<const char*> packed.data, <Py_ssize_t> packed.size)
 
     cdef int sort(self) noexcept:
@@ -169,11 +180,12 @@ cdef class PacketLog(Muxer):
             while span < spans and one.dts_us >= index.records[span].from_us:
                 append(written if measure is None else measure())
                 span += 1
-            if place_of[one.track] < 0 or one.dts_us < from_us or one.dts_us >= to_us:
+            track = place_of[track_of(one)]
+            if track < 0 or one.dts_us < from_us or one.dts_us >= to_us:
                 continue
             view.dts_us, view.offset_us = one.dts_us, one.offset_us
-            view.size, view.flags = one.size, one.flags
-            layout.write_view(place_of[one.track], &view)
+            view.size, view.flags = one.size, (KEYFRAME if one.mark & LOGGED_KEY else 0) | trim_flags(trim_of(one.mark))
+            layout.write_view(track, &view)
             written += 1
         while span <= spans:
             append(written if measure is None else measure())
@@ -187,6 +199,8 @@ def unpack_log(bytes data not None):
     cdef PacketLog log = PacketLog()
     cdef PackedNumbers numbers = PackedNumbers()
     cdef PacketView view
+    cdef uint8_t head
+    cdef uint64_t trim_us
     cdef int track
     for track in range(MAX_PLACES):
         before[track] = 0
@@ -194,14 +208,18 @@ def unpack_log(bytes data not None):
     numbers.size = len(data)
     view.data = NULL
     while numbers.at < numbers.size:
-        track = numbers.data[numbers.at] & ~PACKED_KEY
-        view.flags = KEYFRAME if numbers.data[numbers.at] & PACKED_KEY else 0
-        if track >= MAX_PLACES:
-            raise RemoteProtocolError(f"a packed packet of track {track}", offset=numbers.at)
+        head = numbers.data[numbers.at]
+        track = head & (MAX_PLACES - 1)
+        view.flags = KEYFRAME if head & LOGGED_KEY else 0
         numbers.at += 1
         view.dts_us = before[track] + numbers.signed_number()
         view.offset_us = numbers.signed_number()
         view.size = <size_t> numbers.number()
+        if head & PACKED_TRIM:
+            trim_us = numbers.number()
+            if not 0 < trim_us <= MAX_TRIM_US:
+                raise RemoteProtocolError(f"a packed packet that loses {trim_us} microseconds", offset=numbers.at)
+            view.flags |= trim_flags(<int64_t> trim_us)
         before[track] = view.dts_us
         log.write_view(track, &view)
     return log

@@ -20,9 +20,9 @@ ctypedef struct SpanPacket:
     uint64_t position        # of the payload, behind the beginning of all payload; in the order of the records
     uint32_t size
     uint32_t order           # in which the demuxer wrote them
+    uint32_t flags
     uint16_t track
-    uint16_t flags
-    uint32_t padding
+    uint16_t padding
 
 cdef class SpanWriter(Muxer):
     cdef Segment segment

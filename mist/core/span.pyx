@@ -11,13 +11,13 @@ from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcpy
 
 from mist.core.muxer cimport Muxer
-from mist.core.packet cimport DISCONTINUITY, KEYFRAME, NEW_INIT, Packet, PacketView
+from mist.core.packet cimport KEYFRAME, NEW_INIT, Packet, PacketView
 
 from mist.core.shm import create_memory, map_memory
 from mist.errors import LimitExceededError, NotFound
 
 SPAN_MAGIC = 0x4D53504E
-SPAN_LAYOUT = 1
+SPAN_LAYOUT = 2
 MAX_TRACKS = 64
 MAX_SPAN_BYTES = 1 << 30         # payload of one span: one packet can be as large as its demuxer allows
 
@@ -96,7 +96,7 @@ cdef class SpanWriter(Muxer):
         record.size = <uint32_t> packet.size
         record.order = header.packets
         record.track = track
-        record.flags = packet.flags & (KEYFRAME | DISCONTINUITY)
+        record.flags = packet.flags & ~<uint32_t> NEW_INIT
         memcpy(self.payload + header.bytes, packet.data, packet.size)
         header.bytes += packet.size
         header.packets += 1

@@ -54,7 +54,7 @@ cdef class TsDemuxer(Demuxer):
     cdef int drain(self, TsStream stream, int state) except -1
     cdef int deliver(self, TsStream stream, const Unit* unit) except -1
     cdef bint holds_too_much(self, TsStream stream) except -1
-    cdef int damaged(self, TsStream stream) except -1
+    cdef int damaged(self, TsStream stream, bint whole) except -1
     cdef bint find_track(self, TsStream stream, const Unit* unit) except -1
     cdef bint renew_track(self, TsStream stream, const Unit* unit) except -1
     cdef int add_track(self, TsStream stream, object info) except -1

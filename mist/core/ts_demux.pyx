@@ -168,7 +168,7 @@ cdef class TsDemuxer(Demuxer):
         if self.entries[self.newest_place] is not None:
             stream = <TsStream> self.entries[self.newest_place]
             if stream.role == MEDIA and stream.left:
-                self.damaged(stream)
+                self.damaged(stream, False)
         self.newest_place = 0
         return 0
 
@@ -256,10 +256,11 @@ cdef class TsDemuxer(Demuxer):
                 else:
                     self.tables(stream, sections)
             return 0
-        if counter == stream.counter and not broken:
+        if stream.repeats(counter, data + start, PACKET - start) and not broken:
             return 0    # sent twice
         if not stream.continues(counter, broken):
-            self.damaged(stream)
+            self.damaged(stream, begins and stream.stuffed)
+        stream.stuffed = start > 4 and is_stuffed(data + 4)
         return self.media(stream, data + start, PACKET - start, begins, position)
 
     # -- programs and streams ----------------------------------------------------------------------------------------------
@@ -471,10 +472,13 @@ cdef class TsDemuxer(Demuxer):
                 held += (<TsStream> entry).reader.held()
         return stream.reader.raw.size > PES_LIMIT or held > HELD_LIMIT
 
-    cdef int damaged(self, TsStream stream) except -1:
-        """Leave out the access unit of which something is missing, and go on with the next PES packet."""
+    cdef int damaged(self, TsStream stream, bint whole) except -1:
+        """Leave out the access unit of which something is missing, and go on with the next PES packet.
+
+        whole: nothing is, as where one recording follows another: the last packet was filled up, and another PES packet begins.
+        """
         if stream.listening:
-            self.drain(stream, CLOSED if stream.aligned and not stream.left else OPEN)
+            self.drain(stream, CLOSED if stream.aligned and (whole or not stream.left) else OPEN)
         stream.reader.reset()
         stream.listening = stream.in_header = stream.has_time = False
         return 0
@@ -640,6 +644,25 @@ cdef class TsDemuxer(Demuxer):
         self.newest_us = dts_us
         self.sought = position
         self.passed = 0
+
+
+cdef bint is_stuffed(const uint8_t* field) noexcept:
+    """Tell whether an adaptation field, which is whole, has more bytes than it says something with.   Spec: section 2.4.3.4."""
+    cdef size_t size = field[0]
+    cdef size_t used = 1
+    if not size:
+        return True
+    if field[1] & 0x10:
+        used += 6
+    if field[1] & 0x08:
+        used += 6
+    if field[1] & 0x04:
+        used += 1
+    if field[1] & 0x02 and used < size:
+        used += 1 + <size_t> field[1 + used]
+    if field[1] & 0x01 and used < size:
+        used += 1 + <size_t> field[1 + used]
+    return used < size
 
 
 cdef bytes sample_of(TsStream stream, const Unit* unit):

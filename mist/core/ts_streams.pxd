@@ -18,6 +18,7 @@ cdef enum:
     HEADER_USELESS = -1     # not a PES packet, scrambled, or of a kind without media
 
     FULL_PES_BYTES = 65000  # one of about this length may be continued in the next, whatever it says
+    SAMPLED = 24            # bytes of a payload by which one is known again
 
 # One PES header. size: of the header; body_bytes: that follow it, -1 untold.
 ctypedef struct PesHeader:
@@ -51,6 +52,9 @@ cdef class TsStream:
     cdef SectionReader sections
     cdef ProgramClock clock
     cdef int counter                        # continuity counter of the last packet, -1 unknown
+    cdef uint8_t[SAMPLED] sample            # what its payload began with
+    cdef size_t sampled
+    cdef bint stuffed                       # it was filled up, as the last one of a PES packet is
     # The PES packet under way.
     cdef bint listening
     cdef bint in_header
@@ -74,6 +78,7 @@ cdef class TsStream:
 
     cdef void reset(self) noexcept
     cdef bint continues(self, int counter, bint broken) noexcept
+    cdef bint repeats(self, int counter, const uint8_t* data, size_t size) noexcept
     cdef int set_rate(self, int rate_mhz) except -1
     cdef bint time_unit(self, const Unit* unit, int64_t* dts_us, int64_t* offset_us) noexcept
     cdef int64_t sample_time(self, const Unit* unit, bint stamped, int64_t stamp_us) noexcept

@@ -5,6 +5,7 @@ Spec: ISO/IEC 13818-1 sections 2.4.3.3 (continuity), 2.4.3.6 and 2.4.3.7 (PES pa
 
 cimport cython
 from libc.stdint cimport int64_t, uint8_t
+from libc.string cimport memcmp, memcpy
 
 from mist.core.access_units cimport Av1Reader, AudioReader, LatmStreamReader, Unit, WholeReader
 from mist.core.buffer cimport ByteBuffer
@@ -142,6 +143,17 @@ cdef class TsStream:
         cdef bint follows = self.counter < 0 or broken or counter == (self.counter + 1) & 15
         self.counter = counter
         return follows
+
+    cdef bint repeats(self, int counter, const uint8_t* data, size_t size) noexcept:
+        """Tell whether a packet is the last one once more, and not one of another stream behind it whose counter is the same by chance.
+
+        data, size: its payload, which is remembered.   Spec: ISO/IEC 13818-1 section 2.4.3.3 (duplicate packets).
+        """
+        cdef size_t sampled = min(size, <size_t> SAMPLED)
+        cdef bint equal = counter == self.counter and sampled == self.sampled and memcmp(self.sample, data, sampled) == 0
+        memcpy(self.sample, data, sampled)
+        self.sampled = sampled
+        return equal
 
     cdef bint time_unit(self, const Unit* unit, int64_t* dts_us, int64_t* offset_us) noexcept:
         """Set the times of an access unit, before the timeline; False: nothing tells them."""

@@ -56,6 +56,7 @@ def track_info(members: Mapping[str, Any], *, completed: bool = True) -> TrackIn
         sample_rate_hz=number(members, "rate"),
         channels=number(members, "channels"),
         sample_bits=number(members, "size"),
+        rotation_degrees=number(members, "rotation") if number(members, "rotation") in (90, 180, 270) else 0,
     )
     try:
         return complete(info) if completed else info

@@ -25,6 +25,7 @@ SYNC_SAMPLE: Final = 0x0200_0000
 OTHER_SAMPLE: Final = 0x0101_0000
 
 MATRIX: Final = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
+_TURNS: Final = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}  # cosine and sine
 _OBJECT_TYPE_AAC: Final = 0x40  # MP4 registration authority, object type indications
 _OBJECT_TYPE_MPEG2_MP3: Final = 0x69
 _OBJECT_TYPE_MPEG1_MP3: Final = 0x6B
@@ -240,11 +241,29 @@ def _sample_rate(track: TrackInfo) -> int:
 # --- the movie ------------------------------------------------------------------------------------------------------
 
 
+def display_matrix(track: TrackInfo) -> bytes:
+    """Return how a track's pictures are turned, and moved back to where they were.   Spec: ISO/IEC 14496-12 clauses 6.2.2, 8.3.2."""
+    cosine, sine = _TURNS.get(track.rotation_degrees, _TURNS[0])
+    right = track.width if cosine < 0 else track.height if sine > 0 else 0
+    down = track.height if cosine < 0 else track.width if sine < 0 else 0
+    fixed = (cosine << 16, sine << 16, 0, -sine << 16, cosine << 16, 0, right << 16, down << 16, 0x40000000)
+    return struct.pack(">9i", *(max(-(1 << 31), min(one, (1 << 31) - 1)) for one in fixed))
+
+
+def rotation_of(matrix: tuple[int, ...]) -> int:
+    """Return the degrees, clockwise, of a matrix of nine numbers; 0 for one that does anything but turn by quarters."""
+    a, b, _, c, d, *_ = matrix
+    for degrees, (cosine, sine) in _TURNS.items():
+        if (a, b, c, d) == (cosine << 16, sine << 16, -sine << 16, cosine << 16):
+            return degrees
+    return 0
+
+
 def _track_box(track: TrackInfo, number: int, timescale: int, payload: bytes) -> bytes:
     video = track.type == VIDEO
     zeros = bytes(8)
     header = struct.pack(">IIIII", 0, 0, number, 0, 0) + zeros
-    header += struct.pack(">HHHH", 0, 0 if video else 1, 0 if video else 0x0100, 0) + MATRIX
+    header += struct.pack(">HHHH", 0, 0 if video else 1, 0 if video else 0x0100, 0) + display_matrix(track)
     header += struct.pack(">II", (track.width & 0xFFFF) << 16, (track.height & 0xFFFF) << 16) if video else zeros
     media = box(
         "mdia",

@@ -16,6 +16,7 @@ from mist.errors import UnsupportedError
 from mist.formats import flac, mp4_boxes
 from mist.formats.mp4_boxes import MATRIX, MAX_TIMESCALE, box, esds, full_box, pack_language
 from mist.formats.tracks import (
+    AAC,
     ALAW,
     AUDIO,
     DTS,
@@ -41,6 +42,7 @@ FINE_TIMESCALE: Final = 1_000_000
 _NTSC_RATES_MHZ: Final = frozenset({23_976, 29_970, 47_952, 59_940, 119_880})
 _EARLY_US: Final = 1_000_000  # presentation this much before zero is preparation of a decoder
 _LATE_US: Final = 500_000  # and this much after it a delay, not a clock that began before the movie
+_OPUS_ROLL_MS: Final = 80  # a decoder of Opus is right after so much
 _EMPTY_EDIT: Final = -1
 _ENABLED: Final = 3  # in the movie, clause 8.3.2.3
 
@@ -219,7 +221,8 @@ def _track(number: int, placed: _Placed, movie_timescale: int, base: int, wide: 
         times = struct.pack(">IIIIII", _ENABLED, 0, 0, number, 0, duration)
     size = (min(info.width, 0xFFFF) << 16, min(info.height, 0xFFFF) << 16) if info.type == VIDEO else (0, 0)
     group = {VIDEO: 0, AUDIO: 1}.get(info.type, 2)
-    header = times + struct.pack(">8xHHHH", 0, group, 0x0100 if info.type == AUDIO else 0, 0) + MATRIX
+    header = times + struct.pack(">8xHHHH", 0, group, 0x0100 if info.type == AUDIO else 0, 0)
+    header += mp4_boxes.display_matrix(info)
     media = box("mdia", _media_header(tables, info), _handler(info), _media_information(tables, info, base, wide))
     return box("trak", box("tkhd", header, struct.pack(">II", *size)), _edits(placed, delay, shown), media)
 
@@ -264,8 +267,26 @@ def _media_information(tables: TrackTables, info: TrackInfo, base: int, wide: bo
     table.append(full_box("stsc", 0, 0, tables.table("stsc")))
     table.append(full_box("stsz", 0, 0, tables.sizes()))
     table.append(full_box("co64" if wide else "stco", 0, 0, tables.offsets(base, wide)))
+    table += _roll(tables, info)
     reference = box("dinf", full_box("dref", 0, 0, struct.pack(">I", 1), full_box("url ", 0, 1)))
     return box("minf", heads.get(info.type, full_box("nmhd", 0, 0)), reference, box("stbl", *table))
+
+
+def _roll(tables: TrackTables, info: TrackInfo) -> list[bytes]:
+    """Return how many packets before one its decoder needs.
+
+    Spec: ISO/IEC 14496-12 clauses 8.9.2, 8.9.3, 10.1; Encapsulation of Opus in ISOBMFF section 4.3.6.2; ISO/IEC 14496-14 annex G for AAC.
+    """
+    if info.codec not in (OPUS, AAC) or not tables.samples:
+        return []
+    distance = 1
+    if info.codec == OPUS:
+        usual = int.from_bytes(tables.table("stts")[8:12], "big")  # of the first samples
+        distance = -(-_OPUS_ROLL_MS * tables.timescale // (1000 * max(usual, 1)))
+    return [
+        full_box("sgpd", 1, 0, b"roll", struct.pack(">IIh", 2, 1, -min(distance, 32))),
+        full_box("sbgp", 0, 0, b"roll", struct.pack(">III", 1, tables.samples, 1)),
+    ]
 
 
 class FileMovie:

@@ -5,6 +5,7 @@ Spec: ISO/IEC 14496-12 (2022) clauses 8.2 to 8.7, 8.8.3. Runs once a file: table
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,15 +14,16 @@ from typing import Final
 from mist.core.mp4_demux import Mp4Demuxer
 from mist.core.mp4_tables import SampleTable
 from mist.errors import RemoteProtocolError, UnsupportedError
-from mist.formats import codecs, languages, mpeg_audio
+from mist.formats import codecs, languages, mp4_boxes, mp4_file, mpeg_audio
 from mist.formats.mp4_entries import Description, children, describe
-from mist.formats.tracks import AUDIO, MP2, MP3, VIDEO, TrackInfo, left_out, none_carried
+from mist.formats.tracks import AAC, AC3, AUDIO, MP2, MP3, VIDEO, TrackInfo, left_out, none_carried
 
 MAX_TRACKS: Final = 64
 MAX_DESCRIPTIONS: Final = 64
 _TABLES: Final = frozenset({"stts", "ctts", "stsc", "stsz", "stz2", "stco", "co64", "stss"})
 _MEDIA: Final = frozenset({"vide", "soun", "text", "sbtl", "subt"})  # tracks that somebody might miss
 _TRACK_SPEC: Final = "ISO/IEC 14496-12 clause 8.3"
+_MATRIX_AT: Final = 40  # in tkhd of version 0, clause 8.3.2.2
 _MAX_RATE_MHZ: Final = 1_000_000
 _USUAL_RATES_MHZ: Final = (
     15_000,
@@ -37,6 +39,8 @@ _USUAL_RATES_MHZ: Final = (
     119_880,
     120_000,
 )
+# What iTunes says of sound without gaps, in hexadecimal: 0, samples before it, behind it, and of it.
+_ITUNES_GAPLESS: Final = re.compile(rb" [0-9A-F]{8} ([0-9A-F]{8}) ([0-9A-F]{8}) ([0-9A-F]{16})")
 _RATE_PRECISION: Final = 1000  # a thousandth off: the nearest is meant
 
 # QTFF "Language code values": the Macintosh languages that have a code of their own here, from 0.
@@ -145,7 +149,8 @@ class MovieTrack:
 
     info: of its first sample entry that is carried, whose number is first_description. timescale: ticks a second.
     edits: (duration in movie ticks, media time or -1, rate) of its edit list. defaults: description, duration, size and flags of
-    samples in fragments (trex). pending: its first packet has something to say of it.
+    samples in fragments (trex). pending: its first packet has something to say of it. frame_ticks: that a frame of sound lasts, where the
+    last one may be cut; 0 where that is not known here. media_end: media time behind which nothing is to be heard, 0 for the whole.
     """
 
     info: TrackInfo
@@ -157,6 +162,8 @@ class MovieTrack:
     edits: tuple[tuple[int, int, int], ...]
     defaults: tuple[int, int, int, int]
     pending: bool
+    frame_ticks: int = 0
+    media_end: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +183,7 @@ class _Found:
     track_id: int = 0
     media: str = ""
     timescale: int = 0
+    rotation_degrees: int = 0
     language: str = languages.UNDETERMINED
     edits: tuple[tuple[int, int, int], ...] = ()
     descriptions: tuple[Description, ...] = ()
@@ -233,6 +241,7 @@ class _Reader:
         timescale, fragmented = 1000, False
         places: list[tuple[int, int]] = []
         defaults: dict[int, tuple[int, int, int, int]] = {}
+        heard: tuple[int, int] | None = None
         for kind, begin, end in self.boxes(0, len(self.moov), "moov"):
             if kind == "mvhd":
                 version = self.unpack(">B", begin, end, kind)[0]
@@ -244,12 +253,14 @@ class _Reader:
             elif kind == "mvex":
                 fragmented = True
                 defaults.update(self._extends(begin, end))
+            elif kind == "udta":
+                heard = self._heard(begin, end)
         if not timescale:
             raise self.wrong("a movie of no ticks a second", 0, "ISO/IEC 14496-12 clause 8.2.2.3")
         found = [(self._track(begin, end), begin) for begin, end in places]
         chapters = {number for one, _ in found for number in one[0].chapters}
         tracks = [
-            self._playable(one, tables, begin, defaults.get(one.track_id, (1, 0, 0, 0)))
+            self._playable(one, tables, begin, defaults.get(one.track_id, (1, 0, 0, 0)), heard)
             for (one, tables), begin in found
             if one.track_id not in chapters
         ]
@@ -271,6 +282,19 @@ class _Reader:
                 number, description, duration, size, flags = self.unpack(">5I", first + 4, last, kind)
                 yield number, (description, duration, size, flags)
 
+    def _heard(self, begin: int, end: int) -> tuple[int, int] | None:
+        """Return the samples before the sound and those of it, as iTunes writes them into a comment."""
+        found = None
+        for kind, first, last in self.boxes(begin, end, "udta"):
+            if kind != "meta" or last - first < 4:
+                continue
+            for inner, inner_first, inner_last in self.boxes(first + 4, last, "meta"):
+                if inner == "ilst" and b"iTunSMPB" in self.moov[inner_first:inner_last]:
+                    for entry, entry_first, entry_last in self.boxes(inner_first, inner_last, "ilst"):
+                        if entry == "----" and b"iTunSMPB" in self.moov[entry_first:entry_last]:
+                            found = found or _ITUNES_GAPLESS.search(self.moov, entry_first, entry_last)
+        return (int(found[1], 16), int(found[3], 16)) if found else None
+
     # -- A track
 
     def _track(self, begin: int, end: int) -> tuple[_Found, dict[str, tuple[int, int]]]:
@@ -280,6 +304,9 @@ class _Reader:
             if kind == "tkhd":
                 version = self.unpack(">B", first, last, kind)[0]
                 (found.track_id,) = self.unpack(">I", first + (20 if version == 1 else 12), last, kind)
+                if last - first >= (_MATRIX_AT + 48 if version == 1 else _MATRIX_AT + 36):
+                    at = first + _MATRIX_AT + (12 if version == 1 else 0)
+                    found.rotation_degrees = mp4_boxes.rotation_of(self.unpack(">9i", at, last, kind))
             elif kind == "edts":
                 for inner, inner_first, inner_last in self.boxes(first, last, "edts"):
                     if inner == "elst":
@@ -343,9 +370,14 @@ class _Reader:
                 found.kinds = tuple(kinds)
 
     def _playable(
-        self, found: _Found, tables: dict[str, tuple[int, int]], at: int, defaults: tuple[int, int, int, int]
+        self,
+        found: _Found,
+        tables: dict[str, tuple[int, int]],
+        at: int,
+        defaults: tuple[int, int, int, int],
+        heard: tuple[int, int] | None,
     ) -> MovieTrack | None:
-        """Return the track if one of its sample entries is carried."""
+        """Return the track if one of its sample entries is carried. heard: of `_heard`, which counts where there is no edit list."""
         first = next((place for place, one in enumerate(found.descriptions) if one.info is not None), None)
         if first is None:
             return None
@@ -357,9 +389,14 @@ class _Reader:
         info = descriptions[first].info
         assert info is not None
         pending = descriptions[first].pending
+        edits, media_end = found.edits, 0
+        if heard is not None and info.codec == AAC and not edits and info.sample_rate_hz:
+            start, media_end = (ticks * found.timescale // info.sample_rate_hz for ticks in (heard[0], sum(heard)))
+            edits = ((0, start, 1 << 16),)
         return MovieTrack(
-            info, found.track_id, found.timescale, table, descriptions, first, found.edits, defaults, pending
-        )
+            info, found.track_id, found.timescale, table, descriptions, first, edits, defaults, pending,
+            _frame_ticks(info, found.timescale), media_end,
+        )  # fmt: skip
 
     def _completed(self, one: Description, found: _Found, table: SampleTable, default_ticks: int) -> Description:
         """Return the description with what the track says of it, and its own init data."""
@@ -368,7 +405,8 @@ class _Reader:
         info = one.info.changed(track_id=found.track_id, language=found.language)
         if info.type == VIDEO:
             samples, ticks = table.usual_ticks() if table.count else (1, default_ticks)
-            info = info.changed(frame_rate_mhz=_frame_rate_mhz(samples, ticks, found.timescale))
+            rate_mhz = _frame_rate_mhz(samples, ticks, found.timescale)
+            info = info.changed(frame_rate_mhz=rate_mhz, rotation_degrees=found.rotation_degrees)
         if info.type == AUDIO and not info.sample_rate_hz:
             info = info.changed(sample_rate_hz=found.timescale)
         try:
@@ -377,6 +415,14 @@ class _Reader:
             what = f"set-up of {info.codec} in track {found.track_id}: {error}"
             raise RemoteProtocolError(what, offset=one.offset, spec=error.spec) from error
         return replace(one, info=info)
+
+
+def _frame_ticks(info: TrackInfo, timescale: int) -> int:
+    """Return how long a frame of sound lasts that never says itself that it is shorter; 0 for other codecs."""
+    if info.codec not in (AAC, AC3, MP3, MP2):
+        return 0
+    usual = mp4_file.timing(info)
+    return usual.default_ticks * timescale // usual.timescale
 
 
 def _frame_rate_mhz(samples: int, ticks: int, timescale: int) -> int:

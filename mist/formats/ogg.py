@@ -287,12 +287,24 @@ def _mapping(track: TrackInfo) -> Mapping:
     raise UnsupportedError(f"Ogg does not carry {track.codec}")
 
 
+def continues(before: TrackInfo, after: TrackInfo) -> bool:
+    """Tell whether a track of the next link of a chain goes on as the one before: what differs is no more than its comments."""
+    if before.changed(track_id=0, init_data=b"") != after.changed(track_id=0, init_data=b""):
+        return False
+    split = {VORBIS: vorbis.parse_headers, THEORA: theora.parse_headers}.get(before.codec)
+    if split is None or before.init_data == after.init_data:
+        return before.init_data == after.init_data
+    old, new = split(before.init_data), split(after.init_data)
+    return (old[0], old[2]) == (new[0], new[2])
+
+
 class _Headers:
     """The functions of this module as the engines take them."""
 
     identify = staticmethod(identify)
     header_packets = staticmethod(header_packets)
     timing = staticmethod(timing)
+    continues = staticmethod(continues)
 
 
 def make_demuxer() -> OggDemuxer:

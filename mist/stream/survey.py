@@ -52,6 +52,7 @@ class TrackReport:
     language: str
     width: int
     height: int
+    rotation_degrees: int
     frame_rate_mhz: int
     sample_rate_hz: int
     channels: int
@@ -120,6 +121,7 @@ def _track(index: int, info: TrackInfo, figures: Mapping[str, int]) -> TrackRepo
         language=info.language or "und",
         width=info.width,
         height=info.height,
+        rotation_degrees=info.rotation_degrees,
         frame_rate_mhz=_frame_rate_mhz(info, measured) if video else 0,
         sample_rate_hz=info.sample_rate_hz,
         channels=info.channels,

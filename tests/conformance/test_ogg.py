@@ -14,6 +14,7 @@ from mist.formats.tracks import VORBIS as VORBIS_CODEC
 from mist.formats.tracks import TrackInfo
 from tests.support.audio_files import SECONDS, AudioFile, by_ffmpeg, by_gstreamer
 from tests.support.demuxing import mux
+from tests.support.format_matrix import convert_file
 from tests.support.packets import compare, read_media
 from tests.support.tools import find_tool, run
 
@@ -163,6 +164,35 @@ def test_two_files_one_behind_the_other(folder: Path, tmp_path: Path) -> None:
     checked = run([find_tool("oggz"), "validate", str(ours)], 60)
     assert not checked.stdout.strip(), checked.stdout
     run([find_tool("ffmpeg"), "-v", "error", "-xerror", "-i", str(ours), "-f", "null", "-"], 60)
+
+
+@pytest.mark.parametrize("encoder", ["opusenc", "oggenc", "flac"])
+@pytest.mark.parametrize("written", ["mkv", "mp4", "ogg", "dtsc"])
+def test_a_chain_becomes_one_file(encoder: str, written: str, tmp_path: Path) -> None:
+    """Links that are set up alike go on in one track, whatever their titles; what plays is as long as both."""
+    if (encoder, written) == ("oggenc", "mp4"):
+        pytest.skip("MP4 does not carry Vorbis")
+    links = []
+    for title in ("one", "two"):
+        path = tmp_path / f"{title}.ogg"
+        options = {
+            "opusenc": ("--quiet", "--title", title, str(tmp_path / "in.wav"), str(path)),
+            "oggenc": ("-Q", "-t", title, "-o", str(path), str(tmp_path / "in.wav")),
+            "flac": ("-s", "--ogg", "-T", f"TITLE={title}", "-o", str(path), str(tmp_path / "in.wav")),
+        }
+        tone = "sine=frequency=440:sample_rate=48000:duration=1.01,aformat=channel_layouts=stereo"
+        run([find_tool("ffmpeg"), "-v", "error", "-y", "-f", "lavfi", "-i", tone, str(tmp_path / "in.wav")], 60)
+        run([find_tool(encoder), *options[encoder]], 60)
+        links.append(path)
+    chain, target = tmp_path / "chain.ogg", tmp_path / f"whole.{written}"
+    chain.write_bytes(b"".join(path.read_bytes() for path in links))
+    converted = convert_file(chain, "ogg", target, written)
+    assert converted.packets == sum(len(_read(path)[1]) for path in links)
+    if written in ("mkv", "mp4"):
+        decoded = ("-f", "s16le", "-ac", "2", "-ar", "48000", str(tmp_path / "out.raw"))
+        run([find_tool("ffmpeg-new"), "-v", "error", "-xerror", "-y", "-i", str(target), *decoded], 60)
+        seconds = (tmp_path / "out.raw").stat().st_size / 4 / 48000
+        assert abs(seconds - 2.02) < 0.03, seconds  # a decoder that is not begun anew hears what the second is to skip
 
 
 @pytest.mark.parametrize("name", ["opus.ogg", "theora-vorbis.ogv", "flac.ogg"])

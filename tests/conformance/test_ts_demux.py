@@ -321,3 +321,32 @@ def test_several_pictures_with_one_time_stamp(name: str, tmp_path: Path) -> None
     assert [packet.payload for packet in found] == [packet.payload for packet in plain]
     for one, other in zip(plain, found, strict=True):
         assert abs(one.dts_us - other.dts_us) <= 50 and abs(one.offset_us - other.offset_us) <= 50
+
+
+def _with_counters(data: bytes, by: int) -> bytes:
+    """Return a stream whose continuity counters are all further on."""
+    moved = bytearray(data)
+    for at in range(3, len(moved), 188):
+        moved[at] = moved[at] & 0xF0 | (moved[at] + by) & 15
+    return bytes(moved)
+
+
+@pytest.mark.parametrize("made", ["ffmpeg", "mist"])
+def test_one_recording_behind_another_loses_nothing(tmp_path: Path, made: str) -> None:
+    """The last picture of the first, and the first of the second, whatever its continuity counters begin with."""
+    first = Made("first", (picture(), tone()), f"{X264} -c:a aac").make(tmp_path).read_bytes()
+    if made == "mist":
+        demuxer = TsDemuxer()
+        packets = demux(demuxer, first)
+        muxer = TsMuxer(demuxer.tracks)
+        data = muxer.header()
+        for packet in packets:
+            muxer.write(packet)
+        first = data + muxer.take_output()
+    alone = [(packet.track, packet.payload) for packet in demux(TsDemuxer(), first)]
+    for by in range(16):
+        joined = demux(TsDemuxer(), first + _with_counters(first, by))
+        found = [(packet.track, packet.payload) for packet in joined]
+        for track in (0, 1):
+            own = [payload for number, payload in alone if number == track]
+            assert [payload for number, payload in found if number == track] == own * 2, (by, track)

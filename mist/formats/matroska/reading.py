@@ -212,7 +212,9 @@ def _video_fields(info: TrackInfo, content: bytes, default_ns: int) -> TrackInfo
     crops = [unsigned_value(fields.get(number, b"")) for number in (0x54CC, 0x54DD, 0x54BB, 0x54AA)]
     width, height = width - crops[0] - crops[1], height - crops[2] - crops[3]
     rate = (10**12 + default_ns // 2) // default_ns if default_ns else 0
+    roll = float_value(dict(split_elements(fields.get(0x7670, b""))).get(0x7675, b""))
     return info.changed(
+        rotation_degrees=-round(roll) % 360 if roll in (-180.0, -90.0, 90.0, 180.0) else 0,
         width=width if 0 < width < MAX_PIXELS else 0,
         height=height if 0 < height < MAX_PIXELS else 0,
         frame_rate_mhz=rate if rate <= 10_000_000 else 0,

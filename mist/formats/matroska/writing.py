@@ -240,7 +240,11 @@ def _video(track: TrackInfo) -> bytes:
     if track.frame_rate_mhz:
         found += unsigned_element(0x23E383, frame_ns(track.frame_rate_mhz))
     if track.width and track.height:
-        found += element(0xE0, unsigned_element(0xB0, track.width) + unsigned_element(0xBA, track.height))
+        content = unsigned_element(0xB0, track.width) + unsigned_element(0xBA, track.height)
+        if track.rotation_degrees:  # the other way round, up to half a turn; RFC 9559 section 5.1.4.1.28.46
+            roll = -track.rotation_degrees if track.rotation_degrees <= 180 else 360 - track.rotation_degrees
+            content += element(0x7670, unsigned_element(0x7671, 0) + float_element(0x7675, float(roll)))
+        found += element(0xE0, content)
     return found
 
 

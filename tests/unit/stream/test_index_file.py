@@ -108,7 +108,7 @@ def test_a_cut_log_is_refused(size: int) -> None:
         except TruncatedError:
             continue
     with pytest.raises(RemoteProtocolError):
-        unpack_log(b"\x40" + packed[:size])
+        unpack_log(b"\x40\x00\x00\x00\x00" + packed[:size])  # loses something, and that nothing
     with pytest.raises(RemoteProtocolError):
         unpack_log(b"\x00" + b"\xff" * 11)
 
