@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,12 +16,14 @@ import pytest
 from tests.conftest import StartProgram
 from tests.support.media import BFRAMES, Sample
 from tests.support.packets import compare, read_media
+from tests.support.processes import wait_until
 from tests.support.server import MistServer
 from tests.support.tls_front import make_certificate
 from tests.support.tools import find_tool
 
 pytestmark = pytest.mark.tools("ffmpeg", "openssl")
 SAMPLE = Sample("bframes", BFRAMES)
+LONG = Sample("tls", BFRAMES, seconds=15)
 
 
 @dataclass
@@ -55,6 +59,27 @@ def test_ffmpeg_publishes_and_plays(
     )
     assert player.wait(30) == 0 and player.output == ""
     compare(read_media(SAMPLE.flv()), read_media(target), tolerance_us=1000)
+    assert publisher.wait(30) == 0, publisher.output
+
+
+def test_an_upgrade_closes_neither_publisher_nor_player(
+    secure: Secure, start_program: StartProgram, tmp_path: Path
+) -> None:
+    """The keys cannot go to another process: the former workers stay for those that they have."""
+    ffmpeg = [find_tool("ffmpeg"), "-v", "error"]
+    source = [*ffmpeg, "-re", "-i", str(LONG.flv()), "-c", "copy", "-f", "flv", f"{secure.url}/live/live"]
+    publisher = start_program(source, env=secure.trusting)
+    secure.mist.wait_tracks(2, "live")
+    target = tmp_path / "out.flv"
+    play = [*ffmpeg, "-xerror", "-i", f"{secure.url}/play/live", "-t", "9", "-c", "copy", str(target)]
+    player = start_program(play, env=secure.trusting)
+    wait_until(lambda: target.exists() and target.stat().st_size, 20, "media at the player")
+    command = [sys.executable, "-m", "mist", "upgrade", "--instance", secure.mist.instance]
+    subprocess.run(
+        command, env={**os.environ, "MIST_RUNTIME_DIR": str(secure.mist.runtime_base)}, timeout=120, check=True
+    )
+    assert player.wait(30) == 0 and player.output == ""
+    compare(read_media(LONG.flv()), read_media(target), tolerance_us=1000)
     assert publisher.wait(30) == 0, publisher.output
 
 
