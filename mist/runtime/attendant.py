@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mist.runtime.backoff import Backoff
+from mist.runtime.backoff import ONLY_ONE_SECONDS, Backoff
 from mist.runtime.build import running_build
 from mist.runtime.channel import Channel, Message, close_all
 from mist.runtime.family import Child, ChildMain, Family
@@ -42,7 +42,7 @@ class Attendant:
         self._family = family
         self._reactor = reactor
         self._changed = changed
-        self._backoff = Backoff()
+        self._backoff = Backoff(ONLY_ONE_SECONDS)
         self._child: Child | None = None
         self._door: socket.socket | None = None
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from mist.errors import TransportError
-from mist.runtime.backoff import Backoff
+from mist.runtime.backoff import ONLY_ONE_SECONDS, Backoff
 from mist.runtime.book import Around, Book
 from mist.runtime.build import running_build
 from mist.runtime.channel import Message, close_all
@@ -32,7 +32,7 @@ class ControlKeeper(Book):
     def __init__(self, reloaded: Callable[[str], None], *around: *Around) -> None:
         super().__init__(*around)
         self._reloaded = reloaded
-        self._backoff = Backoff()
+        self._backoff = Backoff(ONLY_ONE_SECONDS)
         self._child: Child | None = None
         self._address: tuple[str, int] = ("", 0)
         self._sockets: list[socket.socket] = []

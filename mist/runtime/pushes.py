@@ -12,7 +12,7 @@ from typing import Any
 
 from mist.errors import LimitExceededError, NotFound
 from mist.net.remote_schemes import BUILT_IN, remote_schemes, scheme_of, without_password
-from mist.runtime.backoff import Backoff
+from mist.runtime.backoff import ONLY_ONE_SECONDS, Backoff
 from mist.runtime.book import Around, Book, pass_on_all, retire
 from mist.runtime.build import running_build
 from mist.runtime.channel import Channel, Message, close_all
@@ -61,7 +61,7 @@ class Pushes(Book):
         self._numbers = itertools.count(1)
         self._guardian: Child | None = None
         self._planned = False  # another guardian
-        self._backoff = Backoff()
+        self._backoff = Backoff(ONLY_ONE_SECONDS)
         self._joining: list[tuple[Message, list[int]]] = []  # workers that wait for a guardian
 
     def start(self, stream: str, requested: str, target: str) -> int:

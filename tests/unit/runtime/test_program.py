@@ -77,6 +77,8 @@ def test_delays_grow_and_a_good_run_forgets_them() -> None:
     assert backoff.next_delay(GOOD_RUN_SECONDS) == 0
     assert backoff.next_delay(0.1) == 1
     assert max(backoff.next_delay(0) for _ in range(100)) == MAX_DELAY_SECONDS
+    hurried = Backoff(2)
+    assert [hurried.next_delay(0) for _ in range(4)] == [0, 1, 2, 2]
 
 
 def test_how_a_process_ended_in_words() -> None:
