@@ -235,7 +235,7 @@ cdef class DtscReader(Demuxer):
         cdef int64_t shown_us
         cdef int track
         fields.time_ms = fields.track = 0
-        fields.offset_ms = fields.time_rest_us = fields.shown_rest_us = 0
+        fields.offset_ms = fields.time_rest_us = fields.shown_rest_us = fields.trim_us = 0
         fields.keyframe = fields.has_shown_rest = False
         fields.data = NULL
         if old:

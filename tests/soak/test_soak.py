@@ -74,7 +74,7 @@ def renew(stage: Stage) -> None:
     What main processes have in memory is shared with those that they forked and no others, so only such states compare.
     """
     for title in KINDS.values():
-        if title not in ("server", "triggers"):  # a worker and its guardian killed at once is too much
+        if title != "server":
             stage.phase(title, lambda title=title: stage.strike(title, signal.SIGKILL), 1)  # type: ignore[misc]
     time.sleep(SETTLE_S / 4)  # the former ones' figures are kept for 10 s
 
