@@ -69,11 +69,11 @@ def memory_kib(stage: Stage) -> int:
 
 
 def renew(stage: Stage) -> None:
-    """Kill every process but the main one once, so that each is one that this main process forked in the middle of things.
+    """Kill every process but the main one once, guardians first, so that each is one that comes from this main process.
 
     What main processes have in memory is shared with those that they forked and no others, so only such states compare.
     """
-    for title in KINDS.values():
+    for title in sorted(KINDS.values(), key=lambda title: not title.startswith("guardian")):
         if title != "server":
             stage.phase(title, lambda title=title: stage.strike(title, signal.SIGKILL), 1)  # type: ignore[misc]
     time.sleep(SETTLE_S / 4)  # the former ones' figures are kept for 10 s
