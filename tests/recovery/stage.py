@@ -129,6 +129,7 @@ class Stage:
         self.server.api({"push_auto_add": rules})
         self._start_viewers()
         wait_until(lambda: all(book.number >= 0 or book.closed for book in self.watched()), 30, "all viewers")
+        wait_until(lambda: len(self.processes("push live")) == len(self.recordings), 30, "both recordings")
         time.sleep(INTERVAL_S)
 
     def _book(self, name: str) -> Book:
