@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -173,10 +173,13 @@ class Stage:
         """Stop publishers and servers, which must leave nothing behind."""
         for sender in self.senders:
             sender.close()
-        with ExitStack() as stack:
-            stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
-            for server in (self.server, self.origin):
-                stack.callback(server.stop)
+        try:
+            try:
+                self.origin.stop()
+            finally:
+                self.server.stop()
+        finally:  # an ExitStack would hide the failure with which a test comes here
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     # -- blows ---------------------------------------------------------------------------------------------------------
 
