@@ -1,7 +1,7 @@
 # make run     install what is missing, build, start the server with a demo stream
 # make test    everything that must hold before a change lands; `make test-unit` and the like run one part
-# make recovery   every kind of process killed for a minute each while sixty viewers watch (25 minutes)
-# make soak    random kills and 10,000 connections for an hour; SOAK_MINUTES=5 for less
+# make recovery   every kind of process killed for a minute each while sixty viewers watch (55 minutes)
+# make soak    random kills and 10,000 connections for an hour; SOAK_MINUTES=15 for less
 # make bench   the figures of docs/performance.md
 # make lint    formatting, lint and types
 # make deb     the Debian package, in a root of Debian 13 (as root)
@@ -33,7 +33,7 @@ CYTHON_SOURCES := $(wildcard mist/core/*.pyx mist/core/*.pxd mist/core/*.h)
 SOURCES := $(CYTHON_SOURCES) $(wildcard mist/core/*.pyi) meson.build meson_options.txt mist/meson.build mist/core/meson.build
 
 .PHONY: run test lint test-lint test-types test-layers test-unit test-conformance test-integration test-fuzz test-sanitizer \
-	test-recovery recovery soak bench bench-smoke clean build ready deb test-package
+	test-recovery recovery test-soak soak bench bench-smoke clean build ready deb test-package
 
 run: build
 	@packaging/run-demo $(BIN)/mist $(MIST_ARGS)
@@ -69,6 +69,7 @@ test: ready
 	@$(MAKE) --no-print-directory test-conformance
 	@$(MAKE) --no-print-directory test-integration
 	@$(MAKE) --no-print-directory test-recovery
+	@$(MAKE) --no-print-directory test-soak
 	@echo "All tests passed"
 
 lint: ready
@@ -115,6 +116,10 @@ test-recovery: ready
 recovery: ready
 	@MIST_RECOVERY_SECONDS=60 MIST_RECOVERY_REPORT=build/recovery.json $(PYTEST) tests/recovery
 	@cat build/recovery.json
+
+test-soak: ready
+	@echo "== soak"
+	@export SOAK_MINUTES=5; $(PYTEST) tests/soak || $(SETTLE) tests/soak; }
 
 SOAK_MINUTES ?= 60
 soak: ready

@@ -90,6 +90,10 @@ def main() -> None:
             "save": {"addstream": {"newNUMBER": {"source": "push://y"}}, "save": 1},
             "reload": {"config_reload": 1},
             "all_streams": {"streams": True},
+            "change_all": {
+                "addstream": {name: {**one, "DVR": 20000} for name, one in large(options.megabytes).items()}
+            },
+            "delete_all": {"deletestream": list(large(options.megabytes))},
         }
         for name, command in slow.items():
             slow_ms, waits = beside(server.api_port, command, options.rounds)

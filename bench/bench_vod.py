@@ -1,6 +1,8 @@
 """Files on demand: time to the first media byte, random seeks in ten hours, HLS segments cold and cached, memory of many viewers.
 
-The ten-hour file is an MP4 whose 20 GB of media are a hole; what is measured with it does not look into the payload.
+The ten-hour file is an MP4 whose 20 GB of media are a hole; what is measured with it does not look into the payload. A transport stream
+cannot have holes: with --kind ts the ten hours are 20 s of a thin stream over and over, with their times and counters moved on, among null
+packets.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import itertools
+import os
 import random
 import socket
 import statistics
@@ -23,7 +26,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from bench.harness import CACHE, Server, live_file, report, server
+from bench.harness import CACHE, LIVE_SECONDS, Server, live_file, report, server, thin_file
 
 HOURS = 10
 FRAMES_PER_SECOND = 25
@@ -32,6 +35,10 @@ FRAME_BYTES = 21_000
 AUDIO_PER_SECOND = 50
 AUDIO_BYTES = 300
 CONNECTIONS = 16
+TS_PACKET = 188
+NULL_PID = 0x1FFF
+NULL_PACKET = b"\x47\x1f\xff\x10" + b"\xff" * 184
+FIRST_BYTES = 3000  # of an answer with media in it
 SPS = bytes.fromhex("6764001facd9405005bb011000000300100000030320f1831960")
 PPS = bytes.fromhex("68ebe3cb22c0")
 
@@ -137,6 +144,92 @@ def ten_hours() -> Path:
         file.write(moov)
     work.rename(path)
     return path
+
+
+class RepeatedStream:
+    """A short transport stream that can go on behind itself: its continuity counters and time stamps are moved on."""
+
+    def __init__(self, data: bytes) -> None:
+        """Find the places that change. data: whole packets of 188 bytes."""
+        self.data = bytearray(data)
+        self.counters: dict[int, list[int]] = {}
+        self.stamps: list[int] = []
+        self.clocks: list[int] = []
+        for at in range(0, len(data), TS_PACKET):
+            pid = (data[at + 1] & 0x1F) << 8 | data[at + 2]
+            body = at + 4 + (1 + data[at + 4] if data[at + 3] & 0x20 else 0)
+            if data[at + 3] & 0x10 and pid != NULL_PID:
+                self.counters.setdefault(pid, []).append(at + 3)
+            if data[at + 3] & 0x20 and data[at + 4] and data[at + 5] & 0x10:
+                self.clocks.append(at + 6)
+            if data[at + 1] & 0x40 and data[body : body + 3] == b"\0\0\1":
+                stamps = (0, 0, 1, 2)[data[body + 7] >> 6]
+                self.stamps += [body + 9 + 5 * number for number in range(stamps)]
+
+    def move(self, ticks: int) -> None:
+        """Let the stream begin so many ticks of 90 kHz later, behind its own end."""
+        data = self.data
+        for places in self.counters.values():
+            for at in places:
+                data[at] = data[at] & 0xF0 | (data[at] + len(places)) & 15
+        for at in self.stamps:
+            high, middle, low = (
+                data[at] >> 1 & 7,
+                data[at + 1] << 7 | data[at + 2] >> 1,
+                data[at + 3] << 7 | data[at + 4] >> 1,
+            )
+            moved = (high << 30 | middle << 15 | low) + ticks
+            data[at] = data[at] & 0xF1 | moved >> 29 & 14
+            data[at + 1 : at + 3] = ((moved >> 15 & 0x7FFF) << 1 | 1).to_bytes(2, "big")
+            data[at + 3 : at + 5] = ((moved & 0x7FFF) << 1 | 1).to_bytes(2, "big")
+        for at in self.clocks:
+            base = int.from_bytes(data[at : at + 5], "big")
+            moved = ((base >> 7) + ticks) % (1 << 33)
+            data[at : at + 5] = (moved << 7 | base & 0x7F).to_bytes(5, "big")
+
+
+def ten_hours_ts(size_bytes: int) -> Path:
+    """Return ten hours as a transport stream of a constant rate, made once: a short thin one over and over, and null packets."""
+    path = CACHE / f"ten-hours-{size_bytes}.ts"
+    if path.exists():
+        return path
+    short = CACHE / "thin.ts"
+    command = ["ffmpeg", "-v", "error", "-y", "-i", str(thin_file()), "-c", "copy", "-muxdelay", "0", str(short)]
+    subprocess.run(command, check=True)
+    times = HOURS * 3600 // LIVE_SECONDS
+    media = short.read_bytes()
+    nulls = NULL_PACKET * max(size_bytes // times // len(media) - 1, 0)
+    stream = RepeatedStream(b"".join(media[at : at + TS_PACKET] + nulls for at in range(0, len(media), TS_PACKET)))
+    work = path.with_suffix(".part")
+    with work.open("wb") as file:
+        for _ in range(times):
+            file.write(stream.data)
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            stream.move(LIVE_SECONDS * 90_000)
+    work.rename(path)
+    return path
+
+
+def transport_stream(viewers: int, size_bytes: int) -> dict[str, Any]:
+    """Return the figures of ten hours of transport stream: without an index, with it, and of many viewers at as many places."""
+    film = ten_hours_ts(size_bytes)
+    film.with_name(film.name + ".dtsh").unlink(missing_ok=True)
+    figures: dict[str, Any] = {"bytes": film.stat().st_size}
+    with server((), sources={"ten": str(film)}) as running:
+        began = time.perf_counter()
+        figures["first_byte_without_index_ms"] = round(first_bytes(running, "/ten.flv", FIRST_BYTES)[0] * 1000, 1)
+        segments_of(running, "ten")
+        figures["index_s"] = round(time.perf_counter() - began, 1)
+        found = [first_bytes(running, "/ten.flv", FIRST_BYTES)[0] * 1000 for _ in range(20)]
+        figures["first_byte_running_ms"] = round(statistics.median(found), 1)
+        figures["viewers_mb"] = many_places(running, "ten", viewers)
+    found = []
+    for _ in range(5):
+        with server((), sources={"ten": str(film), "short": str(thin_file())}) as running:
+            first_bytes(running, "/short.flv", FIRST_BYTES)[1].close()  # the workers of the server have begun
+            found.append(first_bytes(running, "/ten.flv", FIRST_BYTES)[0] * 1000)
+    figures["first_byte_with_index_ms"] = round(statistics.median(found), 1)
+    return figures
 
 
 def long_file(suffix: str, copies: int) -> Path:
@@ -251,7 +344,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeks", type=int, default=1000)
     parser.add_argument("--viewers", type=int, default=50)
+    parser.add_argument("--kind", choices=("mp4", "ts"), default="mp4")
+    parser.add_argument(
+        "--gigabytes", type=float, default=20, help="of the transport stream, all on disk (default: 20)"
+    )
     options = parser.parse_args()
+    if options.kind == "ts":
+        report(**transport_stream(options.viewers, round(options.gigabytes * 1e9)))
+        return
     film = ten_hours()
     figures: dict[str, Any] = {}
     with server((), sources={"ten": str(film)}) as running:

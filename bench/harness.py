@@ -155,7 +155,7 @@ def server(
     instance = f"bench{os.getpid()}-{next(_numbers)}"
     ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     ready.bind(str(folder / "notify"))
-    ready.settimeout(20)
+    ready.settimeout(60)
     environment = {**os.environ, "MIST_RUNTIME_DIR": str(folder / "run"), "NOTIFY_SOCKET": str(folder / "notify")}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(

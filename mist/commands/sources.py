@@ -11,7 +11,7 @@ from mist.core.demuxer import Demuxer
 from mist.errors import MistError, RemoteProtocolError, UnsupportedError
 from mist.formats.containers import CONTAINERS, Container, by_file_name, by_first_bytes, by_name
 from mist.formats.sniffing import SNIFF_BYTES
-from mist.net.source_reader import STANDARD_INPUT, SourceReader, open_source, path_of
+from mist.net.source_reader import STANDARD_INPUT, FileReader, SourceReader, open_source, path_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,8 @@ def open_input(source: str, format_name: str | None) -> Iterator[OpenInput]:
         made = container.make_demuxer()
         if hasattr(made, "size"):
             made.size = reader.size
+        if isinstance(reader, FileReader) and hasattr(made, "look_ahead"):
+            made.look_ahead(reader.fileno())
         yield OpenInput(reader, container, made)
 
 

@@ -119,7 +119,7 @@ class Api:
         if body is None:
             text = f"A command may be {MAX_BODY_BYTES} bytes long\n"
             return Response(text, 413, {"Connection": "close", "Content-Type": "text/plain", "Server": SERVER})
-        variables, value = find_command(request, body)
+        variables, value = await find_command(request, body)
         path = request.url.path
         if not isinstance(value, dict):
             if path not in COMMAND_PATHS:

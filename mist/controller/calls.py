@@ -177,7 +177,7 @@ async def execute(controller: Controller, command: Command) -> None:
     changes = any(call.name in command and call.changes(command[call.name]) for call in CALLS)
     async with controller.lock if changes else nullcontext():
         for call in CALLS:
-            if call.name == PUBLISH_BEFORE:
+            if changes and call.name == PUBLISH_BEFORE:
                 controller.commit()
             if not call.every and not _may_run(controller, command, call):
                 continue
@@ -185,7 +185,8 @@ async def execute(controller: Controller, command: Command) -> None:
                 late.append(call)
             else:
                 await _run(controller, command, call)
-        controller.commit()
+        if changes:
+            controller.commit()
     if changes:
         await controller.services.config_taken(TAKEN_SECONDS)
     for call in late:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from mist.controller.audit import without_secrets
 from mist.controller.declaration import Permission
 from mist.controller.state import Command, Controller
 from mist.controller.store import STREAMS_AT_ONCE
+from mist.controller.turns import Turns
 from mist.errors import ConfigError, NotFound
 from mist.stream.names import base_name, sanitise
 
@@ -31,9 +33,9 @@ async def streams(controller: Controller, command: Command) -> None:
     wanted = command["streams"]
     if isinstance(wanted, dict):
         checked = await _checked(controller, command, wanted)
-        for name in [name for name in controller.store.streams if name not in wanted]:
-            _delete(controller, command, name)
+        gone = _taken_out(controller, command, [name for name in controller.store.streams if name not in wanted])
         controller.store.streams.update(checked)
+        await _tell_deleted(controller, gone)
 
 
 async def addstream(controller: Controller, command: Command) -> None:
@@ -46,39 +48,44 @@ async def addstream(controller: Controller, command: Command) -> None:
         command.named_streams.extend(checked)
 
 
-def deletestream(controller: Controller, command: Command) -> None:
+async def deletestream(controller: Controller, command: Command) -> None:
     """Delete streams; an always-on one stops."""
     command.named_streams = command.named_streams or []
-    for name in command.names("deletestream"):
-        _delete(controller, command, name)
+    await _tell_deleted(controller, _taken_out(controller, command, command.names("deletestream")))
 
 
-def deletestreamsource(controller: Controller, command: Command) -> None:
+async def deletestreamsource(controller: Controller, command: Command) -> None:
     """Delete streams and the files they play; the reply tells for each what was deleted."""
     given = command["deletestreamsource"]
     command.named_streams = command.named_streams or []
+    sources = Counter(str(stream.get("source", "")) for stream in controller.store.streams.values())
+    told: dict[str, str] = {}
+    texts: list[str] = []
+    turns = Turns()
+    for name in command.names("deletestreamsource"):
+        told[name] = await _delete_with_source(controller, command, name, sources)
+        texts.append(told[name])
+        await turns()
     if isinstance(given, str):
-        command.reply["deletestreamsource"] = _delete_with_source(controller, command, given)
-    elif isinstance(given, list):
-        told = [_delete_with_source(controller, command, name) for name in given if isinstance(name, str)]
-        command.reply["deletestreamsource"] = told or None
-    elif isinstance(given, dict):
-        command.reply["deletestreamsource"] = {
-            name: _delete_with_source(controller, command, name) for name in given
-        } or None
+        command.reply["deletestreamsource"] = told[given]
+    else:
+        command.reply["deletestreamsource"] = (texts if isinstance(given, list) else told) or None
 
 
-def _delete_with_source(controller: Controller, command: Command, name: str) -> str:
-    """Delete a stream and its source, if that is a file and nobody else's, and return what was done, in words."""
-    stream = controller.store.streams.get(name)
-    if stream is None or name in command.refused:
+async def _delete_with_source(controller: Controller, command: Command, name: str, sources: Counter[str]) -> str:
+    """Delete a stream and its source, if that is a file and nobody else's, and return what was done, in words.
+
+    sources: how many streams have each.
+    """
+    gone = _taken_out(controller, command, [name])
+    if not gone:
         return NO_ACTION
-    source = str(stream.get("source", ""))
-    others = {str(other.get("source", "")) for key, other in controller.store.streams.items() if key != name}
-    _delete(controller, command, name)
+    await _tell_deleted(controller, gone)
+    source = str(gone[name].get("source", ""))
+    sources[source] -= 1
     path = Path(source)
     try:
-        if not path.is_absolute() or source in others or not path.is_file():
+        if not path.is_absolute() or sources[source] or not path.is_file():
             return SOURCE_REMAINS
         path.unlink()
         controller.log.warning(
@@ -136,14 +143,20 @@ def _normal(controller: Controller, entries: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _delete(controller: Controller, command: Command, name: str) -> None:
-    if name in command.refused:
-        return
-    stream = controller.store.streams.pop(name, None)
-    if stream is not None:
+def _taken_out(controller: Controller, command: Command, names: Iterable[str]) -> dict[str, Any]:
+    """Take streams out of the configuration; returns those that were in it."""
+    streams = controller.store.streams
+    return {name: streams.pop(name) for name in names if name in streams and name not in command.refused}
+
+
+async def _tell_deleted(controller: Controller, gone: Mapping[str, Any]) -> None:
+    """Log that streams are gone, and stop those that always ran."""
+    turns = Turns()
+    for name, stream in gone.items():
         controller.log.info("The stream %s was deleted", name, extra={"kind": "CONF", "stream": name})
         if stream.get("always_on"):
             controller.watch.stop(name, DELETED)
+        await turns()
 
 
 async def reply(controller: Controller, command: Command) -> None:

@@ -89,6 +89,12 @@ def _entry(name: str, stream: Stream) -> Entry:
     return Entry(stream, normal, {**settings, "name": name})
 
 
+def configured(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what must be configured for a stream to have these settings: what is not the default."""
+    stream = Stream.model_validate(settings)
+    return stream.model_dump(mode="json", exclude={"name"}, exclude_defaults=True, exclude_none=True)
+
+
 class Config:
     """A configuration that was checked as a whole. Immutable: a change makes a new one.
 

@@ -49,7 +49,8 @@ class Viewer:
     def streams(self, rows: Iterable[list[Any]]) -> None:
         """Queue what changed of the streams' states and counters."""
         for row in rows:
-            if self._streams.get(row[0], [])[:5] != row[:5]:
+            known = self._streams.get(row[0], [])
+            if known is not row and known[:5] != row[:5]:
                 self._streams[row[0]] = row
                 self.add("stream", row)
 

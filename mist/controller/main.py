@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from mist.controller.log_ring import LogReceiver
 from mist.controller.state import Controller
 from mist.controller.store import Store
 from mist.controller.stream_triggers import tell_start
+from mist.controller.turns import short_collections
 from mist.errors import ConfigError
 from mist.stream.services import ControlServices
 
@@ -59,7 +61,9 @@ async def run(
     receiver = LogReceiver(loop, log_socket, controller.log_ring) if log_socket is not None else None
     services.on_reload = controller.reload_asked
     try:
-        await _serve(controller, api_socket, admin_path, first=first)
+        gc.freeze()  # what was read just now lives long
+        with short_collections():
+            await _serve(controller, api_socket, admin_path, first=first)
     finally:
         if receiver is not None:
             receiver.close()

@@ -209,6 +209,8 @@ class Pushes:
             del rules[number]
         if done:
             controller.commit()
+        for rule_and_stream in [one for one in self._waited if one[0] not in rules or one[1] not in ready]:
+            del self._waited[rule_and_stream]
 
     def _of_rule(self, rule: Rule, running: list[Running]) -> list[Running]:
         """Return those of the pushes to a rule's target whose streams it means."""

@@ -71,6 +71,8 @@ class Controller:
         self.udp_address: tuple[str, int] | None = None
         self.load = SystemLoad()
         self.variables = Variables(self)
+        # The streams of a configuration, and what `stream_rows` says of them while nobody uses them.
+        self._idle_rows: tuple[Mapping[str, Any] | None, dict[str, list[Any]]] = (None, {})
         self._told_counts: dict[str, dict[str, int]] = {}
         self.statistics.on_stream_end = self._stream_ended
         self.lock = asyncio.Lock()
@@ -176,14 +178,17 @@ class Controller:
 
     def stream_rows(self) -> list[list[Any]]:
         """Return name, state, viewers, inputs, outputs and tags of all configured and active streams."""
-        counted = self.statistics.streams
-        rows: list[list[Any]] = []
+        counted, configured = self.statistics.streams, self.watch.configured
+        if configured is not self._idle_rows[0]:
+            tags = {name: " ".join(sorted(self.watch.configured_tags(name))) for name in configured}
+            self._idle_rows = configured, {name: [name, 0, 0, 0, 0, text] for name, text in tags.items()}
+        rows = dict(self._idle_rows[1])
         active = set(self.services.streams())
-        for name in sorted({*self.watch.configured, *counted, *active}):
+        for name in {*counted, *active}:
             now = counted[name].now if name in counted else (0, 0, 0)
-            tags = " ".join(self.reports.tags(name))
-            rows.append([name, int(self.watch.status(name)) if name in active else 0, *now[:3], tags])
-        return rows
+            status = int(self.watch.status(name)) if name in active else 0
+            rows[name] = [name, status, *now[:3], " ".join(self.reports.tags(name))]
+        return [rows[name] for name in sorted(rows)]
 
     async def check(self) -> None:
         """Do what is due every three seconds; files are read and written in a thread."""

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mist.controller.beside import Beside
-from mist.controller.config import DEFAULT_PROTOCOLS, Config, Entry, check, parse, save_document
+from mist.controller.config import DEFAULT_PROTOCOLS, Config, Entry, check, configured, parse, save_document
 from mist.controller.config_files import difference, fingerprint, keep_aside, merge, read_parts
 from mist.controller.last_good import LastGood
+from mist.controller.turns import Turns
 from mist.errors import ConfigError, MistError
 
 WRITE_DELAY_SECONDS = 60.0
@@ -78,6 +79,7 @@ class Store:
         self.bad_file = ""  # what is wrong with it, while what ran before goes on
         self._files: list[Path] = [path]
         self._modified_at = self._saved_time = ""
+        self._version = 0  # of what was committed
         self._saving = asyncio.Lock()
         self._saved: Document = {}
         self.last_good = last_good or LastGood(path)
@@ -98,8 +100,18 @@ class Store:
         if unsaved and unsaved["file_time"] == self._modified_at:
             saved = self._saved
             former = unsaved.get("document")  # as version 0.1.0 wrote it
-            self._take(parse(former or merge(saved, unsaved["changes"]), self.capabilities))
+            self._take(parse(former or self._with_unsaved(saved, last_snapshot), self.capabilities))
             self._saved, self._changed_at = saved, float("-inf")
+
+    def _with_unsaved(self, saved: Document, snapshot: Mapping[str, Any]) -> Document:
+        """Return what was saved with the changes of a snapshot; of streams that has the names, and their settings elsewhere."""
+        unsaved = snapshot["unsaved"]
+        document = merge(saved, unsaved["changes"])
+        streams = {
+            name: one for name, one in document.pop("streams", {}).items() if name not in unsaved.get("gone", ())
+        }
+        streams.update({name: configured(snapshot["streams"][name]) for name in unsaved.get("streams", ())})
+        return {**document, "streams": streams} if streams else document
 
     def _former(self, last_snapshot: Mapping[str, Any]) -> Config:
         """Return the configuration that ran last: the copy of it, else the snapshot, in which defaults are written out."""
@@ -119,7 +131,13 @@ class Store:
         """Return what `last_snapshot` needs to take up changes that are not in the file, None when there are none."""
         if self._changed_at is None:
             return None
-        return {"changes": difference(self._saved, self._fit_for_file()), "file_time": self._modified_at}
+        saved, present = dict(self._saved), self._fit_for_file()
+        before, streams = saved.pop("streams", {}), present.pop("streams", {})
+        changed = [name for name, stream in streams.items() if before.get(name) is not stream]
+        gone = [name for name in before if name not in streams]
+        return {
+            "changes": difference(saved, present), "streams": changed, "gone": gone, "file_time": self._modified_at
+        }  # fmt: skip
 
     def _take(self, config: Config) -> None:
         """Make a configuration from the file the running one."""
@@ -133,6 +151,7 @@ class Store:
             self.log.warning("%s", line)
 
     def _use(self, config: Config) -> None:
+        self._version += 1
         self.config = config
         self._checked.clear()
         self._committed = config.document()
@@ -211,6 +230,7 @@ class Store:
         else:
             self.document = {**self.document, "variables": variables}
             self._committed = {**self._committed, "variables": copy.deepcopy(variables)}
+            self._version += 1
         self._changed_at = now if changed_at is None else changed_at
 
     def check_streams(self, streams: Mapping[str, Any]) -> Config:
@@ -256,6 +276,7 @@ class Store:
 
     async def _rebuilt(self, found: _Difference) -> Config:
         """Return the configuration whose difference was found, made piece by piece so that others get their turn."""
+        await self._unshare()
         streams = dict(self._committed.get("streams", {}))
         self._checked.clear()
         for piece in found.changed:
@@ -272,17 +293,25 @@ class Store:
     def save(self) -> None:
         """Write the configuration now. A failure is logged, and tried again when the next write is due."""
         content, before = self._fit_for_file(), self._file_time()
-        self._written(content, before, *self._write(content))
+        self._written(content, self._version, before, *self._write(content))
 
     async def save_beside(self) -> None:
         """Do the same, so that nobody has to wait for it."""
         async with self._saving:
-            content, before = self._fit_for_file(), self._file_time()
+            content, version, before = self._fit_for_file(), self._version, self._file_time()
             try:
                 aside, error = await self.beside(partial(self._write, content))
             except (OSError, MistError) as failure:
                 aside, error = [], failure
-            self._written(content, before, aside, error)
+            self._written(content, version, before, aside, error)
+            await self._unshare()
+
+    async def _unshare(self) -> None:
+        """Touch each stream in short turns, after a fork has made the memory of all shared: what goes through all is quick then."""
+        turns = Turns()
+        for entry in self.config.entries.values():
+            _ = entry.model, entry.normal, entry.settings
+            await turns()
 
     def _write(self, content: Document) -> tuple[list[tuple[Path, Path]], Exception | None]:
         """Write the files; those that could not be used go out of the way. Returns (file, its new name) of them, and what failed."""
@@ -295,8 +324,10 @@ class Store:
             return aside, error
         return aside, None
 
-    def _written(self, content: Document, before: str, aside: list[tuple[Path, Path]], error: Exception | None) -> None:
-        """Take note of a write. content: what was written; before: the files' times before it."""
+    def _written(
+        self, content: Document, version: int, before: str, aside: list[tuple[Path, Path]], error: Exception | None
+    ) -> None:
+        """Take note of a write. content: what was written, and its version; before: the files' times before it."""
         for file, name in aside:
             self.log.warning("%s could not be used; it is kept as %s", file, name)
         if error is not None:
@@ -305,7 +336,7 @@ class Store:
         changed = self._changed_at
         if self._is_saved(content):
             self.on_commit(self.config)
-        if content != self._fit_for_file():
+        if version != self._version:
             self._changed_at = changed
 
     def _not_saved(self, error: Exception, before: str) -> None:

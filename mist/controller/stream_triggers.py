@@ -9,6 +9,7 @@ from typing import Any
 import mist
 from mist.controller.declaration import Permission
 from mist.controller.state import Command, Controller
+from mist.controller.turns import Turns
 
 CHANGING = ("streams", "addstream", "deletestream", "deletestreamsource")
 REFUSED_START = "SYSTEM_START was refused"
@@ -20,36 +21,39 @@ async def ask_about_streams(controller: Controller, command: Command) -> None:
         return
     if not command.caller.may(Permission.STREAMS):
         return
-    triggers = controller.services.triggers
-    for trigger, name, lines in list(_changes(controller, command)):
+    triggers, turns = controller.services.triggers, Turns()
+    for trigger, name, entry in _changes(controller, command):
+        await turns()
+        if not triggers.wanted(trigger, name):
+            continue
+        lines = [name] if entry is None else [name, json.dumps(entry, separators=(",", ":"))]
         if not await triggers.allows(trigger, name, lines):
             controller.log.warning("The stream %s stays as it is: %s was refused", name, trigger)
             command.refused.add(name)
 
 
-def _changes(controller: Controller, command: Command) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield trigger, stream and payload of each change."""
-    present = controller.store.streams
+def _changes(controller: Controller, command: Command) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
+    """Yield trigger, stream and what it is to be of each change, as seen from when the first is asked for."""
+    present = dict(controller.store.streams)
     for call in ("streams", "addstream"):
         given = command.values.get(call)
         if isinstance(given, dict):
             yield from _given(present, given)
             if call == "streams":
-                yield from (("STREAM_REMOVE", name, [name]) for name in present if name not in given)
+                yield from (("STREAM_REMOVE", name, None) for name in present if name not in given)
     for call in ("deletestream", "deletestreamsource"):
         if call in command:
-            yield from (("STREAM_REMOVE", name, [name]) for name in command.names(call) if name in present)
+            yield from (("STREAM_REMOVE", name, None) for name in command.names(call) if name in present)
 
 
-def _given(present: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
+def _given(present: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
     for name, entry in given.items():
         if not isinstance(entry, dict):
             continue
-        text = json.dumps(entry, separators=(",", ":"))
         if name not in present:
-            yield "STREAM_ADD", name, [name, text]
+            yield "STREAM_ADD", name, entry
         elif {**entry, "name": name} != {**present[name], "name": name}:
-            yield "STREAM_CONFIG", name, [name, text]
+            yield "STREAM_CONFIG", name, entry
 
 
 async def tell_start(controller: Controller) -> None:

@@ -469,6 +469,8 @@ def track_members(info, int64_t first_ms, int64_t last_ms, rates, int64_t measur
     members["type"] = info.type
     if info.type == "audio":
         members |= {"rate": info.sample_rate_hz, "size": info.sample_bits, "channels": info.channels}
+        if info.delay_us:
+            members["delay"] = info.delay_us
     elif info.type == "video":
         members |= {"width": info.width, "height": info.height, "fpks": info.frame_rate_mhz}
         members["efpks"] = measured_frame_rate_mhz

@@ -14,7 +14,7 @@ cdef enum:
 
 # How one track is written: made once for each track, read for each packet.
 ctypedef struct TagPlan:
-    uint8_t tag_type    # AUDIO_TAG or VIDEO_TAG
+    uint8_t tag_type    # AUDIO_TAG, VIDEO_TAG or SCRIPT_TAG
     uint8_t form        # one of the _FORM values in flv.pyx
     uint8_t first       # legacy: codec bits of the first byte
     bint has_offset     # the enhanced form carries a composition time
@@ -34,6 +34,7 @@ cdef class TagMuxer(Muxer):
     cdef int put(self, ByteBuffer out, uint8_t tag_type, uint32_t time_ms, const uint8_t* head, size_t head_size,
                  const uint8_t* data, size_t size) except -1
     cdef int put_bytes(self, ByteBuffer out, uint8_t tag_type, uint32_t time_ms, bytes body) except -1
+    cdef int put_metadata(self, ByteBuffer out, bytes body) except -1
     cdef int put_setup(self, ByteBuffer out, uint32_t time_ms) except -1
 
 

@@ -24,8 +24,6 @@ from mist.core.flv_bodies cimport (
 from mist.core.muxer cimport Muxer
 from mist.core.packet cimport KEYFRAME, PacketView
 
-import struct
-
 from mist.core.flv_bodies import (
     AUDIO_FOURCCS,
     AUDIO_IDS,
@@ -44,6 +42,7 @@ from mist.core.flv_bodies import (
     parse_audio_body,
     parse_video_body,
 )
+from mist.core.script_data import metadata_body, script_body
 from mist.errors import LocalProtocolError, RemoteProtocolError, TruncatedError, UnsupportedError
 
 __all__ = [
@@ -59,6 +58,7 @@ cdef enum:
     LEGACY_AAC_FORM = 2
     LEGACY_PLAIN_FORM = 3
     ENHANCED_FORM = 4
+    SCRIPT_FORM = 5         # a metadata track: each packet is a tag of script data
 
 
 # -- Serialising
@@ -69,6 +69,10 @@ cdef int _make_plan(TagPlan* plan, object info, int number, bint enhanced) excep
     cdef dict fourccs = VIDEO_FOURCCS if video else AUDIO_FOURCCS
     cdef dict legacy = VIDEO_IDS if video else AUDIO_IDS
     codec = info.codec
+    plan.track_id = -1
+    if codec == "JSON":
+        plan.tag_type, plan.form, plan.first, plan.has_offset = SCRIPT_TAG, SCRIPT_FORM, 0, False
+        return 0
     plan.tag_type = VIDEO_TAG if video else AUDIO_TAG
     plan.track_id = number if number else -1
     plan.has_offset = codec in ("H264", "HEVC")
@@ -117,7 +121,7 @@ cdef bytes _wire_init(object info):
 cdef bytes _init_body(const TagPlan* plan, object info):
     """Return the body of a track's sequence header, or b"" if the format or the track has none."""
     cdef bytes setup = _wire_init(info)
-    if not setup or plan.form == LEGACY_PLAIN_FORM:
+    if not setup or plan.form == LEGACY_PLAIN_FORM or plan.form == SCRIPT_FORM:
         return b""
     if plan.form == LEGACY_NAL_FORM:
         return bytes((0x10 | plan.first, 0, 0, 0, 0)) + setup
@@ -200,21 +204,14 @@ def serialize_frame(info, packet, int number=0, bint enhanced=True):
 
 def carries(info, bint enhanced=True):
     """Say whether FLV and RTMP can carry a track, as the first of its type."""
+    if info.codec == "JSON":
+        return True
     legacy = VIDEO_IDS if info.type == "video" else AUDIO_IDS if info.type == "audio" else {}
     fourccs = VIDEO_FOURCCS if info.type == "video" else AUDIO_FOURCCS if info.type == "audio" else {}
     return info.codec in legacy or (enhanced and info.codec in fourccs)
 
 
-# -- onMetaData (AMF 0, which core cannot import from the formats)
-
-cdef bytes _amf_key(str name):
-    cdef bytes raw = name.encode()
-    return struct.pack(">H", len(raw)) + raw
-
-
-cdef bytes _amf_number(str name, double value):
-    return _amf_key(name) + struct.pack(">Bd", 0, value)
-
+# -- onMetaData
 
 cdef object _codec_number(const TagPlan* plan):
     """Return what audiocodecid and videocodecid say: the legacy number, or the FourCC as a number."""
@@ -223,29 +220,29 @@ cdef object _codec_number(const TagPlan* plan):
     return plan.first if plan.tag_type == VIDEO_TAG else plan.first >> 4
 
 
-cdef bytes _track_values(const TagPlan* plan, object info):
+cdef dict _track_values(const TagPlan* plan, object info):
     """Return the onMetaData properties of one track."""
-    cdef list values = []
+    cdef dict values = {}
     if plan.tag_type == VIDEO_TAG:
         if info.width and info.height:
-            values += [_amf_number("width", info.width), _amf_number("height", info.height)]
+            values["width"], values["height"] = info.width, info.height
         if info.frame_rate_mhz:
-            values.append(_amf_number("framerate", info.frame_rate_mhz / 1000.0))
+            values["framerate"] = info.frame_rate_mhz / 1000.0
         if info.bandwidth_bps:
-            values.append(_amf_number("videodatarate", info.bandwidth_bps / 1000.0))
-        values.append(_amf_number("videocodecid", _codec_number(plan)))
-    else:
+            values["videodatarate"] = info.bandwidth_bps / 1000.0
+        values["videocodecid"] = _codec_number(plan)
+    elif plan.tag_type == AUDIO_TAG:
         if info.sample_rate_hz:
-            values.append(_amf_number("audiosamplerate", info.sample_rate_hz))
+            values["audiosamplerate"] = info.sample_rate_hz
         if info.sample_bits:
-            values.append(_amf_number("audiosamplesize", info.sample_bits))
+            values["audiosamplesize"] = info.sample_bits
         if info.channels:
-            values.append(_amf_number("audiochannels", info.channels))
-            values.append(_amf_key("stereo") + bytes((1, info.channels > 1)))
+            values["audiochannels"] = info.channels
+            values["stereo"] = info.channels > 1
         if info.bandwidth_bps:
-            values.append(_amf_number("audiodatarate", info.bandwidth_bps / 1000.0))
-        values.append(_amf_number("audiocodecid", _codec_number(plan)))
-    return b"".join(values)
+            values["audiodatarate"] = info.bandwidth_bps / 1000.0
+        values["audiocodecid"] = _codec_number(plan)
+    return values
 
 
 cdef bytes _metadata(TagMuxer muxer):
@@ -254,22 +251,17 @@ cdef bytes _metadata(TagMuxer muxer):
     Spec: FLV E.5, E-RTMP v2 "audioTrackIdInfoMap" and "videoTrackIdInfoMap".
     """
     cdef int index
-    cdef list values = []
-    cdef dict others = {"audioTrackIdInfoMap": [], "videoTrackIdInfoMap": []}
+    cdef dict values = {"duration": muxer.duration_us / 1e6} if muxer.duration_us else {}
+    cdef dict others = {"audioTrackIdInfoMap": {}, "videoTrackIdInfoMap": {}}
     for index in range(muxer.count):
         entry = _track_values(&muxer.plans[index], muxer.tracks[index])
         if muxer.plans[index].track_id < 0:
-            values.append(entry)
+            values.update(entry)
         else:
             name = "videoTrackIdInfoMap" if muxer.plans[index].tag_type == VIDEO_TAG else "audioTrackIdInfoMap"
-            others[name].append(_amf_key(str(muxer.plans[index].track_id)) + b"\x03" + entry + b"\x00\x00\x09")
-    for name, entries in others.items():
-        if entries:
-            values.append(_amf_key(name) + b"\x03" + b"".join(entries) + b"\x00\x00\x09")
-    if muxer.duration_us:
-        values.insert(0, _amf_number("duration", muxer.duration_us / 1e6))
-    count = sum(1 for _ in values)
-    return b"\x02" + _amf_key("onMetaData") + b"\x08" + struct.pack(">I", count) + b"".join(values) + b"\x00\x00\x09"
+            others[name][str(muxer.plans[index].track_id)] = entry
+    values.update({name: entries for name, entries in others.items() if entries})
+    return metadata_body(values)
 
 
 # -- Muxers
@@ -277,7 +269,8 @@ cdef bytes _metadata(TagMuxer muxer):
 cdef class TagMuxer(Muxer):
     """What the FLV muxer and the RTMP play muxer have in common: tag bodies for the tracks, set-ups when they change.
 
-    tracks: the first track of each type is written plainly, further ones as multitrack bodies with ids from 1.
+    tracks: the first track of each type is written plainly, further ones as multitrack bodies with ids from 1; those of JSON
+    as script data.
     enhanced: the receiver knows E-RTMP; without it only legacy codecs and one track of each type are possible.
     duration_us: of a whole file, for onMetaData; 0: not known.
     Raises UnsupportedError for tracks that the format cannot carry.
@@ -310,13 +303,14 @@ cdef class TagMuxer(Muxer):
             out, tag_type, time_ms, NULL, 0, <const uint8_t*> PyBytes_AS_STRING(body), <size_t> PyBytes_GET_SIZE(body)
         )
 
-    cdef int put_setup(self, ByteBuffer out, uint32_t time_ms) except -1:
-        """Append onMetaData and every track's sequence header.
+    cdef int put_metadata(self, ByteBuffer out, bytes body) except -1:
+        """Append onMetaData, at time 0, whenever the stream begins: ffmpeg takes any other for a subtitle track."""
+        return self.put_bytes(out, SCRIPT_TAG, 0, body)
 
-        onMetaData is at time 0, whenever the stream begins: ffmpeg takes any other for a subtitle track.
-        """
+    cdef int put_setup(self, ByteBuffer out, uint32_t time_ms) except -1:
+        """Append onMetaData and every track's sequence header."""
         cdef int index
-        self.put_bytes(out, SCRIPT_TAG, 0, _metadata(self))
+        self.put_metadata(out, _metadata(self))
         for index in range(self.count):
             if self.inits[index]:
                 self.put_bytes(out, self.plans[index].tag_type, time_ms, self.inits[index])
@@ -349,6 +343,9 @@ cdef class TagMuxer(Muxer):
         if track < 0 or track >= self.count:
             raise LocalProtocolError(f"track {track} of {self.count}")
         plan = &self.plans[track]
+        if plan.form == SCRIPT_FORM:
+            body = script_body(PyBytes_FromStringAndSize(<const char*> packet.data, <Py_ssize_t> packet.size))
+            return self.put_bytes(self.out, SCRIPT_TAG, time_ms, body) if body else 0
         if self.pending[track]:
             self.pending[track] = 0
             self.put_bytes(self.out, plan.tag_type, time_ms, self.inits[track])
@@ -424,7 +421,7 @@ cdef class FlvMuxer(TagMuxer):
         cdef uint8_t flags = 0
         cdef int index
         for index in range(self.count):
-            flags |= 1 if self.plans[index].tag_type == VIDEO_TAG else 4
+            flags |= {VIDEO_TAG: 1, AUDIO_TAG: 4}.get(self.plans[index].tag_type, 0)
         out.write(b"FLV\x01" + bytes((flags,)) + b"\x00\x00\x00\x09\x00\x00\x00\x00")
         self.put_setup(out, <uint32_t> to_ms(start_us))
         return out.take()

@@ -41,6 +41,7 @@ cdef class FlvDemuxer(Demuxer):
     cdef int structure(self, const uint8_t* data, size_t size, int64_t position) except -1
     cdef int file_header(self, const uint8_t* data) except -1
     cdef int tag(self, const uint8_t* data, size_t size, int64_t position) except -1
+    cdef int64_t near(self, uint32_t time_ms) noexcept
     cdef int unwrap(self, uint32_t time_ms) noexcept
     cdef bint quick(self) except -1
     cdef int forget(self) except -1

@@ -9,6 +9,7 @@ Specs: Adobe Flash Video File Format 10.1 annex E ("FLV E.2"), Enhanced RTMP v2 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
+from posix.types cimport off_t
 
 from mist.core.buffer cimport ByteBuffer
 from mist.core.demuxer cimport Demuxer
@@ -30,8 +31,12 @@ from mist.core.timeline cimport Timeline
 from mist.core.demuxer import READ_BYTES
 from mist.errors import RemoteProtocolError, TruncatedError, UnsupportedError
 
+cdef extern from "<unistd.h>" nogil:
+    ssize_t pread(int fd, void* data, size_t size, off_t position)
+
 cdef enum:
     TAG_HEAD_BYTES = 11
+    SCRIPT_HEAD_BYTES = TAG_HEAD_BYTES + 13
     FILE_HEAD_BYTES = 9
     MAX_FILE_HEAD_BYTES = 4096
     HAS_VIDEO = 1               # flags of the file header, FLV E.2
@@ -44,6 +49,24 @@ cdef enum:
 
 cdef uint32_t FIRST_NEGATIVE_MS = 0xFFFF0000     # a first time from here on is meant to be below zero
 cdef uint64_t HEVC_SETS = <uint64_t> 7 << 32
+
+
+def has_data(int fd):
+    """Tell whether an open FLV file has script data besides what describes its media; what is no FLV has none.
+
+    Cost: a read of some bytes for each tag.   Spec: FLV E.4.1, E.4.4.
+    """
+    cdef uint8_t[SCRIPT_HEAD_BYTES] head
+    cdef off_t at
+    if pread(fd, head, SCRIPT_HEAD_BYTES, 0) < FILE_HEAD_BYTES or memcmp(head, b"FLV", 3):
+        return False
+    at = <off_t> u32(head + 5) + 4
+    while pread(fd, head, SCRIPT_HEAD_BYTES, at) == SCRIPT_HEAD_BYTES:
+        if head[0] == SCRIPT_TAG and memcmp(head + TAG_HEAD_BYTES, b"\x02\0\x0aonMetaData", 13):
+            if memcmp(head + TAG_HEAD_BYTES, b"\x02\0\x0d@setDataFr", 13):
+                return True
+        at += TAG_HEAD_BYTES + u24(head + 1) + 4
+    return False
 
 
 cdef class FlvDemuxer(Demuxer):
@@ -133,7 +156,8 @@ cdef class FlvDemuxer(Demuxer):
             return 0
         self.position = position
         if kind == SCRIPT_TAG:
-            self.take_script(PyBytes_FromStringAndSize(<const char*> body, <Py_ssize_t> size))
+            script = PyBytes_FromStringAndSize(<const char*> body, <Py_ssize_t> size)
+            self.take_script(self.near(u24(data + 4) | (<uint32_t> data[7] << 24)), script)
             return 0
         self.unwrap(u24(data + 4) | (<uint32_t> data[7] << 24))
         self.frame_video = kind == VIDEO_TAG
@@ -149,15 +173,16 @@ cdef class FlvDemuxer(Demuxer):
         self.framed = False
         return 0
 
-    cdef int unwrap(self, uint32_t time_ms) noexcept:
-        """Set the time to the one that is nearest to the last tag's."""
+    cdef int64_t near(self, uint32_t time_ms) noexcept:
+        """Return the time that is nearest to the last media tag's."""
         if self.has_time:
-            self.time_ms += <int32_t> (time_ms - <uint32_t> self.time_ms)
-        else:
-            self.time_ms = time_ms
-            if time_ms >= FIRST_NEGATIVE_MS:
-                self.time_ms -= <int64_t> 1 << 32
-            self.has_time = True
+            return self.time_ms + <int32_t> (time_ms - <uint32_t> self.time_ms)
+        return <int64_t> time_ms - (<int64_t> 1 << 32 if time_ms >= FIRST_NEGATIVE_MS else 0)
+
+    cdef int unwrap(self, uint32_t time_ms) noexcept:
+        """Set the time to that of a media tag."""
+        self.time_ms = self.near(time_ms)
+        self.has_time = True
         return 0
 
     cdef bint quick(self) except -1:
@@ -217,14 +242,20 @@ cdef class FlvDemuxer(Demuxer):
         """Take the body of an audio (8) or video (9) tag whose time is unwrapped, milliseconds."""
         raise NotImplementedError
 
-    def take_script(self, bytes body):
-        """Take the body of a script data tag."""
+    def take_script(self, int64_t time_ms, bytes body):
+        """Take the body of a script data tag whose time is unwrapped, milliseconds."""
         raise NotImplementedError
+
+    def take_ready(self):
+        """Make known what is to be known before the first packet is written: the other tracks are."""
+
+    def take_end(self):
+        """Write what is still to be written: the input ends."""
 
     def put_track(self, int track, info):
         """Make known, or change, what a track is."""
         self.known_count = 0
-        self.found |= HAS_VIDEO if info.type == "video" else HAS_AUDIO
+        self.found |= {"video": HAS_VIDEO, "audio": HAS_AUDIO}.get(info.type, 0)
         if track < len(self.tracks):
             self.changed.add(track)
         self.set_track(track, info, track < len(self.tracks))
@@ -236,8 +267,11 @@ cdef class FlvDemuxer(Demuxer):
         if packet.track in self.changed:
             self.changed.discard(packet.track)
             view.flags |= NEW_INIT
-        self.learn(packet)
-        self.place(packet.track, &view)
+        if self.tracks[packet.track].type == "meta":
+            view.dts_us = self.timeline.follow(packet.track, view.dts_us)
+        else:
+            self.learn(packet)
+            self.place(packet.track, &view)
         self.emit(packet.track, &view)
 
     cdef int learn(self, Packet packet) except -1:
@@ -265,6 +299,7 @@ cdef class FlvDemuxer(Demuxer):
             or self.time_ms - self.first_ms > WAIT_MS
             or self.media_bytes > WAIT_BYTES
         ):
+            self.take_ready()
             self.become_ready()
         return 0
 
@@ -273,6 +308,9 @@ cdef class FlvDemuxer(Demuxer):
         if not self.begun:
             raise TruncatedError("the input ends inside the FLV header", offset=self.at, spec="FLV E.2")
         self.ended = True
+        if not self.ready:
+            self.take_ready()
+        self.take_end()
         if not self.ready:
             self.become_ready()
         return 0

@@ -34,7 +34,7 @@ from mist.core.ebml cimport (
     read_unsigned,
 )
 from mist.core.mkv_blocks cimport LACING, MAX_LACES, Group, lace_sizes, read_group
-from mist.core.mkv_frames cimport MAX_MODES, TrackPlan, frame_ns, inflate, is_formed, put_frame
+from mist.core.mkv_frames cimport FIXED, MAX_MODES, TrackPlan, exact_ns, frame_ns, inflate, is_formed, put_frame
 from mist.core.nal cimport type_mask
 from mist.core.packet cimport DISCONTINUITY, KEYFRAME, NEW_INIT, Packet, PacketView
 from mist.core.trim cimport trim_flags
@@ -95,6 +95,8 @@ cdef class MatroskaDemuxer(Demuxer):
     cdef bint has_cluster_time
     cdef int64_t length_ns          # how long a laced frame lasts; -1 where nobody asks
     cdef int64_t padding_ns         # of the block that is being read
+    cdef int64_t shown_ns           # how long its text is shown, 0 where that is not said
+    cdef int clearing               # texts that are to go away
     cdef int64_t first_ns
     cdef bint has_first
     cdef int64_t newest_us          # latest presentation time written
@@ -157,9 +159,11 @@ cdef class MatroskaDemuxer(Demuxer):
         self.has_newest = False
         self.hint_us = dts_us
         self.has_hint = True
+        self.clearing = 0
         for place in range(self.plan_count):
             self.plans[place].has_last = False
             self.plans[place].previous_block = 0
+            self.plans[place].clears = False
             self.waiting[place] = []
             if self.times[place] is not None:
                 times = <DecodeTimes> self.times[place]
@@ -371,6 +375,8 @@ cdef class MatroskaDemuxer(Demuxer):
         plan.rate_hz = entry.rate_hz
         plan.default_ns = entry.default_ns
         plan.delay_ns = entry.delay_ns
+        if plan.rule == FIXED and plan.rate_hz > 0 and plan.delay_ns % self.scale_ns:
+            plan.grid_samples = plan.rule_value
         plan.stripped = <const uint8_t*> PyBytes_AS_STRING(stripped)
         plan.stripped_size = <size_t> PyBytes_GET_SIZE(stripped)
         plan.inflate = entry.inflate
@@ -435,6 +441,7 @@ cdef class MatroskaDemuxer(Demuxer):
     cdef int begin_time_line(self, int64_t difference_us) except -1:
         """Let all times from here on be later, so that they go on behind the last ones."""
         cdef int place
+        self.clear_texts(MAX_TIME_NS)
         for place in range(self.plan_count):
             self.flush_track(place)
             self.plans[place].broken = True
@@ -483,7 +490,9 @@ cdef class MatroskaDemuxer(Demuxer):
         plan = self.find_plan(number)
         if plan is NULL:
             return 0
-        time_ns = self.cluster_ns + <int16_t> (data[head] << 8 | data[head + 1]) * self.scale_ns - plan.delay_ns
+        time_ns = self.cluster_ns + <int16_t> (data[head] << 8 | data[head + 1]) * self.scale_ns
+        time_ns = exact_ns(plan, time_ns, self.scale_ns) - plan.delay_ns
+        self.shown_ns = duration_ns if duration_ns > 0 else plan.default_ns
         if simple:
             keyframe = data[head + 2] & SIMPLE_KEYFRAME != 0
         if not data[head + 2] & LACING:
@@ -579,12 +588,20 @@ cdef class MatroskaDemuxer(Demuxer):
         if not self.has_newest or pts_us > self.newest_us:
             self.newest_us = pts_us
             self.has_newest = True
+        if self.clearing:
+            self.clear_texts(pts_us)
         if times is None:
+            if plan.clears:
+                self.clearing -= 1      # the new text takes the place of the one before
+                plan.clears = False
             if plan.has_last and pts_us <= plan.last_us:
                 pts_us = plan.last_us + 1
             plan.last_us = pts_us
             plan.has_last = True
             view.dts_us = pts_us
+            if not plan.video and not plan.audio and self.shown_ns > 0:
+                plan.clear_us, plan.clear_position, plan.clears = pts_us + self.shown_ns // 1000, self.cluster_position, True
+                self.clearing += 1
             return self.emit(plan.index, view)
         if times.running:
             view.dts_us = times.advance(pts_us)
@@ -598,6 +615,28 @@ cdef class MatroskaDemuxer(Demuxer):
         if times.add(pts_us) or self.waiting_bytes > READY_BYTES:
             self.flush_track(plan.index)
             self.check_ready(False)
+        return 0
+
+    cdef int clear_texts(self, int64_t until_us) except -1:
+        """Write an empty packet for each text that goes away up to a time, in their order."""
+        cdef PacketView view
+        cdef TrackPlan* first
+        cdef int64_t position = self.position
+        cdef int place
+        while self.clearing:
+            first = NULL
+            for place in range(self.plan_count):
+                if self.plans[place].clears and (first is NULL or self.plans[place].clear_us < first.clear_us):
+                    first = &self.plans[place]
+            if first is NULL or first.clear_us > until_us:
+                break
+            first.clears = False
+            self.clearing -= 1
+            view.data, view.size, view.offset_us, view.flags = CLUSTER_ID, 0, 0, KEYFRAME
+            view.dts_us = first.last_us = first.clear_us
+            self.position = first.clear_position
+            self.emit(first.index, &view)
+        self.position = position
         return 0
 
     cdef int flush_track(self, int place) except -1:
@@ -636,6 +675,7 @@ cdef class MatroskaDemuxer(Demuxer):
             raise TruncatedError("the input ends before its tracks", offset=self.parsed, spec="RFC 9559 section 4.5")
         for place in range(self.plan_count):
             self.flush_track(place)
+        self.clear_texts(MAX_TIME_NS)
         return self.check_ready(True)
 
 

@@ -39,6 +39,10 @@ ctypedef struct TrackPlan:
     int64_t rate_hz
     int64_t default_ns          # how long a frame lasts, if the file says so
     int64_t delay_ns            # taken off every time
+    int64_t grid_samples        # in each frame, where block times are rounded and frames follow each other from zero; 0 not so
+    int64_t clear_us            # of a text: when it goes away
+    int64_t clear_position
+    bint clears                 # clear_us is told
     const uint8_t* stripped     # what every frame begins with and the file leaves out
     size_t stripped_size
     bint inflate                # frames are compressed by zlib
@@ -63,6 +67,9 @@ cdef bint is_formed(const TrackPlan* plan, const uint8_t* data, size_t size) noe
 
 # How long a frame lasts, in nanoseconds; 0 where nothing tells.
 cdef int64_t frame_ns(TrackPlan* plan, const uint8_t* data, size_t size) noexcept
+
+# The time of a frame as samples count it, where that is what its block's rounded time means.
+cdef int64_t exact_ns(const TrackPlan* plan, int64_t time_ns, int64_t scale_ns) noexcept
 
 # What zlib made this of; b"" where it is broken, or more than limit bytes.
 cdef bytes inflate(const uint8_t* data, size_t size, size_t limit)

@@ -225,6 +225,16 @@ cdef int64_t frame_ns(TrackPlan* plan, const uint8_t* data, size_t size) noexcep
     return samples * 1000000000 // plan.rate_hz
 
 
+cdef int64_t exact_ns(const TrackPlan* plan, int64_t time_ns, int64_t scale_ns) noexcept:
+    cdef int64_t samples, exact, off
+    if not plan.grid_samples or time_ns < 0:
+        return time_ns
+    samples = <int64_t> (time_ns * <double> plan.rate_hz / (plan.grid_samples * 1e9) + 0.5) * plan.grid_samples
+    exact = samples // plan.rate_hz * 1000000000 + samples % plan.rate_hz * 1000000000 // plan.rate_hz
+    off = exact - time_ns
+    return exact if -scale_ns <= 2 * off <= scale_ns else time_ns
+
+
 cdef int64_t dts_samples(const uint8_t* data, size_t size) noexcept:
     """Return the samples of a core frame.   Spec: ETSI TS 102 114 clause 5.3.1."""
     if size < 6 or data[0] != 0x7F or data[1] != 0xFE:

@@ -49,11 +49,13 @@ cdef enum:
     PADDING_BYTES = 5           # of a DiscardPadding: nanoseconds of what a packet's flags can say
 
 cdef int64_t MAX_TIME_MS = <int64_t> 1 << 50
+cdef int64_t LONGEST_TEXT_US = 30000000     # a text that goes away later, or not, is shown as long as reading takes
 cdef uint8_t[8] UNKNOWN = [1, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]
 
 STATE = struct.Struct("<BqQQQ")
 TIMES = struct.Struct("<Bqqq")
 LAST = struct.Struct("<Bqq")
+HELD = struct.Struct("<qI")
 COUNTS = struct.Struct("<QQ")
 
 
@@ -67,6 +69,8 @@ cdef struct Plan:
     int64_t last_ms         # of the block before, for the duration of the file
     int64_t step_ms
     bint has_last
+    bint held               # a text waits for what says how long it is shown
+    int64_t held_us
 
 
 cdef struct Cue:
@@ -94,6 +98,8 @@ cdef class MatroskaMuxer(Muxer):
     cdef bint indexed
     cdef list infos
     cdef list sets              # of each track, its parameter sets as NAL units
+    cdef list texts             # of each track, the text that waits
+    cdef int held_count
     cdef object layout          # of the header as it was first
     cdef bytes head             # the header as it is now
     cdef bytes tail             # what `finish` queued
@@ -138,12 +144,14 @@ cdef class MatroskaMuxer(Muxer):
         self.indexed = indexed
         self.infos = []
         self.sets = []
+        self.texts = []
         memset(self.plans, 0, sizeof(self.plans))
         if len(tracks) > PLANS:
             raise LimitExceededError(f"{len(tracks)} tracks; at most {PLANS} go into one Segment")
         for info in tracks:
             self.plan(self.count, info)
             self.infos.append(info)
+            self.texts.append(b"")
             self.sets.append(schema.parameter_sets(info))
             self.count += 1
         self.layout = schema.header(self.infos, webm, indexed)
@@ -207,6 +215,9 @@ cdef class MatroskaMuxer(Muxer):
         pieces = [self.state(), TIMES.pack(self.has_times, self.first_ms, self.end_ms, self.cue_distance_ms)]
         for place in range(self.count):
             pieces.append(LAST.pack(self.plans[place].has_last, self.plans[place].last_ms, self.plans[place].step_ms))
+        for place in range(self.count):
+            if self.plans[place].held:
+                pieces.append(HELD.pack(self.plans[place].held_us, place) + len(self.texts[place]).to_bytes(4, "big") + self.texts[place])
         return b"".join(pieces)
 
     @property
@@ -226,7 +237,7 @@ cdef class MatroskaMuxer(Muxer):
         cdef int place
         cdef size_t clusters, cues
         cdef bytes text = index
-        if len(state) != STATE.size + TIMES.size + self.count * LAST.size or len(text) < COUNTS.size:
+        if len(state) < STATE.size + TIMES.size + self.count * LAST.size or len(text) < COUNTS.size:
             raise LocalProtocolError(f"file state of {len(state)} bytes, index of {len(text)}")
         clusters, cues = COUNTS.unpack_from(text)
         if (
@@ -239,6 +250,7 @@ cdef class MatroskaMuxer(Muxer):
         for place in range(self.count):
             has_last, last_ms, step_ms = LAST.unpack_from(state, STATE.size + TIMES.size + place * LAST.size)
             self.plans[place].has_last, self.plans[place].last_ms, self.plans[place].step_ms = has_last, last_ms, step_ms
+        self.restore_texts(state[STATE.size + TIMES.size + self.count * LAST.size:])
         self.clusters = <ClusterStart*> realloc(self.clusters, (clusters + 256) * sizeof(ClusterStart))
         self.cues = <Cue*> realloc(self.cues, (cues + 256) * sizeof(Cue))
         if self.clusters is NULL or self.cues is NULL:
@@ -250,17 +262,73 @@ cdef class MatroskaMuxer(Muxer):
             self.cues, PyBytes_AS_STRING(text) + <size_t> COUNTS.size + clusters * sizeof(ClusterStart), cues * sizeof(Cue)
         )
 
+    def restore_texts(self, state):
+        """Let the texts wait again that a file's state has behind its times."""
+        cdef Py_ssize_t at = 0
+        cdef int place
+        while at < len(state):
+            try:
+                held_us, place = HELD.unpack_from(state, at)
+                size = int.from_bytes(state[at + HELD.size:at + HELD.size + 4], "big")
+            except struct.error:
+                raise LocalProtocolError(f"file state with {len(state)} bytes of texts") from None
+            at += HELD.size + 4
+            if place >= self.count or not self.plans[place].text or self.plans[place].held or size > len(state) - at:
+                raise LocalProtocolError(f"file state with a text of {size} bytes for track {place}")
+            self.texts[place] = state[at:at + size]
+            self.plans[place].held, self.plans[place].held_us = True, held_us
+            self.held_count += 1
+            at += size
+
     # -- blocks ------------------------------------------------------------------------------------------------------
 
     cdef int write_view(self, int track, const PacketView* packet) except -1:
         cdef Plan* plan
-        cdef int64_t time_ms, dts_ms
-        cdef size_t before = self.out.size
         if track < 0 or track >= self.count:
             raise LocalProtocolError(f"track {track} of {self.count}")
         plan = &self.plans[track]
+        if self.held_count:
+            self.release(track, packet.dts_us)
         if plan.text and (not packet.size or (packet.size == 1 and packet.data[0] == c" ")):
             return 0    # takes the text before it away, which its duration does
+        if plan.text and self.indexed and packet.size <= MAX_BLOCK:
+            plan.held, plan.held_us = True, packet.dts_us + packet.offset_us
+            self.texts[track] = PyBytes_FromStringAndSize(<const char*> packet.data, <Py_ssize_t> packet.size)
+            self.held_count += 1
+            return 0
+        return self.write_block(plan, track, packet, 0)
+
+    cdef int release(self, int track, int64_t dts_us) except -1:
+        """Write the texts that wait and need not any more: that of a track, up to its next packet, and those that waited for long.
+
+        track: -1 for all, whose end is not known.
+        """
+        cdef int place
+        cdef Plan* plan
+        cdef PacketView packet
+        cdef bytes text
+        cdef int64_t shown_us
+        for place in range(self.count):
+            plan = &self.plans[place]
+            if not plan.held:
+                continue
+            shown_us = dts_us - plan.held_us
+            if place != track and track >= 0 and shown_us <= LONGEST_TEXT_US:
+                continue
+            plan.held = False
+            self.held_count -= 1
+            text = self.texts[place]
+            self.texts[place] = b""
+            packet.data, packet.size = <const uint8_t*> PyBytes_AS_STRING(text), <size_t> PyBytes_GET_SIZE(text)
+            packet.dts_us, packet.offset_us, packet.flags = plan.held_us, 0, KEYFRAME
+            known = place == track and 0 < shown_us <= LONGEST_TEXT_US
+            self.write_block(plan, place, &packet, max(to_ms(shown_us), 1) if known else 0)
+        return 0
+
+    cdef int write_block(self, Plan* plan, int track, const PacketView* packet, int64_t shown_ms) except -1:
+        """Write a packet. shown_ms: of a text, 0 where that is not known."""
+        cdef int64_t time_ms, dts_ms
+        cdef size_t before = self.out.size
         if packet.size > MAX_BLOCK:
             raise UnsupportedError(f"a packet of {packet.size} bytes is too large for Matroska")
         time_ms = to_ms(packet.dts_us + packet.offset_us + plan.delay_us)
@@ -271,7 +339,7 @@ cdef class MatroskaMuxer(Muxer):
             self.begin_cluster(dts_ms if -REACH_MS < time_ms - max(dts_ms, 0) < REACH_MS else time_ms)
         if self.indexed:
             self.note(plan, track, packet, time_ms)
-        self.put_block(plan, track, packet, max(-REACH_MS, min(REACH_MS, time_ms - self.cluster_ms)))
+        self.put_block(plan, track, packet, max(-REACH_MS, min(REACH_MS, time_ms - self.cluster_ms)), shown_ms)
         self.cluster_bytes += self.out.size - before
         self.total += self.out.size - before
         return 0
@@ -285,6 +353,10 @@ cdef class MatroskaMuxer(Muxer):
         if not -REACH_MS < time_ms - self.cluster_ms < REACH_MS:
             return True
         return dts_ms > self.cluster_ms and (dts_ms - self.cluster_ms >= LONGEST_MS or self.cluster_bytes >= LARGEST_BYTES)
+
+    cdef int begin_here(self) except -1:
+        self.open_cluster = False
+        return 0
 
     cdef int begin_cluster(self, int64_t time_ms) except -1:
         """Append a Cluster's head. Times before zero, which it cannot have, are said by its blocks."""
@@ -305,7 +377,7 @@ cdef class MatroskaMuxer(Muxer):
         self.open_cluster = True
         return 0
 
-    cdef int put_block(self, const Plan* plan, int track, const PacketView* packet, int64_t relative_ms) except -1:
+    cdef int put_block(self, const Plan* plan, int track, const PacketView* packet, int64_t relative_ms, int64_t shown_ms) except -1:
         cdef bytes sets
         cdef size_t sets_size = 0
         cdef size_t group_size
@@ -321,7 +393,7 @@ cdef class MatroskaMuxer(Muxer):
         begin = self.out.reserve(size + MAX_HEAD)
         at = begin
         if plan.text:
-            duration_ms = 800 + 75 * packet.size
+            duration_ms = <uint64_t> shown_ms or 800 + 75 * packet.size
             group_size = 1 + size_length(size) + size + 2 + unsigned_length(duration_ms)
             at = put_size(put_id(at, BLOCK_GROUP), group_size)
             at = put_id(at, BLOCK)
@@ -418,6 +490,7 @@ cdef class MatroskaMuxer(Muxer):
         cdef size_t place
         if self.finished:
             return
+        self.release(-1, 0)
         self.finished = True
         if not self.indexed or not self.cluster_count:
             return

@@ -288,7 +288,10 @@ cdef class Mp4Demuxer(Demuxer):
             track = TrackReader(source, movie.timescale)
             self.readers.append(track)
             if len(self.tracks) < len(self.readers):
-                self.set_track(self.count, source.info, False)
+                info = source.info
+                if info.type == "audio" and not track.opus:
+                    info = info.changed(delay_us=track.lead_us())
+                self.set_track(self.count, info, False)
             self.count += 1
         if movie.fragmented:
             self.fragments = FragmentReader([(one.track_id, one.defaults) for one in movie.tracks])
@@ -481,6 +484,11 @@ cdef class Mp4Demuxer(Demuxer):
             track = <TrackReader> self.readers[found]
             if track.pending and self.complete(found, track) == NEEDS_BYTES:
                 return 1
+            if not self.is_last(found, track):
+                track.head.rest_ticks = 0
+            elif not self.scanned and self.newest_us - lowest <= AHEAD_US:
+                self.scanned = self.scan(through) == AT_END
+                return 1
             step = self.write_head(found, track, through)
             if step == AT_END:
                 track.has_head = False
@@ -489,6 +497,10 @@ cdef class Mp4Demuxer(Demuxer):
         elif self.scan(through) == AT_END:
             self.scanned = True
         return 1
+
+    cdef bint is_last(self, int index, TrackReader track) noexcept:
+        """Tell whether a packet may be the last one of its track: no other is known, and it is shorter than a frame."""
+        return not self.fragments.head(index) and track.may_end()
 
     cdef int finish(self) except -1:
         if self.ready:

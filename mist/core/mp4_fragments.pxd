@@ -10,6 +10,7 @@ ctypedef struct FragmentSample:
     int64_t dts_ticks
     int64_t offset_ticks
     uint32_t size
+    uint32_t duration
     uint32_t description            # sample entry, from 0
     bint key
 

@@ -273,6 +273,7 @@ cdef class FragmentReader:
             sample.key = not sample_flags & NO_KEY
             sample.dts_ticks = track.next_ticks
             track.negative_ticks = max(track.negative_ticks, -sample.offset_ticks)
+            sample.duration = duration
             track.next_ticks += duration
             self.append(track, &sample)
             sample.position += sample.size

@@ -13,6 +13,7 @@ from libc.string cimport memcpy, memset
 from mist.core.frame_samples cimport eac3_samples, flac_samples, mpeg_audio_samples, opus_samples
 from mist.core.muxer cimport Muxer
 from mist.core.packet cimport KEYFRAME, PacketView
+from mist.core.track_buffer cimport KEY_RECORD
 from mist.core.trim cimport trim_of
 
 import struct
@@ -27,6 +28,8 @@ _DESCRIBED_BY_PACKETS = frozenset({"AC3", "EAC-3"})
 cdef enum:
     MAX_PLANS = 64
     REMEMBERED_TRACKS = 9           # their recent times fit into the 128 bytes of state(); others have no memory
+    JUMP_DUE = 0x80000000           # in a duration of state()
+    ALL_TRACKS = 0x1FF              # the remembered ones
     MAX_SAMPLE_BYTES = 0x7FFFFF00   # keeps mdat's size and the box sizes inside 32 bits
 
     VIDEO_RULE = 0                  # how to learn a packet's duration
@@ -96,6 +99,8 @@ cdef class Mp4FragmentMuxer(Muxer):
     cdef dict payloads              # a packet of each track that is described by one
     cdef int track_count
     cdef uint32_t sequence
+    cdef uint32_t jumps             # tracks whose next fragment's number leaves one out, bit by bit
+    cdef bint has_video
     cdef Plan[MAX_PLANS] plans
 
     def __init__(self, tracks, movie):
@@ -116,6 +121,7 @@ cdef class Mp4FragmentMuxer(Muxer):
             raise LimitExceededError(f"{len(tracks)} tracks; at most {MAX_PLANS} go into one movie")
         for info in tracks:
             self.plan(self.track_count, info)
+            self.has_video = self.has_video or info.type == "video"
             self.infos.append(info)
             self.parameter_sets.append(movie.parameter_sets(info))
             self.track_count += 1
@@ -163,12 +169,12 @@ cdef class Mp4FragmentMuxer(Muxer):
                 in_band |= <uint64_t> 1 << place
         pieces = [struct.pack(">IQ", self.sequence, in_band)]
         for place in range(min(self.track_count, REMEMBERED_TRACKS)):
+            jump = JUMP_DUE if self.jumps >> place & 1 else 0
             if not self.plans[place].history.known:
-                pieces.append(struct.pack(">qI", -1, 0))
+                pieces.append(struct.pack(">qI", -1, jump))
             else:
-                pieces.append(
-                    struct.pack(">qI", self.plans[place].history.dts_ticks, self.plans[place].history.duration_ticks)
-                )
+                duration = self.plans[place].history.duration_ticks
+                pieces.append(struct.pack(">qI", self.plans[place].history.dts_ticks, duration | jump))
         return b"".join(pieces)
 
     def restore(self, state):
@@ -183,12 +189,15 @@ cdef class Mp4FragmentMuxer(Muxer):
         for place in range(self.track_count):
             self.plans[place].in_band = (in_band >> place) & 1
             self.plans[place].history.known = False
+        self.jumps = 0
         for place in range(remembered):
             dts_ticks, duration_ticks = struct.unpack_from(">qI", state, 12 + 12 * place)
             plan = &self.plans[place]
             plan.history.known = dts_ticks >= 0
             plan.history.dts_ticks = dts_ticks
-            plan.history.duration_ticks = duration_ticks
+            plan.history.duration_ticks = duration_ticks & ~<uint32_t> JUMP_DUE
+            if duration_ticks & JUMP_DUE:
+                self.jumps |= <uint32_t> 1 << place
 
     cdef int write_view(self, int track, const PacketView* packet) except -1:
         """Append one fragment. A packet without payload is left out: an empty sample is an error to decoders.
@@ -224,7 +233,21 @@ cdef class Mp4FragmentMuxer(Muxer):
             offset_ticks = max(-0x7FFFFFFF, min(0x7FFFFFFF, offset_ticks))
         if track < REMEMBERED_TRACKS:
             remember(plan, dts_ticks, duration)
+        if plan.rule == VIDEO_RULE and packet.flags & KEYFRAME if self.has_video else packet.flags & KEY_RECORD:
+            self.begin_here()
+        if track < REMEMBERED_TRACKS and self.jumps >> track & 1:
+            self.jumps &= ~(<uint32_t> 1 << track)
+            self.sequence += self.sequence != 0
         self.write_fragment(track, packet, sets, dts_ticks, duration, <int32_t> offset_ticks)
+        return 0
+
+    cdef int begin_here(self) except -1:
+        """Leave a number out before the next fragment of each track.
+
+        Numbers need only rise (ISO/IEC 14496-12 section 8.8.5). VLC looks at a fragment's decode time only where one is missing, and
+        takes the first sound after the picture that a viewer begins with for one of time 0 otherwise: too late to be played.
+        """
+        self.jumps = ALL_TRACKS
         return 0
 
     cdef int keep_description(self, int track, const PacketView* packet) except -1:

@@ -52,10 +52,12 @@ cdef class TrackReader:
     cdef Cursor cursor
     cdef int64_t fragment_shift_ticks
     cdef int64_t edit_ticks         # of the media in one of the movie
+    cdef int64_t usual_ticks        # that the packet of a fragment before lasted
     cdef int64_t frame_ticks        # that a frame lasts, where those at the end may be cut; 0 where it says that itself
     cdef int rewind(self) except -1
     cdef int load(self) except -1
     cdef int load_fragment(self, const FragmentSample* sample, int64_t negative_ticks) except -1
+    cdef bint may_end(self) noexcept
     cdef int64_t trim_us(self, const PacketView* view) except -1
     cdef int go_to_us(self, int64_t dts_us, bint key) except -1
     cdef int make_span(self, int64_t media_time, int64_t end_time, int64_t shift) except -1

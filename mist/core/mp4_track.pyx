@@ -225,10 +225,28 @@ cdef class TrackReader:
         self.head.resume = sample.fragment
         self.head.size = sample.size
         self.head.number = 0
-        self.head.rest_ticks = 0
+        if self.head.rest_ticks:
+            self.usual_ticks = self.head.rest_ticks
+        self.head.rest_ticks = sample.duration
         self.head.description = sample.description
         self.head.key = sample.key or not self.video
         return self.set_head(sample.dts_ticks, sample.offset_ticks, self.fragment_shift_ticks)
+
+    cdef bint may_end(self) noexcept:
+        """Tell whether the packet at `head`, of a fragment, lasts less than a frame, as the last one of a track may."""
+        cdef int64_t whole = self.usual_ticks if self.opus else self.frame_ticks
+        return 0 < self.head.rest_ticks < whole
+
+    def lead_us(self):
+        """Return how much of the media lies before what is presented, or 0."""
+        cdef int64_t first_us = 0
+        if self.table.count:
+            if self.load():
+                first_us = self.head.dts_us + self.head.offset_us
+            self.rewind()
+        else:
+            first_us = self.us_of(self.fragment_shift_ticks)
+        return max(-first_us, 0)
 
     cdef int64_t trim_us(self, const PacketView* view) except -1:
         """Return how much of the packet at `head` is not to be heard: what is behind the track's end.

@@ -20,6 +20,10 @@ cdef class Muxer:
     cdef int write_view(self, int track, const PacketView* packet) except -1:
         raise NotImplementedError
 
+    cdef int begin_here(self) except -1:
+        """Let a receiver begin with the next packet, though that is not a keyframe of a picture."""
+        return 0
+
     def write(self, Packet packet not None):
         """Append one packet to the output.
 

@@ -34,6 +34,7 @@ cdef class MuxGroup:
     cdef int64_t pace_clock_us
     cdef int64_t pace_media_us
     cdef int64_t due_us          # monotonic time of the next packet, 0 when none is held back
+    cdef int lead(self) except -1
     cdef int publish(self) except -1
     cdef uint64_t unsent(self) noexcept
     cdef int started(self, int64_t dts_us) except -1

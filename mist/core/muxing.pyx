@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from mist.core.arena cimport ARENA_SIZE, STATE_LIMIT, Arena, Entry, GroupState
-from mist.core.packet cimport NEW_INIT, PacketView
+from mist.core.packet cimport KEYFRAME, NEW_INIT, PacketView
 from mist.core.shm cimport load32, load64
 from mist.core.track_buffer cimport KEY_RECORD, MAX_TRACKS, PacketRecord, TrackReader
 
@@ -15,6 +15,7 @@ from mist.errors import LimitExceededError, MistError, NotFound
 
 PRIVATE_UNSENT_BYTES = 1 << 20   # a group of its own is muxed only this far ahead of its viewer
 SYNC_WAIT_US = 2_000_000         # a viewer that wants packets in the order of their times waits this long for a silent track
+SILENT_MAIN_US = 5_000_000       # viewers begin at keys of another track when the main one has been silent for this long
 
 cdef uint64_t NEVER = <uint64_t> 1 << 62
 
@@ -162,9 +163,20 @@ cdef class MuxGroup:
                 return place
         return len(self.infos) - 1
 
+    cdef int lead(self) except -1:
+        """Return the place of the track where viewers may begin now: another than the main one while that is silent."""
+        cdef int place, best = self.main
+        cdef int64_t newest_us = (<TrackReader> self.readers[best]).header.last_us + SILENT_MAIN_US
+        for place in range(len(self.readers)):
+            reader = <TrackReader> self.readers[place]
+            if self.infos[place].type == "audio" and reader.header.last_us > newest_us:
+                best, newest_us = place, reader.header.last_us
+        return best
+
     def begin(self, start_us):
         """Set every track's first packet: the newest key of the main track, or the last key not after start_us."""
-        cdef TrackReader main = self.readers[self.main]
+        cdef int leading = self.main if start_us is not None else self.lead()
+        cdef TrackReader main = self.readers[leading]
         cdef int place
         sequence = main.newest_key()
         if start_us is not None:
@@ -174,7 +186,7 @@ cdef class MuxGroup:
         times = main.packet_times(sequence) if sequence >= 0 else None
         for place in range(len(self.readers)):
             reader = <TrackReader> self.readers[place]
-            if place == self.main:
+            if place == leading:
                 self.next_sequence[place] = sequence if times is not None else reader.end_sequence
             elif times is None:
                 self.next_sequence[place] = reader.end_sequence
@@ -297,6 +309,7 @@ cdef class MuxGroup:
         cdef TrackReader reader = <TrackReader> self.readers[place]
         cdef PacketRecord record
         cdef PacketView view
+        cdef bint start
         if not reader.fetch(self.next_sequence[place], &record, &view):
             return 0
         if view.flags & NEW_INIT:
@@ -306,11 +319,14 @@ cdef class MuxGroup:
             if self.readers[place] is not reader:
                 return 0
         self.next_sequence[place] += 1
+        start = (view.flags & KEY_RECORD) != 0 and place == self.lead()
+        if start and (place != self.main or not view.flags & KEYFRAME):
+            self.muxer.begin_here()
         self.muxer.write_view(place, &view)
         if not self.muxer.out.size:
             return 1
         self.make_room(self.muxer.out.size)
-        self.add_entry(view.dts_us, record.arrival, place == self.main and (view.flags & KEY_RECORD) != 0)
+        self.add_entry(view.dts_us, record.arrival, start)
         self.arena.append(self.muxer.out.data, self.muxer.out.size)
         self.muxer.out.clear()
         return 1

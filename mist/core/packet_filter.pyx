@@ -2,7 +2,7 @@
 
 cimport cython
 from libc.stdint cimport int64_t, uint32_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, realloc
 
 from mist.core.muxer cimport Muxer
 from mist.core.packet cimport KEYFRAME, Packet, PacketView
@@ -58,6 +58,7 @@ cdef class PacketFilter(Muxer):
     cdef int64_t start_us, stop_us, cut_us, latest_us
     cdef list held              # (packet, its flags)
     cdef size_t held_bytes
+    cdef list leads             # of each track: what the output adds to its times; None: decode times count
     cdef dict refusals          # of each refused track: why
     cdef readonly int64_t origin_us     # decode time of the earliest packet, in the input's times
     cdef readonly int64_t shift_us      # added to all times
@@ -81,15 +82,20 @@ cdef class PacketFilter(Muxer):
         self.held = []
         self.refusals = {}
 
-    def open(self, Muxer sink not None, places, *, int main=-1, start_us=None, stop_us=None, int times=KEEP, sparse=()):
+    def open(
+        self, Muxer sink not None, places, *, int main=-1, start_us=None, stop_us=None, int times=KEEP, sparse=(), leads=None
+    ):
         """Say where packets go.
 
         places: for each input track its number in the muxer, -1 to leave it out; tracks that appear later are left out.
         main: input track whose keyframes decide the start, -1 if every packet of every track will do. start_us, stop_us:
         microseconds after the earliest packet, None for all. times: KEEP_TIMES, NO_NEGATIVE_TIMES moves all so that none is
         negative, TIMES_FROM_ZERO so that the first is zero. sparse: input tracks that may begin late, such as subtitles.
+        leads: microseconds that the output itself adds to each input track's times. Where they are given, it is presentation times
+        that must not be negative.
         """
         cdef int track
+        self.leads = None if leads is None else list(leads)
         self.main = main
         self.policy = times
         self.start_us = 0 if start_us is None else start_us
@@ -226,7 +232,7 @@ cdef class PacketFilter(Muxer):
         self.held_bytes = 0
         if not held:
             return 0
-        first_us = min([one.dts_us for one, _flags in held])
+        first_us = min([self.first_of(one) for one, _flags in held])
         if self.policy == FROM_ZERO:
             self.shift_us = -first_us
         elif self.policy == NO_NEGATIVE and first_us < 0:
@@ -235,6 +241,12 @@ cdef class PacketFilter(Muxer):
         for packet, flags in held:
             self.write_held(packet, flags)
         return 0
+
+    cdef int64_t first_of(self, Packet packet) except? -1:
+        """Return the time of a packet that must not be negative in the output."""
+        if self.leads is None:
+            return packet.dts_us
+        return packet.dts_us + packet.offset_us + <int64_t> self.leads[packet.track]
 
     cdef int write_held(self, Packet packet, uint32_t flags) except -1:
         """Pass on what was held, as it came."""
@@ -259,6 +271,25 @@ cdef class PacketFilter(Muxer):
             self.end_look()
         if self.phase == SEARCH and self.cut_us > -NEVER_US and self.main >= 0:
             self.let_go()       # the start is within the last GOP
+
+    def add_track(self, int place):
+        """Let the packets of one more input track go to a place in the muxer."""
+        cdef int* places = <int*> realloc(self.places, (self.count + 2) * sizeof(int))
+        cdef bint* flags
+        if places is NULL:
+            raise MemoryError
+        self.places = places
+        flags = <bint*> realloc(self.begun, (self.count + 2) * sizeof(bint))
+        if flags is NULL:
+            raise MemoryError
+        self.begun = flags
+        flags = <bint*> realloc(self.over, (self.count + 2) * sizeof(bint))
+        if flags is NULL:
+            raise MemoryError
+        self.over = flags
+        self.places[self.count] = place
+        self.begun[self.count] = self.over[self.count] = True
+        self.count += 1
 
     def refuse(self, int track, str reason not None):
         """Raise UnsupportedError at the next packet of an input track that goes along, if there is one."""

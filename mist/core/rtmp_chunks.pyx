@@ -594,6 +594,7 @@ cdef class RtmpPublishMuxer(TagMuxer):
 
     cdef uint32_t message_stream
     cdef uint32_t origin_ms
+    cdef bint begun                     # origin_ms is known: the times of a connection never begin anew
     cdef bint keep_times
 
     def __init__(self, tracks, bint enhanced=True, uint32_t message_stream=1, bint keep_times=False):
@@ -601,40 +602,48 @@ cdef class RtmpPublishMuxer(TagMuxer):
         self.message_stream = message_stream
         self.keep_times = keep_times
 
+    cdef void begin(self, uint32_t time_ms) noexcept:
+        if not self.begun and not self.keep_times:
+            self.origin_ms = time_ms
+        self.begun = True
+
     cdef int put(self, ByteBuffer out, uint8_t tag_type, uint32_t time_ms, const uint8_t* head, size_t head_size,
                  const uint8_t* data, size_t size) except -1:
         cdef uint32_t chunk_stream = AUDIO_CHUNK_STREAM
-        cdef uint32_t since_ms = time_ms - self.origin_ms
-        if tag_type == SCRIPT_TAG:
-            return write_message(
-                out, DATA_CHUNK_STREAM, tag_type, self.message_stream, 0,
-                <const uint8_t*> PyBytes_AS_STRING(SET_DATA_FRAME), <size_t> PyBytes_GET_SIZE(SET_DATA_FRAME),
-                data, size, 65536,
-            )
+        cdef uint32_t since_ms
+        self.begin(time_ms)             # a group muxes its first packet before it asks for what goes before it
+        since_ms = time_ms - self.origin_ms
         if since_ms > 0x7FFFFFFF and not self.keep_times:
             since_ms = 0                # of another track, from just before the first keyframe
         if tag_type == VIDEO_TAG:
             chunk_stream = VIDEO_CHUNK_STREAM
+        elif tag_type == SCRIPT_TAG:
+            chunk_stream = DATA_CHUNK_STREAM
         return write_message(
             out, chunk_stream, tag_type, self.message_stream, since_ms, head, head_size, data, size, 65536
         )
 
+    cdef int put_metadata(self, ByteBuffer out, bytes body) except -1:
+        """Append onMetaData as a server wants it from a publisher."""
+        return write_message(
+            out, DATA_CHUNK_STREAM, SCRIPT_TAG, self.message_stream, 0,
+            <const uint8_t*> PyBytes_AS_STRING(SET_DATA_FRAME), <size_t> PyBytes_GET_SIZE(SET_DATA_FRAME),
+            <const uint8_t*> PyBytes_AS_STRING(body), <size_t> PyBytes_GET_SIZE(body), 65536,
+        )
+
     def header(self, start_us=0):
-        """Return onMetaData, and all sequence headers at the time of the first packet, which becomes 0."""
+        """Return onMetaData, and all sequence headers at the time of the first packet."""
         cdef ByteBuffer out = ByteBuffer()
-        cdef uint32_t start_ms = <uint32_t> to_ms(start_us)
-        if not self.keep_times:
-            self.origin_ms = start_ms
-        self.put_setup(out, start_ms)
+        self.put_setup(out, <uint32_t> to_ms(start_us))
         return out.take()
 
     def state(self):
         """Return the time of the first packet, and what the set-up of each track needs."""
-        return struct.pack(">I", self.origin_ms) + TagMuxer.state(self)
+        return struct.pack(">?I", self.begun, self.origin_ms) + TagMuxer.state(self)
 
     def restore(self, state):
         """Go on from `state()`. Raises LocalProtocolError if it is of other tracks."""
-        if len(state) < 4:
+        if len(state) < 5:
             raise LocalProtocolError(f"muxer state of {len(state)} bytes")
-        self.origin_ms = struct.unpack_from(">I", state)[0]
-        TagMuxer.restore(self, state[4:])
+        self.begun, self.origin_ms = struct.unpack_from(">?I", state)
+        TagMuxer.restore(self, state[5:])

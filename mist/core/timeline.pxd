@@ -16,12 +16,14 @@ cdef class Timeline:
     cdef bint has_previous
     cdef readonly int64_t newest_us     # the highest time given out
     cdef bint begun
+    cdef bint led                       # there was a packet that was placed, not one that followed
     cdef bint resuming                  # the next packet tells the shift: it is near newest_us
     cdef int64_t[3] bases               # the shifts that may hold here, in a part of the input that was read before
     cdef int base_count
     cdef TrackTime* tracks
     cdef int capacity
     cdef int64_t place(self, int track, int64_t dts_us) except? -1
+    cdef int64_t follow(self, int track, int64_t dts_us) except? -1
     cdef int64_t choose(self, TrackTime* known, int64_t dts_us) noexcept
     cdef int grow(self, int track) except -1
     cdef void resume(self, int64_t dts_us) noexcept

@@ -57,6 +57,7 @@ cdef class Timeline:
         if track >= self.capacity or track < 0:
             self.grow(track)
         known = &self.tracks[track]
+        self.led = True
         self.jumped = False
         self.moved_us = 0
         placed = self.choose(known, dts_us)
@@ -74,6 +75,34 @@ cdef class Timeline:
         if not self.begun or placed > self.newest_us:
             self.newest_us = placed
             self.begun = True
+        return placed
+
+    cdef int64_t follow(self, int track, int64_t dts_us) except? -1:
+        """Return the time of a packet of a track that may be silent for hours, and whose times may mean nothing.
+
+        It never changes the shift: a time that is far from the newest packet of the other tracks is taken for that packet's.
+        Where there are no others it is a track like any.
+        """
+        cdef TrackTime* known
+        cdef int64_t placed
+        if not self.led:
+            placed = self.place(track, dts_us)
+            self.led = False
+            return placed
+        if track >= self.capacity or track < 0:
+            self.grow(track)
+        known = &self.tracks[track]
+        self.jumped = False
+        self.moved_us = 0
+        placed = dts_us + (self.known_base(dts_us, self.newest_us) if self.base_count else self.shift_us)
+        if self.has_previous and abs_of(dts_us + self.previous_us - self.newest_us) < abs_of(placed - self.newest_us):
+            placed = dts_us + self.previous_us
+        if abs_of(placed - self.newest_us) > USUAL_US:
+            placed = self.newest_us
+        if known.known and placed <= known.last_us:
+            placed = known.last_us + DISORDER_STEP_US
+        known.known = True
+        known.last_us = known.asked_us = placed
         return placed
 
     cdef int64_t choose(self, TrackTime* known, int64_t dts_us) noexcept:
@@ -152,6 +181,10 @@ cdef class Timeline:
     def placed(self, int track, int64_t dts_us):
         """Return the time of a packet of a track, microseconds; raise LimitExceededError for more than MAX_TIMELINE_TRACKS."""
         return self.place(track, dts_us)
+
+    def followed(self, int track, int64_t dts_us):
+        """Return the time of a packet of a track whose times change nothing; errors as of `placed`."""
+        return self.follow(track, dts_us)
 
     def resumed(self, int64_t dts_us, tuple bases=()):
         """Go on after a seek to a packet of about this time, microseconds. bases: what `shift_us` may be there."""

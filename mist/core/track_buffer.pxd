@@ -19,6 +19,10 @@ cdef enum:                   # the counters in KeyRecord.breaks: one of each, an
     KEY_NEW_INIT = 0x10000
     KEY_BREAK_MASK = 0xFFFF
 
+cdef enum:                   # in KeyRecord.fragment: the fragment begins without a packet, while the track is silent and others go on
+    KEY_SILENT = 0x80000000
+    FRAGMENT_MASK = 0x7FFFFFFF
+
 ctypedef struct Subscriber:
     uint32_t pid
     uint32_t cookie

@@ -413,7 +413,7 @@ cdef class TrackReader:
         while position < load64(&self.header.key_head):
             key = self.keys_ring[position & (self.header.key_capacity - 1)]
             fence()
-            if position >= load64(&self.header.key_tail) and key.sequence < head:
+            if position >= load64(&self.header.key_tail) and key.sequence < head and not key.fragment & KEY_SILENT:
                 found.append((
                     key.sequence, key.dts_us, key.arrival, key.fragment, key.bytes,
                     key.breaks & KEY_BREAK_MASK, key.breaks // KEY_NEW_INIT,
@@ -421,18 +421,40 @@ cdef class TrackReader:
             position += 1
         return found
 
+    def fragment_records(self):
+        """Return [(number, dts_us, breaks, init changes)] of the beginnings of the fragments, oldest first.
+
+        One may begin without a packet: while the track is silent and others go on.
+        """
+        self.refresh()
+        cdef uint64_t position
+        cdef uint64_t head = load64(&self.header.head)
+        cdef int64_t number = -1
+        cdef KeyRecord key
+        found = []
+        position = load64(&self.header.key_tail)
+        while position < load64(&self.header.key_head):
+            key = self.keys_ring[position & (self.header.key_capacity - 1)]
+            fence()
+            if position >= load64(&self.header.key_tail) and (key.sequence < head or key.fragment & KEY_SILENT):
+                if <int64_t> (key.fragment & FRAGMENT_MASK) != number:
+                    number = key.fragment & FRAGMENT_MASK
+                    found.append((number, key.dts_us, key.breaks & KEY_BREAK_MASK, key.breaks // KEY_NEW_INIT))
+            position += 1
+        return found
+
     def newest_key(self):
         """Return the packet number of the newest key, or -1."""
         self.refresh()
         cdef uint64_t position = load64(&self.header.key_head)
-        if position == load64(&self.header.key_tail):
-            return -1
-        cdef uint64_t sequence = self.keys_ring[(position - 1) & (self.header.key_capacity - 1)].sequence
-        if sequence >= load64(&self.header.head):  # published a moment later than its key
-            if position - 1 == load64(&self.header.key_tail):
-                return -1
-            sequence = self.keys_ring[(position - 2) & (self.header.key_capacity - 1)].sequence
-        return sequence
+        cdef uint64_t head = load64(&self.header.head)
+        cdef KeyRecord* key
+        while position > load64(&self.header.key_tail):
+            key = &self.keys_ring[(position - 1) & (self.header.key_capacity - 1)]
+            if key.sequence < head and not key.fragment & KEY_SILENT:  # a packet is published a moment later than its key
+                return key.sequence
+            position -= 1
+        return -1
 
     def packet_times(self, uint64_t sequence):
         """Return (dts_us, arrival, flags, size, offset_us) of a packet, or None if it is not in the buffer."""

@@ -22,6 +22,7 @@ cdef class TrackWriter:
     cdef int map_rings(self) except -1
     cdef int grow(self, uint32_t records, uint32_t keys, uint32_t init) except -1
     cdef int write_view(self, const PacketView* packet, int64_t clock_us) except -1
+    cdef bint lacks_keys(self, int64_t dts_us) noexcept
     cdef int place(self, const PacketView* packet, bint keyframe) except -1
     cdef uint64_t flip_bytes(self) noexcept
     cdef int open_page(self, size_t size) except -1
@@ -29,6 +30,10 @@ cdef class TrackWriter:
     cdef int reserve(self, size_t upto) except -1
     cdef int claim_memory(self, size_t count) except -1
     cdef int add_key(self, const PacketView* packet, uint64_t sequence, uint64_t arrival) except -1
+    cdef int begin_fragment(self, int64_t dts_us) noexcept
+    cdef bint was_silent(self) noexcept
+    cdef int end_silence(self, int64_t now_us) except -1
+    cdef int put_silent_key(self, int64_t dts_us, uint32_t fragment) except -1
     cdef uint32_t count_breaks(self) noexcept
     cdef KeyRecord* oldest_key(self) noexcept
     cdef int trim_window(self) except -1

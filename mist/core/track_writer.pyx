@@ -7,10 +7,12 @@ from libc.string cimport memcpy, memset
 from mist.core.packet cimport DISCONTINUITY, KEYFRAME, NEW_INIT, Packet, PacketView
 from mist.core.shm cimport Segment, add64, load64, monotonic_us, store32, store64
 from mist.core.track_buffer cimport (
+    FRAGMENT_MASK,
     KEY_BREAK,
     KEY_BREAK_MASK,
     KEY_NEW_INIT,
     KEY_RECORD,
+    KEY_SILENT,
     MAX_INIT_BYTES,
     MAX_PAGES,
     KeyRecord,
@@ -34,6 +36,8 @@ FIRST_INIT_BYTES = 1024
 MAX_RECORDS = 1 << 22
 AUDIO_KEY_INTERVAL_US = 2_047_000
 MIN_FRAGMENTS = 5                # kept in the buffer however short the window is
+LONG_GOP_US = 120_000_000        # a picture without a keyframe for so long is cut like sound from then on, until one comes
+LONGEST_CUT = 16                 # fragments that the end of a silence is cut into at most
 GROWING = ".growing"            # name of an index's next generation until it is complete
 JITTER_WINDOW_US = 2_500_000
 FIRST_JITTER_MS = 120
@@ -213,7 +217,9 @@ cdef class TrackWriter:
             fixed.offset_us += fixed.dts_us - header.last_us
             fixed.dts_us = header.last_us
         if self.video:
-            keyframe = (fixed.flags & KEYFRAME) != 0
+            keyframe = (fixed.flags & KEYFRAME) != 0 or self.lacks_keys(fixed.dts_us)
+            self.end_silence(fixed.dts_us)
+            header = self.header
         else:
             fixed.flags |= KEYFRAME
             keyframe = self.due_breaks() or header.key_head == header.key_tail or fixed.dts_us - self.keys_ring[
@@ -237,18 +243,31 @@ cdef class TrackWriter:
             self.add_key(&fixed, sequence, record.arrival)
             header = self.header
         header.total_bytes += fixed.size
-        if sequence == header.tail:
+        if sequence == 0:  # later, too, what is before an only packet is a silence and not something that has left the buffer
             header.first_us = fixed.dts_us
         header.last_us = header.now_us = fixed.dts_us
         self.measure(&fixed, clock_us)
         store64(&header.head, sequence + 1)
-        if sequence == 0:
+        if sequence == header.tail:
             add64(&self.table.header.track_set_generation, 1)   # who chose tracks before passed over the empty one
         self.table.header.last_packet_us = clock_us
         if keyframe:
             add64(&self.table.header.key_generation, 1)
             self.trim_window()
         return 0
+
+    cdef bint lacks_keys(self, int64_t dts_us) noexcept:
+        """Return whether so much has come without a keyframe that viewers and segments begin without one."""
+        cdef TrackHeader* header = self.header
+        cdef KeyRecord* newest
+        cdef int64_t waited_us
+        if header.key_head == header.key_tail:
+            return False
+        newest = &self.keys_ring[(header.key_head - 1) & (header.key_capacity - 1)]
+        waited_us = dts_us - newest.dts_us
+        if waited_us < self.table.header.segment_us or newest.fragment & KEY_SILENT or newest.sequence < header.tail:
+            return False
+        return waited_us >= LONG_GOP_US or not self.records[newest.sequence & (header.record_capacity - 1)].flags & KEYFRAME
 
     cdef int place(self, const PacketView* packet, bint keyframe) except -1:
         """Copy the payload into the current data page, or a new one."""
@@ -358,11 +377,8 @@ cdef class TrackWriter:
         cdef uint32_t breaks = self.count_breaks()
         if header.key_head == 0:
             header.fragment_start_us = packet.dts_us
-        elif length_us >= self.table.header.segment_us or self.due_breaks():
-            header.fragment += 1
-            header.fragment_start_us = packet.dts_us
-            if length_us > header.longest_fragment_us:
-                header.longest_fragment_us = <uint32_t> min(length_us, 0xFFFFFFFF)
+        elif length_us >= self.table.header.segment_us or self.due_breaks() or (length_us > 0 and self.was_silent()):
+            self.begin_fragment(packet.dts_us)
         key = &self.keys_ring[header.key_head & (header.key_capacity - 1)]
         key.sequence, key.dts_us, key.arrival = sequence, packet.dts_us, arrival
         key.bytes = header.total_bytes
@@ -370,6 +386,91 @@ cdef class TrackWriter:
         key.breaks = breaks
         store64(&header.key_head, header.key_head + 1)
         return 0
+
+    cdef int begin_fragment(self, int64_t dts_us) noexcept:
+        cdef int64_t length_us = dts_us - self.header.fragment_start_us
+        self.header.fragment += 1
+        self.header.fragment_start_us = dts_us
+        if length_us > self.header.longest_fragment_us:
+            self.header.longest_fragment_us = <uint32_t> min(length_us, 0xFFFFFFFF)
+        return 0
+
+    cdef bint was_silent(self) noexcept:
+        """Return whether the newest key has no packet."""
+        cdef TrackHeader* header = self.header
+        return header.key_head > header.key_tail and (
+            self.keys_ring[(header.key_head - 1) & (header.key_capacity - 1)].fragment & KEY_SILENT) != 0
+
+    def pass_silence(self, int64_t now_us):
+        """Let a fragment begin at a decode time though the track has no packet for it, and keep the live window: the others go on.
+
+        Nothing happens while the open fragment is short. Raises SharedMemoryFull.
+        """
+        cdef TrackHeader* header = self.header
+        if header.key_head == 0 or now_us - header.fragment_start_us < self.table.header.segment_us or now_us <= header.last_us:
+            return
+        self.begin_fragment(now_us)
+        self.put_silent_key(now_us, header.fragment)
+        add64(&self.table.header.key_generation, 1)
+        self.trim_window()
+
+    cdef int end_silence(self, int64_t now_us) except -1:
+        """Cut what is left of a silence into fragments of the usual length, before the first packet after it."""
+        cdef int64_t step_us = max(<int64_t> 1, self.table.header.segment_us)
+        cdef KeyRecord* newest = &self.keys_ring[(self.header.key_head - 1) & (self.header.key_capacity - 1)]
+        if not self.was_silent() or newest.sequence != self.header.head:
+            return 0
+        if now_us - self.header.fragment_start_us > LONGEST_CUT * step_us:
+            return 0
+        while now_us - self.header.fragment_start_us >= step_us + step_us // 4:
+            self.begin_fragment(self.header.fragment_start_us + step_us)
+            self.put_silent_key(self.header.fragment_start_us, self.header.fragment)
+        return 0
+
+    cdef int put_silent_key(self, int64_t dts_us, uint32_t fragment) except -1:
+        cdef KeyRecord* key
+        cdef uint32_t breaks = 0
+        if self.header.key_head - self.header.key_tail == self.header.key_capacity:
+            self.grow(self.header.record_capacity, self.header.key_capacity * 2, self.header.init_capacity)
+        if self.header.key_head:
+            breaks = self.keys_ring[(self.header.key_head - 1) & (self.header.key_capacity - 1)].breaks
+        key = &self.keys_ring[self.header.key_head & (self.header.key_capacity - 1)]
+        key.sequence, key.dts_us, key.arrival = self.header.head, dts_us, load64(&self.table.header.arrival)
+        key.bytes, key.breaks = self.header.total_bytes, breaks
+        key.fragment = fragment | <uint32_t> KEY_SILENT
+        store64(&self.header.key_head, self.header.key_head + 1)
+        return 0
+
+    def follow_fragments(self, TrackWriter other not None, int64_t now_us):
+        """Take the fragments of another track as those of this one, which begins late: at now_us. Numbers go on."""
+        cdef uint64_t number
+        cdef uint32_t fragment = 0
+        cdef KeyRecord* key
+        if self.header.key_head or other.header.key_head == other.header.key_tail:
+            return
+        if now_us - other.header.first_us < self.table.header.segment_us:
+            return
+        for number in range(other.header.key_tail, other.header.key_head):
+            key = &other.keys_ring[number & (other.header.key_capacity - 1)]
+            if key.dts_us < now_us and (number == other.header.key_tail or key.fragment & FRAGMENT_MASK != fragment):
+                fragment = key.fragment & FRAGMENT_MASK
+                self.put_silent_key(key.dts_us, fragment)
+                self.header.fragment, self.header.fragment_start_us = fragment, key.dts_us
+        self.header.first_fragment = other.header.first_fragment
+        self.header.longest_fragment_us = other.header.longest_fragment_us
+
+    def forget_all(self):
+        """Drop all packets of a track that has ended while others go on."""
+        cdef TrackHeader* header = self.header
+        if header.tail == header.head:
+            return
+        header.first_fragment = header.fragment + 1
+        header.first_us = header.last_us
+        store64(&header.tail, header.head)
+        store64(&header.key_tail, header.key_head)
+        self.drop_pages()
+        add64(&self.table.header.key_generation, 1)
+        add64(&self.table.header.track_set_generation, 1)
 
     cdef uint32_t count_breaks(self) noexcept:
         """Return the counters of the next key."""
@@ -388,9 +489,9 @@ cdef class TrackWriter:
         cdef KeyRecord* second
         while header.key_head - header.key_tail > 1:
             second = &self.keys_ring[(header.key_tail + 1) & (header.key_capacity - 1)]
-            if header.last_us - second.dts_us < self.table.header.window_us:
+            if max(header.last_us, header.fragment_start_us) - second.dts_us < self.table.header.window_us:
                 return 0
-            if header.fragment - second.fragment < MIN_FRAGMENTS:
+            if header.fragment - (second.fragment & FRAGMENT_MASK) < MIN_FRAGMENTS:
                 return 0
             if self.anchor is not None and self.anchor.header.head and second.dts_us > self.anchor.header.first_us:
                 return 0
@@ -407,8 +508,9 @@ cdef class TrackWriter:
         if header.key_head - header.key_tail < 2:
             raise SharedMemoryFull(f"track {self.index} of {self.table.prefix}: one GOP is over the bounds")
         second = &self.keys_ring[(header.key_tail + 1) & (header.key_capacity - 1)]
-        # A fragment that has lost its first key is not whole any more.
-        header.first_fragment = second.fragment + (second.fragment == self.oldest_key().fragment)
+        header.first_fragment = first_whole(self.oldest_key(), second)
+        if second.sequence == header.head and header.tail < header.head:
+            add64(&self.table.header.track_set_generation, 1)   # nothing is left of it: it has been silent for the whole window
         store64(&header.tail, second.sequence)
         header.first_us = second.dts_us
         store64(&header.key_tail, header.key_tail + 1)
@@ -481,6 +583,7 @@ cdef class TrackWriter:
         cdef KeyRecord* second
         while header.key_head > header.key_tail and (
             self.keys_ring[(header.key_head - 1) & (header.key_capacity - 1)].sequence >= header.head
+            and not self.was_silent()
         ):
             store64(&header.key_head, header.key_head - 1)
         while header.key_head - header.key_tail > 1:
@@ -488,7 +591,7 @@ cdef class TrackWriter:
             if oldest.sequence >= header.tail:
                 break
             second = &self.keys_ring[(header.key_tail + 1) & (header.key_capacity - 1)]
-            header.first_fragment = second.fragment + (second.fragment == oldest.fragment)
+            header.first_fragment = first_whole(oldest, second)
             store64(&header.key_tail, header.key_tail + 1)
         return 0
 
@@ -501,9 +604,9 @@ cdef class TrackWriter:
         header.total_bytes = 0
         if header.key_head > header.key_tail:
             key = &self.keys_ring[number & (header.key_capacity - 1)]
-            sequence, header.total_bytes, header.fragment = key.sequence, key.bytes, key.fragment
+            sequence, header.total_bytes, header.fragment = key.sequence, key.bytes, key.fragment & FRAGMENT_MASK
             while number > header.key_tail and (
-                self.keys_ring[(number - 1) & (header.key_capacity - 1)].fragment == header.fragment
+                self.keys_ring[(number - 1) & (header.key_capacity - 1)].fragment & FRAGMENT_MASK == header.fragment
             ):
                 number -= 1
             header.fragment_start_us = self.keys_ring[number & (header.key_capacity - 1)].dts_us
@@ -546,6 +649,11 @@ cdef class TrackWriter:
         self.header.page_tail = self.header.page_head
         unlink_segment(self.segment.name)
         self.claim_memory_back(self.segment.size)
+
+
+cdef inline uint32_t first_whole(const KeyRecord* oldest, const KeyRecord* second) noexcept:
+    # Return the number of the oldest fragment that is left without a key: one that has lost its first key is not whole any more.
+    return (second.fragment & FRAGMENT_MASK) + (second.fragment & FRAGMENT_MASK == oldest.fragment & FRAGMENT_MASK)
 
 
 cdef void set_text(char* target, size_t size, str text) noexcept:

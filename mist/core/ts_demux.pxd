@@ -36,6 +36,8 @@ cdef class TsDemuxer(Demuxer):
     cdef int passed                     # access units left out since
     cdef int64_t taken                  # bytes of packets before ready
     cdef int newest_place               # of `entries`: the last packet's
+    cdef int64_t quiet_until            # before this byte only tables are read, after a seek
+    cdef int64_t breaks                 # how often packets of tables were missing, or another recording's came
 
     cdef int lose(self) except -1
     cdef int find_packets(self, bint final) except -1
@@ -59,6 +61,9 @@ cdef class TsDemuxer(Demuxer):
     cdef bint renew_track(self, TsStream stream, const Unit* unit) except -1
     cdef int add_track(self, TsStream stream, object info) except -1
     cdef int splice(self, TsStream stream, list sections, int64_t position) except -1
+    cdef int deliver_untimed(
+        self, TsStream stream, const uint8_t* data, size_t size, int64_t position
+    ) except -1
     cdef int count_packet(self) except -1
     cdef int check_ready(self) except -1
     cdef int be_ready(self) except -1

@@ -55,6 +55,7 @@ cdef enum:
     CHOOSE_BYTES = 4 << 20      # how much may pass before a program whose table does not come is given up
     SPLICE_TABLE = 0xFC
     MAX_PASSED = 100            # access units of other streams, after a seek behind a jump
+    TABLES_BACK = 192 << 10     # how far before a place the tables that count there are looked for
     ALL_PROGRAMS = -1
 
 cdef int[3] STRIDES = [188, 192, 204]
@@ -248,7 +249,11 @@ cdef class TsDemuxer(Demuxer):
                 stream.counter = -1
         if not data[3] & 0x10 or start >= PACKET:
             return 0
+        if position < self.quiet_until and (stream.role == MEDIA or stream.role == SECTIONS):
+            return 0
         if stream.role != MEDIA:
+            if counter != stream.counter and not stream.continues(counter, broken):
+                self.breaks += 1
             sections = stream.sections.feed(data + start, PACKET - start, begins, counter, broken)
             if sections:
                 if stream.role == SECTIONS:
@@ -259,8 +264,9 @@ cdef class TsDemuxer(Demuxer):
         if stream.repeats(counter, data + start, PACKET - start) and not broken:
             return 0    # sent twice
         if not stream.continues(counter, broken):
-            self.damaged(stream, begins and stream.stuffed)
+            self.damaged(stream, begins and (stream.stuffed or stream.breaks != self.breaks))
         stream.stuffed = start > 4 and is_stuffed(data + 4)
+        stream.breaks = self.breaks
         return self.media(stream, data + start, PACKET - start, begins, position)
 
     # -- programs and streams ----------------------------------------------------------------------------------------------
@@ -475,7 +481,8 @@ cdef class TsDemuxer(Demuxer):
     cdef int damaged(self, TsStream stream, bint whole) except -1:
         """Leave out the access unit of which something is missing, and go on with the next PES packet.
 
-        whole: nothing is, as where one recording follows another: the last packet was filled up, and another PES packet begins.
+        whole: nothing is, as where one recording follows another: the last packet was filled up, or tables came between that do not
+        continue those before, and another PES packet begins.
         """
         if stream.listening:
             self.drain(stream, CLOSED if stream.aligned and (whole or not stream.left) else OPEN)
@@ -497,7 +504,11 @@ cdef class TsDemuxer(Demuxer):
         cdef PacketView view
         cdef ProgramClock clock
         cdef int64_t dts_us, offset_us
-        if not unit.size or not stream.time_unit(unit, &dts_us, &offset_us):
+        if not unit.size:
+            return 0
+        if stream.sparse and not unit.mark.stamped:
+            return self.deliver_untimed(stream, unit.data, unit.size, unit.mark.position)
+        if not stream.time_unit(unit, &dts_us, &offset_us):
             return 0
         view.flags = KEYFRAME if unit.keyframe else 0
         if stream.track < 0:
@@ -514,7 +525,10 @@ cdef class TsDemuxer(Demuxer):
         if not clock.begun and self.has_newest:
             clock.timeline.resume(self.newest_us)
         clock.begun = True
-        view.dts_us = clock.timeline.place(stream.number, dts_us)
+        if stream.sparse:
+            view.dts_us = clock.timeline.follow(stream.number, dts_us)
+        else:
+            view.dts_us = clock.timeline.place(stream.number, dts_us)
         self.shift_us = clock.timeline.shift_us
         if clock.timeline.jumped:
             view.flags |= DISCONTINUITY
@@ -559,21 +573,28 @@ cdef class TsDemuxer(Demuxer):
         return self.set_track(stream.track, info, False)
 
     cdef int splice(self, TsStream stream, list sections, int64_t position) except -1:
-        """Write SCTE 35 sections, at the time of the packet before them, since they have none."""
+        """Write SCTE 35 sections."""
+        for section in sections:
+            if section[0] == SPLICE_TABLE:
+                data = <bytes> section
+                self.deliver_untimed(
+                    stream, <const uint8_t*> PyBytes_AS_STRING(data), <size_t> PyBytes_GET_SIZE(data), position
+                )
+        return 0
+
+    cdef int deliver_untimed(self, TsStream stream, const uint8_t* data, size_t size, int64_t position) except -1:
+        """Write metadata that has no time, at the time of the packet before it; none before the first."""
         cdef PacketView view
         cdef ProgramClock clock = stream.clock
-        cdef bytes section
-        for section in sections:
-            if section[0] != SPLICE_TABLE or not self.has_newest or not clock.begun:
-                continue
-            view.dts_us = clock.timeline.place(stream.number, self.newest_us - clock.timeline.shift_us)
-            view.offset_us = 0
-            view.flags = KEYFRAME
-            view.data = <const uint8_t*> PyBytes_AS_STRING(section)
-            view.size = <size_t> PyBytes_GET_SIZE(section)
-            self.position = position
-            self.emit(stream.track, &view)
-        return 0
+        if not self.has_newest or not clock.begun or self.sought >= 0:
+            return 0
+        view.dts_us = clock.timeline.follow(stream.number, self.newest_us - clock.timeline.shift_us)
+        view.offset_us = 0
+        view.flags = KEYFRAME
+        view.data = data
+        view.size = size
+        self.position = position if position >= 0 else stream.position
+        return self.emit(stream.track, &view)
 
     # -- the beginning, the end, and elsewhere -------------------------------------------------------------------------------
 
@@ -628,8 +649,14 @@ cdef class TsDemuxer(Demuxer):
         return 0
 
     def seek(self, int64_t dts_us, int64_t position):
-        """Go on at the transport packet at position, with the access unit whose decode time is about dts_us."""
+        """Go on at the transport packet at position, with the access unit whose decode time is about dts_us.
+
+        Reading begins before it, where the tables are that count there: other ones may have been read last.
+        """
         cdef ProgramClock clock
+        self.quiet_until = position
+        if self.stride:
+            position -= min(position, <int64_t> TABLES_BACK) // self.stride * self.stride
         self.at = self.base = position
         self.rest.clear()
         self.gap = 0
@@ -642,7 +669,7 @@ cdef class TsDemuxer(Demuxer):
             clock.timeline.know(self.bases if len(self.clocks) == 1 else ())
             clock.resume(dts_us)
         self.newest_us = dts_us
-        self.sought = position
+        self.sought = self.quiet_until
         self.passed = 0
 
 

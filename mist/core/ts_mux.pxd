@@ -14,6 +14,8 @@ cdef class TsMuxer(Muxer):
     cdef list setups                 # keeps what elementary[].setup points at
     cdef object stream_name
     cdef bytes pmt_streams           # the PMT's elementary stream loop
+    cdef bytes pmt_program           # its descriptors of the program
+    cdef int sparse                  # tracks of metadata
     cdef bytes pat
     cdef bytes pmt
     cdef bytes sdt
@@ -42,6 +44,7 @@ cdef class TsMuxer(Muxer):
     cdef bint tables_are_old(self, int64_t dts_us) noexcept
     cdef int write_tables(self, int64_t dts_us) except -1
     cdef int fill_pcr(self, int64_t end_us) except -1
+    cdef int write_splice(self, Elementary* es, const PacketView* packet) except -1
     cdef int write_pes(self, Elementary* es, const PacketView* packet, uint8_t flags) except -1
     cdef int choose_pcr(self, int track, const PacketView* packet) except -1
     cdef int add(self, const uint8_t* data, size_t size) except -1
@@ -49,4 +52,5 @@ cdef class TsMuxer(Muxer):
     cdef int gather_nal_units(self, Elementary* es, const PacketView* packet, bint hevc) except -1
     cdef int gather_aac(self, Elementary* es, const PacketView* packet) except -1
     cdef int gather_opus(self, const PacketView* packet) except -1
+    cdef int gather_sized(self, const PacketView* packet) except -1
     cdef int gather_av1(self, Elementary* es, const PacketView* packet) except -1

@@ -34,11 +34,11 @@ from mist.core.ts_packets cimport (
     split_packet,
     write_section,
 )
-from mist.core.ts_tables cimport ADTS, AV1, NAL_H264, NAL_HEVC, OPUS
+from mist.core.ts_tables cimport ADTS, AV1, NAL_H264, NAL_HEVC, OPUS, SECTION, SIZED
 
 import struct
 
-from mist.core.ts_tables import describe_track, pat_section, pmt_section, sdt_section, stream_loop
+from mist.core.ts_tables import describe_track, pat_section, pmt_section, program_descriptors, sdt_section, stream_loop
 from mist.errors import LocalProtocolError
 
 TS_PACKET_BYTES = 188
@@ -55,10 +55,13 @@ cdef enum:
     SLOW_PCR_US = 90000       # access units further apart than this get PCRs between them
     EXTRA_PCR_US = 60000
     PAUSE_US = 2000000        # a gap of this size in the PCR's track is left as one
+    SILENT_US = 700000        # after which other tracks keep the clock going, as far behind them
     PRIVATE_STREAM_1 = 0xBD
     BREAK_US = 1000000        # times that go back by this much start again
     MIN_START_BYTES = 40      # of a PES packet stay together, its header and more
     MAX_ADTS_BYTES = 8191     # the frame length has 13 bits
+    SPLICE_TABLE = 0xFC       # table_id of SCTE 35
+    MAX_SECTION_BYTES = 4096
     MAX_PES_BYTES = 65535     # what PES_packet_length can say; longer only for video, as 0
 
 cdef int64_t LONG_AGO_US = -(<int64_t> 1 << 62)
@@ -209,7 +212,8 @@ cdef class TsMuxer(Muxer):
                 videos += 1
             else:
                 es.stream_id = 0xC0 | audios & 31
-                audios += 1
+                pcr_track = place if not videos and not audios and tracks[place].type == "audio" else pcr_track
+                audios += tracks[place].type == "audio"
             if not own_range:
                 es.stream_id = PRIVATE_STREAM_1
             if place < self.count:
@@ -229,10 +233,12 @@ cdef class TsMuxer(Muxer):
             self.has_pcr = False
         self.pcr_track = pcr_track
         self.pmt_streams = streams
+        self.pmt_program = program_descriptors(tracks)
+        self.sparse = <int> len([info for info in tracks if info.type == "meta"])
         return self.build_tables()
 
     cdef int build_tables(self) except -1:
-        self.pmt = pmt_section(self.pmt_version, self.pcr_track if self.count else -1, self.pmt_streams)
+        self.pmt = pmt_section(self.pmt_version, self.pcr_track if self.count else -1, self.pmt_streams, self.pmt_program)
         return 0
 
     def header(self, start_us=0):
@@ -242,9 +248,12 @@ cdef class TsMuxer(Muxer):
     def set_tracks(self, tracks):
         """Go on with other tracks; places that stay keep PID and continuity. Changed tables get the next version.
 
+        More tracks of metadata are not taken: some receivers begin anew whenever the tables change.
         Raises UnsupportedError, and then nothing has changed.
         """
         cdef bytes before = self.pmt
+        if len(tracks) > self.count and len([info for info in tracks if info.type == "meta"]) > self.sparse:
+            return False
         self.load(list(tracks))
         if self.pmt != before:
             self.pmt_version = (self.pmt_version + 1) & 31
@@ -306,6 +315,10 @@ cdef class TsMuxer(Muxer):
         es.counter = (es.counter + extra) & 15
         return 0
 
+    cdef int begin_here(self) except -1:
+        self.tables_due = True
+        return 0
+
     # -- one packet --------------------------------------------------------------------------------------------------
 
     cdef int write_view(self, int track, const PacketView* packet) except -1:
@@ -321,12 +334,24 @@ cdef class TsMuxer(Muxer):
         self.gather(es, packet)
         if not self.piece_bytes or (not es.video and self.piece_bytes > MAX_PES_BYTES - 13):
             return 0  # nothing valid in it
+        if es.form == SECTION:
+            return self.write_splice(es, packet)
         start = es.video and packet.flags & KEYFRAME if self.has_video else packet.flags & KEY_RECORD
         if self.tables_due or (self.repeat_tables and (start or self.tables_are_old(packet.dts_us))):
             self.write_tables(packet.dts_us)
         if packet.flags & KEYFRAME and (es.video or track == self.pcr_track):
             flags = AF_RANDOM_ACCESS
         return self.write_pes(es, packet, flags | self.choose_pcr(track, packet))
+
+    cdef int write_splice(self, Elementary* es, const PacketView* packet) except -1:
+        """Write a section of SCTE 35 as it is; what is none is left out."""
+        cdef bytes content = packet.data[:packet.size]
+        if packet.data[0] != SPLICE_TABLE or packet.size > MAX_SECTION_BYTES:
+            return 0
+        if self.tables_due:
+            self.write_tables(packet.dts_us)
+        es.counter = <uint8_t> write_section(self.out, es.pid, content, es.counter)
+        return 0
 
     cdef bint tables_are_old(self, int64_t dts_us) noexcept:
         return dts_us - self.tables_us >= INTERVAL_US or self.tables_us - dts_us > BREAK_US
@@ -353,6 +378,9 @@ cdef class TsMuxer(Muxer):
                 self.pcr_track_us = LONG_AGO_US
                 self.pcr_interval_us = 0
                 self.fill_pcr(dts_us)
+            elif dts_us - self.pcr_track_us > SILENT_US:  # the track of the PCR pauses or has ended: the clock goes on
+                self.pcr_us = max(self.pcr_us, dts_us - SILENT_US - PAUSE_US)
+                self.fill_pcr(dts_us - SILENT_US)
             elif self.pcr_interval_us > SLOW_PCR_US:
                 self.fill_pcr(min(dts_us, self.pcr_track_us + LEAD_US))
             return 0
@@ -437,6 +465,8 @@ cdef class TsMuxer(Muxer):
             return self.gather_nal_units(es, packet, True)
         if es.form == OPUS:
             return self.gather_opus(packet)
+        if es.form == SIZED:
+            return self.gather_sized(packet)
         if es.form == AV1:
             return self.gather_av1(es, packet)
         return self.add(packet.data, packet.size)
@@ -504,6 +534,14 @@ cdef class TsMuxer(Muxer):
             left -= 255
         self.prefix[count] = <uint8_t> left
         self.add(self.prefix, count + 1)
+        return self.add(packet.data, packet.size)
+
+    cdef int gather_sized(self, const PacketView* packet) except -1:
+        """Queue a document behind its size in two bytes; one that is too long for that is left out."""
+        if packet.size > MAX_PES_BYTES - 32:
+            return 0
+        self.prefix[0], self.prefix[1] = <uint8_t> (packet.size >> 8), <uint8_t> packet.size
+        self.add(self.prefix, 2)
         return self.add(packet.data, packet.size)
 
     cdef int gather_av1(self, Elementary* es, const PacketView* packet) except -1:

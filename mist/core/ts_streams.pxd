@@ -48,6 +48,7 @@ cdef class TsStream:
     cdef readonly int track                 # -1 until it is known
     cdef readonly tuple order               # where its track belongs among the others
     cdef bint video
+    cdef bint sparse                        # metadata: it may be silent for hours, or have no time stamps
     cdef UnitReader reader
     cdef SectionReader sections
     cdef ProgramClock clock
@@ -55,6 +56,7 @@ cdef class TsStream:
     cdef uint8_t[SAMPLED] sample            # what its payload began with
     cdef size_t sampled
     cdef bint stuffed                       # it was filled up, as the last one of a PES packet is
+    cdef int64_t breaks                     # of the tables, when it came
     # The PES packet under way.
     cdef bint listening
     cdef bint in_header

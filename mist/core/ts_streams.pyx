@@ -116,6 +116,7 @@ cdef class TsStream:
         self.aligned = True
         self.head = ByteBuffer()
         self.step_us = USUAL_STEP_US
+        self.sparse = description is not None and description.type == "meta"
         if role != MEDIA:
             self.sections = SectionReader(role != SECTIONS)
         else:

@@ -5,3 +5,5 @@ cdef enum:          # how a payload becomes an elementary stream
     ADTS = 3
     OPUS = 4
     AV1 = 5
+    SIZED = 6
+    SECTION = 7

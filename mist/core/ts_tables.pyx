@@ -4,7 +4,7 @@ Spec: ISO/IEC 13818-1 section 2.4.4, 2.6 (PSI, descriptors); EN 300 468 (SDT); E
 "Carriage of AV1 in MPEG-2 TS".
 """
 
-from mist.core.ts_tables cimport ADTS, AV1, NAL_H264, NAL_HEVC, OPUS, WHOLE
+from mist.core.ts_tables cimport ADTS, AV1, NAL_H264, NAL_HEVC, OPUS, SECTION, SIZED, WHOLE
 
 import struct
 
@@ -63,6 +63,17 @@ CODECS = {
     "EAC-3": (WHOLE, 0x87, False, lambda info: descriptor(0x05, b"EAC3") + descriptor(0x7A, b"\x00")),
     "opus": (OPUS, 0x06, False, describe_opus),
     "AV1": (AV1, 0x06, False, describe_av1),
+    "JSON": (SIZED, 0x06, False, lambda info: descriptor(0x05, b"JSON")),
+    "KLV": (WHOLE, 0x06, False, lambda info: descriptor(0x05, b"KLVA")),
+    "ID3": (WHOLE, 0x15, False, lambda info: descriptor(0x26, b"\xff\xffID3 \xffID3 \x00\x0f")),
+    "SCTE35": (SECTION, 0x86, False, lambda info: b""),
+    "RAW": (WHOLE, 0x06, False, lambda info: info.init_data),
+}
+
+# What a program says of itself where it has such tracks: SCTE 35 section 8.1, metadata pointer of ISO/IEC 13818-1 section 2.6.58.
+PROGRAM_DESCRIPTORS = {
+    "SCTE35": descriptor(0x05, b"CUEI"),
+    "ID3": descriptor(0x25, b"\xff\xffID3 \xffID3 \x00\x1f\x00\x01"),
 }
 
 
@@ -89,10 +100,19 @@ def pat_section():
     return section(0, 1, 0, struct.pack(">HH", 1, 0xE000 | PMT_PID))
 
 
-def pmt_section(version, pcr_place, loop):
-    """Return the program map section (13818-1 section 2.4.4.8). loop: of `stream_loop`. pcr_place: -1 for no PCR."""
+def pmt_section(version, pcr_place, loop, program=b""):
+    """Return the program map section (13818-1 section 2.4.4.8).
+
+    loop: of `stream_loop`. program: descriptors of the program. pcr_place: -1 for no PCR.
+    """
     pcr_pid = FIRST_PID + pcr_place if pcr_place >= 0 else 0x1FFF
-    return section(2, 1, version, struct.pack(">HH", 0xE000 | pcr_pid, 0xF000) + loop)
+    return section(2, 1, version, struct.pack(">HH", 0xE000 | pcr_pid, 0xF000 | len(program)) + program + loop)
+
+
+def program_descriptors(infos):
+    """Return what is to be said of a program with these tracks."""
+    codecs = {info.codec for info in infos}
+    return b"".join(text for codec, text in PROGRAM_DESCRIPTORS.items() if codec in codecs)
 
 
 def stream_loop(described):
@@ -101,7 +121,7 @@ def stream_loop(described):
         struct.pack(">BHH", stream_type, 0xE000 | FIRST_PID + place, 0xF000 | len(descriptors)) + descriptors
         for place, (_form, stream_type, _own_range, descriptors, _setup, _adts) in enumerate(described)
     )
-    if len(loop) > MAX_PMT_LOOP_BYTES or len(described) > MAX_TRACKS:
+    if len(loop) + sum(map(len, PROGRAM_DESCRIPTORS.values())) > MAX_PMT_LOOP_BYTES or len(described) > MAX_TRACKS:
         raise UnsupportedError(f"{len(described)} tracks do not fit a PMT")
     return loop
 
@@ -225,7 +245,8 @@ def describe_track(info):
     form, stream_type, own_range, describe = row
     setup = SETUPS[form](info.init_data) if form in SETUPS else b""
     adts = adts_header(info) if form == ADTS else bytes(4)
-    return form, stream_type, own_range, describe(info) + language_descriptor(info.language), setup, adts
+    language = b"" if info.codec == "RAW" else language_descriptor(info.language)   # those of RAW are all that there were
+    return form, stream_type, own_range, describe(info) + language, setup, adts
 
 
 SETUPS = {NAL_H264: parameter_sets_h264, NAL_HEVC: parameter_sets_hevc, AV1: lambda init: init[4:]}

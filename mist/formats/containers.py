@@ -36,6 +36,7 @@ class Container:
     track, with "+" all that match; "*" matches everything.
     sniff: tells the format by the first bytes, up to SNIFF_BYTES of them. weak: other formats may look like it, so they come first.
     negative_times: the muxer keeps decode times before zero; otherwise all times are moved up to zero.
+    lead_us: what the muxer adds to a track's times, where only presentation times are written; those alone must not be negative then.
     on_pipe: name of the format to write instead where the output cannot be written twice; "" for the same.
     make_growing: returns the muxer for a file that grows with a live stream, where that is another one: nothing waits in it.
     """
@@ -49,6 +50,7 @@ class Container:
     sniff: Callable[[bytes], bool] = sniffing.never
     weak: bool = False
     negative_times: bool = False
+    lead_us: Callable[[TrackInfo], int] | None = None
     on_pipe: str = ""
     make_growing: MuxerFactory | None = None
 
@@ -85,6 +87,12 @@ def _fragmented_mp4(tracks: list[TrackInfo]) -> Muxer:
     from mist.formats.mp4_boxes import LiveMovie
 
     return Mp4FragmentMuxer(tracks, LiveMovie())
+
+
+def _matroska_lead_us(track: TrackInfo) -> int:
+    from mist.formats.matroska.writing import delay_us
+
+    return delay_us(track)
 
 
 # One row for each format, by name. A row without engines is not in use.
@@ -147,6 +155,7 @@ _ROWS: Final = (
             (
                 ("+H264", "+HEVC", "+AV1", "+VP8", "+VP9"),
                 ("+AAC", "+MP3", "+opus", "+FLAC", "+AC3", "+EAC-3"),
+                ("+JSON",),
             ),
         ),
         sniff=sniffing.is_flv,
@@ -226,6 +235,7 @@ _ROWS: Final = (
         mime="video/x-matroska",
         make_demuxer=demuxer("formats.matroska.reading", "demuxer"),
         make_muxer=muxer("formats.matroska.writing", "muxer", indexed=True),
+        lead_us=_matroska_lead_us,
         codecs=(
             (
                 ("+H264", "+HEVC", "+AV1", "+VP8", "+VP9", "+MPEG2", "+theora", "+JPEG"),
@@ -295,7 +305,13 @@ _ROWS: Final = (
         mime="video/mp2t",
         make_demuxer=demuxer("formats.ts", "TsDemuxer"),
         make_muxer=muxer("ts_mux", "TsMuxer"),
-        codecs=((("+H264", "+HEVC", "+AV1", "+MPEG2"), ("+AAC", "+MP3", "+AC3", "+EAC-3", "+opus", "+MP2", "+DTS")),),
+        codecs=(
+            (
+                ("+H264", "+HEVC", "+AV1", "+MPEG2"),
+                ("+AAC", "+MP3", "+AC3", "+EAC-3", "+opus", "+MP2", "+DTS"),
+                ("+JSON", "+ID3", "+SCTE35", "+KLV", "+RAW"),
+            ),
+        ),
         sniff=sniffing.is_mpeg_ts,
     ),
     Container(
@@ -322,6 +338,7 @@ _ROWS: Final = (
         mime="video/webm",
         make_demuxer=demuxer("formats.matroska.reading", "demuxer"),
         make_muxer=muxer("formats.matroska.writing", "muxer", webm=True, indexed=True),
+        lead_us=_matroska_lead_us,
         codecs=((("+VP8", "+VP9", "+AV1"), ("+opus", "+vorbis")),),
         sniff=sniffing.is_webm,
     ),

@@ -13,6 +13,7 @@ from mist.formats.tracks import TrackInfo
 MAX_TEXT_BYTES: Final = 31  # of type and codec
 MAX_INIT_BYTES: Final = 1 << 16
 MAX_NUMBER: Final = 1 << 31
+MAX_DELAY_US: Final = 10**9
 
 
 def text(members: Mapping[str, Any], name: str, default: str = "") -> str:
@@ -57,6 +58,7 @@ def track_info(members: Mapping[str, Any], *, completed: bool = True) -> TrackIn
         channels=number(members, "channels"),
         sample_bits=number(members, "size"),
         rotation_degrees=number(members, "rotation") if number(members, "rotation") in (90, 180, 270) else 0,
+        delay_us=number(members, "delay", MAX_DELAY_US),
     )
     try:
         return complete(info) if completed else info

@@ -7,6 +7,7 @@ we pull, a `ReceivingSession` takes header and media.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -422,6 +423,25 @@ class PushingSession:
         output = bytes(self._out)
         self._out.clear()
         return output
+
+    def export_state(self) -> bytes:
+        """Return the session, for `restore` in another process. Call it after `take_output`."""
+        state, rest, waiting = self._receiving.export_state()
+        return json.dumps({"receiving": state, "rest": len(rest)}).encode() + b"\n" + rest + waiting
+
+    @classmethod
+    def restore(cls, state: bytes) -> PushingSession:
+        """Return the session that `export_state` described. Raises LocalProtocolError."""
+        head, _, data = state.partition(b"\n")
+        session = cls("", "", "", sync=False)
+        session._out.clear()
+        try:
+            fields = json.loads(head)
+            size = int(fields["rest"])
+            session._receiving = ReceivingSession.resume(fields["receiving"], data[:size], data[size:])
+        except (ValueError, KeyError, TypeError) as error:
+            raise LocalProtocolError(f"damaged session state: {error}") from error
+        return session
 
 
 def key_duration_fits(asked_ms: int, longest_ms: int) -> bool:

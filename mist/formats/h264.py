@@ -475,6 +475,14 @@ def is_keyframe(payload: bytes) -> bool:
     return False
 
 
+def begins_recovery(payload: bytes) -> bool:
+    """Tell whether an access unit (4-byte lengths) has a recovery point SEI. Broken lengths: False.   Spec: H.264 clause D.2.8."""
+    if not nal_types(payload, False) & 1 << SEI:
+        return False
+    units = select_units(payload, 1 << SEI, False, MAX_SEI_SCAN_BYTES)
+    return any(recovery_point(unit) is not None for unit in units)
+
+
 def slice_type(unit: bytes) -> int:
     """Return slice_type (0 to 9) of a slice NAL unit; -1 where it does not parse.   Spec: H.264 table 7-6."""
     try:

@@ -29,6 +29,7 @@ MAX_PACKETS: Final = 1 << 18  # of one segment
 MAX_TAGS_BYTES: Final = 1 << 20  # of ID3 before packed audio
 WRAP_US: Final = (1 << 33) * 100 // 9  # MPEG-2 time stamps have 33 bits of 90 kHz
 KEY_BYTES: Final = 16
+SAME_US: Final = 1000  # texts of different segments that are no further from each other have the same time
 NO_TRACKS: Final = "a segment without tracks that mist can read"
 
 _ID3: Final = struct.Struct(">3sBBBBBBB")
@@ -233,6 +234,22 @@ def _skip_tags(data: bytes) -> tuple[bytes, int | None]:
             tag_us = (int.from_bytes(value, "big") & ((1 << 33) - 1)) * 100 // 9
         at += _ID3.size + size
     return data[at:], tag_us
+
+
+def each_once(packets: Iterable[Packet]) -> list[Packet]:
+    """Return packets of one text track out of several segments, in order: a text that stands in more than one comes once.
+
+    So does one that was cut where a segment ends.
+    """
+    found: list[Packet] = []
+    for packet in sorted(packets, key=lambda one: one.dts_us):
+        if found and packet.dts_us - found[-1].dts_us <= SAME_US and (packet.payload or not found[-1].payload):
+            found.pop()
+        elif found and packet.dts_us - found[-1].dts_us <= SAME_US:
+            continue
+        if packet.payload != (found[-1].payload if found else b""):
+            found.append(packet)
+    return found
 
 
 def unwrapped_us(time_us: int, near_us: int) -> int:

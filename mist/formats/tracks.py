@@ -67,6 +67,7 @@ class TrackInfo:
     width, height: pixels. frame_rate_mhz: nominal frames per 1000 seconds, 0 when unknown.
     sample_rate_hz, channels, sample_bits: of audio; 0 when unknown.
     bandwidth_bps: bits a second if the source announced it, else 0.
+    delay_us: of sound, how much of its beginning is for the decoder alone, and has times before zero; Opus says that in its init data.
     rotation_degrees: by which pictures are turned clockwise to be shown: 0, 90, 180 or 270. Formats of files alone say it.
     """
 
@@ -83,6 +84,7 @@ class TrackInfo:
     sample_bits: int = 0
     bandwidth_bps: int = 0
     rotation_degrees: int = 0
+    delay_us: int = 0
 
     def changed(self, **fields: object) -> TrackInfo:
         """Return a copy with some fields replaced."""

@@ -28,7 +28,7 @@ from mist.errors import (
 from mist.formats.codecs import complete
 from mist.formats.dtsc_session import EXACT, PeerFailed, ReceivingSession
 from mist.formats.rtmp.timeline import JUMP_US, Timeline
-from mist.formats.tracks import AV1, FLAC, H264, HEVC, OPUS, VIDEO, VP9, TrackInfo
+from mist.formats.tracks import AV1, FLAC, H264, HEVC, META, OPUS, VIDEO, VP9, TrackInfo
 from mist.inputs.base.ahead import Ahead
 from mist.inputs.base.publisher_connection import PublisherConnection, pack_parts, split_parts
 from mist.net.dial import client_context
@@ -280,7 +280,10 @@ class Intake:
             self._look_at(number, packet)
         if packet.keyframe and self._session.pulls and not self.on_demand and self._infos[number].type == VIDEO:
             self._check_keys(number, packet.dts_us)
-        dts_us = self._timeline.place(number, packet.dts_us)
+        if self._infos[number].type == META:  # tracks come each at their own pace
+            dts_us = self._timeline.follow(number, packet.dts_us, JUMP_US)
+        else:
+            dts_us = self._timeline.place(number, packet.dts_us)
         if self._timeline.jumped:
             self._publisher.mark_discontinuity()
         for report in self._timeline.take_reports():

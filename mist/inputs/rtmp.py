@@ -32,7 +32,7 @@ CAPABILITY: Final = Capability(
         "push://@password whoever knows the password, which is the application name in the RTMP URL."
     ),
     source_match=("push://*",),
-    codecs=((("H264", "HEVC", "AV1", "VP8", "VP9"), ("AAC", "MP3", "opus", "FLAC", "AC3", "EAC-3")),),
+    codecs=((("H264", "HEVC", "AV1", "VP8", "VP9"), ("AAC", "MP3", "opus", "FLAC", "AC3", "EAC-3"), ("JSON",)),),
 )
 
 
@@ -96,8 +96,7 @@ class RtmpInput(PublisherConnection):
             if isinstance(event, m.Media):
                 self._publish(self._assembler.feed(event.type_id, event.time_ms, event.payload))
             elif isinstance(event, m.Data):
-                if event.name == "onMetaData" and event.values and isinstance(event.values[0], dict):
-                    self._publish(self._assembler.feed_metadata(event.values[0]))
+                self._publish(self._assembler.feed_data((event.name, *event.values), event.time_ms))
             elif isinstance(event, m.StreamEnded):
                 self._end()
 
@@ -113,7 +112,7 @@ class RtmpInput(PublisherConnection):
                 self._tracks.change(event.track, event.info)
                 self._state_is_due()
             elif isinstance(event, TrackGone):
-                self._tracks.remove(event.track)
+                self._tracks.leave(event.track)
                 self._state_is_due()
             elif isinstance(event, Oddity):
                 services.log.warning("publisher %s: %s", services.request.get("host", ""), event.text)
@@ -121,7 +120,9 @@ class RtmpInput(PublisherConnection):
     def _write(self, packet: Packet) -> None:
         services = self._services
         index = self._tracks.index(packet.track)
-        dts_us = self._timeline.place(packet.track, packet.dts_us)
+        sparse = packet.track == self._assembler.data_track
+        place = self._timeline.follow if sparse else self._timeline.place
+        dts_us = place(packet.track, packet.dts_us)
         if self._timeline.jumped:
             services.publisher.mark_discontinuity()
         for report in self._timeline.take_reports():

@@ -6,15 +6,21 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary
 
 from mist.errors import PeerClosed, TransportError
 from mist.net.tls_relay import TlsRelay
 
 CONNECT_SECONDS: Final = 10.0
 READ_BYTES: Final = 64 * 1024
+AT_ONCE: Final = 32  # connections of a process that are being made
+TURN_SECONDS: Final = 4.0  # then the next one begins, though the server has not answered yet
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 
 class Session(Protocol):
@@ -22,6 +28,7 @@ class Session(Protocol):
 
     def feed(self, data: bytes, now: float) -> Any: ...
     def take_output(self) -> bytes: ...
+    def export_state(self) -> bytes: ...
 
 
 @dataclass(eq=False)
@@ -37,6 +44,26 @@ class Dialled:
         self.sock.close()
         if self.relay is not None:
             self.relay.close()
+
+
+@asynccontextmanager
+async def turn() -> AsyncIterator[None]:
+    """Make a connection when it is one's turn: a thousand at once on a busy machine would all take too long, and begin again for ever."""
+    loop = asyncio.get_running_loop()
+    turns = _turns.setdefault(loop, asyncio.Semaphore(AT_ONCE))
+    await turns.acquire()
+    held = [turns]
+
+    def let_next() -> None:
+        if held:
+            held.pop().release()
+
+    timer = loop.call_later(TURN_SECONDS, let_next)
+    try:
+        yield
+    finally:
+        timer.cancel()
+        let_next()
 
 
 def client_context(verify: bool) -> ssl.SSLContext:

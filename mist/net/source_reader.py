@@ -69,6 +69,10 @@ class FileReader(SourceReader):
             raise TransportError(f"{self.name}: byte {position}: {error.strerror}") from error
         return data
 
+    def fileno(self) -> int:
+        """Return the descriptor, which stays this object's."""
+        return self._fd
+
     def _check_size(self, position: int) -> None:
         now = os.fstat(self._fd).st_size
         raise RemoteProtocolError(

@@ -23,7 +23,7 @@ OUTPUT = ProgressiveOutput(
         deps="HTTP",
         url_rel="/$.flv",
         url_match=("/$.flv",),
-        codecs=((("H264", "HEVC", "AV1", "VP9"), ("AAC", "MP3", "opus", "FLAC", "AC3", "EAC-3")),),
+        codecs=((("H264", "HEVC", "AV1", "VP9"), ("AAC", "MP3", "opus", "FLAC", "AC3", "EAC-3"), ("JSON",)),),
         methods=(
             {
                 "handler": "http",

@@ -40,8 +40,11 @@ PLAY_ONLY: Final = 1
 PUBLISH_ONLY: Final = 2
 MAX_PREFIX_CHARACTERS: Final = 5
 
-_LEGACY_CODECS: Final = ((("H264",), ("AAC", "MP3")),)
-_ENHANCED_CODECS: Final = ((("H264", "HEVC", "AV1", "VP8", "VP9"), ("AAC", "MP3", "opus", "FLAC", "AC3", "EAC-3")),)
+_DATA: Final = ("JSON",)
+_LEGACY_CODECS: Final = ((("H264",), ("AAC", "MP3"), _DATA),)
+_ENHANCED_CODECS: Final = (
+    (("H264", "HEVC", "AV1", "VP8", "VP9"), ("AAC", "MP3", "opus", "FLAC", "AC3", "EAC-3"), _DATA),
+)
 _CODEC_OF_FOURCC: Final = {
     "avc1": "H264",
     "hvc1": "HEVC",
@@ -116,7 +119,12 @@ def enhanced_codecs(fourccs: Iterable[str]) -> tuple[tuple[tuple[str, ...], ...]
     known = set(fourccs)
     if "*" in known:
         return _ENHANCED_CODECS
-    codecs = {_CODEC_OF_FOURCC[fourcc] for fourcc in known if fourcc in _CODEC_OF_FOURCC} | {"H264", "AAC", "MP3"}
+    codecs = {_CODEC_OF_FOURCC[fourcc] for fourcc in known if fourcc in _CODEC_OF_FOURCC} | {
+        "H264",
+        "AAC",
+        "MP3",
+        *_DATA,
+    }
     return tuple(
         tuple(tuple(c for c in slot if c in codecs) for slot in combination) for combination in _ENHANCED_CODECS
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
@@ -13,13 +15,24 @@ from mist.core.rtmp_chunks import RtmpPublishMuxer
 from mist.errors import AccessDenied, ConfigError, MistError, PeerClosed
 from mist.formats.audio_override import MAX_FILE_BYTES, SILENCES, AddedTrack, parse_adts_file, silence, split_selector
 from mist.formats.rtmp import messages as m
+from mist.formats.rtmp.client import ClientSession
 from mist.formats.tracks import AUDIO, TrackInfo
+from mist.net.dial import turn
 from mist.net.documents import fetch
 from mist.net.remote_schemes import without_password
 from mist.net.rtmp_client import RtmpAddress, publish
-from mist.outputs.base import Capability, choose_tracks
-from mist.outputs.base.publishing import PLAYBACK, Publishing, push_pace, refuse_files
-from mist.stream.parameters import parse_parameters
+from mist.outputs.base import Capability, choose_tracks, selection
+from mist.outputs.base.publishing import (
+    PLAYBACK,
+    Publishing,
+    let_go,
+    push_pace,
+    refuse_files,
+    take_left,
+    tracks_mask,
+    wait_fresh_key,
+)
+from mist.stream.parameters import PlaybackParameters, parse_parameters
 from mist.stream.push import PushPlan, PushStatus, split_target
 from mist.stream.services import OutputServices
 
@@ -30,8 +43,8 @@ _CODECS: Final = Capability(
     friendly="",
     desc="",
     codecs=(
-        (("H264",), ("AAC", "MP3")),
-        (("H264", "HEVC", "AV1", "VP9"), ("AAC", "MP3", "opus", "FLAC", "AC3", "EAC-3")),
+        (("H264",), ("AAC", "MP3"), ("JSON",)),
+        (("H264", "HEVC", "AV1", "VP9"), ("AAC", "MP3", "opus", "FLAC", "AC3", "EAC-3"), ("JSON",)),
     ),
 )
 
@@ -65,39 +78,100 @@ class RtmpPush:
     async def push(self, services: OutputServices, plan: PushPlan, status: PushStatus) -> None:
         """Publish the stream there until it ends. Raises MistError: refused, unreachable, no track fits, the server went away."""
         address, given = parse_target(plan.target)
-        reader = await services.open_stream(plan.stream)
-        record = services.open_record("OUTPUT:RTMP", address.host)
-        record.set_stream(reader.name)
-        try:
-            refuse_files(reader)
-            own_audio, other_audio = split_selector(given.get("audio", ""))
-            if other_audio:
-                given["audio"] = own_audio or "none"
-            parameters = parse_parameters(given)
-            choice = await choose_tracks(services, reader, parameters, _CODECS, "")
-            status.tracks = list(choice.indexes)
-            added = None
-            if other_audio and not any(reader.track(index).info.type == AUDIO for index in choice.indexes):
-                added = await _open_audio(other_audio)
-            pace = await push_pace(services, parameters, given, choice, CATCH_UP_RATE)
+        own_audio, other_audio = split_selector(given.get("audio", ""))
+        if other_audio:
+            given["audio"] = own_audio or "none"
+        parameters = parse_parameters(given)
+        if not await _go_on(services, status, parameters, given, other_audio):
+            await _publish(services, plan, status, address, parameters, given, other_audio)
+
+
+async def _publish(
+    services: OutputServices,
+    plan: PushPlan,
+    status: PushStatus,
+    address: RtmpAddress,
+    parameters: PlaybackParameters,
+    given: Mapping[str, str],
+    other_audio: Sequence[str],
+) -> None:
+    """Connect, and publish until the stream ends. other_audio: to be added to a stream that has none. Raises MistError."""
+    reader = await services.open_stream(plan.stream)
+    record = services.open_record("OUTPUT:RTMP", address.host)
+    record.set_stream(reader.name)
+    try:
+        refuse_files(reader)
+        choice = await choose_tracks(services, reader, parameters, _CODECS, "", tracks_mask(given))
+        status.tracks = list(choice.indexes)
+        added = None
+        if other_audio and not any(reader.track(index).info.type == AUDIO for index in choice.indexes):
+            added = await _open_audio(other_audio)
+        await wait_fresh_key(services, given, choice)
+        pace = await push_pace(services, parameters, given, choice, CATCH_UP_RATE)
+        async with turn():
             dialled, session = await publish(address)
+        publishing = _publishing(services, session, status, given, {"added": added is not None})
+        make_muxer = partial(_make_muxer, session, given, added)
+        await publishing.run(dialled, choice, f"RTMP push {plan.number}", make_muxer, record, alone=True, **pace)
+    finally:
+        record.close()
+        services.close_stream(reader)
 
-            def farewell() -> bytes:
-                if given["graceless"]:
-                    return b""
-                session.close()
-                return session.take_output()
 
-            def make_muxer(tracks: list[TrackInfo]) -> Muxer:
-                all_tracks = tracks if added is None else [*tracks, added.info]
-                muxer = RtmpPublishMuxer(all_tracks, message_stream=session.stream_id, keep_times=bool(given["keepts"]))
-                return muxer if added is None else AddedAudio(muxer, len(tracks), added.info, added.frames)
+async def _go_on(
+    services: OutputServices,
+    status: PushStatus,
+    parameters: PlaybackParameters,
+    given: Mapping[str, str],
+    other_audio: Sequence[str],
+) -> bool:
+    """Go on with the connection of another process until the stream ends; False when there is none. Raises MistError."""
+    found = take_left(status)
+    if found is None:
+        return False
+    left, saved, state = found
+    try:
+        session = ClientSession.restore(state, time.monotonic())
+        added = await _open_audio(other_audio) if saved.get("added") else None
+    except MistError as error:
+        services.log.warning("The connection cannot be continued: %s", error)
+        let_go(left)
+        return False
+    except BaseException:
+        let_go(left)
+        raise
+    publishing = _publishing(services, session, status, given, {})
+    return await publishing.go_on(
+        left,
+        saved,
+        lambda _reader, tracks: _make_muxer(session, given, added, tracks),
+        lambda reader, states: selection(reader, parameters, _CODECS, "", tracks_mask(given))(states),
+    )
 
-            publishing = Publishing(services, dialled, session, choice, status, heard=_heard, farewell=farewell)
-            await publishing.run(f"RTMP push {plan.number}", make_muxer, record, alone=True, **pace)
-        finally:
-            record.close()
-            services.close_stream(reader)
+
+def _publishing(
+    services: OutputServices,
+    session: ClientSession,
+    status: PushStatus,
+    given: Mapping[str, str],
+    saved: Mapping[str, Any],
+) -> Publishing:
+    def farewell() -> bytes:
+        if given["graceless"]:
+            return b""
+        session.close()
+        return session.take_output()
+
+    return Publishing(services, session, status, heard=_heard, farewell=farewell, saved=saved)
+
+
+def _make_muxer(
+    session: ClientSession, given: Mapping[str, str], added: AddedTrack | None, tracks: list[TrackInfo]
+) -> Muxer:
+    """Return what makes the bytes. added: audio that the stream does not have."""
+    all_tracks = tracks if added is None else [*tracks, added.info]
+    muxer = RtmpPublishMuxer(all_tracks, message_stream=session.stream_id, keep_times=bool(given["keepts"]))
+    return muxer if added is None else AddedAudio(muxer, len(tracks), added.info, added.frames)
 
 
 async def _open_audio(items: Sequence[str]) -> AddedTrack:

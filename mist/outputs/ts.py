@@ -22,7 +22,13 @@ OUTPUT = ProgressiveOutput(
         deps="HTTP",
         url_rel="/$.ts",
         url_match=("/$.ts",),
-        codecs=((("+H264", "+HEVC", "+AV1", "+MPEG2"), ("+AAC", "+MP3", "+AC3", "+EAC-3", "+opus", "+MP2", "+DTS")),),
+        codecs=(
+            (
+                ("+H264", "+HEVC", "+AV1", "+MPEG2"),
+                ("+AAC", "+MP3", "+AC3", "+EAC-3", "+opus", "+MP2", "+DTS"),
+                ("+JSON", "+ID3", "+SCTE35", "+KLV", "+RAW"),
+            ),
+        ),
         methods=({"handler": "http", "type": "html5/video/mpeg", "hrn": "TS HTTP progressive", "priority": 1},),
     ),
     "video/mp2t",

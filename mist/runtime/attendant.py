@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from mist.runtime.backoff import ONLY_ONE_SECONDS, Backoff
@@ -18,6 +19,7 @@ from mist.runtime.listeners import bind_unix
 from mist.runtime.process import own
 from mist.runtime.program import Server
 from mist.runtime.reactor import Reactor
+from mist.runtime.succession import Succession
 
 SOCKET_MODE = 0o660
 TRIGGERS = "triggers"  # key of the process that runs their handlers
@@ -35,6 +37,7 @@ class Attendant:
         family: Family,
         reactor: Reactor,
         changed: Callable[[], None],
+        succession: Succession,
     ) -> None:
         self._name = name
         self._path = path
@@ -42,6 +45,7 @@ class Attendant:
         self._family = family
         self._reactor = reactor
         self._changed = changed
+        self._succession = succession
         self._backoff = Backoff(ONLY_ONE_SECONDS)
         self._child: Child | None = None
         self._door: socket.socket | None = None
@@ -68,19 +72,27 @@ class Attendant:
         return same
 
     def take(self, message: Message, fds: list[int]) -> None:
-        """Take over the process that another main process had started; one of other code gives way to the next."""
+        """Take over the process that another main process had started; it gives way to one of this when it is its turn."""
         same = self.take_door(fds[2:])
         child = self._family.adopt(self._name, message, fds[:2], on_message=_ignore, on_ended=self._ended)
         if child is None:
             return
-        if self._child is not None or not same or child.build != running_build():
-            child.channel.send({"do": "retire"})
-            child.watched = False
+        if self._child is not None or not same:
+            _retire(child)
             return
         assert self._door is not None
         self._reactor.remove_reader(self._door.fileno())
         self._child = child
+        if child.build != running_build():
+            self._succession.add(self, self._name, partial(self._replace, child))
         self._changed()
+
+    def _replace(self, child: Child) -> None:
+        """Start the next process at once, so that never this one alone has the socket."""
+        if self._child is child and self._door is not None:
+            _retire(child)
+            self._start_at_once()
+        self._succession.done(self)
 
     def open(self) -> None:
         """Wait for the first visitor, at a new socket if nobody brought one. Called when all who come back are back."""
@@ -95,10 +107,13 @@ class Attendant:
 
     def _start(self) -> None:
         assert self._door is not None
+        self._reactor.remove_reader(self._door.fileno())
+        if self._child is None:
+            self._start_at_once()
+
+    def _start_at_once(self) -> None:
+        assert self._door is not None
         fd = self._door.fileno()
-        self._reactor.remove_reader(fd)
-        if self._child is not None:
-            return
         self._child = self._family.start(
             self._name, self._make_main(fd), on_message=_ignore, on_ended=self._ended, fds=(fd,)
         )
@@ -131,6 +146,11 @@ class Attendant:
         if door is not None:
             self._reactor.remove_reader(door.fileno())
             door.close()
+
+
+def _retire(child: Child) -> None:
+    child.watched = False  # it ends when it has answered what it was asked
+    child.channel.send({"do": "retire"})
 
 
 def _ignore(child: Child, message: Message, fds: Sequence[int]) -> None:

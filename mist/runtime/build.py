@@ -1,11 +1,18 @@
-"""Which code a process runs, and which is installed now."""
+"""Which code a process runs, since which start of a main process, and which is installed now.
+
+A build is the version and a digest of what is installed, and, but for the first start, a mark: `+NUMBER` of times that the main process
+was replaced as somebody wished, and `.CRASHES` since then. Processes of one edition differ in the last alone: they run the same code,
+and nobody has asked for others.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 import mist
 from mist.core import shm
@@ -29,18 +36,31 @@ def installed_build() -> str:
 @cache
 def running_build() -> str:
     """Return what was installed when the main process started; all that it forks says the same."""
-    return installed_build() + ("" if not _number else f"+{_number}")
+    return installed_build() + _mark
 
 
-_number = 0
+_mark = ""
+_MARK: Final = re.compile(r"\+(\d{1,9})(?:\.(\d{1,9}))?\Z")
 
 
-def set_number(number: int) -> None:
+def set_start(number: int, crashes: int = 0) -> None:
     """Tell one start of the same code from the one before. Before the first `running_build`."""
-    global _number
-    _number = number
+    global _mark
+    _mark = f"+{number}.{crashes}" if crashes else f"+{number}" if number else ""
+
+
+def start_of(build: str) -> tuple[int, int]:
+    """Return the number and the crashes that a build's mark tells of."""
+    found = _MARK.search(build)
+    return (0, 0) if found is None else (int(found[1]), int(found[2] or 0))
+
+
+def is_same_edition(build: str) -> bool:
+    """Tell whether a process is of the same code and number as this one, whatever main processes crashed in between."""
+    here = running_build()
+    return (_MARK.sub("", build), start_of(build)[0]) == (_MARK.sub("", here), start_of(here)[0])
 
 
 def is_current() -> bool:
     """Tell whether what runs is what is installed."""
-    return running_build().removesuffix(f"+{_number}") == installed_build()
+    return running_build().removesuffix(_mark) == installed_build()

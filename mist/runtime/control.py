@@ -299,11 +299,19 @@ def write_status(server: Server, status: Mapping[str, Any]) -> None:
     write_atomically(server.instance.status_file, data)
 
 
+def former_status(instance: Instance) -> Mapping[str, Any]:
+    """Return what a main process has written that was killed; nothing when there was none."""
+    try:
+        found = json.loads(instance.status_file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def former_children(instance: Instance) -> list[int]:
     """Return the processes that the main process which wrote the status file had started."""
-    try:
-        status = json.loads(instance.status_file.read_bytes())
-    except (FileNotFoundError, ValueError):
+    status = former_status(instance)
+    if not status:
         return []
     found = [status.get(name, {}).get("pid", 0) for name in ("controller", "triggers", "sessions")]
     found += [one["pid"] for one in status["listeners"]] + [one["guardian"] for one in status["streams"]]

@@ -10,7 +10,7 @@ from typing import Final
 from mist.errors import TransportError
 from mist.runtime.backoff import ONLY_ONE_SECONDS, Backoff
 from mist.runtime.book import Around, Book
-from mist.runtime.build import running_build
+from mist.runtime.build import is_same_edition
 from mist.runtime.channel import Message, close_all
 from mist.runtime.control import CONTROLLER, control_main
 from mist.runtime.descriptor_store import forget, listening_port, store
@@ -107,7 +107,7 @@ class ControlKeeper(Book):
         """Start the controller, or have one of other code replaced. Called when all who come back are back."""
         if self._child is None:
             self._start()
-        elif self._child.build != running_build():
+        elif not is_same_edition(self._child.build):
             self._succession.add(CONTROLLER, NAME, self._child.terminate)
 
     def _start(self) -> None:

@@ -12,10 +12,10 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from mist.runtime.channel import Channel, Message, close_all, pair
+from mist.runtime.departure import Departure
 from mist.runtime.process import describe_exit, fork, reap, send_signal
 from mist.runtime.reactor import Reactor
 
@@ -31,7 +31,7 @@ Received = Callable[["Child", Message, list[int]], None]
 
 @dataclass(eq=False)
 class Child:
-    """One child. stopping: it was told to end, so its end is no failure. pidfd: descriptor of one not forked here, or -1.
+    """One child. stopping: it was told to end, so its end is no failure. departure: of one that was not forked here.
 
     build: which code it runs. last_status: the exit status that it announced. left: the numbers of the workers that it leaves to
     its successor. watched: whether it is to be killed when it hangs. stays: it serves to their end those whom nobody else can serve.
@@ -46,7 +46,7 @@ class Child:
     on_message: Received
     on_ended: Ended
     stopping: bool = False
-    pidfd: int = -1
+    departure: Departure | None = None
     build: str = ""
     last_status: int | None = None
     left: Sequence[int] = ()
@@ -61,9 +61,8 @@ class Child:
 
     def signal(self, number: int) -> None:
         """Send a signal; a child that has gone already is fine."""
-        if self.pidfd >= 0:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, number)
+        if self.departure is not None:
+            self.departure.signal(number)
         else:
             send_signal(self.pid, number)
 
@@ -104,15 +103,14 @@ class Family:
 
     def expect(self, name: str, pid: int, *, on_message: Received, on_ended: Ended) -> Child | None:
         """Watch a process that another parent forked and that will come back; None when it is gone."""
-        try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return None
         closed = Channel(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC))
         closed.close()
-        child = Child(pid, name, closed, time.monotonic(), on_message, on_ended, pidfd=pidfd)
+        child = Child(pid, name, closed, time.monotonic(), on_message, on_ended)
+        try:
+            child.departure = Departure(self._reactor, pid, lambda: self._ended(child, child.last_status))
+        except ProcessLookupError:
+            return None
         self.children[pid] = child
-        self._reactor.add_reader(pidfd, lambda: self._ended(child, child.last_status))
         return child
 
     def adopt(
@@ -172,10 +170,8 @@ class Family:
             status = UNKNOWN_STATUS if child.last_status is None else child.last_status
         child.channel.close()
         del self.children[child.pid]
-        if child.pidfd >= 0:
-            self._reactor.remove_reader(child.pidfd)
-            os.close(child.pidfd)
-            child.pidfd = -1
+        if child.departure is not None:
+            child.departure.close()
         if status != 0 and not child.stopping:
             log.error("%s (%d) %s after %.0f s", child.name, child.pid, describe_exit(status), child.ran_seconds())
         child.on_ended(child, status)

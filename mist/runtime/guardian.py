@@ -211,6 +211,7 @@ class Guardian:
         self._replacing = False
         if not self._ending and not self._retiring:
             self._duty.replace_workers()
+            self.settle()
 
     def stop_worker(self, worker: WorkerHandle, reason: str) -> None:
         """Ask a worker to end its connections, and kill it if it has not ended soon."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
+from mist.runtime.departure import Departure
 from mist.runtime.reactor import Reactor
 
 log = logging.getLogger(__name__)
@@ -23,17 +24,13 @@ class Homecoming:
     def __init__(self, reactor: Reactor, all_back: Callable[[], None]) -> None:
         self._reactor = reactor
         self._all_back = all_back
-        self._expected: dict[int, int] = {}
+        self._expected: dict[int, Departure] = {}
 
     def expect(self, pids: Iterable[int]) -> None:
         """Wait for these."""
         for pid in pids:
-            try:
-                pidfd = os.pidfd_open(pid)
-            except OSError:
-                continue
-            self._expected[pid] = pidfd
-            self._reactor.add_reader(pidfd, lambda pid=pid: self.came_back(pid))  # type: ignore[misc]
+            with suppress(OSError):
+                self._expected[pid] = Departure(self._reactor, pid, partial(self.came_back, pid))
         self._reactor.call_later(FAMILY_SECONDS, self._wait_once_more)
         if not self._expected:
             self._all_back()
@@ -44,18 +41,16 @@ class Homecoming:
 
     def _end(self) -> None:
         """Kill who should have come back and has not: it hangs, and others are to have what it holds."""
-        for pid, pidfd in tuple(self._expected.items()):
+        for pid, departure in tuple(self._expected.items()):
             log.error("Process %d did not come back; killing it", pid)
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            departure.signal(signal.SIGKILL)
             self.came_back(pid)
         self._all_back()
 
     def came_back(self, pid: int) -> None:
         """Take note of a process that is back or has ended."""
-        pidfd = self._expected.pop(pid, -1)
-        if pidfd >= 0:
-            self._reactor.remove_reader(pidfd)
-            os.close(pidfd)
+        departure = self._expected.pop(pid, None)
+        if departure is not None:
+            departure.close()
             if not self._expected:
                 self._all_back()

@@ -40,6 +40,8 @@ class _Refused(AccessDenied):
 class InputWorker(Worker):
     """Runs an input until its source ends, fails or is told to stop."""
 
+    forwards_media = True
+
     def __init__(
         self,
         server: Server,

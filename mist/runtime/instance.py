@@ -42,12 +42,12 @@ def _owner(path: Path) -> int | None:
         return None
 
 
-def write_atomically(path: Path, data: bytes, mode: int = 0o640) -> None:
+def write_atomically(path: Path, *data: bytes, mode: int = 0o640) -> None:
     """Replace a file so that readers see the old or the new contents and nothing between."""
     draft = draft_of(path, os.getpid())
     try:
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode), "wb") as file:
-            file.write(data)
+            file.writelines(data)
         draft.rename(path)
     except BaseException:
         draft.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 from mist.runtime.adoption import Visited, orders
 from mist.runtime.backoff import Backoff
-from mist.runtime.build import running_build
+from mist.runtime.build import is_same_edition, running_build
 from mist.runtime.channel import Message, close_all
 from mist.runtime.guardian import Guardian, WorkerHandle, WorkerMain
 from mist.runtime.leftovers import open_records, records_name, release_subscriptions
@@ -455,9 +455,10 @@ class ListenerDuty:
         log.info(
             "Worker %d stays for the %d connections that only it can serve", served.handle.pid, len(served.connections)
         )
-        self._guardian.reactor.call_later(
-            STAY_SECONDS, self._guardian.stop_worker, served.handle, "CLEAN_CONTROLLER_REQ"
-        )
+        if not is_same_edition(served.handle.build):
+            self._guardian.reactor.call_later(
+                STAY_SECONDS, self._guardian.stop_worker, served.handle, "CLEAN_CONTROLLER_REQ"
+            )
         self._replaced(served)
 
     def _replaced(self, ended: Served) -> None:

@@ -48,11 +48,14 @@ STOP_SECONDS = 1.5
 SWEEP_SECONDS = 5.0
 UNUSED_COOKIE = 0
 RETIRED_STATUS = 75  # of a worker whose connections are to be given to another one
+NO_ROOM_STATUS = 1
 PLAYING = frozenset({StreamStatus.READY, StreamStatus.WAIT})
 
 
 class OutputWorker(Worker):
     """Serves the connections that its guardian accepted."""
+
+    forwards_media = True
 
     def __init__(
         self, server: Server, channel: Channel, connector: str, role: ListenerRole, options: Mapping[str, Any]
@@ -90,6 +93,7 @@ class OutputWorker(Worker):
         if what == "serve" and len(fds) == 1:
             self.serve(int(message["connection"]), str(message["host"]), fds[0])
         elif what == "adopt":
+            self._make_room()
             if self._adopter.take(message, fds):
                 self.channel.send({"adopted": message["pids"]})
                 self._set_title()
@@ -130,6 +134,7 @@ class OutputWorker(Worker):
 
     def _prepare(self, pid: int) -> None:
         """Do what going on with another worker's connections will need, while that one still serves them."""
+        self._make_room()
         table = open_records(records_name(self.server.instance, pid))
         active = table.snapshot(2**62) if table is not None else ()
         for stream in sorted({row[4] for row in active if row[4]}):
@@ -137,8 +142,16 @@ class OutputWorker(Worker):
             if reader is not None:
                 self.close_stream(reader)  # it is kept for a while
                 self.make_fanout()
-        self.make_records()
         self.channel.send({"prepared": True})
+
+    def _make_room(self) -> None:
+        """Make the table without which nothing of another worker can go on; if shared memory is full, the next one tries again."""
+        try:
+            self.make_records()
+        except (MistError, OSError) as error:
+            log.error("The connections of another worker wait: %s", error)
+            logging.shutdown()
+            os._exit(NO_ROOM_STATUS)
 
     def _drop_unused(self) -> None:
         if self._fanout is not None:

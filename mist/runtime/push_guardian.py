@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mist.net.remote_schemes import without_password
+from mist.runtime.adoption import orders
 from mist.runtime.backoff import Backoff
-from mist.runtime.build import running_build
+from mist.runtime.build import is_same_edition, running_build
 from mist.runtime.channel import Message, close_all
 from mist.runtime.guardian import Guardian, WorkerHandle
+from mist.runtime.leftovers import release_subscriptions
 from mist.runtime.program import Server
 from mist.runtime.push_worker import push_main, push_note
 from mist.runtime.vigil import Vigil, Watched, patience_seconds
@@ -27,14 +30,20 @@ WELL_SECONDS = 60.0
 PING_SECONDS = 1.0
 HANG_SECONDS = 5.0
 STOP_SECONDS = 30.0  # for what a push that was stopped still has to send
+TELL_SECONDS = 2.0  # for a former guardian's worker to say what it has
 LINGER_SECONDS = 5.0  # that a worker without pushes waits for the next one
 ORDERS = 100  # pushes in a message to a worker
 FILL = 16  # pushes that a worker gets before another one is started, as long as there are processors
+# Targets of pushes that go on in the next process where they were: files, and connections without TLS.
+GO_ON = ("/", "rtmp://", "dtsc://")
 
 
 @dataclass(eq=False)
 class Kept:
-    """A push. stopping: why it was told to end. result: how it ended, until the main process has written that down."""
+    """A push. stopping: why it was told to end. result: how it ended, until the main process has written that down.
+
+    file: of its process, for the next one, or -1: the socket of a push to a server, else what waits for a destination.
+    """
 
     plan: PushPlan
     note: PushNote
@@ -43,7 +52,7 @@ class Kept:
     stopping: str = ""
     lane: Lane | None = None
     result: Message | None = None
-    file: int = -1  # of its process, for the next one
+    file: int = -1
 
     def let_go(self) -> None:
         """Close the file."""
@@ -54,13 +63,20 @@ class Kept:
 
 @dataclass(eq=False)
 class Lane:
-    """The pushes of one worker."""
+    """The pushes of one worker.
+
+    arenas: our duplicates of the memory of its groups. estates: its workers of before, which it has not taken over everything from.
+    told: what the worker has is known; one of a former guardian says so.
+    """
 
     shared: bool
     pushes: dict[int, Kept] = field(default_factory=dict)
     worker: WorkerHandle | None = None
     crashes: int = 0
     backoff: Backoff = field(default_factory=Backoff)
+    arenas: dict[int, int] = field(default_factory=dict)
+    estates: list[int] = field(default_factory=list)
+    told: bool = True
 
     def add(self, kept: Kept) -> None:
         self.pushes[kept.plan.number] = kept
@@ -72,6 +88,15 @@ class Lane:
     def drop(self, kept: Kept) -> None:
         del self.pushes[kept.plan.number]
         kept.lane = None
+
+    def keep_arena(self, number: int, fd: int) -> None:
+        """Take a duplicate of a group's memory in place of the former one."""
+        self.drop_arenas([number])
+        self.arenas[number] = fd
+
+    def drop_arenas(self, numbers: Iterable[int]) -> None:
+        """Let go of the memory of groups."""
+        close_all([self.arenas.pop(number) for number in tuple(numbers) if number in self.arenas])
 
 
 class PushesDuty:
@@ -134,7 +159,7 @@ class PushesDuty:
         """Return the lane of a former guardian's worker, which will come back; None when it has ended."""
         lane = self._lane_of(pid)
         if lane is None and pid and (worker := self._guardian.expect_worker(pid)) is not None:
-            lane = Lane(shared, worker=worker)
+            lane = Lane(shared, worker=worker, told=False)
             self._lanes.append(lane)
             self._watch.begin()
         return lane
@@ -186,11 +211,32 @@ class PushesDuty:
         if self._guardian.ending or lane.worker is not None or lane not in self._lanes:
             return
         if not lane.pushes:
-            self._lanes.remove(lane)
+            self._drop_lane(lane)
             return
         lane.worker = self._guardian.start_worker(self._main)
+        lane.told = True
         self._watch.begin()
+        if lane.estates:
+            sockets = {number: kept for number, kept in lane.pushes.items() if kept.file >= 0}
+            connections = {number: (without_password(kept.plan.target), kept.file) for number, kept in sockets.items()}
+            for message, fds in orders(lane.estates, lane.arenas, connections, {}, ()):
+                lane.worker.channel.send(message, fds)
         self._order(lane, list(lane.pushes.values()))
+
+    def _drop_lane(self, lane: Lane) -> None:
+        """Let go of what the last worker of a lane had."""
+        self._lanes.remove(lane)
+        lane.drop_arenas(lane.arenas)
+        self._forget_estates(lane, lane.estates)
+
+    def _forget_estates(self, lane: Lane, pids: Sequence[int]) -> None:
+        """Take note that everything of former workers is taken over, or never will be."""
+        for pid in tuple(pids):
+            if pid in lane.estates:
+                lane.estates.remove(pid)
+                if not any(pid in one.estates for one in self._lanes):
+                    release_subscriptions(self._guardian.instance, pid)
+                    self._guardian.forget_worker(pid)
 
     def _order(self, lane: Lane, some: Sequence[Kept]) -> None:
         assert lane.worker is not None
@@ -198,7 +244,7 @@ class PushesDuty:
             kept.version = kept.note.version()
         for at in range(0, len(some), ORDERS):
             few = some[at : at + ORDERS]
-            files = {kept.plan.number: os.dup(kept.file) for kept in few if kept.file >= 0}
+            files = {kept.plan.number: os.dup(kept.file) for kept in few if kept.file >= 0 and not lane.shared}
             plans, copies = [kept.plan.document() for kept in few], list(files.values())
             lane.worker.channel.send({"do": "push", "plans": plans, "files": list(files)}, copies, close=copies)
         self._tell_place(lane.worker.pid, some)
@@ -208,18 +254,36 @@ class PushesDuty:
 
     def worker_said(self, worker: WorkerHandle, message: Message, fds: list[int]) -> None:
         lane = self._lane_of(worker.pid)
-        if lane is not None and message.get("event") == "file" and (kept := lane.pushes.get(message["number"])):
-            kept.let_go()
-            kept.file = fds.pop()
+        if lane is not None and fds:
+            self._keep(lane, message, fds)
         close_all(fds)
         if lane is None:
             return
-        if message.get("event") == "result":
+        if "arena_gone" in message:
+            lane.drop_arenas([message["arena_gone"]])
+        elif "held" in message:
+            lane.drop_arenas(lane.arenas.keys() - set(message["held"]))
+        elif "adopted" in message:
+            self._forget_estates(lane, message["adopted"])
+        elif message.get("inventory", {}).get("last"):
+            self._told(lane)
+        elif message.get("event") == "result":
             kept = lane.pushes.get(int(message["number"]))
             if kept is not None:
                 self._finish(kept, message)
         elif message.get("event") == "status":
             self._guardian.upstream.send(message)
+
+    def _keep(self, lane: Lane, message: Message, fds: list[int]) -> None:
+        """Take what a worker wants kept for the next one; those of the descriptors that are left over are nobody's."""
+        if message.get("event") == "file" and (kept := lane.pushes.get(message["number"])):
+            kept.let_go()
+            kept.file = fds.pop()
+        elif "arena" in message:
+            lane.keep_arena(message["arena"], fds.pop())
+        elif "inventory" in message:
+            for number in message["inventory"].get("arenas", ())[: len(fds)]:
+                lane.keep_arena(number, fds.pop(0))
 
     def _finish(self, kept: Kept, result: Message) -> None:
         """Pass on how a push ended; it is remembered until the main process says that it knows."""
@@ -244,7 +308,7 @@ class PushesDuty:
         for kept in [one for one in lane.pushes.values() if one.stopping]:
             self._finish(kept, {"reason": kept.stopping, "text": "stopped"})
         if not lane.pushes:
-            self._lanes.remove(lane)
+            self._drop_lane(lane)
             return
         self._tell_place(0, list(lane.pushes.values()))
         if worker.stopping or any(one.note.version() != one.version for one in lane.pushes.values()):
@@ -256,15 +320,16 @@ class PushesDuty:
         if len(lane.pushes) > 1 and lane.crashes >= SPLIT_CRASHES:
             self._guardian.reactor.call_later(delay, self._start_worker, self._split(lane))
         elif len(lane.pushes) == 1 and lane.crashes > MAX_CRASHES:
-            self._lanes.remove(lane)
             for kept in list(lane.pushes.values()):
                 self._finish(kept, {"reason": "INTERNAL_ERROR", "text": "it crashed too often"})
+            self._drop_lane(lane)
             return
         self._guardian.reactor.call_later(delay, self._start_worker, lane)
 
     def _split(self, lane: Lane) -> Lane:
         """Move half of a lane's pushes to another one."""
-        other = Lane(lane.shared, crashes=SPLIT_CRASHES - 1)
+        arenas = {number: os.dup(fd) for number, fd in lane.arenas.items()}
+        other = Lane(lane.shared, crashes=SPLIT_CRASHES - 1, arenas=arenas, estates=[*lane.estates])
         lane.crashes = SPLIT_CRASHES - 1
         for kept in list(lane.pushes.values())[::2]:
             lane.drop(kept)
@@ -281,8 +346,14 @@ class PushesDuty:
                 yield lane.worker, patience_seconds(lane.worker, HANG_SECONDS)
 
     def bequeath(self, worker: WorkerHandle, status: int) -> bool:
-        """Return False: what the next worker needs is in the notes."""
-        return False
+        """Leave connections to other servers to the next worker; what it needs of other pushes is in their notes."""
+        lane = self._lane_of(worker.pid)
+        if lane is None or self._guardian.ending or not lane.shared:
+            return False
+        if not any(kept.file >= 0 for kept in lane.pushes.values()):
+            return False
+        lane.estates.insert(0, worker.pid)
+        return True
 
     # -- other guardians and main processes ------------------------------------------------------------------------
 
@@ -292,6 +363,8 @@ class PushesDuty:
         if lane is None:
             worker.signal(signal.SIGKILL)
             return
+        if not lane.told:
+            self._guardian.reactor.call_later(TELL_SECONDS, self._told, lane)
         running = {int(number) for number in note.get("pushes", ())}
         missing = [kept for number, kept in lane.pushes.items() if number not in running]
         for number in running - lane.pushes.keys():
@@ -304,11 +377,24 @@ class PushesDuty:
             self._end_idle(lane)
 
     def replace_workers(self) -> None:
-        """Let other processes go on: what the notes say holds at every moment, so the old ones need not be asked."""
-        for worker in tuple(self._guardian.workers.values()):
-            if worker.build != running_build():
+        """Let other processes go on: what notes and records say holds at every moment, so the old ones need not be asked.
+
+        Those that would have to connect to others again stay if they run the same code.
+        """
+        for lane in self._lanes:
+            worker = lane.worker
+            if not lane.told or worker is None or worker.build == running_build():
+                continue
+            worker.stays = is_same_edition(worker.build) and _would_reconnect(lane)
+            if not worker.stays:
                 worker.stopping = True  # which is no failure
                 worker.signal(signal.SIGKILL)
+
+    def _told(self, lane: Lane) -> None:
+        """Take note that what a lane's worker has is known."""
+        if not lane.told:
+            lane.told = True
+            self.replace_workers()
 
     def show(self) -> tuple[Message, Sequence[int]]:
         shown: list[dict[str, Any]] = []
@@ -334,3 +420,8 @@ class PushesDuty:
         """Nobody goes on with the pushes."""
         for kept in self._pushes.values():
             kept.note.remove()
+
+
+def _would_reconnect(lane: Lane) -> bool:
+    """Tell whether a lane has pushes whose connections no other process can go on with."""
+    return not all(kept.plan.target.startswith(GO_ON) for kept in lane.pushes.values())

@@ -7,10 +7,12 @@ import contextvars
 import logging
 import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
+from mist.core.checkpoint import Record
 from mist.errors import MistError
 from mist.net.remote_schemes import without_password
 from mist.runtime import log as runtime_log
@@ -20,7 +22,7 @@ from mist.runtime.instance import Instance
 from mist.runtime.output_worker import OutputWorker
 from mist.runtime.program import Server
 from mist.runtime.worker import Worker
-from mist.stream.push import PushPlan, PushRole, PushStatus
+from mist.stream.push import LeftConnection, PushPlan, PushRole, PushStatus
 from mist.stream.push_note import PushNote
 from mist.stream.services import OutputServices
 
@@ -43,7 +45,7 @@ class Running:
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     task: asyncio.Task[tuple[str, str]] | None = None
     leaving: bool = False
-    file: int = -1  # that is to outlive this process
+    file: int = -1  # that is to outlive this process; for a push to a server its socket
 
     def document(self) -> dict[str, Any]:
         """Return how far it is, as the API shows it."""
@@ -58,6 +60,7 @@ class PushWorker(OutputWorker):
         self.program = "pushes"
         runtime_log.become(self.program)
         self._running: dict[int, Running] = {}
+        self._left: dict[int, LeftConnection] = {}  # by push, of the process that had them before
 
     def title(self) -> str:
         if len(self._running) != 1:
@@ -83,8 +86,10 @@ class PushWorker(OutputWorker):
             return
         role = self.server.program.pushes[plan.connector]
         status = PushStatus(began=time.time(), note=note, left_file=left_file)
+        status.left_connection = self._left.pop(plan.number, None)
         one = self._running[plan.number] = Running(plan, role, status)
         status.keep_file = lambda fd: self._keep(one, fd)
+        status.keep_connection = lambda record, fd: self._keep_connection(one, record, fd)
         one.context.run(runtime_log.speak_for, f"push {plan.number}", plan.stream)
         one.task = self.loop.create_task(self._push(one), context=one.context)
         one.task.add_done_callback(lambda task: self._over(one, task), context=one.context)
@@ -95,6 +100,17 @@ class PushWorker(OutputWorker):
         one.file = fd
         copy = os.dup(fd)
         self.channel.send({"event": "file", "number": one.plan.number}, (copy,), close=(copy,))
+
+    def _keep_connection(self, one: Running, record: Record, fd: int) -> None:
+        """Have the guardian keep a connection, with which the next process can go on. record, fd: stay the push's own."""
+        try:
+            if not record.recoverable:
+                record.follow_socket(fd)
+                record.set_connection(one.plan.number)
+            self._keep(one, fd)
+        except OSError as error:
+            record.give_up()
+            log.warning("The connection of push %d will end with this process: %s", one.plan.number, error)
 
     async def _push(self, one: Running) -> tuple[str, str]:
         """Push to the end; returns reason and text."""
@@ -198,13 +214,30 @@ class PushWorker(OutputWorker):
                 one.task.cancel()
         self.loop.call_later(STOP_SECONDS, self.finish)
 
+    # -- connections of another process ----------------------------------------------------------------------------
+
+    def resume(self, number: int, host: str, fd: int, former: Record, visit: Sequence[Any] | None) -> None:
+        """Take a connection to another server for the push of that number, which is begun next."""
+        record = Worker.open_record(self, "", host)
+        record.adopt(former)
+        self._left[number] = LeftConnection(fd, record)
+
+    def serve(self, number: int, host: str, fd: int, visit: Sequence[Any] | None = None) -> None:
+        """Close a connection on which no media was sent yet: the push connects again."""
+        os.close(fd)
+
+    def gone(self, number: int) -> None:
+        """Take note that nobody can go on with a push's connection: it connects again."""
+
+    def _drop_unused(self) -> None:
+        super()._drop_unused()
+        for number in list(self._left):
+            left = self._left.pop(number)
+            left.record.close()
+            os.close(left.fd)
+        self.channel.send({"held": list(self._arenas)})
+
     # -- the guardian ----------------------------------------------------------------------------------------------
-
-    def _arena_made(self, number: int, fd: int) -> None:
-        """Keep the memory of groups here: nobody can go on with a connection to another server."""
-
-    def _arena_gone(self, number: int) -> None:
-        """See `_arena_made`."""
 
     def guardian_gone(self) -> None:
         Worker.guardian_gone(self)  # with nothing but the pushes: there are no connections to go on with
@@ -217,6 +250,7 @@ class PushWorker(OutputWorker):
         for one in self._running.values():
             if one.file >= 0:
                 self._keep(one, one.file)
+        super().rejoined()
 
     def deserted(self, why: str) -> None:
         self.stop("CLEAN_SIGNAL")

@@ -32,6 +32,7 @@ MAX_PUSHES = 10_000
 ENDED_SECONDS = 60.0  # how long the result of a push is to be seen
 IDLE_SECONDS = 10.0  # that the guardian waits for another push after the last one
 MAX_ENDED = 1000  # results: a thousand pushes that fail and are started again every few seconds leave many
+TOLD_SECONDS = 5.0  # in which the controller has seen a result; so long it stays in any case
 
 
 @dataclass(eq=False)
@@ -151,7 +152,9 @@ class Pushes(Book):
         push.result, push.ended = result, time.time()
         push_note(self._server.instance, push.plan).remove()
         self._over.append(push)
-        if len(self._over) > MAX_ENDED:
+        while len(self._over) > MAX_ENDED and (
+            self._over[0].ended < push.ended - TOLD_SECONDS or len(self._over) > MAX_PUSHES
+        ):
             del self._pushes[self._over.popleft().plan.number]
         self._reactor.call_later(ENDED_SECONDS, self._forget)
         if len(self._over) == len(self._pushes):

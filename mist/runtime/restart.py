@@ -13,11 +13,12 @@ import os
 import subprocess
 from typing import Final
 
+from mist.runtime.build import start_of
+from mist.runtime.control import former_status
 from mist.runtime.instance import Instance, write_atomically
 
-UNIT: Final = (
-    "MIST_UNIT"  # the environment variable by which the unit names itself, and so says that it leaves processes alone
-)
+# The environment variable by which the unit names itself, and so says that it leaves processes alone.
+UNIT: Final = "MIST_UNIT"
 ASK_SECONDS: Final = 2.0
 JOBS: Final = ("restart", "try-restart")
 
@@ -47,6 +48,16 @@ def number_left(instance: Instance) -> int:
         return int(instance.restart_note.read_bytes()[:9]) + 1
     except (OSError, ValueError):
         return 0
+
+
+def start_after(instance: Instance) -> tuple[int, int]:
+    """Return the number of this start, and how many main processes have crashed since it was the number (`mist.runtime.build`)."""
+    number = number_left(instance)
+    if number:
+        return number, 0
+    former = str(former_status(instance).get("build", ""))
+    number, crashes = start_of(former)
+    return number, crashes + 1 if former else 0
 
 
 def forget_note(instance: Instance) -> None:

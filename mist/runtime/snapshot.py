@@ -76,6 +76,8 @@ class SnapshotWriter:
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
         self._lines: dict[str, tuple[object, bytes]] = {}
+        self._generation = 0
+        self._body = b""  # what the file says behind its generation; b"" before it was read
 
     def prepare(self, streams: Mapping[str, object]) -> None:
         """Make the text of streams that the next snapshot will have."""
@@ -83,7 +85,8 @@ class SnapshotWriter:
 
     def write(self, snapshot: Snapshot) -> bool:
         """Replace the snapshot, with the next generation number; False when it says what it said before."""
-        former = _read(self._instance)
+        if not self._body:
+            self._read_former()
         rest = {**EMPTY, **snapshot}
         streams = rest.pop("streams")
         del rest["generation"]
@@ -92,15 +95,25 @@ class SnapshotWriter:
             name: line if (line := known.get(name)) is not None and line[0] is stream else (stream, _line(name, stream))
             for name, stream in streams.items()
         }
-        lines = b",\n".join(line for _, line in self._lines.values())
-        body = _packed(rest)[1:-1] + _STREAMS + lines + _END
-        head, _, before = former.partition(b"\n")
-        if before == body:
+        parts = [_packed(rest)[1:-1] + _STREAMS]  # joined at once: each copy of a large text costs milliseconds
+        for _, text in self._lines.values():
+            parts += (text, b",\n")
+        if self._lines:
+            parts.pop()
+        parts.append(_END)
+        body = b"".join(parts)
+        if body == self._body:
             return False
-        first = json.loads(head.removesuffix(b",") + b"}" if before else head or b"{}")  # 0.1.0 wrote one line
-        generation = int(first.get("generation", 0)) + 1
-        write_atomically(self._instance.config_file, b'{"generation":%d,\n' % generation + body)
+        write_atomically(self._instance.config_file, b'{"generation":%d,\n' % (self._generation + 1), body)
+        self._generation += 1
+        self._body = body
         return True
+
+    def _read_former(self) -> None:
+        """Take note of what the file says."""
+        head, _, self._body = _read(self._instance).partition(b"\n")
+        first = json.loads(head.removesuffix(b",") + b"}" if self._body else head or b"{}")  # 0.1.0 wrote one line
+        self._generation = int(first.get("generation", 0))
 
 
 def _line(name: str, stream: object) -> bytes:

@@ -10,6 +10,8 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import setproctitle
@@ -20,10 +22,11 @@ from mist.runtime import log as runtime_log
 from mist.runtime import restart
 from mist.runtime.attendant import SESSIONS, TRIGGERS, Attendant, session_main, trigger_main
 from mist.runtime.book import Around
-from mist.runtime.build import running_build, set_number
+from mist.runtime.build import running_build, set_start
 from mist.runtime.channel import Channel, Message, close_all, peer_credentials
 from mist.runtime.control import CONTROLLER, former_children, write_status
 from mist.runtime.control_keeper import ControlKeeper
+from mist.runtime.departure import Departure
 from mist.runtime.descriptor_store import stored
 from mist.runtime.family import Family
 from mist.runtime.homecoming import Homecoming
@@ -58,6 +61,7 @@ from mist.stream.publisher import create_account, open_account, set_account
 log = logging.getLogger(__name__)
 
 STATUS_DELAY_SECONDS = 0.05
+STATUS_SHARE = 10  # a status is written after so many times what the last one took: with a thousand pushes it is long
 KILL_AFTER_SECONDS = 3.0
 KILL_AGAIN_SECONDS = 0.1
 EXIT_CONFIG = 2  # the configuration is unusable
@@ -65,6 +69,7 @@ SOCKET_MODE = 0o660
 SWEEP_DELAY_SECONDS = 0.5
 LOOK_SECONDS = 2.0
 HANG_SECONDS = 6.0
+CALM_SECONDS = 5.0  # after a crash, before what the former main process had started gives way to processes of this one
 
 Handler = Callable[[Channel, Message, list[int]], None]
 
@@ -76,8 +81,9 @@ class Spawner:
         self.server = server = Server(instance, program)
         self.instance = instance
         self._heir = inherited()
-        self._number = restart.number_left(instance) if self._heir is None else self._heir.number
-        set_number(self._number)
+        self._number, crashes = restart.start_after(instance) if self._heir is None else (self._heir.number, 0)
+        set_start(self._number, crashes)
+        self._calm_seconds = CALM_SECONDS if crashes else 0.0
         self._reactor = Reactor()
         self._family = Family(self._reactor, "", running_build(), self._gone)
         self._fires = TriggerLink(instance, self._reactor, lambda: read_snapshot(instance))
@@ -88,33 +94,24 @@ class Spawner:
         self._pushes = Pushes(*book)
         self._controller = ControlKeeper(lambda error: self._reload.controller_said(error), *book)
         self._triggers = Attendant(
-            "The process of the triggers",
-            instance.trigger_socket,
-            lambda fd: trigger_main(server, fd),
-            self._family,
-            self._reactor,
-            self._changed,
+            "The process of the triggers", instance.trigger_socket, partial(trigger_main, server), *book[1:]
         )
         self._sessions = Attendant(
-            "The process of the sessions",
-            instance.session_socket,
-            lambda fd: session_main(server, fd),
-            self._family,
-            self._reactor,
-            self._changed,
+            "The process of the sessions", instance.session_socket, partial(session_main, server), *book[1:]
         )
         self._clients: set[Channel] = set()
         self._started = time.time()
         self._generation = 0
         self._bad_file = ""
         self._status_planned = False
+        self._status_took_s = 0.0
         self._vigil = Vigil(self._reactor, LOOK_SECONDS, self._watched, is_restless)
         self._ending = False
         self._stop_asked = False
         self._exit_status = 0
         self._serving = False
         self._homecoming = Homecoming(self._reactor, self._serve)
-        self._strangers: dict[int, int] = {}
+        self._strangers: dict[int, Departure] = {}
         self._reload = Reload(
             self._family, self._reactor, self._controller.ask_to_reload, self._execute, self._streams.is_busy
         )
@@ -230,7 +227,10 @@ class Spawner:
         self._controller.open()
         self._listeners.start_all()
         self._apply(snapshot)
-        self._succession.open()
+        if self._calm_seconds:
+            self._reactor.call_later(self._calm_seconds, self._succession.open)
+        else:
+            self._succession.open()
         self._write_status()
         self._vigil.begin()
         notify("READY=1")
@@ -336,7 +336,7 @@ class Spawner:
 
     def _watched(self) -> Watched:
         for child in self._family.children.values():
-            if child.watched and child.build == running_build():  # others give way
+            if child.watched:
                 yield child, patience_seconds(child, HANG_SECONDS)
 
     def _gone(self, pid: int) -> None:
@@ -488,16 +488,18 @@ class Spawner:
             self._vigil.begin()
         if not self._status_planned:
             self._status_planned = True
-            self._reactor.call_later(STATUS_DELAY_SECONDS, self._write_status)
+            self._reactor.call_later(max(STATUS_DELAY_SECONDS, self._status_took_s * STATUS_SHARE), self._write_status)
 
     def _write_status(self) -> None:
         self._status_planned = False
         if self._ending:
             return
+        began = time.thread_time()
         status = self._status()
         if status["streams"]:
             self._listeners.await_viewers()
         write_status(self.server, status)
+        self._status_took_s = time.thread_time() - began
         failure = f"; upgrade failed: {self._reload.failure}" if self._reload.failure else ""
         if self._bad_file:
             failure += f"; the configuration that ran last is used, because of {self._bad_file.splitlines()[0]}"
@@ -569,17 +571,12 @@ class Spawner:
     def _end_strangers(self) -> None:
         """Ask those to end whom a former main process had started and who had no guardian under this one at the time."""
         for pid in self.instance.strangers():
-            try:
-                self._strangers[pid] = pidfd = os.pidfd_open(pid)
-            except ProcessLookupError:
-                continue
-            self._reactor.add_reader(pidfd, lambda pid=pid: self._stranger_gone(pid))  # type: ignore[misc]
-            send_signal(pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):
+                self._strangers[pid] = Departure(self._reactor, pid, partial(self._stranger_gone, pid))
+                self._strangers[pid].signal(signal.SIGTERM)
 
     def _stranger_gone(self, pid: int) -> None:
-        pidfd = self._strangers.pop(pid)
-        self._reactor.remove_reader(pidfd)
-        os.close(pidfd)
+        del self._strangers[pid]
         self._end_if_alone()
 
     def _kill_all(self) -> None:

@@ -16,7 +16,7 @@ from mist.core.track_buffer import Table, open_table
 from mist.errors import AccessDenied, Busy, MistError, NotFound, NotReady
 from mist.net.receive_ring import create_ring
 from mist.runtime.backoff import Backoff
-from mist.runtime.build import running_build
+from mist.runtime.build import is_same_edition, running_build
 from mist.runtime.channel import Message, close_all
 from mist.runtime.guardian import Guardian, WorkerHandle, WorkerMain, refuse, reply
 from mist.runtime.process import is_alive, own
@@ -331,11 +331,18 @@ class StreamDuty:
     # -- planned replacement ---------------------------------------------------------------------------------------
 
     def replace_workers(self) -> None:
-        """Let another process go on with the source: it is started first, and the old one stops at a clean point."""
+        """Let another process go on with the source: it is started first, and the old one stops at a clean point.
+
+        One that runs the same code stays if another one would have to connect to the source again.
+        """
         source = self._source
         if source is None or self._standby is not None or self._guardian.ending:
             return
         if source.worker.build == running_build():
+            return
+        connects = self._plan.pulled and not (self._given or self._plan.source).startswith("/")
+        source.worker.stays = connects and is_same_edition(source.worker.build)
+        if source.worker.stays:
             return
         if self._plan.pulled or source.fd >= 0:
             self._standby = self._fork(replace(source.start, resumed=True, standby=True))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mist.core.doorbell import Ringer
 from mist.core.track_buffer import open_table
 from mist.errors import Busy, MistError, NotFound, NotReady
 from mist.runtime.backoff import Backoff
@@ -158,7 +159,7 @@ class Streams(Book):
             self._succession.done(stream)
             for pid in {*descendants(stream.child.pid), stream.input_pid, stream.child.pid} - {0}:
                 send_signal(pid, signal.SIGKILL)
-        left = remove_stream(self._server.instance.name, name)
+        left = remove_stream(self._server.instance.name, name, Ringer(str(self._server.instance.bells)))  # viewers wait
         self._changed()
         return left or stream is not None
 

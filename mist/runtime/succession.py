@@ -1,4 +1,6 @@
-"""The order in which processes of other code give way to new ones: a few at a time, so that they do not starve each other.
+"""The order in which processes of other code, or of a main process that is gone, give way to new ones.
+
+A few do at a time, so that they do not starve each other.
 
 What is replaced needs the processors twice, for beginning and for going on with what there is. All at once, that holds up
 everybody's viewers for as long as all of it takes together.
@@ -61,5 +63,5 @@ class Succession:
             give_way()
 
     def _give_up(self, who: object, name: str) -> None:
-        log.warning("%s has not gone over to the new code in %.0f s; going on with the others", name, PATIENCE_SECONDS)
+        log.warning("%s has not given way to its successor in %.0f s; going on with the others", name, PATIENCE_SECONDS)
         self.done(who)

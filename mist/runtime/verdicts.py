@@ -95,7 +95,7 @@ class Verdicts:
 
     def _rewrite(self) -> None:
         try:
-            write_atomically(self._path, b"".join(_line(one) for one in self._known.values()), MODE)
+            write_atomically(self._path, b"".join(_line(one) for one in self._known.values()), mode=MODE)
             found = self._path.stat()
             self._read = (found.st_ino, found.st_size)
         except OSError as error:

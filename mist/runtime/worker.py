@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ import setproctitle
 import uvloop
 
 from mist.core.checkpoint import CheckpointTable, Record, create_checkpoints
+from mist.core.time_slice import ask_for_slice
 from mist.errors import MistError
 from mist.runtime import log as runtime_log
 from mist.runtime.channel import Channel, Message, close_all
@@ -25,7 +27,15 @@ from mist.runtime.trigger_link import TriggerLink
 log = logging.getLogger(__name__)
 
 TITLE_SECONDS = 1.0
+# Of processes that frames go through: work of a tenth of a millisecond that must not wait for the turn of what runs. The least there is.
+SLICE_US = 100
+NO_MEMORY_STATUS = 1
 IGNORED_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Tell whether an error says that this process may have no more memory, by a limit of its own or the machine's."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
 
 
 class Worker:
@@ -33,6 +43,7 @@ class Worker:
 
     program = "worker"
     key = ""  # of a process that is known to the main process by a name of its own
+    forwards_media = False
 
     def __init__(self, server: Server, channel: Channel, stream: str = "") -> None:
         runtime_log.become(self.program, stream)
@@ -91,6 +102,8 @@ class Worker:
         self.loop.add_signal_handler(signal.SIGTERM, self.stop, "CLEAN_SIGNAL")
         self.channel.attach(self.loop, self._received, self.guardian_gone)
         self.show_title()
+        if self.forwards_media:
+            ask_for_slice(SLICE_US)
         self.started()
         try:
             self.loop.run_forever()
@@ -203,6 +216,10 @@ class Worker:
 
     def _loop_error(self, loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
         error = context.get("exception")
+        if is_out_of_memory(error):
+            log.error("This process has no memory left, so it ends for another one to go on: %s", error)
+            logging.shutdown()
+            os._exit(NO_MEMORY_STATUS)
         if isinstance(error, (MistError, ConnectionError)):
             log.info("%s: %s", context.get("message", ""), error)
         else:

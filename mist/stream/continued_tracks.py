@@ -28,7 +28,7 @@ class ContinuedTracks:
         self._left = {index: info for index, info in publisher.tracks.items() if index not in taken}
 
     def find(self, number: int, info: TrackInfo) -> int:
-        """Take up a track of the source and return its index: that of a left one of the same type and codec, else a new one."""
+        """Take up a track of the source and return its index: that of a left one of the same type, else a new one."""
         match = best_match(self._left, info)
         if match is None:
             index = self._publisher.add_track(info)
@@ -48,6 +48,11 @@ class ContinuedTracks:
 
     def remove(self, number: int) -> None:
         self._publisher.remove_track(self._indexes.pop(number))
+
+    def leave(self, number: int) -> None:
+        """Note that a track of the source has ended, and the next one of its type goes on in its place, in another codec."""
+        index = self._indexes.pop(number)
+        self._left[index] = self._publisher.tracks[index]
 
     @property
     def indexes(self) -> dict[int, int]:
@@ -69,13 +74,13 @@ class ContinuedTracks:
 
 
 def best_match(left: Mapping[int, TrackInfo], info: TrackInfo) -> int | None:
-    """Return the left track that the new one goes on with: the same codec, best with equal set-up and number."""
-    fitting = [index for index, old in left.items() if (old.type, old.codec) == (info.type, info.codec)]
-    if not fitting:
-        return None
-    return max(
-        fitting, key=lambda index: (left[index].init_data == info.init_data, left[index].track_id == info.track_id)
-    )
+    """Return the left track that the new one goes on with: the same type, best with equal codec, set-up and number."""
+
+    def likeness(index: int) -> tuple[bool, bool, bool]:
+        old = left[index]
+        return old.codec == info.codec, old.init_data == info.init_data, old.track_id == info.track_id
+
+    return max((index for index, old in left.items() if old.type == info.type), key=likeness, default=None)
 
 
 def describe(info: TrackInfo) -> str:

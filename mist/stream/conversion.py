@@ -209,8 +209,25 @@ class Conversion:
             stop_us=self._wishes.stop_us,
             times=self._times(),
             sparse=[index for index in self._indexes if tracks[index].type == META],
+            leads=[self._container.lead_us(info) for info in tracks] if self._container.lead_us is not None else None,
         )
         self._demuxer.on_tracks = self._change
+
+    def _add(self, index: int, info: TrackInfo) -> None:
+        """Take a track that begins late along, where the output can have one more after its first packets."""
+        known = self._demuxer.tracks[: index + 1]
+        wanted = index in _wanted([_state(place, one) for place, one in enumerate(known)], self._wishes.selectors)
+        if wanted and info.type == META:
+            self._filter.release()
+            picked = select_tracks([_state(0, info)], {}, self._container.codecs, live=False)
+            if picked and self._filter.set_tracks([*self._infos, info]):
+                self._filter.add_track(len(self._indexes))
+                self._indexes.append(index)
+                self._infos = [*self._infos, info]
+                return
+        self._filter.add_track(-1)
+        if wanted:
+            self._tell(str(LeftOut(index, info, f"it begins only after {self.position_us / 1e6:.1f} s")))
 
     def _times(self) -> int:
         if self._wishes.from_zero:
@@ -221,7 +238,7 @@ class Conversion:
         """Follow a change of the input's tracks."""
         tracks = self._demuxer.tracks
         for index in range(self._seen_tracks, len(tracks)):
-            self._tell(str(LeftOut(index, tracks[index], f"it begins only after {self.position_us / 1e6:.1f} s")))
+            self._add(index, tracks[index])
         self._seen_tracks = len(tracks)
         infos = [tracks[index] for index in self._indexes]
         if infos == self._infos:

@@ -27,7 +27,6 @@ from typing import Any, Final
 import mist
 from mist.core.dtsc import MAX_HEADER_BYTES, packet_bytes
 from mist.core.dtsc_objects import parse_object, serialize_object
-from mist.core.packet_log import PacketLog, unpack_log
 from mist.core.span_index import MAX_TRACKS, SpanIndex
 from mist.errors import LimitExceededError, MistError, RemoteProtocolError, UnsupportedError
 from mist.formats.dtsh import HEAD_BYTES, Index, header_members, index_of
@@ -48,7 +47,7 @@ class KeptIndex:
     """What of an index is not in the layout of others.
 
     source: size and mtime (nanoseconds) of the file, and a stamp of the subtitles beside it. versions: the tracks as text, for each version
-    of the init data. figures: of each track. spans, shifts: as `SpanIndex` has them.
+    of the init data. figures: of each track. spans, shifts: as `SpanIndex` has them. packets: the log of all packets, packed.
     """
 
     source: tuple[int, int, int]
@@ -57,7 +56,7 @@ class KeptIndex:
     sizes_are_exact: bool
     figures: list[tuple[int, ...]]
     spans: list[tuple[int, int, int, int, int, bool, int]]
-    log: PacketLog
+    packets: bytes
     shifts: list[tuple[int, int]]
 
     def fill(self, index: SpanIndex) -> None:
@@ -84,7 +83,7 @@ def serialize_index(index: Index, kept: KeptIndex) -> bytes:
     }
     parts = {
         "about": json.dumps(about, separators=(",", ":")).encode(),
-        "packets": kept.log.pack(),
+        "packets": kept.packets,
         "spans": b"".join(_SPAN.pack(*span) for span in kept.spans),
     }
     members = header_members(index)
@@ -122,7 +121,7 @@ def parse_index(data: bytes, size: int) -> KeptIndex | None:
             sizes_are_exact=bool(about["sizes_are_exact"]),
             figures=[tuple(one) for one in about["figures"]],
             spans=list(_SPAN.iter_unpack(parts["spans"])),
-            log=unpack_log(parts["packets"]),
+            packets=parts["packets"],
             shifts=[(int(number), int(shift_us)) for number, shift_us in about["shifts"]],
         )
         _check(kept, size)
@@ -174,7 +173,7 @@ class IndexFile:
         self.cached = self.folder / (name + SUFFIX) if self.folder else None
 
     def load(self, source: tuple[int, int, int]) -> KeptIndex | None:
-        """Return the index if one is kept that describes the file as it is now. A stale or damaged one of ours is deleted.
+        """Return the index if one is kept that describes the file as it is now. A stale or damaged one is deleted, whoever made it.
 
         source: as in `KeptIndex`.
         """
@@ -196,9 +195,10 @@ class IndexFile:
         except (MistError, OSError) as error:
             reason, kept = f"cannot be used: {error}", None
         else:
-            if kept is None:
-                return None
-            if kept.source != source or status.st_mtime_ns < source[1] + MARGIN_S * 10**9:
+            stale = status.st_mtime_ns < source[1] + MARGIN_S * 10**9
+            if kept is None and not stale:
+                return None  # of another program, which may go on using it
+            if kept is None or stale or kept.source != source:
                 reason = "is older than the file"
         if reason:
             self.log.info("the index %s %s; it is made anew", path, reason)

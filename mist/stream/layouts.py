@@ -22,7 +22,7 @@ from mist.errors import UnsupportedError
 from mist.formats import flac_file, riff
 from mist.formats.audio_files import AdtsMuxer
 from mist.formats.mp4_file import FileMovie
-from mist.formats.tracks import AC3, EAC3, SUBTITLE, TrackInfo
+from mist.formats.tracks import AC3, EAC3, JSON, SUBTITLE, TrackInfo
 
 MP4: Final = "mp4"
 MP4_3GP: Final = "3gp"
@@ -32,6 +32,7 @@ MP3: Final = "mp3"
 FLAC: Final = "flac"
 WAV: Final = "wav"
 KINDS: Final[Mapping[str, Callable[[], FileMovie]]] = {MP4: FileMovie, MP4_3GP: lambda: FileMovie("3gp6")}
+TEXTS: Final = frozenset({SUBTITLE, JSON})  # written in another form, of another size
 DESCRIBED_BY_PACKETS: Final = frozenset({AC3, EAC3})  # whose set-up is in their first packet
 
 _NUMBER_BYTES: Final = 8
@@ -108,7 +109,7 @@ def make_layout(
     kind = description["kind"]
     indexes = [int(one) for one in description["indexes"]]
     tracks = [infos[one] for one in indexes]
-    if not log.whole or any(info.codec == SUBTITLE for info in tracks) or index[index.count - 1][6]:
+    if not log.whole or any(info.codec in TEXTS for info in tracks) or index[index.count - 1][6]:
         raise UnsupportedError("the length of this file is not known beforehand")
     window = {name: int(description[name]) for name in ("from_us", "to_us") if description.get(name) is not None}
     places = [indexes.index(one) if one in indexes else -1 for one in range(len(infos))]

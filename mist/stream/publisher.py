@@ -24,7 +24,7 @@ from mist.core.track_writer import (
     show_track,
 )
 from mist.errors import LimitExceededError, NotFound, SharedMemoryFull, StreamError
-from mist.formats.tracks import VIDEO, TrackInfo
+from mist.formats.tracks import AUDIO, VIDEO, TrackInfo
 from mist.stream.names import shm_name
 from mist.stream.replay import Replay
 from mist.stream.state import StreamStatus
@@ -33,6 +33,10 @@ SHM_FOLDER: Final = Path("/dev/shm")
 MAX_TRACKS: Final = 64
 ALL_VIEWERS: Final = 255
 ACCOUNT_BYTES: Final = 4096
+SILENT_US: Final = (
+    5_000_000  # a picture that comes no more is not waited for after this: segments go on with sound alone
+)
+LOOK_US: Final = 500_000  # of media time between two looks for tracks that are silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +150,8 @@ class StreamPublisher:
         self._replay: Replay | None = None
         self._writers: dict[int, TrackWriter] = {}
         self._infos: dict[int, TrackInfo] = {}
+        self._look_at_us: int | None = None
+        self._fresh: set[int] = set()  # tracks without a packet yet
         for index, _mask in self.table.valid_tracks():
             self._adopt(index)
         if resumed:
@@ -172,6 +178,8 @@ class StreamPublisher:
         writer = adopt_track(self.table, index, self._account)
         self._writers[index] = writer
         self._infos[index] = track_info(self.table, index)
+        if writer.last_us is None:
+            self._fresh.add(index)
         self._anchor_audio()
 
     @property
@@ -198,6 +206,7 @@ class StreamPublisher:
         self._writers[index] = writer
         self._describe(writer, info)
         self._infos[index] = info
+        self._fresh.add(index)
         self._anchor_audio()
         show_track(self.table, index, valid_mask)
         self.table.ring(self._ringer)
@@ -256,10 +265,38 @@ class StreamPublisher:
                 f"a packet of {len(packet.payload)} bytes; the bound is {self.limits.packet_bytes} "
                 "(config.memory.packet_bytes)"
             )
+        if self._look_at_us is None or packet.dts_us >= self._look_at_us:
+            self._look_for_silence(packet)
+        if packet.track in self._fresh:
+            self._begin_track(packet)
         self._writers[packet.track].write(packet)
         if not self._ready:
             self._become_ready(packet.dts_us)
         self.table.ring(self._ringer)
+
+    def _begin_track(self, packet: Packet) -> None:
+        """Let a picture that begins late go on with the fragments that there are of the sound."""
+        self._fresh.discard(packet.track)
+        writer = self._writers[packet.track]
+        sounds = [
+            index for index, info in sorted(self._infos.items()) if info.type == AUDIO and index not in self._fresh
+        ]
+        if writer.video and sounds:
+            writer.follow_fragments(self._writers[sounds[0]], packet.dts_us)
+
+    def _look_for_silence(self, packet: Packet) -> None:
+        """Let fragments begin for pictures that do not come while sound does, and forget tracks of which nothing is in the window."""
+        self._look_at_us = packet.dts_us + LOOK_US
+        media = [index for index, info in self._infos.items() if info.type in (VIDEO, AUDIO) and index != packet.track]
+        for index in media:
+            writer = self._writers[index]
+            last_us = writer.last_us
+            if last_us is None or packet.dts_us - last_us <= SILENT_US:
+                continue
+            if writer.video:
+                writer.pass_silence(packet.dts_us - SILENT_US)
+            elif packet.dts_us - last_us > self.limits.window_us:
+                writer.forget_all()
 
     def begin_replay(self, counts: Mapping[int, int]) -> None:
         """Pass over what comes now and is in the stream already. counts: packets of each track at the place where it begins."""
@@ -343,6 +380,7 @@ class StreamPublisher:
         if self._replay is not None and index not in self._writers:
             return
         self._writers.pop(index).close(True)
+        self._fresh.discard(index)
         del self._infos[index]
         self._anchor_audio()
         self.table.ring(self._ringer)

@@ -27,6 +27,14 @@ class PushPlan:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class LeftConnection:
+    """A connection to another server that the process before this one had. fd: of the socket, ours. record: its record, ours by now."""
+
+    fd: int
+    record: Any
+
+
 @dataclass(slots=True)
 class PushStatus:
     """How far a push is, as `push_list` of the API shows it. media_ms: time stamps of the packets, first and last that were sent.
@@ -34,7 +42,8 @@ class PushStatus:
     began: unix time. note: what the process before this one left, and where this one leaves what the next one needs.
     leave: called for an end that waits until the destination has taken what there is; None where the task is cancelled for that.
     left_file: descriptor of a file that the process before this one had, -1 for none. keep_file: called with one that is to outlive
-    this process. waiting_bytes: that a destination elsewhere has not taken yet. waiting_full: no more may wait. trouble: why it takes
+    this process. left_connection, keep_connection: the same for a connection, the latter with its record and its socket.
+    waiting_bytes: that a destination elsewhere has not taken yet. waiting_full: no more may wait. trouble: why it takes
     nothing now.
     """
 
@@ -49,6 +58,8 @@ class PushStatus:
     leave: Callable[[], None] | None = None
     left_file: int = -1
     keep_file: Callable[[int], None] = lambda _fd: None
+    left_connection: LeftConnection | None = None
+    keep_connection: Callable[[Any, int], None] = lambda _record, _fd: None
     waiting_bytes: int = 0
     waiting_full: bool = False
     trouble: str = ""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Hashable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,8 +64,19 @@ class PushNote:
             return 0
 
     def remove(self) -> None:
-        """Remove everything: the push has ended."""
-        with suppress(FileNotFoundError):
-            for path in list(self._path.parent.iterdir()):
-                if path.name.partition(".")[0] == self._path.name:
-                    path.unlink(missing_ok=True)
+        """Remove everything: the push has ended. Costs the same however many pushes there are."""
+        try:
+            book = int(json.loads(self._path.read_bytes())["book"])
+        except FileNotFoundError:
+            book = 0
+        except (ValueError, KeyError, TypeError):
+            book = self._newest_book()
+        for path in (self._path, self._path.with_name(f"{self._path.name}.draft")):
+            path.unlink(missing_ok=True)
+        for number in (book - 1, book, book + 1):  # a note is written between its book and the end of the one before
+            self._book_path(number).unlink(missing_ok=True)
+
+    def _newest_book(self) -> int:
+        """Return the number of the newest book of a note that cannot be read."""
+        numbers = (path.suffix[1:] for path in self._path.parent.glob(f"{self._path.name}.*"))
+        return max((int(number) for number in numbers if number.isdecimal()), default=0)

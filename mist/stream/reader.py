@@ -11,7 +11,7 @@ from mist.core.track_buffer import Table, TrackReader, mux_ranges, open_table
 from mist.errors import NotFound
 from mist.formats.tracks import TrackInfo
 from mist.stream.publisher import SHM_FOLDER, stream_prefix
-from mist.stream.state import Key, StreamStatus, TrackState
+from mist.stream.state import FragmentStart, Key, StreamStatus, TrackState
 
 
 def list_streams(instance: str) -> list[str]:
@@ -134,6 +134,10 @@ class StreamReader:
             Key(sequence, dts, arrival, number, breaks, changes)
             for sequence, dts, arrival, number, _, breaks, changes in self.track_reader(index).key_records()
         ]
+
+    def fragment_starts(self, index: int) -> list[FragmentStart]:
+        """Return where the fragments of a track begin that are in the buffer, oldest first."""
+        return [FragmentStart(*one) for one in self.track_reader(index).fragment_records()]
 
     def sequence_at(self, index: int, dts_us: int) -> int:
         """Return the first packet number whose decode time is not before dts_us."""

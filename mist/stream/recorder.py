@@ -20,7 +20,7 @@ from mist.formats.containers import Container
 from mist.formats.tracks import META, VIDEO, TrackInfo
 from mist.stream.playability import UNPLAYABLE, is_playable
 from mist.stream.recording import RecordingTarget, next_cut
-from mist.stream.selectors import select_tracks
+from mist.stream.selectors import ANY_MASK, PUSHES_MASK, select_tracks
 from mist.stream.state import Key, StreamStatus, TrackState
 
 STALLED_US: Final = 1_000_000  # a track this far behind the others is not waited for: what is written is never older
@@ -29,8 +29,6 @@ STEP_US: Final = (
     1_000_000  # of media at once: what does not fit on a disk is no more than that, nor what is muxed into memory
 )
 DEFAULT_FRAME_US: Final = 40_000
-PUSHES_MASK: Final = 2  # recordings see what pushes see
-ANY_MASK: Final = 0xFF
 NEVER_US: Final = 1 << 62
 
 

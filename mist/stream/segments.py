@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from mist.core.muxer import Muxer
 from mist.core.packet import Packet
 from mist.stream.on_demand import SpanPlace
-from mist.stream.state import Key, TrackState
+from mist.stream.state import FragmentStart, TrackState
 
 STALLED_US: Final = 5_000_000  # a track this far behind the main one is not waited for
 MIN_LISTED_TARGETS: Final = 4  # a playlist keeps this many target durations when it drops old segments
@@ -31,7 +31,7 @@ class Reader(Protocol):
 
     @property
     def segment_us(self) -> int: ...
-    def keys(self, index: int) -> list[Key]: ...
+    def fragment_starts(self, index: int) -> list[FragmentStart]: ...
     def packets(self, index: int, first_sequence: int, end_sequence: int) -> list[Packet]: ...
     def sequence_at(self, index: int, dts_us: int) -> int: ...
     def mux_range(self, muxer: Muxer, ranges: Sequence[tuple[int, int, int]]) -> object: ...
@@ -92,32 +92,31 @@ def list_fragments(reader: Reader, main: TrackState, others: Sequence[TrackState
 
     others: the tracks that are muxed with it, or instead of it. ended: the stream has ended, so its last fragment is whole too.
     """
-    starts: list[Key] = []
-    for key in reader.keys(main.index):
-        if key.fragment >= main.first_fragment and (not starts or key.fragment != starts[-1].fragment):
-            starts.append(key)
-    ends = [key.dts_us for key in starts[1:]]
+    starts = [start for start in reader.fragment_starts(main.index) if start.number >= main.first_fragment]
+    ends = [start.dts_us for start in starts[1:]]
     if ended and starts:
         end_us = _end_us(reader, main)
         longest_us = max((_end_us(reader, track) for track in others if track.next_sequence), default=end_us)
+        end_us = max(end_us, starts[-1].dts_us)
         ends.append(max(end_us, min(longest_us, end_us + MAX_TAIL_US)))
     fragments = [
-        Fragment(key.fragment, key.dts_us, end_us, key.discontinuities, key.init_changes)
-        for key, end_us in zip(starts, ends, strict=False)
-        if end_us > key.dts_us
+        Fragment(start.number, start.dts_us, end_us, start.discontinuities, start.init_changes)
+        for start, end_us in zip(starts, ends, strict=False)
+        if end_us > start.dts_us
     ]
     whole = len(fragments)
     if not ended:
-        limit_us = min((_known_until(track, main) for track in others), default=None)
+        reached_us = max(main.last_us, starts[-1].dts_us if starts else 0)
+        limit_us = min((_known_until(track, reached_us) for track in others), default=None)
         while limit_us is not None and whole and fragments[whole - 1].to_us > limit_us:
             whole -= 1
     return FragmentList(tuple(fragments[:whole]), whole == len(fragments), ended)
 
 
-def _known_until(track: TrackState, main: TrackState) -> int:
-    """Return the decode time before which a track has everything, or the main track's where it has fallen silent."""
-    known_us = max(track.now_us, track.last_us) if track.next_sequence else main.last_us
-    return main.last_us if main.last_us - known_us > STALLED_US else known_us
+def _known_until(track: TrackState, reached_us: int) -> int:
+    """Return the decode time before which a track has everything, or how far the main one is where it has fallen silent."""
+    known_us = max(track.now_us, track.last_us) if track.next_sequence else reached_us
+    return reached_us if reached_us - known_us > STALLED_US else known_us
 
 
 def _end_us(reader: Reader, track: TrackState) -> int:

@@ -21,6 +21,8 @@ Tracks: TypeAlias = list[TrackState]
 
 SUBTITLE: Final = "subtitle"
 VIEWERS_MASK: Final = 1
+PUSHES_MASK: Final = 2  # recordings see what pushes see
+ANY_MASK: Final = 0xFF
 SORTINGS: Final = ("bps_lth", "bps_htl", "id_lth", "id_htl", "res_lth", "res_htl")
 RESOLUTIONS: Final[Mapping[str, tuple[int, int]]] = {
     "720p": (1280, 720),

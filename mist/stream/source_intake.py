@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mist.core.packet import Packet
 from mist.formats.rtmp.timeline import Timeline
-from mist.formats.tracks import TrackInfo
+from mist.formats.tracks import META, TrackInfo
 from mist.stream.continued_tracks import ContinuedTracks
 from mist.stream.state import StreamStatus
 
 if TYPE_CHECKING:
     from mist.stream.publisher import StreamPublisher
     from mist.stream.services import ConnectionRecord
+
+META_REACH_US: Final = 60_000_000  # how far metadata may be from the media: playlists of texts are read on their own
 
 
 class SourceIntake:
@@ -70,7 +72,10 @@ class SourceIntake:
 
     def write(self, packet: Packet) -> None:
         """Write a packet of a track that is known. Raises LimitExceededError, SharedMemoryFull."""
-        dts_us = self._timeline.place(packet.track, packet.dts_us)
+        if self._infos[packet.track].type == META:
+            dts_us = self._timeline.follow(packet.track, packet.dts_us, META_REACH_US)
+        else:
+            dts_us = self._timeline.place(packet.track, packet.dts_us)
         if self._timeline.jumped:
             self._publisher.mark_discontinuity()
         for report in self._timeline.take_reports():

@@ -66,3 +66,13 @@ class Key:
     fragment: int
     discontinuities: int = 0
     init_changes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentStart:
+    """Where a fragment begins: with a key, or without one while the track is silent and others go on. Members as those of `Key`."""
+
+    number: int
+    dts_us: int
+    discontinuities: int = 0
+    init_changes: int = 0

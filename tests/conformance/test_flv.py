@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from mist.core.demuxer import demux
 from mist.core.flv import FlvMuxer
 from mist.core.packet import Packet
 from mist.formats.flv import FlvDemuxer
-from mist.formats.tracks import TrackInfo
+from mist.formats.tracks import JSON, TrackInfo
 from tests.support.media import AC3, AV1, BFRAMES, EAC3, FLAC, HEVC, MP3, OPUS, VP9, Sample
 from tests.support.packets import SeenMedia, compare, read_media
 from tests.support.tools import find_tool, run
@@ -88,3 +89,59 @@ def test_several_tracks_of_each_type(tmp_path: Path) -> None:
     codecs = [line.rpartition(" ")[2] for line in lines if line.startswith("#codec_id")]
     assert sorted(codecs) == ["aac", "h264", "hevc", "opus"]
     assert len([line for line in lines if not line.startswith("#")]) == len(packets)
+
+
+def _texts(path: Path) -> list[tuple[float, str]]:
+    """Return (seconds, text) of the subtitle packets that ffprobe finds."""
+    told = run(
+        [
+            find_tool("ffprobe"),
+            "-v",
+            "error",
+            "-select_streams",
+            "s",
+            "-show_packets",
+            "-show_data",
+            "-of",
+            "json",
+            str(path),
+        ],
+        60,
+    )
+    found = []
+    for packet in json.loads(told.stdout)["packets"]:
+        rows = [line[10:50].replace(" ", "") for line in packet["data"].splitlines() if ":" in line[:10]]
+        found.append((float(packet["pts_time"]), bytes.fromhex("".join(rows)).decode()))
+    return found
+
+
+def test_texts_of_ffmpeg_are_metadata_and_come_out_as_its_texts(tmp_path: Path) -> None:
+    """FFmpeg writes subtitles as onTextData and reads them so; others, such as onCuePoint, as data."""
+    titles, original, ours = (tmp_path / name for name in ("a.srt", "a.flv", "ours.flv"))
+    titles.write_text("1\n00:00:01,200 --> 00:00:01,900\nHello\n\n2\n00:00:02,500 --> 00:00:02,700\n\u00fcber\n")
+    command = [
+        find_tool("ffmpeg"),
+        "-v",
+        "error",
+        "-i",
+        str(SAMPLES[0].flv()),
+        "-i",
+        str(titles),
+        "-map",
+        "0",
+        "-map",
+        "1",
+    ]
+    run([*command, "-c", "copy", "-c:s", "text", "-t", "4", str(original)], 60)
+    tracks, packets = read_flv(original.read_bytes())
+    data = [packet for packet in packets if tracks[packet.track].codec == JSON]
+    assert [json.loads(one.payload)[1]["text"] for one in data] == ["Hello", "\u00fcber"]
+    ours.write_bytes(mux(tracks, packets))
+    assert _texts(ours) == _texts(original) and len(data) == 2
+    compare(_read(SAMPLES[0], original), _read(SAMPLES[0], ours), tolerance_us=0)
+    cue = Packet(data[0].track, 0, 0, True, b'["onCuePoint",{"name":"chapter","time":1.5,"parameters":{"a":[1,2]}}]')
+    ours.write_bytes(mux(tracks, [*packets[:50], cue, *packets[50:]]))
+    told = run(
+        [find_tool("ffprobe"), "-v", "error", "-show_entries", "stream=codec_type", "-of", "csv=p=0", str(ours)], 60
+    )
+    assert {"video", "audio"} <= set(told.stdout.decode().split())

@@ -45,6 +45,8 @@ def encoded(folder: Path, suffix: str) -> Path:
         ".ogg": [find_tool("oggenc"), "-Q", "-s", "7", "-o", str(target), source],
         ".m4a": [*aac, str(target)],
         ".bare.m4a": [*aac, "-use_editlist", "0", str(target)],
+        ".frag.m4a": [*aac, "-movflags", "frag_keyframe+delay_moov", "-frag_duration", "500000", str(target)],
+        ".pieces.m4a": [*aac, "-movflags", "frag_every_frame+delay_moov", str(target)],
         ".webm": [find_tool("ffmpeg"), "-v", "error", "-i", source, "-c:a", "libopus", str(target)],
     }
     run(commands[suffix], TIMEOUT_S)
@@ -144,13 +146,45 @@ def test_mp4_of_opus_says_where_it_begins_and_ends(folder: Path) -> None:
     assert found["sbgp"][4:8] == b"roll"
 
 
-@pytest.mark.parametrize("formats", [("mp4", "mp4"), ("mp4", "dtsc", "mp4")])
+@pytest.mark.parametrize(
+    "formats",
+    [
+        ("mp4", "mp4"),
+        ("mp4", "dtsc", "mp4"),
+        ("mp4", "mkv", "mp4"),
+        ("mp4", "mkv", "dtsc", "mkv", "mp4"),
+        ("mp4", "dtsc", "mkv", "mp4"),
+    ],
+)
 def test_mp4_of_aac_keeps_its_beginning_and_end(folder: Path, formats: tuple[str, ...]) -> None:
     source = encoded(folder, ".m4a")
     before, after = tables(source), tables(converted(folder, source, *formats))
     assert media_ticks(after) == media_ticks(before) == 1024 + SAMPLES
     assert struct.unpack(">IiI", after["elst"][8:])[1] == struct.unpack(">IiI", before["elst"][8:])[1] == 1024
     assert heard(converted(folder, source, *formats), "ffmpeg") == heard(source, "ffmpeg")
+
+
+def test_matroska_says_what_of_aac_is_for_the_decoder_alone(folder: Path) -> None:
+    """CodecDelay, which mkvmerge hands on."""
+    made = converted(folder, encoded(folder, ".m4a"), "mp4", "mkv")
+    assert bytes.fromhex("56aa84") + (1024 * 10**9 // RATE).to_bytes(4, "big") in made.read_bytes()
+    assert heard(made, "ffmpeg") == heard(encoded(folder, ".m4a"), "ffmpeg")
+    again = folder / "aac-by-mkvmerge.mkv"
+    run([find_tool("mkvmerge"), "-q", "-o", str(again), str(made)], TIMEOUT_S)
+    found = tables(converted(folder, again, "mkv", "mp4"))
+    assert struct.unpack(">IiI", found["elst"][8:])[1] == 1024
+
+
+@pytest.mark.parametrize("suffix", [".frag.m4a", ".pieces.m4a"])
+def test_fragments_end_where_the_sound_does(folder: Path, suffix: str) -> None:
+    """The last sample's duration in the last fragment, and the edit list, which has no length in a file of fragments."""
+    source = encoded(folder, suffix)
+    after = tables(converted(folder, source, "mp4", "mp4"))
+    skipped = struct.unpack(">IiI", after["elst"][8:])[1]
+    assert skipped == 1024
+    assert media_ticks(after) == skipped + SAMPLES
+    again = tables(converted(folder, source, "mp4", "mkv", "mp4"))
+    assert media_ticks(again) == skipped + SAMPLES and struct.unpack(">IiI", again["elst"][8:])[1] == skipped
 
 
 def test_what_itunes_says_of_gaps_is_followed(folder: Path) -> None:

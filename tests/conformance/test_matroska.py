@@ -161,7 +161,9 @@ def test_subtitles(codec: str, container: str, tmp_path: Path) -> None:
     assert [(track.codec, track.language) for track in tracks] == [("subtitle", "fra")]
     assert [(packet.dts_us, packet.payload.replace(b"\r", b"")) for packet in packets] == [
         (1_000_000, b"Hello\nworld"),
+        (2_500_000, b""),
         (3_000_000, b"again"),
+        (4_000_000, b""),
     ]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import pytest
 
+from mist.core.crc import crc32_mpeg2
 from mist.core.nal import split_annexb, split_length_prefixed
 from mist.core.packet import Packet
 from mist.core.ts_mux import TsMuxer
@@ -221,3 +222,34 @@ def unescape(unit: bytes) -> bytes:
         result.append(byte)
         zeros = zeros + 1 if byte == 0 else 0
     return bytes(result)
+
+
+def test_metadata_is_what_ffprobe_says_it_is(tmp_path: Path) -> None:
+    """ID3 of HLS packagers, SCTE 35, KLV and DVB subtitles: from a stream of ffmpeg's kind through us into another one."""
+    tracks, packets = sample(SAMPLES["plain"])
+    cue = bytes.fromhex("fc302000000000000000fff00f05000000017fcfffffffff00000000000000")
+    dvb = b"\x0a\x04deu\x00\x59\x08deu\x10\x00\x01\x00\x01"
+    described = {
+        "ID3": (b"", b"ID3\x04\x00\x00\x00\x00\x00\x10TIT2\x00\x00\x00\x06\x00\x00\x03title"),
+        "KLV": (b"", bytes.fromhex("060e2b34020b01010e010301010000000302") + b"ab"),
+        "SCTE35": (b"", cue + crc32_mpeg2(cue).to_bytes(4, "big")),
+        "RAW": (dvb, b"\x20\x00\x0f\xff"),
+    }
+    first = len(tracks)
+    tracks = [*tracks, *(TrackInfo("meta", codec, init) for codec, (init, _) in described.items())]
+    extra = [
+        Packet(first + number, second * 1_000_000, 0, True, payload)
+        for second in range(1, 3)
+        for number, (_, payload) in enumerate(described.values())
+    ]
+    path = tmp_path / "meta.ts"
+    path.write_bytes(mux(tracks, sorted([*packets, *extra], key=lambda packet: packet.dts_us)))
+    words = ["-v", "error", "-show_entries", "stream=codec_name,codec_type", "-of", "csv=p=0", str(path)]
+    told = subprocess.run([find_tool("ffprobe"), *words], capture_output=True, text=True, timeout=60, check=True)
+    streams = told.stdout.split()
+    for name in ("timed_id3,data", "klv,data", "scte_35,data", "dvb_subtitle,subtitle"):
+        assert name in streams
+    with av.open(str(path)) as container:
+        seen = {bytes(packet) for packet in container.demux() if packet.size and packet.stream.type == "data"}
+    assert {payload for codec, (_, payload) in described.items() if codec != "RAW"} <= seen
+    check_ts(path.read_bytes())

@@ -350,3 +350,51 @@ def test_one_recording_behind_another_loses_nothing(tmp_path: Path, made: str) -
         for track in (0, 1):
             own = [payload for number, payload in alone if number == track]
             assert [payload for number, payload in found if number == track] == own * 2, (by, track)
+
+
+def _filled_up(data: bytes) -> bytes:
+    """Return a stream whose last PES packet of video fills its last transport packet, with zeros behind the picture."""
+    changed = bytearray(data)
+    at = max(at for at in range(0, len(data), 188) if (data[at + 1] & 0x1F) << 8 | data[at + 2] == 0x100)
+    assert changed[at + 3] & 0x30 == 0x30
+    payload = data[at + 5 + data[at + 4] : at + 188]
+    changed[at + 3] &= 0xDF
+    changed[at + 4 : at + 188] = payload.ljust(184, b"\0")
+    return bytes(changed)
+
+
+def test_a_joint_behind_a_full_packet_loses_nothing(tmp_path: Path) -> None:
+    """Neither a length nor stuffing says that the last picture is whole; tables that do not continue the others do."""
+    made = Made("full", (picture(), tone()), f"{X264} -c:a aac").make(tmp_path).read_bytes()
+    first = _filled_up(made)
+    alone = [packet.payload for packet in demux(TsDemuxer(), made) if packet.track == 0]
+    tables = sum(made[at + 1 : at + 3] == b"\x40\0" for at in range(0, len(made), 188))
+    for by in range(16):
+        if by in (tables % 16, (tables - 1) % 16):
+            continue  # by chance these continue the others, or repeat the last one
+        joined = demux(TsDemuxer(), first + _with_counters(made, by))
+        assert [packet.payload for packet in joined if packet.track == 0] == alone * 2, by
+
+
+def test_seeking_finds_the_tables_of_the_place(tmp_path: Path) -> None:
+    """A PID that carries another codec from the middle on is read as what it is there, forwards and backwards."""
+    size, x264 = "testsrc2=size=64x64:rate=25:duration=2", ("-c:v", "libx264", "-preset", "ultrafast", "-g", "10")
+    common = [find_tool("ffmpeg"), "-v", "error", "-f", "lavfi", "-i", size]
+    other = ("-c:v", "mpeg2video", "-g", "10", "-output_ts_offset", "2")
+    run([*common, *x264, str(tmp_path / "one.ts")], 60)
+    run([*common, *other, str(tmp_path / "two.ts")], 60)
+    data = (tmp_path / "one.ts").read_bytes() + (tmp_path / "two.ts").read_bytes()
+    demuxer, sink = TsDemuxer(), PacketList()
+    demuxer.attach(sink)
+    found = []
+    for at in range(0, len(data), 188):
+        demuxer.feed(data[at : at + 188])
+        found += [(demuxer.position, packet) for packet in sink.take()]
+    assert [info.codec for info in demuxer.tracks] == ["H264", "MPEG2"]
+    keys = [one for one in found if one[1].keyframe]
+    assert len(keys) == 10
+    for position, key in [*reversed(keys), *keys]:
+        demuxer.seek(key.dts_us, position)
+        while (wanted := demuxer.want()) is not None:
+            demuxer.feed(data[wanted[0] : wanted[0] + wanted[1]])
+        assert sink.take()[0] == key

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mist.core.demuxer import PacketList
 from mist.core.flv import FlvReader, parse_audio_body, parse_video_body
 from mist.core.packet import Packet
 from mist.errors import RemoteProtocolError
+from mist.formats import amf
 from mist.formats.flv import FlvDemuxer
-from mist.formats.rtmp.media import TrackAssembler
+from mist.formats.rtmp.media import MediaEvent, TrackAssembler
+
+SCRIPT = 18
 
 
 def fuzz(data: bytes) -> None:
@@ -47,10 +52,18 @@ def _demux(data: bytes, step: int) -> list[Packet] | None:
 def _assembled(data: bytes) -> list[bytes]:
     """Return the payloads that the engine for publishers makes of the same tags."""
     assembler = TrackAssembler()
-    events = [
-        event
-        for tag in FlvReader().feed(data)
-        if tag.tag_type in (8, 9)
-        for event in assembler.feed(tag.tag_type, tag.time_ms, tag.body)
-    ]
+    events: list[MediaEvent] = []
+    for tag in FlvReader().feed(data):
+        if tag.tag_type in (8, 9):
+            events += assembler.feed(tag.tag_type, tag.time_ms, tag.body)
+        elif tag.tag_type == SCRIPT:
+            events += assembler.feed_data(_values(tag.body), tag.time_ms)
+    events += assembler.release_data()
     return [event.payload for event in events if isinstance(event, Packet)]
+
+
+def _values(body: bytes) -> list[Any]:
+    try:
+        return amf.decode_all(body)
+    except RemoteProtocolError:
+        return []

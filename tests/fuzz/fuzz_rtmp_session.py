@@ -52,8 +52,8 @@ def _answer(session: ServerSession, assembler: TrackAssembler, event: m.Event) -
         session.send_play_start(event.name, event.reset, 0.0)
     elif isinstance(event, m.Media):
         assembler.feed(event.type_id, event.time_ms, event.payload)
-    elif isinstance(event, m.Data) and event.values and isinstance(event.values[0], dict):
-        assembler.feed_metadata(event.values[0])
+    elif isinstance(event, m.Data):
+        assembler.feed_data((event.name, *event.values), event.time_ms)
 
 
 def _ask(data: bytes) -> None:

@@ -16,7 +16,7 @@ import pytest
 from tests.support.media import BFRAMES, Sample
 from tests.support.nginx import Nginx
 from tests.support.packets import read_media
-from tests.support.processes import wait_until
+from tests.support.processes import wait_until, written_kib
 from tests.support.server import MistServer
 from tests.support.tools import find_tool, run
 
@@ -25,6 +25,8 @@ pytestmark = pytest.mark.tools("ffmpeg", "ffprobe", "nginx")
 FILM = Sample("film", BFRAMES, seconds=30, keyframe_s=2)
 PLAIN = Sample("plain", BFRAMES, seconds=10)
 NEW = Sample("other", BFRAMES, seconds=12)
+ROUNDS = 8
+GROWTH_KIB = 16 << 10  # in the second half of them; a film of which something stays each time is 4 MB and its index
 
 
 def _overwrite(path: Path, new: Path) -> None:
@@ -75,7 +77,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MistServer]:
     with Nginx(tmp_path_factory.mktemp("nginx"), http=f"root {files};") as nginx:
-        streams = {"other": {"source": str(PLAIN.flv())}}
+        streams = {"other": {"source": str(PLAIN.flv())}, "again": {"source": f"{files}/again.ts"}}
         for change in CHANGES:
             streams[f"here{change}"] = {"source": f"{files}/here{change}.ts"}
             streams[f"there{change}"] = {"source": f"http://127.0.0.1:{nginx.http_port}/there{change}.ts"}
@@ -131,3 +133,31 @@ def test_who_plays_is_told_and_who_comes_gets_what_is_there(
     wait_until(is_new, 30, "what is there now")
     for line in server.log[before:]:
         assert "Traceback" not in line
+
+
+def test_what_was_made_for_a_file_goes_with_it(server: MistServer, files: Path, new: Path) -> None:
+    """A file grows, is changed and vanishes under its viewers, over and over: the server's memory stays where it was."""
+    film, path = files / "film.ts", files / "again.ts"
+    changes = [do for do, _ in CHANGES.values()]
+    used = []
+
+    def status() -> int:
+        return ask(server, "/again.ts?stop=1000")[0]
+
+    for number in range(ROUNDS):
+        shutil.copy(film, path)
+        wait_until(lambda: status() == 200, 30, "the file is played")
+        before = len(server.log)
+        with ThreadPoolExecutor(4) as pool:
+            playing = [pool.submit(ask, server, f"/again.ts?rate=1&start={place * 5000}") for place in range(4)]
+            with path.open("ab") as file:
+                file.write(film.read_bytes()[: 188 * 1000])
+            changes[number % len(changes)](path, new)
+            ask(server, "/again.ts?start=20000")
+            server.wait_log("begins anew when it is asked for", 20, start=before)
+            for one in playing:
+                one.result(60)
+        path.unlink(missing_ok=True)
+        wait_until(lambda: status() == 404, 30, "the file has gone")
+        used.append(written_kib(one.pid for one in server.processes()))
+    assert max(used[ROUNDS // 2 :]) - max(used[: ROUNDS // 2]) < GROWTH_KIB, used

@@ -7,12 +7,14 @@ import os
 import shutil
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mist.formats.dtsh import parse_dtsh
+from tests.support.foreign_dtsh import Film, dtsh
 from tests.support.media import BFRAMES, Sample
 from tests.support.processes import wait_until
 from tests.support.server import MistServer
@@ -143,3 +145,26 @@ def test_subtitles_beside_a_file_are_a_track(tmp_path: Path, suffix: str) -> Non
             assert "Auf Wiedersehen" in server.get("/film.srt?start=11000").decode()
             assert any(f"from {film}.dtsh" in line for line in server.log) == kept
             index_beside(film)
+
+
+def _is_own(index: Path) -> bool:
+    return index.exists() and b"check" in index.read_bytes()
+
+
+def test_indexes_of_another_program_are_no_obstacle(tmp_path: Path) -> None:
+    """One server, the same film four times: without an index, with a right one, one of an older layout and a damaged one."""
+    whole = dtsh(Film([(13, 50), (90_000, 50)]))
+    beside = {"none": b"", "right": whole, "older": dtsh(Film([(13, 50)]), 3), "damaged": whole[:-9]}
+    configured = {}
+    for name, data in beside.items():
+        (tmp_path / name).mkdir()
+        film = make_film(tmp_path / name)
+        configured[name] = {"source": str(film)}
+        if data:
+            Path(f"{film}.dtsh").write_bytes(data)
+    with MistServer(streams=configured) as server:
+        got = {name: server.get(f"/{name}.ts", timeout_s=60) for name in beside}
+        for name in ("none", "older", "damaged"):
+            wait_until(partial(_is_own, tmp_path / name / "film.flv.dtsh"), 20, f"the index of {name}")
+    assert len(set(map(len, got.values()))) == 1 and len(got["none"]) > 100_000
+    assert Path(f"{tmp_path}/right/film.flv.dtsh").read_bytes() == whole

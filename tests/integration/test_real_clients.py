@@ -140,6 +140,23 @@ def test_vlc_plays(server: MistServer, publish: Publish, start_program: StartPro
         assert len(media.of("audio")) > 100, player.output
 
 
+@pytest.mark.tools("cvlc", "ffmpeg")
+def test_vlc_plays_the_sound_of_fragments(server: MistServer, publish: Publish, start_program: StartProgram) -> None:
+    """What VLC would play at the right times, rather than what it demuxes: it drops what comes too late."""
+    publish(server, LONG)
+    server.wait_tracks(2)
+    somebody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups") if os.getuid() == 0 else ()
+    with TemporaryDirectory(prefix="mist-vlc-") as folder:
+        Path(folder).chmod(0o777)
+        heard = Path(folder, "heard.wav")
+        sinks = ("--aout=afile", f"--audiofile-file={heard}", "--vout=dummy")
+        options = ("--no-color", "--run-time=6", "--play-and-exit", *sinks, server.play_url("mp4"), "vlc://quit")
+        player = start_program([*somebody, find_tool("cvlc"), *options], env={**os.environ, "HOME": folder})
+        player.wait(45)
+        assert heard.exists(), player.output
+        assert heard.stat().st_size > 3 * 48000 * 4, player.output
+
+
 @pytest.mark.tools("curl", "ffmpeg")
 @pytest.mark.parametrize("version", ["--http1.0", "--http1.1"])
 def test_curl_records(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import struct
@@ -424,3 +425,48 @@ def test_reading_stays_possible_after_a_restart(server: MistServer, publish: Pub
         assert read_media(server.play_url("flv")).of("video")
         publisher.wait(10)
         server.wait_log("Stream ended", 10, start=mark)
+
+
+@pytest.mark.root
+def test_a_worker_dies_while_shared_memory_is_full(make_server: MakeServer, send_to: SendTo) -> None:
+    """Its viewers wait for room, and go on then."""
+    mount = 'mount -t tmpfs -o size=24m tmpfs /dev/shm && exec "$@"'
+    server = make_server(wrap=("unshare", "-m", "sh", "-c", mount, "sh"))
+    sender = send_to(server)
+    sender.send([n * FRAME_MS for n in range(50)], headers=True)
+    with viewer(server) as seen:
+        wait_mark(seen, sender.number - 1)
+        filler = Path(f"/proc/{server.pid}/root/dev/shm/filler")
+        with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        for worker in server.processes_titled("mist: output RTMP ("):
+            os.kill(worker.pid, signal.SIGKILL)
+        server.wait_log("The connections of another worker wait", 30)
+        filler.unlink()
+        sender.send([n * FRAME_MS for n in range(50, 100)])
+        wait_mark(seen, sender.number - 1, 30)
+        assert_rising(seen)
+
+
+def test_a_worker_that_may_have_no_more_memory_gives_its_viewers_to_another(
+    server: MistServer, send_to: SendTo
+) -> None:
+    sender = send_to(server)
+    sender.send([n * FRAME_MS for n in range(50)], headers=True)
+    with viewer(server) as seen:
+        wait_mark(seen, sender.number - 1)
+        title = "mist: output RTMP (1 "  # which changes at most once a second
+        [worker] = wait_until(lambda: server.processes_titled(title), 5, title)
+        now = int(Path(f"/proc/{worker.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.prlimit(worker.pid, resource.RLIMIT_AS, (now, now))
+        mark = len(server.log)
+        for number in range(50, 2000):  # until it has to map another page of the track
+            media = f"<{number:08d}>".encode() + bytes(50_000)
+            sender.peer.send_video(number * FRAME_MS, media, key=number % 25 == 0)
+            time.sleep(0.005)  # the network's pace
+            if any("has no memory left" in line for line in server.log[mark:]):
+                break
+        server.wait_log("has no memory left", start=mark)
+        wait_mark(seen, number, 30)
+        assert_rising(seen)

@@ -174,7 +174,12 @@ def test_nuke_and_cleanup(make_server: MakeServer, send_to: SendTo, tmp_path: Pa
     sender = send_to(server)
     sender.send([n * FRAME_MS for n in range(50)], headers=True)
     assert any(".live" in name for name in server.shared_memory())
-    assert mist(server, "nuke", "live", "--instance", server.instance).returncode == 0
+    with socket.create_connection(("127.0.0.1", server.http_port), 30) as watcher:
+        watcher.sendall(b"GET /live.flv HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert watcher.recv(1000)
+        assert mist(server, "nuke", "live", "--instance", server.instance).returncode == 0
+        while watcher.recv(1 << 20):  # to the end, which comes
+            pass
     wait_until(lambda: not any(".live" in name for name in server.shared_memory()), 5, "the end of its memory")
     wait_until(lambda: not server.processes_titled("mist: input"), 5, "the end of its input")
     sender.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -18,13 +19,13 @@ from tests.support.live import FRAME_MS
 from tests.support.numbered import Book, NumberedSender
 from tests.support.numbered_viewers import AvViewer, DtscViewer, FfmpegViewer, HlsViewer, HttpCrowd, RtmpViewer, Viewer
 from tests.support.ports import free_port
-from tests.support.processes import Process, descriptors, living_watched, wait_until
+from tests.support.processes import Process, descends, descriptors, living_watched, wait_until
 from tests.support.server import MistServer
 
 SECONDS = int(os.environ.get("MIST_RECOVERY_SECONDS", "2"))  # how long each kind of process is killed
 INTERVAL_S = 1.0
 LIVE, PULLED = "live", "pulled"
-SETTLE_S = 20.0
+WAIT_S = 60.0  # at most, for what must come: nothing that is measured here depends on how fast this machine is
 GOES_ON = 25  # pictures that every viewer must get after the last blow
 
 # (how many, stream, what) of the viewers
@@ -92,7 +93,7 @@ class Stage:
                     "USER_NEW": [{"handler": str(self._make_doorman()), "sync": True, "streams": []}],
                 }
             },
-            env={"MIST_REJOIN_SECONDS": "60"},  # a machine that is busy takes long to start a main process
+            env={"MIST_REJOIN_SECONDS": "180"},  # a machine that is busy takes long to start a main process
         )
         self.senders: list[NumberedSender] = []
         self.books: list[Book] = []
@@ -128,8 +129,8 @@ class Stage:
         rules = {one.suffix: {"stream": LIVE, "target": str(one)} for one in self.recordings}
         self.server.api({"push_auto_add": rules})
         self._start_viewers()
-        wait_until(lambda: all(book.number >= 0 or book.closed for book in self.watched()), 30, "all viewers")
-        wait_until(lambda: len(self.processes("push live")) == len(self.recordings), 30, "both recordings")
+        wait_until(lambda: all(book.number >= 0 or book.closed for book in self.watched()), WAIT_S, "all viewers")
+        wait_until(lambda: len(self.processes("push live")) == len(self.recordings), WAIT_S, "both recordings")
         time.sleep(INTERVAL_S)
 
     def _book(self, name: str) -> Book:
@@ -191,11 +192,11 @@ class Stage:
         """Knock at the socket of the process that calls the handlers of triggers, which runs only while it is needed."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as visitor:
             visitor.connect(str(self.server.runtime_folder / "trigger.sock"))
-            wait_until(lambda: self.processes("triggers"), 10, "the process of the triggers")
+            wait_until(lambda: self.processes("triggers"), WAIT_S, "the process of the triggers")
 
     def strike(self, title: str, how: int) -> int:
-        """Send a signal to all processes of a kind; returns how many."""
-        found = self.processes(title)
+        """Send a signal to all processes of a kind; returns how many. One that is just being replaced is waited for."""
+        found = wait_until(lambda: self.processes(title), WAIT_S, title)
         for one in found:
             with suppress(ProcessLookupError):
                 os.kill(one.pid, how)
@@ -239,7 +240,7 @@ class Stage:
             ]
 
         try:
-            wait_until(lambda: not behind(), SETTLE_S, "all viewers")
+            wait_until(lambda: not behind(), WAIT_S, "all viewers")
         except TimeoutError:
             for book in self.books:
                 if book.name in behind():
@@ -248,6 +249,16 @@ class Stage:
     def report(self) -> dict[str, object]:
         """Return the figures of all phases."""
         return {"seconds": SECONDS, "viewers": len(self.books), "phases": [one.document() for one in self.phases]}
+
+    def kill_main_process(self, how: int = signal.SIGKILL) -> int:
+        """Kill the main process, and start it again as a service manager does; returns how many that are."""
+        os.kill(self.server.pid, how)
+        self.server.restart()
+        return 1
+
+    def of_former_main_processes(self) -> set[str]:
+        """Return the kinds of those that were started by a main process that is no more."""
+        return {kind_of(one.title) for one in self.server.processes() if not descends(one, self.server.pid)}
 
     # -- what is held --------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ import av
 import pytest
 
 from tests.integration.test_runtime import mist
-from tests.recovery.stage import PULLED, SECONDS, Phase, Stage, write_report
+from tests.recovery.stage import PULLED, SECONDS, WAIT_S, Phase, Stage, write_report
 from tests.support.numbered import Book
 from tests.support.processes import wait_until
 
@@ -19,6 +18,7 @@ pytestmark = pytest.mark.timeout(600 + 3 * SECONDS)
 
 UPGRADES = 10 if SECONDS >= 10 else 4
 LEAK_SECONDS = 40.0  # after which the figures of dead processes are forgotten
+STAYS = {"controller", f"input {PULLED}"}  # when the main process is another one
 FEWER_HANGS = 3  # seconds that finding one takes
 # What is killed, by the beginning of its title.
 KINDS = {
@@ -81,22 +81,29 @@ def judge(phase: Phase) -> None:
 def blow_at(stage: Stage, title: str, how: int) -> Callable[[], int]:
     """Return what kills all processes of a kind, and the main process in such a way that it comes back."""
 
-    def main_process() -> int:
-        os.kill(stage.server.pid, how)
-        stage.server.restart()
-        return 1
-
     def trigger_process() -> int:
         stage.call_trigger_process()
         return stage.strike(title, how)
 
-    special = {"server": main_process, "triggers": trigger_process}
+    special = {"server": lambda: stage.kill_main_process(how), "triggers": trigger_process}
     return special.get(title, lambda: stage.strike(title, how))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed(stage: Stage, held: dict[str, int], kind: str) -> None:
     judge(stage.phase(f"{kind} killed", blow_at(stage, KINDS[kind], signal.SIGKILL), SECONDS))
+
+
+def test_what_a_killed_main_process_had_started_is_replaced(stage: Stage, held: dict[str, int]) -> None:
+    """But for what would have to connect again, and the controller."""
+
+    def crash() -> int:
+        struck = stage.kill_main_process()
+        wait_until(lambda: stage.of_former_main_processes() <= STAYS, WAIT_S, "their successors")
+        return struck
+
+    judge(stage.phase("main process killed, then all that it had started replaced", crash, 1))
+    assert stage.of_former_main_processes() == STAYS
 
 
 @pytest.mark.parametrize("kind", CRASHES)
@@ -109,7 +116,7 @@ def test_hangs(stage: Stage, kind: str) -> None:
     def hang() -> int:
         before = {one.pid for one in stage.processes(KINDS[kind])}
         struck = stage.strike(KINDS[kind], signal.SIGSTOP)
-        wait_until(lambda: not before & {one.pid for one in stage.server.processes()}, 30, "the end of who hangs")
+        wait_until(lambda: not before & {one.pid for one in stage.server.processes()}, WAIT_S, "the end of who hangs")
         return struck
 
     judge(stage.phase(f"{kind} hangs", hang, max(1, SECONDS // FEWER_HANGS)))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from mist.core.muxer import Muxer
 from mist.core.packet import Packet
 from mist.formats.tracks import VIDEO, TrackInfo
-from mist.stream.state import Key, StreamStatus, TrackState
+from mist.stream.state import FragmentStart, Key, StreamStatus, TrackState
 
 AUDIO_KEY_INTERVAL_US = 1_000_000
 
@@ -213,6 +213,13 @@ class FakeReader:
 
     def keys(self, index: int) -> list[Key]:
         return list(self._stream.track(index).keys)
+
+    def fragment_starts(self, index: int) -> list[FragmentStart]:
+        found: list[FragmentStart] = []
+        for key in self._stream.track(index).keys:
+            if not found or key.fragment != found[-1].number:
+                found.append(FragmentStart(key.fragment, key.dts_us, key.discontinuities, key.init_changes))
+        return found
 
     def packets(self, index: int, first_sequence: int, end_sequence: int) -> list[Packet]:
         track = self._stream.track(index)

@@ -45,6 +45,14 @@ def session_processes(session: int) -> list[Process]:
     return [one for one in found if one is not None and one.session == session and one.state != ZOMBIE and one.title]
 
 
+def descends(process: Process, ancestor: int) -> bool:
+    """Tell whether a process is another one, or a descendant of it; also when it ends in this moment."""
+    one: Process | None = process
+    while one is not None and one.pid != ancestor and one.parent:
+        one = look(one.parent)
+    return one is None or one.pid == ancestor
+
+
 def cpu_seconds(pids: Iterable[int]) -> float:
     """Return the processor time of processes so far, all threads, user and system, to the nanosecond as scheduled."""
     total = 0

@@ -24,7 +24,7 @@ from tests.support.ports import free_port
 from tests.support.processes import Process, session_processes, wait_until
 
 SHARED_MEMORY = Path("/dev/shm")
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 5.0  # what the server promises
 _numbers = itertools.count(1)
 # A stream ends soon after its publisher has gone, so that tests of whole recordings need not wait long.

@@ -156,7 +156,9 @@ class Schema:
             if entry is None:
                 self.left_out.append(_why_not(fields, source))
             else:
-                found.append(replace(entry, info=entry.info.changed(track_id=entry.number)))
+                delayed = entry.info.type == AUDIO and entry.info.codec != OPUS
+                delay_us = (entry.delay_ns + 500) // 1000 if delayed else 0
+                found.append(replace(entry, info=entry.info.changed(track_id=entry.number, delay_us=delay_us)))
         return found
 
     def complete(self, track: TrackInfo, payload: bytes) -> TrackInfo:

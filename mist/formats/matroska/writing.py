@@ -157,7 +157,7 @@ class Schema:
         """Return what the packets of a track need."""
         frame_ms = round(1_000_000 / track.frame_rate_mhz) if track.frame_rate_mhz else 0
         set_types = {H264: 1 << h264.SPS, HEVC: 1 << 33}.get(track.codec, 0)
-        return Plan(track.codec == SUBTITLE, set_types, (_delay_ns(track) + 500) // 1000, frame_ms)
+        return Plan(track.codec == SUBTITLE, set_types, delay_us(track), frame_ms)
 
     def parameter_sets(self, track: TrackInfo) -> bytes:
         """Return the parameter sets of H.264 and HEVC as NAL units with 4-byte lengths, b"" for other codecs."""
@@ -274,10 +274,16 @@ def _sample_bits(track: TrackInfo) -> int:
     return track.sample_bits or {FLOAT: 32, ALAW: 8, ULAW: 8}.get(track.codec, 16)
 
 
+def delay_us(track: TrackInfo) -> int:
+    """Return what is added to all times of a track."""
+    return (_delay_ns(track) + 500) // 1000
+
+
 def _delay_ns(track: TrackInfo) -> int:
-    """Return CodecDelay: what the decoder drops at the start of an Opus stream."""
+    """Return CodecDelay: what the decoder drops at the start, which Opus says itself.   Spec: RFC 9559 section 5.1.4.1.25."""
     if track.codec != OPUS:
-        return 0
+        rate = track.sample_rate_hz or 1_000_000
+        return (track.delay_us * rate + 500_000) // 1_000_000 * 1_000_000_000 // rate
     return opus.parse_head(track.init_data).pre_skip_samples * 1_000_000_000 // opus.SAMPLE_RATE_HZ
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final
@@ -204,6 +205,46 @@ class ClientSession:
         """Return everything queued, and forget it."""
         head, self._head = self._head, b""
         return head + self._send.writer.take_output()
+
+    # -- another process
+
+    def export_state(self) -> bytes:
+        """Return the session, for `restore` in another process. Call it between events, once the server has begun, after `take_output`."""
+        fields = {
+            "state": str(self.state),
+            "app": self._app,
+            "stream": self._stream,
+            "publish": self._publish,
+            "stream_id": self._stream_id,
+            "window": self._receipts.window_bytes,
+            "received": self._receipts.received,
+        }
+        return json.dumps(fields).encode() + b"\n" + self._reader.export_state()
+
+    @classmethod
+    def restore(cls, state: bytes, now: float) -> ClientSession:
+        """Return the session that `export_state` described. Raises LocalProtocolError."""
+        head, _, rest = state.partition(b"\n")
+        try:
+            fields = json.loads(head)
+            session = cls(
+                app=fields["app"],
+                stream=fields["stream"],
+                tc_url="",
+                publish=fields["publish"],
+                entropy=bytes,
+                now=now,
+            )
+            session.state = State(fields["state"])
+            session._stream_id = fields["stream_id"]
+            session._receipts = m.Receipts(fields["window"], fields["received"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise LocalProtocolError(f"damaged session state: {error}") from error
+        session._handshake, session._head = None, b""
+        session._send.writer.write_chunk_size(CHUNK_SIZE)
+        session._send.writer.take_output()
+        session._reader.restore(rest)
+        return session
 
     def deadline(self) -> float | None:
         """Return when `handle_timeout` wants to be called, or None."""

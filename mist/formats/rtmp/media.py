@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,15 +11,19 @@ from mist.core import flv
 from mist.core.flv import TagPart
 from mist.core.nal import annexb_to_length_prefixed, change_length_size, nal_types, split_annexb
 from mist.core.packet import Packet
+from mist.core.script_data import ABOUT_THE_STREAM, METADATA
 from mist.errors import LimitExceededError, MistError
 from mist.formats import codecs, h264
 from mist.formats.av1 import TEMPORAL_DELIMITER, strip_temporal_delimiters
+from mist.formats.rtmp.messages import SET_DATA_FRAME, number
 from mist.formats.rtmp.messages import VIDEO as VIDEO_MESSAGE
-from mist.formats.rtmp.messages import number
-from mist.formats.tracks import AAC, AUDIO, AV1, FLAC, H264, HEVC, OPUS, PCM, VIDEO, TrackInfo
+from mist.formats.script_data import document_of
+from mist.formats.tracks import AAC, AUDIO, AV1, FLAC, H264, HEVC, JSON, META, OPUS, PCM, VIDEO, TrackInfo
 
 MAX_TRACKS: Final = 64
 MAX_INIT_BYTES: Final = 1 << 20
+MAX_EARLY: Final = 64  # documents that are held back until the media begins
+MAX_EARLY_BYTES: Final = 1 << 18
 
 _NAL_CODECS: Final = frozenset({H264, HEVC})
 _NEEDS_INIT: Final = frozenset({H264, HEVC, AAC})  # undecodable, or not even describable, without it
@@ -84,6 +88,9 @@ class TrackAssembler:
         self._found = 0
         self._hints: dict[str, dict[str, int]] = {VIDEO: {}, AUDIO: {}}
         self._said: set[str] = set()
+        self._begun = False  # there was a packet of media
+        self._data = _Slot()  # the track of JSON
+        self._early: list[tuple[int, bytes]] = []  # documents that came before the media, with their times
 
     # -- another process
 
@@ -94,6 +101,9 @@ class TrackAssembler:
             "found": self._found,
             "hints": self._hints,
             "said": sorted(self._said),
+            "begun": self._begun,
+            "data": self._data.number,
+            "early": [[time_ms, document.decode()] for time_ms, document in self._early],
             "slots": [
                 [
                     kind,
@@ -114,12 +124,59 @@ class TrackAssembler:
         assembler._found = state["found"]
         assembler._hints = {VIDEO: dict(state["hints"][VIDEO]), AUDIO: dict(state["hints"][AUDIO])}
         assembler._said = set(state["said"])
+        assembler._begun = bool(state.get("begun", state["found"]))
+        assembler._data.number = int(state.get("data", -1))
+        assembler._early = [(int(time_ms), document.encode()) for time_ms, document in state.get("early", ())]
         for kind, track_id, place, info, setup, length_size in state["slots"]:
             slot = _Slot(place, TrackInfo.restore(info), b64decode(setup), length_size)
             assembler._slots[kind, track_id] = slot
         return assembler
 
-    # -- metadata
+    # -- data
+
+    def feed_data(self, values: Sequence[Any], time_ms: int) -> list[MediaEvent]:
+        """Take the values of a data message or of script data.
+
+        onMetaData tells of the media. Anything else with a name is a packet of the one track of JSON, which begins behind the
+        first packet of the media. time_ms: its time, unwrapped.   Spec: RTMP 1.0 section 7.1.2, FLV E.4.4.
+        """
+        if values and values[0] == SET_DATA_FRAME:
+            values = values[1:]
+        if not values or not isinstance(values[0], str):
+            return []
+        if values[0] == METADATA:
+            return self.feed_metadata(values[1]) if len(values) > 1 and isinstance(values[1], dict) else []
+        if values[0] in ABOUT_THE_STREAM:
+            return []
+        events: list[MediaEvent] = []
+        try:
+            self._early.append((time_ms, document_of(values)))
+        except LimitExceededError as error:
+            self._say(events, f"ignored: {error}")
+        if self._begun or len(self._early) > MAX_EARLY or sum(len(one) for _, one in self._early) > MAX_EARLY_BYTES:
+            events += self.release_data()
+        return events
+
+    def release_data(self) -> list[MediaEvent]:
+        """Return the packets that wait for the first one of the media: no more is expected, or it has come."""
+        events: list[MediaEvent] = []
+        early, self._early = self._early, []
+        if early:
+            events += self.begin_data()
+        events += (Packet(self._data.number, time_ms * 1000, 0, True, document) for time_ms, document in early)
+        return events
+
+    def begin_data(self) -> list[MediaEvent]:
+        """Make the track of JSON, unless it is there."""
+        events: list[MediaEvent] = []
+        if self._data.number < 0:
+            self._find(self._data, TrackInfo(META, JSON), events)
+        return events
+
+    @property
+    def data_track(self) -> int:
+        """The number of the track of JSON, -1 before there is one."""
+        return self._data.number
 
     def feed_metadata(self, values: Mapping[str, Any]) -> list[MediaEvent]:
         """Take the properties of onMetaData; they fill what the media itself does not tell."""
@@ -161,7 +218,7 @@ class TrackAssembler:
                 self._on_init(part, events)
             elif part.kind == flv.CHANNELS:
                 self._on_channels(part, events)
-        return events
+        return events + self.release_data() if self._early and self._begun else events
 
     def _slot(self, part: TagPart, events: list[MediaEvent]) -> _Slot | None:
         """Return the slot of a part's track, fresh if another codec was in it; None for codecs that nobody knows."""
@@ -256,8 +313,10 @@ class TrackAssembler:
             refreshed = codecs.refreshed(slot.info, payload)
             if refreshed is not None:
                 self._change(slot, refreshed, events)
+        self._begun = True
         dts_us = time_ms * 1000 + part.nano_offset_ns // 1000
-        events.append(Packet(slot.number, dts_us, part.offset_us, bool(part.keyframe), payload))
+        keyframe = part.keyframe or (part.codec == H264 and h264.begins_recovery(payload))
+        events.append(Packet(slot.number, dts_us, part.offset_us, bool(keyframe), payload))
 
     def _begin(self, slot: _Slot, part: TagPart, payload: bytes, events: list[MediaEvent]) -> bool:
         """Make a track of its first frame, if that tells enough."""

@@ -47,6 +47,7 @@ WINDOW_BYTES: Final = 2_500_000
 MAX_AGGREGATED: Final = 4096  # tags in one aggregate message
 MAX_COMMAND_BYTES: Final = 1 << 20
 MAX_NAME_CHARACTERS: Final = 1024
+SET_DATA_FRAME: Final = "@setDataFrame"
 
 VIDEO_FOURCCS: Final = ("av01", "avc1", "hvc1", "vp08", "vp09")
 AUDIO_FOURCCS: Final = ("ac-3", "ec-3", "Opus", ".mp3", "fLaC", "mp4a")
@@ -89,7 +90,7 @@ class PlayRequested:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """One audio (8) or video (9) message, aggregates taken apart. time_ms: 64 bits, unwrapped."""
+    """One audio (8) or video (9) message, aggregates taken apart; out of an aggregate also data (18). time_ms: 64 bits, unwrapped."""
 
     type_id: int
     time_ms: int
@@ -164,7 +165,7 @@ Event = (
 )
 
 
-def parse_values(message: Message) -> list[Any]:
+def parse_values(message: Message | Media) -> list[Any]:
     """Return the AMF values of a command or data message.
 
     The AMF 3 types begin with a format byte of 0 before AMF 0 values (RTMP 1.0 sections 7.1.1 and 7.1.2); some
@@ -178,7 +179,7 @@ def parse_values(message: Message) -> list[Any]:
 
 
 def split_aggregate(message: Message) -> Iterator[Media]:
-    """Return the audio and video messages in an aggregate message.
+    """Return the audio, video and data messages in an aggregate message.
 
     Times count from the aggregate's own; the first tag's time is the base.   Spec: RTMP 1.0 section 7.1.6.
     """
@@ -194,7 +195,7 @@ def split_aggregate(message: Message) -> Iterator[Media]:
         if at + 11 + size > len(payload):
             raise RemoteProtocolError("tag longer than its aggregate", offset=at, spec="RTMP 1.0 section 7.1.6")
         base = time_ms if base is None else base
-        if type_id in (AUDIO, VIDEO):
+        if type_id in (AUDIO, VIDEO, DATA_AMF0):
             # 32-bit difference: the tags of one aggregate may lie on both sides of the wrap
             delta = (time_ms - base + 0x80000000 & 0xFFFFFFFF) - 0x80000000
             yield Media(type_id, message.time_ms + delta, payload[at + 11 : at + 11 + size])

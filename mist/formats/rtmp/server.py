@@ -126,7 +126,11 @@ class ServerSession:
             self._handle_command(message, now, events)
         elif kind == m.AGGREGATE:
             if self.state is State.PUBLISHING:
-                events.extend(m.split_aggregate(message))
+                for one in m.split_aggregate(message):
+                    if one.type_id == m.DATA_AMF0:
+                        self._handle_data(one, events)
+                    else:
+                        events.append(one)
         elif kind in (m.DATA_AMF0, m.DATA_AMF3):
             if self.state is State.PUBLISHING:
                 self._handle_data(message, events)
@@ -143,9 +147,12 @@ class ServerSession:
         elif len(payload) >= 6 and kind == m.PING_REQUEST:
             self._send.control(m.USER_CONTROL, m.user_control(m.PING_RESPONSE, int.from_bytes(payload[2:6], "big")))
 
-    def _handle_data(self, message: Message, events: list[m.Event]) -> None:
-        values = m.parse_values(message)
-        if values and values[0] == "@setDataFrame":
+    def _handle_data(self, message: Message | m.Media, events: list[m.Event]) -> None:
+        try:
+            values = m.parse_values(message)
+        except RemoteProtocolError:
+            return  # the chunks around it are whole, and the media can do without it
+        if values and values[0] == m.SET_DATA_FRAME:
             del values[0]
         if values and isinstance(values[0], str):
             events.append(m.Data(m.text(values[0]), tuple(values[1:]), message.time_ms))

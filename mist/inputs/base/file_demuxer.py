@@ -15,6 +15,7 @@ from mist.net.remote_file import RemoteFile
 from mist.stream.side_texts import SideTexts
 
 MAX_START_BYTES: Final = 64 << 20  # read until the tracks are known
+PIECE_BYTES: Final = 16 << 10  # fed at a time until then: whoever follows the tracks from there on misses little
 
 
 class FileDemuxer:
@@ -55,13 +56,26 @@ class FileDemuxer:
         try:
             data = await read_from(self.file, position, count)
             self.read_bytes += len(data)
-            self.demuxer.feed(data)
+            self._feed(position, data)
         except RemoteProtocolError as error:
             place = error.offset if error.offset is not None else position
             raise type(error)(
                 f"{self.file.path}, byte {place}: {error}", offset=place, spec=error.spec, reason=error.reason
             ) from None
         return True
+
+    def _feed(self, position: int, data: bytes) -> None:
+        """Feed what was read; of what makes the tracks known only the beginning, up to where they are."""
+        if self.media.ready:
+            self.demuxer.feed(data)
+            return
+        at = 0
+        while True:
+            self.demuxer.feed(data[at : at + PIECE_BYTES])
+            at += PIECE_BYTES
+            wanted = self.demuxer.want()
+            if at >= len(data) or self.media.ready or wanted is None or wanted[0] != position + at:
+                break
 
 
 async def read_from(file: LocalFile | RemoteFile, position: int, count: int) -> bytes:

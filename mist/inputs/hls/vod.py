@@ -14,7 +14,7 @@ from mist.core.span import SpanWriter
 from mist.core.span_index import create_index, open_index
 from mist.errors import MistError, NotFound, RemoteProtocolError, UnsupportedError
 from mist.formats.hls_follow import NEAR_US
-from mist.formats.hls_segments import SegmentMedia, fingerprints, unix_us, unwrapped_us
+from mist.formats.hls_segments import SAME_US, SegmentMedia, each_once, fingerprints, moved, unix_us, unwrapped_us
 from mist.formats.tracks import AUDIO, META, TrackInfo
 from mist.inputs.hls.loading import Loader, Rendition
 from mist.stream.on_demand import index_name, main_track, pack_tracks
@@ -205,6 +205,9 @@ class OnDemandPresentation:
         infos = list(self._infos)
         packets: list[Packet] = []
         for timed in self._timed:
+            if timed.texts and timed is not self._main:
+                packets += await self._texts(timed, number)
+                continue
             whole = timed is self._main or timed.aligned(self._main)
             for one in (segment,) if whole else timed.overlapping(from_us, to_us):
                 try:
@@ -231,6 +234,25 @@ class OnDemandPresentation:
         if number not in self.store:
             self._made[number] = writer, pack_tracks(infos)
             await self.store.get(number)
+
+    async def _texts(self, timed: TimedRendition, number: int) -> list[Packet]:
+        """Return the texts that begin or go away within a span. What was shown before it is looked at, too."""
+        from_us, to_us = self._index[number][:2]
+        numbers = timed.overlapping(from_us, to_us)
+        found: list[Packet] = []
+        for one in range(max(numbers.start - 1, 0), numbers.stop):
+            try:
+                media, shift_us = await self._placed(timed, one)
+            except MistError:
+                continue
+            found += [
+                moved(packet, track, shift_us)
+                for packet in media.packets
+                if (track := timed.tracks.get(packet.track)) is not None
+            ]
+        after_us = from_us - SAME_US if number else -ALWAYS_US
+        until_us = to_us - SAME_US if number + 1 < len(self._index) else ALWAYS_US
+        return [packet for packet in each_once(found) if after_us <= packet.dts_us < until_us]
 
     # -- segments and their times --------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from mist.stream.on_demand import OnDemandReader
 from mist.stream.parameters import UNLIMITED_RATE, PlaybackParameters
 from mist.stream.playability import UNPLAYABLE, is_playable
 from mist.stream.reader import StreamReader
-from mist.stream.selectors import select_tracks
+from mist.stream.selectors import VIEWERS_MASK, select_tracks
 from mist.stream.services import ConnectionRecord, OutputServices
 from mist.stream.session_identity import record_token
 from mist.stream.state import TrackState
@@ -55,9 +55,13 @@ class Choice:
 
 
 def selection(
-    reader: StreamReader, parameters: PlaybackParameters, capability: Capability, user_agent: str
+    reader: StreamReader,
+    parameters: PlaybackParameters,
+    capability: Capability,
+    user_agent: str,
+    mask: int = VIEWERS_MASK,
 ) -> Callable[[list[TrackState]], list[int]]:
-    """Return what chooses a viewer's tracks."""
+    """Return what chooses a viewer's tracks. mask: of those who may see a track."""
 
     def select(states: list[TrackState]) -> list[int]:
         return select_tracks(
@@ -67,6 +71,7 @@ def selection(
             live=reader.live,
             exceptions=capability.exceptions,
             user_agent=user_agent,
+            mask=mask,
         )
 
     return select
@@ -78,13 +83,14 @@ async def choose_tracks(
     parameters: PlaybackParameters,
     capability: Capability,
     user_agent: str,
+    mask: int = VIEWERS_MASK,
 ) -> Choice:
-    """Wait until a stream is playable and choose a viewer's tracks.
+    """Wait until a stream is playable and choose a viewer's tracks. mask: as of `selection`.
 
     Raises NoSuitableTrack, NotReady when the stream ends meanwhile.
     """
 
-    select = selection(reader, parameters, capability, user_agent)
+    select = selection(reader, parameters, capability, user_agent, mask)
     if reader.live:
         await wait_playable(services, reader, parameters, select)
     indexes = select(reader.tracks())

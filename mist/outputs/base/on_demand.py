@@ -107,9 +107,8 @@ class Sender:
         self._kept: Record | None = None  # the record, if another process can go on with it
         self._sent = 0  # bytes of the connection
         self._skip = 0  # of what comes next, the viewer has that
-        self._noted: tuple[int, bytes, Mapping[str, Any]] | None = (
-            None  # what was saved last: bytes sent, strings, place
-        )
+        # What was saved last: bytes sent, strings, place.
+        self._noted: tuple[int, bytes, Mapping[str, Any]] | None = None
 
     def place(self) -> dict[str, Any]:
         """Return where the next bytes of media come from, for another process. Raises LocalProtocolError where that cannot be said."""

@@ -1,9 +1,14 @@
-"""Streams sent to another server that takes them: the fan-out sends, this hears what the server says."""
+"""Streams sent to another server that takes them: the fan-out sends, this hears what the server says.
+
+Another process can go on with such a connection, as with a viewer's: the guardian holds a duplicate of its socket and of its group's
+memory, and the record has what the session needs.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -11,20 +16,29 @@ from typing import Any, Final
 from mist.core.muxer import Muxer
 from mist.errors import MistError, NoSuitableTrack, PeerClosed
 from mist.formats.tracks import TrackInfo
-from mist.net.dial import READ_BYTES, Dialled, Session
+from mist.net.dial import Dialled, Session
+from mist.net.tls_relay import TlsRelay
 from mist.outputs.base import UNPLAYABLE, Choice, own_pace
+from mist.outputs.base.resumed import pack_saved, resume_viewer, unpack_saved
 from mist.stream.parameters import PlaybackParameters
-from mist.stream.push import PushStatus
+from mist.stream.push import LeftConnection, PushStatus
 from mist.stream.reader import StreamReader
+from mist.stream.selectors import ANY_MASK, PUSHES_MASK
 from mist.stream.services import OutputServices
+from mist.stream.state import TrackState
 
 PLAYBACK: Final = frozenset(
     ("audio", "video", "subtitle", "meta", "start", "stop", "duration", "rate", "buffer", "waittrackcount", "startunix", "stopunix")
-    + ("mintrackkeys", "mintrackms", "maxtrackms", "maxwaittrackms", "unmask", "pushdelay", "realtime")
+    + ("mintrackkeys", "mintrackms", "maxtrackms", "maxwaittrackms", "unmask", "pushdelay", "realtime", "waitkey")
 )  # fmt: skip
 MAX_DELAY_S: Final = 3600.0
 FAREWELL_SECONDS: Final = 1.0
 STOPPED: Final = "CLEAN_CONTROLLER_REQ"
+
+
+def tracks_mask(given: Mapping[str, str]) -> int:
+    """Return which tracks a push may see: those that pushes are to see, or all with `unmask`."""
+    return ANY_MASK if "unmask" in given else PUSHES_MASK
 
 
 def refuse_files(reader: StreamReader) -> None:
@@ -57,20 +71,61 @@ async def push_pace(
         pace = own_pace(parameters, choice)
         if "rate" in pace and not parameters.rate_given and "realtime" not in given:
             pace["rate"] = catch_up_rate
+        if "rate" in pace and "realtime" in given:
+            pace.setdefault("ahead_us", 0)  # what is sent ahead would make the distance smaller
         return pace
     reader, main = choice.reader, choice.indexes[0]
+    await _wait(
+        services,
+        reader,
+        lambda: (state := reader.track(main)).last_us - state.first_us >= delay_us,
+        "it was as long as the delay of the push",
+    )
+    state = reader.track(main)
+    pace = own_pace(parameters, choice)
+    return {"ahead_us": 0, **pace, "start_us": max(state.last_us - delay_us, state.first_us), "rate": 1.0}
+
+
+async def wait_fresh_key(services: OutputServices, given: Mapping[str, str], choice: Choice) -> None:
+    """Wait for a keyframe that is not there yet, if that is asked for (`waitkey`). Raises NoSuitableTrack when the stream ends."""
+    reader, main = choice.reader, choice.indexes[0]
+    if "waitkey" in given:
+        newest = max((key.sequence for key in reader.keys(main)), default=-1)
+        await _wait(
+            services, reader, lambda: any(key.sequence > newest for key in reader.keys(main)), "another keyframe"
+        )
+
+
+async def _wait(services: OutputServices, reader: StreamReader, holds: Callable[[], bool], what: str) -> None:
+    """Wait until something holds for a stream. Raises NoSuitableTrack when it ends before that."""
     changed = asyncio.Event()
     watch = services.fanout.watch(reader, changed.set)
     try:
-        while (state := reader.track(main)).last_us - state.first_us < delay_us:
+        while not holds():
             if reader.status() in UNPLAYABLE:
-                raise NoSuitableTrack(f"The stream {reader.name} ended before it was as long as the delay of the push")
+                raise NoSuitableTrack(f"The stream {reader.name} ended before {what}")
             changed.clear()
             await changed.wait()
     finally:
         services.fanout.unwatch(watch, changed.set)
-    pace = own_pace(parameters, choice)
-    return {**pace, "start_us": max(state.last_us - delay_us, state.first_us), "rate": 1.0}
+
+
+def take_left(status: PushStatus) -> tuple[LeftConnection, dict[str, Any], bytes] | None:
+    """Return a connection that the process before this one had, what that had saved, and its session; None when there is none."""
+    left, status.left_connection = status.left_connection, None
+    if left is None:
+        return None
+    try:
+        return left, *unpack_saved(left.record.progress()[3])
+    except MistError:
+        let_go(left)
+        return None
+
+
+def let_go(left: LeftConnection) -> None:
+    """Close a connection that nobody goes on with."""
+    left.record.close()
+    os.close(left.fd)
 
 
 class Publishing:
@@ -79,46 +134,112 @@ class Publishing:
     def __init__(
         self,
         services: OutputServices,
-        dialled: Dialled,
         session: Session,
-        choice: Choice,
         status: PushStatus,
         *,
         heard: Callable[[Any], None],
         farewell: Callable[[], bytes],
+        saved: Mapping[str, Any],
     ) -> None:
-        """heard: looks at an event of the session; raises MistError when the server does not want more. farewell: the last bytes."""
+        """heard: looks at an event of the session; raises MistError when the server does not want more. farewell: the last bytes.
+
+        saved: what the next process needs besides, as JSON has it.
+        """
         self._services = services
-        self._dialled = dialled
         self._session = session
-        self._choice = choice
         self._status = status
         self._heard = heard
         self._farewell = farewell
+        self._saved = {**saved, "began": status.began}
+        self._relay: TlsRelay | None = None
         self._ended: asyncio.Future[str] = services.loop.create_future()
         self._failure: MistError | None = None
         self._fd = -1
+        self._sent_before = 0  # by other processes
 
-    async def run(self, key: str, make_muxer: Callable[[list[TrackInfo]], Muxer], record: Any, **options: Any) -> None:
+    async def run(
+        self,
+        dialled: Dialled,
+        choice: Choice,
+        key: str,
+        make_muxer: Callable[[list[TrackInfo]], Muxer],
+        record: Any,
+        **options: Any,
+    ) -> None:
         """Send until the stream ends. key, make_muxer, options: as of `Fanout.join`. Raises MistError."""
         head = self._session.take_output()
-        self._fd = self._dialled.sock.detach()
-        reader = self._choice.reader
-        fanout = self._services.fanout
-        self._viewer = viewer = fanout.join(
-            reader,
-            self._choice.indexes,
+        self._relay = dialled.relay
+        self._fd = dialled.sock.detach()
+        self._saved |= {"stream": choice.reader.name, "key": key, "indexes": list(choice.indexes)}
+        if self._relay is None:  # the keys of TLS are in this process alone
+            self._status.keep_connection(record, self._fd)
+        self._viewer = self._services.fanout.join(
+            choice.reader,
+            choice.indexes,
             key,
             make_muxer,
             self._fd,
             head,
-            reselect=self._choice.reselect,
+            reselect=choice.reselect,
             record=record,
+            state=self._state(),
             on_close=self._closed,
             on_readable=self._readable,
             **options,
         )
-        watch = fanout.watch(reader, self._follow)
+        await self._until_the_end(choice.reader)
+
+    async def go_on(
+        self,
+        left: LeftConnection,
+        saved: Mapping[str, Any],
+        make_muxer: Callable[[StreamReader | None, list[TrackInfo]], Muxer],
+        reselect: Callable[[StreamReader, list[TrackState]], list[int]],
+    ) -> bool:
+        """Go on with a connection of another process until the stream ends; False when that cannot be. Raises MistError.
+
+        saved: of `take_left`. make_muxer, reselect: as of `resume_viewer`.
+        """
+        status = self._status
+        try:
+            sock = socket.socket(fileno=left.fd)
+        except OSError as error:  # reset: the kernel no longer says what kind of socket it is
+            let_go(left)
+            raise PeerClosed(f"the connection broke: {error}") from None
+        self._fd, self._saved = left.fd, dict(saved)
+        status.began, status.tracks, status.first_ms = saved["began"], list(saved["indexes"]), saved.get("first_ms")
+        self._sent_before = left.record.down_bytes
+        try:
+            self._viewer, reader = resume_viewer(
+                self._services,
+                sock,
+                left.record,
+                saved,
+                make_muxer,
+                reselect,
+                on_close=self._closed,
+                on_readable=self._readable,
+            )
+        except (MistError, OSError) as error:
+            self._services.log.warning("The connection cannot be continued: %s", error)
+            sock.close()
+            left.record.close()
+            return False
+        status.keep_connection(left.record, self._fd)
+        try:
+            await self._until_the_end(reader)
+        finally:
+            left.record.close()
+        return True
+
+    async def _until_the_end(self, reader: StreamReader | None) -> None:
+        fanout, viewer = self._services.fanout, self._viewer
+
+        def follow() -> None:
+            if reader is not None:
+                self._follow(reader)
+
+        watch = fanout.watch(reader, follow) if reader is not None else None
         self._status.leave = lambda: viewer.finish(STOPPED)
         try:
             reason = await self._ended
@@ -128,40 +249,45 @@ class Publishing:
             raise
         finally:
             self._status.leave = None
-            fanout.unwatch(watch, self._follow)
-            if self._dialled.relay is not None:
-                await self._dialled.relay.wait_sent(FAREWELL_SECONDS)
-                self._dialled.relay.close()
+            if watch is not None:
+                fanout.unwatch(watch, follow)
+            if self._relay is not None:
+                await self._relay.wait_sent(FAREWELL_SECONDS)
+                self._relay.close()
         if self._failure is not None:
             raise self._failure
         if reason == "CLEAN_REMOTE_CLOSE":
             raise PeerClosed("the server closed the connection")
 
-    def _follow(self) -> None:
+    def _state(self) -> bytes:
+        return pack_saved(self._saved, self._session.export_state())
+
+    def _follow(self, reader: StreamReader) -> None:
         """Keep the figures of the status."""
         status = self._status
-        status.bytes = self._viewer.bytes_sent
-        newest = self._choice.reader.track(self._choice.indexes[0]).last_us // 1000
-        status.first_ms = newest if status.first_ms is None else status.first_ms
+        status.bytes = self._sent_before + self._viewer.bytes_sent
+        newest = reader.track(status.tracks[0]).last_us // 1000
+        if status.first_ms is None:
+            status.first_ms = self._saved["first_ms"] = newest
+            self._viewer.set_state(self._state())
         status.last_ms = newest
 
     def _readable(self) -> None:
         try:
-            data = os.read(self._fd, READ_BYTES)
-            if not data:
-                raise PeerClosed("the server closed the connection")
-            for event in self._session.feed(data, time.monotonic()):
-                self._heard(event)
-            if output := self._session.take_output():
-                self._viewer.send(output)
-        except (BlockingIOError, InterruptedError):
-            return
+            self._viewer.receive(self._received)
         except MistError as error:
             self._failure = error
             self._viewer.close(error.reason)
         except OSError as error:
             self._failure = PeerClosed(f"the connection broke: {error}")
             self._viewer.close("CLEAN_REMOTE_CLOSE")
+
+    def _received(self, data: bytes) -> bytes:
+        for event in self._session.feed(data, time.monotonic()):
+            self._heard(event)
+        if output := self._session.take_output():
+            self._viewer.send(output)
+        return self._state()
 
     def _say_goodbye(self) -> None:
         words = self._farewell()

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from mist import __version__
-from mist.core.dtsc import DtscMuxer
-from mist.errors import AccessDenied, ConfigError, PeerClosed
+from mist.errors import AccessDenied, ConfigError, MistError, PeerClosed
 from mist.formats import dtsc_session as d
-from mist.formats.tracks import TrackInfo
-from mist.net.dial import client_context, dial, talk
+from mist.net.dial import client_context, dial, talk, turn
 from mist.net.remote_schemes import scheme_of
-from mist.outputs.base import choose_tracks
-from mist.outputs.base.publishing import PLAYBACK, Publishing, push_pace, refuse_files
+from mist.outputs.base import choose_tracks, selection
+from mist.outputs.base.publishing import (
+    PLAYBACK,
+    Publishing,
+    let_go,
+    push_pace,
+    refuse_files,
+    take_left,
+    tracks_mask,
+    wait_fresh_key,
+)
 from mist.outputs.base.recording_push import RecordingPush
 from mist.outputs.dtsc.connection import CAPABILITY, DEFAULT_PORT, player_pace
+from mist.outputs.dtsc.players import player_muxer
 from mist.stream.names import sanitise
-from mist.stream.parameters import parse_parameters
+from mist.stream.parameters import PlaybackParameters, parse_parameters
 from mist.stream.push import PushPlan, PushStatus, split_target
 from mist.stream.services import OutputServices
 
@@ -97,38 +106,66 @@ class DtscPush:
     async def _publish(self, services: OutputServices, plan: PushPlan, status: PushStatus) -> None:
         """Publish the stream there until it ends. Raises MistError: refused, unreachable, no track fits, the server went away."""
         address = DtscAddress.parse(plan.target, plan.stream)
-        given = address.given
-        tls = client_context(given.get("verify", "1") != "0") if address.secure else None
-        sync = given.get("sync", "0") not in ("0", "false")
-        reader = await services.open_stream(plan.stream)
-        record = services.open_record("OUTPUT:DTSC", address.host)
-        record.set_stream(reader.name)
-        try:
-            refuse_files(reader)
-            parameters = parse_parameters({name: value for name, value in given.items() if name in PLAYBACK})
-            choice = await choose_tracks(services, reader, parameters, CAPABILITY, "")
-            status.tracks = list(choice.indexes)
-            pace = player_pace(parameters, choice)
-            if given.get("pushdelay") or "realtime" in given:
-                pace = await push_pace(services, parameters, given, choice)
-            session = d.PushingSession(address.stream, f"mist/{__version__}", address.password, sync)
+        parameters = parse_parameters({name: value for name, value in address.given.items() if name in PLAYBACK})
+        if not await _go_on(services, status, parameters, tracks_mask(address.given)):
+            await _begin(services, plan, status, address, parameters)
+
+
+async def _begin(
+    services: OutputServices,
+    plan: PushPlan,
+    status: PushStatus,
+    address: DtscAddress,
+    parameters: PlaybackParameters,
+) -> None:
+    """Connect, and publish until the stream ends. Raises MistError."""
+    given = address.given
+    tls = client_context(given.get("verify", "1") != "0") if address.secure else None
+    sync = given.get("sync", "0") not in ("0", "false")
+    reader = await services.open_stream(plan.stream)
+    record = services.open_record("OUTPUT:DTSC", address.host)
+    record.set_stream(reader.name)
+    try:
+        refuse_files(reader)
+        choice = await choose_tracks(services, reader, parameters, CAPABILITY, "", tracks_mask(given))
+        status.tracks = list(choice.indexes)
+        await wait_fresh_key(services, given, choice)
+        pace = player_pace(parameters, choice)
+        if given.get("pushdelay") or "realtime" in given:
+            pace = await push_pace(services, parameters, given, choice)
+        session = d.PushingSession(address.stream, f"mist/{__version__}", address.password, sync)
+        async with turn():
             dialled, said = await dial(address.host, address.port, tls), _Talk()
             await talk(dialled, session, said.is_started)
+        saved = {"exact": said.knows_exact_times}
+        publishing = Publishing(services, session, status, heard=said.heard, farewell=lambda: b"", saved=saved)
+        options: dict[str, Any] = {"by_time": sync, **pace}
+        make_muxer = partial(player_muxer, reader, exact=said.knows_exact_times)
+        await publishing.run(dialled, choice, f"DTSC push {plan.number}", make_muxer, record, **options)
+    finally:
+        record.close()
+        services.close_stream(reader)
 
-            def make_muxer(tracks: list[TrackInfo]) -> DtscMuxer:
-                return DtscMuxer(
-                    tracks,
-                    live=True,
-                    unix_zero_us=lambda: reader.wall_clock_offset_us,
-                    exact=said.knows_exact_times,
-                )
 
-            publishing = Publishing(services, dialled, session, choice, status, heard=said.heard, farewell=lambda: b"")
-            options: dict[str, Any] = {"by_time": sync, **pace}
-            await publishing.run(f"DTSC push {plan.number}", make_muxer, record, **options)
-        finally:
-            record.close()
-            services.close_stream(reader)
+async def _go_on(services: OutputServices, status: PushStatus, parameters: PlaybackParameters, mask: int) -> bool:
+    """Go on with the connection of another process until the stream ends; False when there is none. Raises MistError."""
+    found = take_left(status)
+    if found is None:
+        return False
+    left, saved, state = found
+    try:
+        session = d.PushingSession.restore(state)
+    except MistError as error:
+        services.log.warning("The connection cannot be continued: %s", error)
+        let_go(left)
+        return False
+    publishing = Publishing(services, session, status, heard=_Talk().heard, farewell=lambda: b"", saved={})
+    return await publishing.go_on(
+        left,
+        saved,
+        partial(player_muxer, exact=bool(saved.get("exact"))),
+        lambda reader, states: selection(reader, parameters, CAPABILITY, "", mask)(states),
+    )
 
 
 PUSH: Final = DtscPush()

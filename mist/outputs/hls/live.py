@@ -80,6 +80,11 @@ class LiveRendition:
         states = {state.index: state for state in self.stream.usable()}
         span_us = max((state.last_us - state.first_us for state in states.values()), default=0)
         self.stream.buffered_s = span_us // 1_000_000
+        for (
+            state
+        ) in self.stream.reader.tracks():  # one that has been silent for long plays on as soon as there is more of it
+            if state.index in self.indexes and 0 < state.next_sequence == state.first_sequence:
+                states[state.index] = state
         if any(index not in states for index in self.indexes):
             raise NotFound(f"The stream has no track {self.name}")
         chosen = [states[index] for index in self.indexes]

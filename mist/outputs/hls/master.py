@@ -23,9 +23,8 @@ TS_CODECS: Final = ((("+HEVC", "+H264", "+MPEG2"), ("+AAC", "+MP3", "+AC3", "+EA
 AUDIO_GROUP: Final = "audio"
 SUBTITLE_GROUP: Final = "sub1"
 LIVE_MARGIN: Final = 1.1  # of BANDWIDTH: fragments to come that are busier than those seen
-PACKET_OVERHEAD_BYTES: Final = (
-    210  # of a packet in a transport stream at most: PES header, delimiter or ADTS header, filling
-)
+# Of a packet in a transport stream at most: PES header, delimiter or ADTS header, filling.
+PACKET_OVERHEAD_BYTES: Final = 210
 TRANSPORT_FACTOR: Final = 188 / 184  # headers of transport stream packets
 TABLES_BPS: Final = 3 * 188 * 8 * 5 // 2  # PAT, PMT and SDT, each 400 ms
 USUAL_PACKETS_PER_SECOND: Final = 50

@@ -126,3 +126,25 @@ def test_bounds_of_starts_and_inhibited_streams(tmp_path: Path) -> None:
 
     rule = {"stream": "live+", "target": TARGET, "inhibit": "live+b"}
     run(tmp_path, work, {"auto_push": {"a": rule}, "push_settings": {"wait": 1, "maxspeed": 1}})
+
+
+def test_what_was_waited_is_forgotten_with_its_rule(tmp_path: Path) -> None:
+    """Rules without names of their own are as many as their targets were."""
+
+    async def work(control: Control, second: Any) -> None:
+        rules = control.controller.store.document["auto_push"]
+        pushes = control.controller.pushes
+        await second()
+        await control.services.stop_push(1)
+        for number in range(3):
+            rules.clear()
+            rules[f"r{number}"] = {"stream": "live", "target": f"/{number}.ts", "end_rule": ["off", 0, ""]}
+            rules["kept"] = {"stream": "live", "target": TARGET}
+            await second()
+        assert set(pushes._waited) <= {("r2", "live"), ("kept", "live")} and pushes._waited
+        rules["r2"]["stream"] = rules["kept"]["stream"] = "another"
+        del control.services.streams_by_name["live"]
+        await second()
+        assert not pushes._waited
+
+    run(tmp_path, work, {"auto_push": {"a": {"stream": "live", "target": TARGET}}, "push_settings": {"wait": 9}})

@@ -100,6 +100,38 @@ def test_crash_before_the_change_was_saved(tmp_path: Path) -> None:
     assert third.controller.store.streams == {}
 
 
+def test_crash_before_changed_and_deleted_streams_were_saved(tmp_path: Path) -> None:
+    """Of streams the snapshot names those that changed, and they are as they were: what was taken out of one is not back."""
+    before = {name: {"source": "push://", "DVR": 20000} for name in ("kept", "changed", "gone")}
+    first = make_controller(tmp_path, {"streams": before})
+    store = first.controller.store
+    store.streams["changed"] = {"source": "push://", "tags": ["a"], "processes": [{"process": "AV", "codec": "opus"}]}
+    del store.streams["gone"]
+    store.document["tags"] = ["b"]
+    first.controller.commit()
+    snapshot = first.services.published[-1]
+    assert snapshot["unsaved"]["streams"] == ["changed"]
+    second = make_controller(tmp_path, None, last_snapshot=snapshot)
+    wanted = {"kept": before["kept"], "changed": store.streams["changed"]}
+    assert second.controller.store.config.snapshot()["streams"] == first.controller.store.config.snapshot()["streams"]
+    second.check()
+    saved = json.loads(second.path.read_text())
+    assert saved["tags"] == ["b"]
+    assert {name: {**wanted[name], **stream} for name, stream in saved["streams"].items()} == saved["streams"]
+
+
+def test_crash_of_a_version_that_wrote_streams_into_the_changes(tmp_path: Path) -> None:
+    """What version 0.1 left is taken up as well."""
+    first = make_controller(tmp_path, {"streams": {"a": {"source": "push://"}}})
+    first.controller.store.document["tags"] = ["b"]
+    first.controller.commit()
+    snapshot = first.services.published[-1]
+    time = snapshot["unsaved"]["file_time"]
+    snapshot["unsaved"] = {"changes": {"streams": {"a": None, "b": {"source": "push://"}}}, "file_time": time}
+    second = make_controller(tmp_path, None, last_snapshot=snapshot)
+    assert list(second.controller.store.streams) == ["b"]
+
+
 def test_crash_while_the_file_is_bad(tmp_path: Path) -> None:
     """What ran before goes on, and the bad file is left alone until it is good, or until somebody saves."""
     first = make_controller(tmp_path, {"streams": {"a": {"source": "push://"}}, "config": {"location": {"lat": 1}}})

@@ -206,8 +206,9 @@ def test_presentation_times_are_right_to_the_millisecond() -> None:
 def test_what_is_carried() -> None:
     assert carries(AVC, enhanced=False) and carries(STEREO, enhanced=False)
     assert not carries(HVC, enhanced=False) and carries(HVC)
-    assert not carries(TrackInfo(META, "JSON")) and not carries(TrackInfo(VIDEO, "theora"))
-    for tracks in ([HVC], [AVC, AVC], [TrackInfo(META, "JSON")]):
+    assert carries(TrackInfo(META, "JSON"), enhanced=False)
+    assert not carries(TrackInfo(META, "subtitle")) and not carries(TrackInfo(VIDEO, "theora"))
+    for tracks in ([HVC], [AVC, AVC], [TrackInfo(META, "subtitle")]):
         with pytest.raises(UnsupportedError):
             FlvMuxer(tracks, enhanced=False)
 

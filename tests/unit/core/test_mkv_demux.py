@@ -357,7 +357,7 @@ def test_subtitles(codec: str, payload: str, text: str) -> None:
         track(1, codec, 17, language="ger"), group(block(1, 0, payload.encode()), duration=9)
     )
     assert found_tracks == [TrackInfo(META, "subtitle", language="deu", track_id=1)]
-    assert [packet.payload.decode() for packet in found] == [text] * bool(text)
+    assert [(packet.dts_us, packet.payload.decode()) for packet in found] == [(0, text), (9000, "")] * bool(text)
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,23 @@ def test_times_do_not_add_up_errors() -> None:
     assert {fragment.sync for fragment in found} == {None}
 
 
+def test_numbers_leave_one_out_where_viewers_begin() -> None:
+    """So that VLC looks at the times of each track's first fragment; the rest of a GOP has one after the other."""
+    engine = muxer(H264, AAC)
+    order = "V a v a v a V a v a"
+    packets = [
+        video(40_000 * number, keyframe=kind == "V")
+        if kind in "Vv"
+        else Packet(1, 40_000 * number, 0, True, b"\x21\x10")
+        for number, kind in enumerate(order.split())
+    ]
+    found = [fragment.sequence for fragment in written(engine, *packets[:7])]
+    assert found == [1, 3, 4, 5, 6, 7, 9]
+    other = muxer(H264, AAC)
+    other.restore(engine.state())
+    assert [fragment.sequence for fragment in written(other, *packets[7:])] == [11, 12, 13]
+
+
 @pytest.mark.parametrize("clock", [lambda s: s * 1000 // 1, lambda s: s * 1000 + 0.5, lambda s: round(s * 1000 + 0.3)])
 def test_audio_of_a_millisecond_clock_is_seamless(clock: Any) -> None:
     engine = muxer(AAC)

@@ -8,7 +8,14 @@ import struct
 import pytest
 
 from mist.core.packet import Packet
-from mist.core.rtmp_chunks import MAX_CHUNK_STREAMS, ChunkReader, ChunkWriter, Message, RtmpPlayMuxer
+from mist.core.rtmp_chunks import (
+    MAX_CHUNK_STREAMS,
+    ChunkReader,
+    ChunkWriter,
+    Message,
+    RtmpPlayMuxer,
+    RtmpPublishMuxer,
+)
 from mist.errors import LimitExceededError, LocalProtocolError, RemoteProtocolError, UnsupportedError
 from mist.formats.tracks import AAC, AUDIO, H264, VIDEO, TrackInfo
 
@@ -294,3 +301,23 @@ def test_equal_packets_make_equal_bytes() -> None:
         return muxer.take_output()
 
     assert output() == output()
+
+
+def test_publish_muxer_begins_at_zero_once() -> None:
+    """The first packet is at 0, also where what goes before it is asked for later; another header does not begin anew."""
+    muxer = RtmpPublishMuxer([AVC, STEREO])
+    for dts_us in (5_000_000, 5_040_000):
+        muxer.write(Packet(0, dts_us, 0, dts_us == 5_000_000, b"picture"))
+    first = ChunkReader().feed(
+        b"\x02\x00\x00\x00\x00\x00\x04\x01\x00\x00\x00\x00\x00\x01\x00\x00" + muxer.take_output()
+    )
+    assert [one.time_ms for one in first if one.type_id == 9] == [0, 40]
+    muxer.header(5_040_000)
+    muxer.take_output()
+    other = RtmpPublishMuxer([AVC, STEREO])
+    other.restore(muxer.state())
+    for one in (muxer, other):
+        one.write(Packet(0, 5_080_000, 0, False, b"picture"))
+    data = muxer.take_output()
+    assert data == other.take_output()
+    assert [one.time_ms for one in ChunkReader().feed(data) if one.type_id == 9] == [80]

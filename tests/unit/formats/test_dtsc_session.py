@@ -210,3 +210,25 @@ def test_a_peer_that_says_nothing() -> None:
 @pytest.mark.parametrize(("asked", "fits"), [(0, True), (2000, True), (2400, True), (2401, False)])
 def test_key_durations(asked: int, fits: bool) -> None:
     assert d.key_duration_fits(asked, 2000) is fits
+
+
+def test_a_pusher_is_handed_over_at_every_byte() -> None:
+    data = d.command_bytes("ping") + d.command_bytes("ok", msg="Header received") + d.command_bytes("error", msg="full")
+    first = d.PushingSession("live", "mist/1", "secret", sync=True)
+    assert first.take_output()
+    state = first.export_state()
+    whole = d.PushingSession.restore(state)
+    events, said = whole.feed(data, 0.0), whole.take_output()
+    assert [type(event) for event in events] == [d.Acknowledged, d.PeerFailed] and said
+    for cut in range(len(data)):
+        one = d.PushingSession.restore(state)
+        found, output = one.feed(data[:cut], 0.0), one.take_output()
+        other = d.PushingSession.restore(one.export_state())
+        assert found + other.feed(data[cut:], 0.0) == events
+        assert output + other.take_output() == said
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"[]\n", b'{"receiving": 1, "rest": 0}\n'])
+def test_damaged_state_of_a_pusher(damage: bytes) -> None:
+    with pytest.raises(LocalProtocolError):
+        d.PushingSession.restore(damage)

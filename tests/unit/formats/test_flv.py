@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mist.core.demuxer import PacketList, demux
 from mist.core.flv import FlvMuxer, FlvReader
+from mist.core.flv_demux import has_data
 from mist.core.packet import Packet
 from mist.errors import RemoteProtocolError, TruncatedError, UnsupportedError
 from mist.formats.flv import FlvDemuxer
 from mist.formats.rtmp.media import TrackAssembler
-from mist.formats.tracks import AAC, AUDIO, HEVC, MP3, OPUS, VIDEO, TrackInfo
+from mist.formats.tracks import AAC, AUDIO, HEVC, JSON, META, MP3, OPUS, VIDEO, TrackInfo
 from tests.support.codec_samples import golden
 
 FILE_HEADER = b"FLV\x01\x05\x00\x00\x00\x09\x00\x00\x00\x00"
@@ -242,3 +245,61 @@ def test_av1_delimiters_and_keyframes_take_the_slow_way() -> None:
         muxer.write(Packet(0, number * 40_000, 0, number == 0, payload))
     data += muxer.take_output()
     assert demux(FlvDemuxer(), data) == _assembled(data)
+
+
+DOCUMENT = b'["onTextData",{"text":"hi"}]'
+
+
+def test_metadata_goes_in_and_comes_out() -> None:
+    muxer = FlvMuxer([STEREO, TrackInfo(META, JSON)])
+    data = muxer.header()
+    packets = [Packet(0, 0, 0, True, b"a"), Packet(1, 20_000, 0, True, DOCUMENT), Packet(0, 40_000, 0, True, b"b")]
+    for packet in [*packets, Packet(1, 60_000, 0, True, b"[" * 40 + b"]" * 40)]:
+        muxer.write(packet)
+    demuxer = FlvDemuxer()
+    assert data[4] == 4 and demux(demuxer, data + muxer.take_output()) == packets
+    assert demuxer.tracks[1] == TrackInfo(META, JSON, track_id=2)
+
+
+def test_metadata_that_begins_late_is_announced_when_the_file_was_looked_through(tmp_path: Path) -> None:
+    muxer = FlvMuxer([STEREO])
+    data = muxer.header()
+    for number in range(5):
+        muxer.write(Packet(0, number * 20_000, 0, True, b"a"))
+    data += muxer.take_output()
+    path = tmp_path / "a.flv"
+    script = b"\x02\0\x0aonTextData\x02\0\2hi"
+    for content, late in (
+        (data, False),
+        (data + _tag(18, script, 100), True),
+        (data[:-3], False),
+        (b"", False),
+        (b"FLV", False),
+    ):
+        path.write_bytes(content)
+        with path.open("rb") as file:
+            assert has_data(file.fileno()) == late
+    path.write_bytes(data + _tag(18, script, 100))
+    demuxer = FlvDemuxer()
+    with path.open("rb") as file:
+        demuxer.look_ahead(file.fileno())
+    demuxer.feed(data)
+    assert demuxer.ready and [track.codec for track in demuxer.tracks] == [AAC, JSON]
+    assert has_data(-1) is False
+
+
+def test_a_muxer_takes_metadata_later_and_says_nothing_of_it() -> None:
+    muxer = FlvMuxer([STEREO])
+    muxer.header()
+    assert muxer.set_tracks([STEREO, TrackInfo(META, JSON)]) and not muxer.take_output()
+    muxer.write(Packet(1, 20_000, 0, True, DOCUMENT))
+    assert muxer.take_output()[0] == 18
+
+
+def test_metadata_alone() -> None:
+    muxer = FlvMuxer([TrackInfo(META, JSON)])
+    data = muxer.header()
+    packets = [Packet(0, number * 1_000_000, 0, True, DOCUMENT) for number in range(3)]
+    for packet in packets:
+        muxer.write(packet)
+    assert demux(FlvDemuxer(), data + muxer.take_output()) == packets

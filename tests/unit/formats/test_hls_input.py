@@ -14,6 +14,7 @@ from mist.formats.hls_segments import (
     SegmentMedia,
     check_key,
     decrypt,
+    each_once,
     read_segment,
     renditions_of,
     resolve_ranges,
@@ -129,3 +130,20 @@ def test_keys() -> None:
             decrypt(bad, Key("AES-128", "k"), key, 7)
     with pytest.raises(UnsupportedError):
         check_key(Key("SAMPLE-AES", "k"))
+
+
+def test_texts_of_several_segments_come_once() -> None:
+    """A cue stands in each segment in which it is shown, or is cut where a segment ends."""
+
+    def texts(*cues: str) -> list[Packet]:
+        return list(read_segment(("WEBVTT\n\n" + "\n\n".join(cues)).encode()).packets)
+
+    long = "00:01.000 --> 00:09.000\nlong"
+    first, second = texts(long), texts(long, "00:06.000 --> 00:07.000\nshort")
+    cut = texts("00:08.000 --> 00:09.000\nlong", "00:10.000 --> 00:11.000\nlong")
+    shown = [(packet.dts_us // 1000, packet.payload.decode()) for packet in each_once([*first, *second, *cut])]
+    assert shown == [
+        (1000, "long"), (6000, "long\nshort"), (7000, "long"), (9000, ""), (10_000, "long"), (11_000, "")
+    ]  # fmt: skip
+    cut = [*texts("00:01.000 --> 00:04.000\nlong"), *texts("00:04.000 --> 00:05.000\nlong")]
+    assert [(packet.dts_us // 1000, packet.payload) for packet in each_once(cut)] == [(1000, b"long"), (5000, b"")]

@@ -390,7 +390,9 @@ def test_seeking_where_access_units_straddle_pes_packets() -> None:
     ambiguous = 0
     for position, packet in places:
         demuxer.seek(packet.dts_us, position)
-        demuxer.feed(build.data[position:])
+        wanted = demuxer.want()
+        assert wanted is not None and wanted[0] <= position
+        demuxer.feed(build.data[wanted[0] :])
         demuxer.feed(b"")
         found = sink.take()  # may begin with the other picture that begins in this PES packet
         if packet not in found:
@@ -562,3 +564,59 @@ def test_data_streams() -> None:
     assert found[0x117].payload == klv
     assert found[0x113].payload == cue and found[0x113].dts_us == 100_000
     assert all(packet.dts_us == 100_000 for packet in packets[1:2])
+
+
+METADATA = {
+    "JSON": b'["onTextData",{"text":"hi"}]',
+    "KLV": bytes.fromhex("060e2b34020b01010e01030101000000") + b"\x02\x01\x01",
+    "ID3": b"ID3\4\0\0\0\0\0\x10TIT2\0\0\0\6\0\0\3title",
+    "SCTE35": b"\xfc\x30\x0d" + bytes(9) + b"\0" + bytes(3),
+    "RAW": b"\x20\0subtitle",
+}
+
+
+def test_metadata_goes_in_and_comes_out() -> None:
+    raw = descriptor(0x0A, b"deu\0") + descriptor(0x59, b"deu\x10\0\1\0\1")
+    tracks = [TrackInfo("meta", codec, raw if codec == "RAW" else b"") for codec in METADATA]
+    tracks.insert(1, TrackInfo(AUDIO, "MP3", sample_rate_hz=44100, channels=2))
+    muxer = TsMuxer(tracks)
+    packets = [Packet(1, 0, 0, True, MPEG_FRAME)]
+    for number, info in enumerate(tracks):
+        if info.type == "meta":
+            packets.append(Packet(number, 100_000 + number, 0, True, METADATA[info.codec]))
+    packets += [Packet(1, 200_000, 0, True, MPEG_FRAME), Packet(4, 200_000, 0, True, b"no section")]
+    for packet in packets:
+        muxer.write(packet)
+    demuxer = TsDemuxer()
+    found = demux(demuxer, muxer.take_output())
+    assert [(info.type, info.codec) for info in demuxer.tracks] == [(info.type, info.codec) for info in tracks]
+    assert demuxer.tracks[5].init_data == raw and demuxer.tracks[5].language == "deu"
+    assert sorted((one.track, one.payload) for one in found) == sorted((one.track, one.payload) for one in packets[:-1])
+    assert all(abs(one.dts_us - 100_000) < 2_000 for one in found if one.track not in (1, 4))
+    assert not muxer.set_tracks([*tracks, TrackInfo("meta", "JSON")])  # viewers' tables stay as they are
+    assert muxer.set_tracks(tracks)
+
+
+def test_metadata_without_times_comes_with_what_is_before_it() -> None:
+    """Asynchronous KLV has no time stamps (MISB ST 1402)."""
+    klv = METADATA["KLV"]
+    build = StreamBuilder().tables([(3, AUDIO_PID, b""), (0x06, 0x111, descriptor(5, b"KLVA"))])
+    bare = b"\0\0\1\xbd" + (3 + len(klv)).to_bytes(2, "big") + b"\x84\0\0" + klv
+    build.add(0x111, bare)  # before everything
+    for number in range(3):
+        build.add(AUDIO_PID, pes(MPEG_FRAME, 9000 * number, stream_id=0xC0, bounded=True))
+        build.add(0x111, bare)
+    found = read(build.data)[1]
+    assert [packet.dts_us for packet in found if packet.payload == klv] == [0, 100_000, 200_000]
+
+
+def test_a_cue_after_twenty_minutes_is_no_jump() -> None:
+    cue = METADATA["SCTE35"]
+    build = StreamBuilder().tables([(3, AUDIO_PID, b""), (0x86, 0x113, descriptor(5, b"CUEI"))])
+    for second in range(0, 1300, 5):
+        build.add(AUDIO_PID, pes(MPEG_FRAME, 90_000 * second, stream_id=0xC0, bounded=True))
+        if second in (0, 1200):
+            build.add_section(0x113, cue)
+    found = read(build.data)[1]
+    assert [packet.dts_us for packet in found if packet.payload == cue] == [0, 1_200_000_000]
+    assert found[-1].dts_us == 1_295_000_000

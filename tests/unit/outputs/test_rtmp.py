@@ -31,7 +31,7 @@ def test_passwords() -> None:
 
 def test_codecs_of_players() -> None:
     assert enhanced_codecs(["*"])[0][0] == ("H264", "HEVC", "AV1", "VP8", "VP9")
-    assert enhanced_codecs(["hvc1", "Opus", "junk"]) == ((("H264", "HEVC"), ("AAC", "MP3", "opus")),)
+    assert enhanced_codecs(["hvc1", "Opus", "junk"]) == ((("H264", "HEVC"), ("AAC", "MP3", "opus"), ("JSON",)),)
 
 
 def test_capability_document() -> None:

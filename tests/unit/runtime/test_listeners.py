@@ -278,6 +278,17 @@ def test_a_worker_whose_connections_nobody_else_can_serve_stays(make_house: Any)
     assert house.guardian.stopped == [former.pid]
 
 
+@pytest.mark.parametrize(("build", "longest"), [("other code", 1), (f"{running_build()}+0.1", 0)])
+def test_a_worker_of_the_same_code_may_stay_for_good(make_house: Any, build: str, longest: int) -> None:
+    house = make_house(processes=1)
+    house.connect(1)
+    house.worker(1).build = build
+    house.duty.replace_workers()
+    house.duty.worker_said(house.worker(1), {"stays": True}, [])
+    ends = [callback for callback, _ in house.guardian.planned if callback == house.guardian.stop_worker]
+    assert len(ends) == longest
+
+
 def test_workers_are_replaced_one_after_the_other(make_house: Any) -> None:
     house = make_house(processes=2)
     house.connect(2)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mist.runtime.build import running_build
 from mist.runtime.push_guardian import FILL, MAX_CRASHES, PushesDuty
 
 
@@ -33,6 +34,7 @@ class Worker:
 
     def __init__(self, pid: int) -> None:
         self.pid, self.channel, self.stopping, self.build = pid, Channel(), False, ""
+        self.stays = False
         self.signals: list[int] = []
         self.ran = 1.0
         self.heard = self.started = 0.0
@@ -56,7 +58,9 @@ class Guardian:
         self.workers: dict[int, Worker] = {}
         self.later: list[tuple[float, Callable[..., Any], tuple[Any, ...]]] = []
         self.stopped: list[int] = []
+        self.forgotten: list[int] = []
         self.asked_to_settle = False
+        self.instance = SimpleNamespace(prefix="t", shared_names=list)
 
     def call_later(self, delay: float, callback: Callable[..., Any], *arguments: Any) -> None:
         self.later.append((delay, callback, arguments))
@@ -87,6 +91,9 @@ class Guardian:
     def settle(self) -> None:
         self.asked_to_settle = True
 
+    def forget_worker(self, pid: int) -> None:
+        self.forgotten.append(pid)
+
     def results(self) -> dict[int, str]:
         return {one["number"]: one["reason"] for one in self.upstream.sent if one["event"] == "result"}
 
@@ -115,6 +122,10 @@ class Stage:
         ]
         self.duty.command({"do": "push", "pushes": plans}, [])
 
+    def give(self, worker: Worker, path: Path, **message: Any) -> None:
+        """Have a worker say something, with a descriptor of a file."""
+        self.duty.worker_said(worker, message, [os.open(path, os.O_RDONLY)])  # type: ignore[arg-type]
+
     def say(self, worker: Worker, **message: Any) -> None:
         self.duty.worker_said(worker, message, [])  # type: ignore[arg-type]
 
@@ -122,6 +133,7 @@ class Stage:
         """Have a worker die; returns those that are started for it."""
         self.dead.add(worker.pid)
         before = set(self.guardian.workers)
+        self.duty.bequeath(worker, -9)  # type: ignore[arg-type]
         self.duty.worker_ended(worker, -9)  # type: ignore[arg-type]
         self.guardian.run("_start_worker")
         return [one for pid, one in self.guardian.workers.items() if pid not in before]
@@ -223,7 +235,7 @@ def test_a_file_of_a_push_goes_to_its_next_worker(stage: Stage, tmp_path: Path) 
     path = tmp_path / "waits"
     path.write_bytes(b"what waits")
     worker = stage.workers[1]
-    stage.duty.worker_said(worker, {"event": "file", "number": 2}, [os.open(path, os.O_RDONLY)])  # type: ignore[arg-type]
+    stage.give(worker, path, event="file", number=2)
     [next_one] = stage.kill(worker)
     assert (next_one.pushes, next_one.channel.files) == ([2], [b"what waits"])
     assert stage.kill(stage.workers[0])[0].channel.files == []
@@ -238,3 +250,110 @@ def test_workers_are_watched_while_they_have_pushes(stage: Stage) -> None:
     assert [one for one, _ in stage.duty._watched()] == [worker]
     stage.say(worker, event="result", number=1, reason="CLEAN_EOF", text="over")
     assert list(stage.duty._watched()) == []
+
+
+def test_after_a_crash_of_the_main_process_only_what_need_not_connect_again_moves(stage: Stage) -> None:
+    """A push over TLS would have to; for other code it does."""
+    for number, connector, target in (
+        (1, "RTMP", "rtmps://there/live"),
+        (2, "MP4", "/tmp/a.mp4"),
+        (3, "MP4", "s3://b/a.mp4"),
+    ):
+        plan = {"number": number, "stream": "live", "requested": target, "target": target, "connector": connector}
+        stage.duty.command({"do": "push", "pushes": [{"plan": plan}]}, [])
+    for worker in stage.workers:
+        worker.build = f"{running_build()}+0.1"
+    stage.duty.replace_workers()
+    assert [(one.stays, one.stopping) for one in stage.workers] == [(True, False), (False, True), (True, False)]
+    for worker in stage.workers:
+        worker.build, worker.stopping = "other code", False
+    stage.duty.replace_workers()
+    assert [(one.stays, one.stopping) for one in stage.workers] == [(False, True)] * 3
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """Return files that stand for a socket and for the memory of a group."""
+    paths = (tmp_path / "socket", tmp_path / "memory")
+    for path in paths:
+        path.write_text(path.name)
+    return paths
+
+
+def adopted(worker: Worker) -> list[tuple[list[int], list[int], list[int]]]:
+    """Return of each order to adopt whose things they are, and the numbers of arenas and connections."""
+    orders = [one for one in worker.channel.sent if one["do"] == "adopt"]
+    return [(one["pids"], one.get("arenas", []), [c[0] for c in one.get("connections", [])]) for one in orders]
+
+
+def test_connections_go_to_the_next_worker(stage: Stage, files: tuple[Path, Path]) -> None:
+    sock, memory = files
+    before = descriptors()
+    stage.order([1, 2, 3])
+    [worker] = stage.workers
+    stage.give(worker, sock, event="file", number=2)
+    stage.give(worker, memory, arena=7)
+    [second] = stage.kill(worker)
+    assert adopted(second) == [([1000], [7], []), ([1000], [], [2]), ([1000], [], [])]
+    assert second.channel.files == [b"memory", b"socket"]
+    assert [one["do"] for one in second.channel.sent][-1] == "push", "first what is left, then the pushes"
+    assert second.pushes == [1, 2, 3]
+    assert stage.guardian.forgotten == [], "its records are still to be read"
+    living = stage.kill(second)  # which had adopted nothing yet; the pushes are divided
+    assert sorted(number for one in living for number in one.pushes) == [1, 2, 3]
+    orders = [order for one in living for order in adopted(one)]
+    assert {tuple(pids) for pids, _, _ in orders} == {(1001, 1000)}
+    assert [connection for _, _, some in orders for connection in some] == [2]
+    for one in living:
+        stage.say(one, adopted=[1001, 1000])
+        stage.say(one, held=[])
+    assert sorted(stage.guardian.forgotten) == [1000, 1001]
+    for one in living:
+        for number in one.pushes:
+            stage.say(one, event="result", number=number, reason="CLEAN_EOF", text="over")
+    assert descriptors() == before
+
+
+def test_memory_of_groups_that_end_is_let_go(stage: Stage, files: tuple[Path, Path]) -> None:
+    before = descriptors()
+    stage.order([1])
+    [worker] = stage.workers
+    for _ in range(2):
+        stage.give(worker, files[1], arena=7)
+    assert descriptors() == before + 1
+    stage.give(worker, files[1], inventory={"arenas": [8]})
+    stage.say(worker, arena_gone=7)
+    stage.say(worker, arena_gone=7)
+    assert descriptors() == before + 1
+    stage.say(worker, held=[])
+    assert descriptors() == before
+
+
+def test_a_worker_of_other_code_is_replaced_when_it_has_said_what_it_has(
+    stage: Stage, files: tuple[Path, Path]
+) -> None:
+    stage.order([1], worker=77)
+    [worker] = stage.workers
+    worker.build = "another"
+    stage.duty.worker_rejoined(worker, {"pushes": [1]})  # type: ignore[arg-type]
+    stage.duty.replace_workers()
+    assert not worker.signals
+    stage.give(worker, files[0], event="file", number=1)
+    stage.say(worker, inventory={"last": True})
+    assert worker.signals
+    [next_one] = stage.kill(worker)
+    assert next_one.channel.files == [b"socket"]
+    stage.say(next_one, event="result", number=1, reason="CLEAN_EOF", text="over")
+
+
+def test_one_that_does_not_say_what_it_has_is_replaced_all_the_same(stage: Stage) -> None:
+    stage.order([1], worker=77)
+    [worker] = stage.workers
+    worker.build = "another"
+    stage.duty.worker_rejoined(worker, {"pushes": [1]})  # type: ignore[arg-type]
+    stage.guardian.run("_told")
+    assert worker.signals

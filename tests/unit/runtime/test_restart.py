@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -51,3 +52,19 @@ def test_the_note(tmp_path: Path) -> None:
     restart.forget_note(instance)
     restart.forget_note(instance)
     assert restart.number_left(instance) == 0
+
+
+def test_how_many_main_processes_crashed(tmp_path: Path) -> None:
+    """What the one before was is in the status that it wrote; a start that somebody wished counts anew."""
+    instance = Instance("unit", tmp_path)
+    assert restart.start_after(instance) == (0, 0)
+    instance.folder.mkdir()
+    for build, start in {"1.0-abc": (0, 1), "1.0-abc+0.1": (0, 2), "1.0-abc+4": (4, 1), "1.0-abc+4.8": (4, 9)}.items():
+        instance.status_file.write_text(json.dumps({"build": build}))
+        assert restart.start_after(instance) == start
+    restart.leave_note(instance, 4)
+    assert restart.start_after(instance) == (5, 0)
+    restart.forget_note(instance)
+    for broken in ("", "[]", "{}", '{"build'):
+        instance.status_file.write_text(broken)
+        assert restart.start_after(instance) == (0, 0)

@@ -84,4 +84,4 @@ def test_one_that_does_not_give_way_holds_up_the_others_for_a_while(
     assert delay == PATIENCE_SECONDS
     give_up()
     assert scene.began == ["a", "b"]
-    assert "a has not gone over" in caplog.text
+    assert "a has not given way" in caplog.text

@@ -43,7 +43,7 @@ def log(packets: int = 50) -> PacketLog:
 
 def kept(**changed: object) -> KeptIndex:
     figures = [(50, 8575, -7, 1_959_993, 4000, 5000, 25_000, 1), (50, 8575, -90_000, 2_000_000, 4000, 5000, 0, 0)]
-    return replace(KeptIndex(SOURCE, 0, [TRACKS], True, figures, SPANS, log(), [(0, 0)]), **changed)
+    return replace(KeptIndex(SOURCE, 0, [TRACKS], True, figures, SPANS, log().pack(), [(0, 0)]), **changed)
 
 
 def content(**changed: object) -> bytes:
@@ -68,7 +68,7 @@ def test_everything_comes_back() -> None:
     assert again is not None
     assert (again.source, again.main, again.versions, again.sizes_are_exact) == (SOURCE, 0, [TRACKS], True)
     assert (again.figures, again.spans) == (kept().figures, SPANS)
-    assert again.log.count == 100 and again.log.pack() == log().pack()
+    assert unpack_log(again.packets).count == 100 and again.packets == log().pack()
 
 
 def test_time_bases_come_back() -> None:

@@ -10,10 +10,19 @@ from mist.core.packet import Packet
 from mist.errors import LimitExceededError, RemoteProtocolError
 from mist.formats.amf import EcmaArray
 from mist.formats.h264 import build_avcc
-from mist.formats.rtmp.media import MAX_TRACKS, MediaEvent, Oddity, TrackAssembler, TrackChanged, TrackFound, TrackGone
+from mist.formats.rtmp.media import (
+    MAX_EARLY,
+    MAX_TRACKS,
+    MediaEvent,
+    Oddity,
+    TrackAssembler,
+    TrackChanged,
+    TrackFound,
+    TrackGone,
+)
 from mist.formats.rtmp.messages import AUDIO as AUDIO_MESSAGE
 from mist.formats.rtmp.messages import VIDEO as VIDEO_MESSAGE
-from mist.formats.tracks import AAC, AC3, AUDIO, AV1, FLAC, H264, MP3, OPUS, VIDEO, TrackInfo
+from mist.formats.tracks import AAC, AC3, AUDIO, AV1, FLAC, H264, JSON, META, MP3, OPUS, VIDEO, TrackInfo
 
 SPS = bytes.fromhex("6742c01fd9005005bb0110000003001000000303c0f1832480")  # 1280x720
 SPS_SMALL = bytes.fromhex("6742c00dd90141fb0110000003001000000303c0f142a480")  # 320x240
@@ -225,3 +234,51 @@ def test_limits() -> None:
         video(TrackAssembler(), bytes.fromhex("1700000000") + bytes(2 << 20))
     with pytest.raises(RemoteProtocolError):
         video(TrackAssembler(), bytes.fromhex("1700000000") + b"\x01\x64\x00\x1f\xff\xe1\xff")
+
+
+def test_data_messages_are_a_track_behind_the_media() -> None:
+    assembler = TrackAssembler()
+    assert assembler.feed_data(["onMetaData", {"width": 640.0}], 0) == []
+    assert assembler.feed_data(["@setDataFrame", "onTextData", {"text": "early"}], 0) == []
+    for ignored in (["|RtmpSampleAccess", True], ["onPlayStatus", {}], [1.0], [], ["@setDataFrame"], ["onMetaData"]):
+        assert assembler.feed_data(ignored, 0) == []
+    assembler = TrackAssembler.restore(assembler.export_state())
+    video(assembler, serialize_init(AVC))
+    assert assembler.data_track == -1
+    events = video(assembler, serialize_frame(AVC, KEYFRAME))
+    assert events[:1] == [KEYFRAME]
+    assert events[1:] == [
+        TrackFound(1, TrackInfo(META, JSON, track_id=2)),
+        Packet(1, 0, 0, True, b'["onTextData",{"text":"early"}]'),
+    ]
+    assembler = TrackAssembler.restore(assembler.export_state())
+    assert assembler.feed_data(["onFI", {"st": "10:00"}], 40) == [
+        Packet(1, 40_000, 0, True, b'["onFI",{"st":"10:00"}]')
+    ]
+    assert assembler.data_track == 1
+
+
+def test_data_without_media_begins_after_a_while() -> None:
+    assembler = TrackAssembler()
+    events = [assembler.feed_data(["onCuePoint", float(number)], number) for number in range(MAX_EARLY + 1)]
+    assert all(not one for one in events[:-1])
+    assert len(events[-1]) == MAX_EARLY + 2 and isinstance(events[-1][0], TrackFound)
+
+
+def test_endless_data_is_one_oddity() -> None:
+    assembler = TrackAssembler()
+    endless: dict[str, object] = {}
+    endless["me"] = endless
+    events = [event for _ in range(3) for event in assembler.feed_data(["x", endless], 0)]
+    assert len(events) == 1 and isinstance(events[0], Oddity)
+
+
+def test_a_recovery_point_is_a_keyframe() -> None:
+    """Pictures that are refreshed in strips have no others; some encoders do not say so in the tag."""
+    assembler = TrackAssembler()
+    video(assembler, serialize_init(AVC))
+    slice_alone = join_length_prefixed([b"\x41" + bytes(20)])
+    recovery = join_length_prefixed([bytes.fromhex("06060184 80"), b"\x41" + bytes(20)])
+    for body, key in ((PICTURE, True), (slice_alone, False), (recovery, True)):
+        found = packet(video(assembler, serialize_frame(AVC, Packet(0, 0, 0, body is PICTURE, body))))
+        assert found.keyframe == key

@@ -270,6 +270,36 @@ def test_hand_over_at_every_byte() -> None:
         assert events + second.feed(data[cut:], 0.0) == whole
 
 
+def test_a_publishing_client_is_handed_over_at_every_byte() -> None:
+    link = Link(make_client(True))
+    link.run()
+    state = link.client.export_state()
+    link.server._send.control(m.USER_CONTROL, m.user_control(m.PING_REQUEST, 1234))
+    link.server._send.command(
+        "onStatus", 0.0, None, {"level": "error", "code": "NetStream.Publish.Denied"}, stream_id=1
+    )
+    data = link.server.take_output()
+    whole = ClientSession.restore(state, 1.0)
+    events, said = whole.feed(data, 1.0), whole.take_output()
+    assert events == [m.Refused("NetStream.Publish.Denied", "")] and said
+    for cut in range(len(data)):
+        first = ClientSession.restore(state, 1.0)
+        found, output = first.feed(data[:cut], 1.0), first.take_output()
+        second = ClientSession.restore(first.export_state(), 1.0)
+        assert found + second.feed(data[cut:], 1.0) == events
+        assert output + second.take_output() == said
+    again = ClientSession.restore(state, 1.0)
+    again.close()
+    link.client.close()
+    assert again.take_output() == link.client.take_output()
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"{}\n", b"[]\n", b'{"state": "nothing"}\n', b"\xff\n"])
+def test_damaged_state_of_a_client(damage: bytes) -> None:
+    with pytest.raises(LocalProtocolError):
+        ClientSession.restore(damage, 0.0)
+
+
 @pytest.mark.parametrize("damage", [b"", b"mRS1", b"mRS1\x05\0\0\0{}", b"mRS1\x02\0\0\0{}\x00\0\0\0", b"xxxx"])
 def test_damaged_state(damage: bytes) -> None:
     with pytest.raises(LocalProtocolError):
@@ -297,8 +327,12 @@ def test_aggregates_are_taken_apart() -> None:
         time = (time_ms & 0xFFFFFF).to_bytes(3, "big") + bytes([time_ms >> 24 & 0xFF])
         return bytes([kind]) + len(body).to_bytes(3, "big") + time + b"\0\0\0" + body + bytes(4)
 
-    body = tag(8, 0xFFFFFFF0, b"a") + tag(9, 0x10, b"v") + tag(18, 0, b"s")
-    assert peer.send(22, body, time_ms=5000) == [m.Media(8, 5000, b"a"), m.Media(9, 5032, b"v")]
+    body = (
+        tag(8, 0xFFFFFFF0, b"a") + tag(9, 0x10, b"v") + tag(18, 0x20, amf.encode("onCuePoint", 3.0)) + tag(18, 0, b"s")
+    )
+    assert peer.send(22, body, time_ms=5000) == [
+        m.Media(8, 5000, b"a"), m.Media(9, 5032, b"v"), m.Data("onCuePoint", (3.0,), 5048)
+    ]  # fmt: skip
     with pytest.raises(RemoteProtocolError):
         peer.send(22, tag(8, 0, b"abc")[:-6])
 

@@ -126,3 +126,37 @@ def test_times_always_increase_per_track() -> None:
             placed = timeline.place(track, raw)
             assert placed > last.get(track, -(10**18))
             last[track] = placed
+
+
+def test_metadata_follows_and_never_leads() -> None:
+    timeline = Timeline()
+    assert timeline.place(0, 5_000_000) == 5_000_000
+    assert [timeline.follow(1, 4_000_000), timeline.follow(1, 4_000_000)] == [4_000_000, 4_001_000]
+    assert timeline.follow(2, 900_000_000) == 5_000_000 and not timeline.jumped
+    assert timeline.follow(3, 65_000_000, 60_000_000) == 65_000_000
+    assert timeline.place(0, 5_040_000) == 5_040_000 and not timeline.take_reports()
+    timeline.place(0, 0)
+    assert timeline.jumped and timeline.follow(1, 40_000) == 40_000 + timeline.shift_us
+    assert timeline.follow(4, 5_030_000) == 5_030_000  # was under way at the jump
+    assert Timeline().follow(0, 7) == 7
+
+
+def test_metadata_alone_has_its_own_times() -> None:
+    timeline = Timeline()
+    assert [timeline.follow(0, second * 1_000_000) for second in range(0, 600, 30)] == list(
+        range(0, 600_000_000, 30_000_000)
+    )
+
+
+def test_a_track_whose_time_stands_still_takes_that_of_the_others() -> None:
+    line = Timeline()
+    found = []
+    for number in range(100):
+        line.place(0, number * 40_000)
+        found.append(line.place(1, 0))
+    assert found == sorted(set(found))
+    assert all(time_us == number * 40_000 for number, time_us in enumerate(found) if number > 30)
+    assert line.place(0, 100 * 40_000) == 100 * 40_000, "the others are not moved"
+    assert [text for text in line.take_reports() if "stands still" in text]
+    again = Timeline.restore(line.export_state())
+    assert again.place(1, 0) == line.place(1, 0)
