@@ -46,7 +46,7 @@ cdef class MuxGroup:
         self.order = list(indexes)
         self.infos = [self.reader.track(index).info for index in self.order]
         self.readers = [self.reader.track_reader(index) for index in self.order]
-        self.seen_track_set = load64(&self.table.header.track_set_generation)
+        self.seen_track_set = NEVER  # the tracks were chosen some time ago: what came since is looked at before the first packet
         self.main = self.choose_main()
         self.muxer = make_muxer(self.infos)
         self.stop_us = <int64_t> 1 << 62

@@ -281,6 +281,15 @@ def test_a_new_track_reaches_viewers_who_reselect(stage: Stage) -> None:
     assert [kind for kind, _ in tag_times(received)].count(9) >= 3
 
 
+def test_a_track_that_came_between_the_choice_and_the_joining_is_taken_up(stage: Stage) -> None:
+    """Whoever chose the tracks did not see it, and nothing more is announced of it."""
+    stage.write(range(3))
+    sock, _ = stage.join(indexes=[stage.audio], reselect=lambda states: [state.index for state in states])
+    stage.write(range(30, 32))
+    stage.run()
+    assert {9, 8} == {kind for kind, _ in tag_times(drain(sock))} - {18}
+
+
 def test_changed_init_data_is_announced_before_its_first_packet(stage: Stage) -> None:
     stage.write(range(2))
     sock, _ = stage.join()
