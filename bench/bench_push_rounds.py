@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -17,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench.bench_pushes import Sink, ask, nginx, pushing
-from bench.harness import CACHE, LIVE_SECONDS, Server, publisher, report, server, wait_for
+from bench.harness import LIVE_SECONDS, Server, made_file, publisher, report, server, wait_for
 
 ROLES = {
     "main": "mist: server",
@@ -32,15 +31,8 @@ Figures = dict[str, dict[str, float]]
 
 def faint_file() -> Path:
     """Return 20 s of 64x36 at 2 fps as FLV, made once: what a push costs is not what is looked at."""
-    path = CACHE / "faint.flv"
-    if not path.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        x264 = "-c:v libx264 -preset veryfast -tune zerolatency -g 2"
-        subprocess.run(
-            f"ffmpeg -v error -y -f lavfi -i testsrc2=size=64x36:rate=2 -t {LIVE_SECONDS} {x264} {path}".split(),
-            check=True,
-        )
-    return path
+    x264 = "-c:v libx264 -preset veryfast -tune zerolatency -g 2"
+    return made_file("faint.flv", f"-f lavfi -i testsrc2=size=64x36:rate=2 -t {LIVE_SECONDS} {x264}")
 
 
 def look(running: Server) -> Figures:

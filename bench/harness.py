@@ -40,35 +40,30 @@ def compiled(name: str) -> str:
     return str(target)
 
 
-def live_file() -> Path:
-    """Return 20 s of 1280x720 at 30 fps, 2.5 Mbit/s H.264 with 128 kbit/s AAC, as FLV; made once."""
-    path = CACHE / "live.flv"
+def made_file(name: str, options: str) -> Path:
+    """Return a file that ffmpeg makes with these options, once."""
+    path = CACHE / name
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
-        picture = "testsrc2=size=1280x720:rate=30"
-        x264 = "-c:v libx264 -preset veryfast -tune zerolatency -g 60 -x264-params nal-hrd=cbr:force-cfr=1"
-        rate = "-b:v 2500k -minrate 2500k -maxrate 2500k -bufsize 500k"
-        sound = "-c:a aac -b:a 128k -ac 2"
-        subprocess.run(
-            f"ffmpeg -v error -y -f lavfi -i {picture} -f lavfi -i sine=440:sample_rate=48000 -t {LIVE_SECONDS} "
-            f"{x264} {rate} {sound} {path}".split(),
-            check=True,
-        )
+        subprocess.run(["ffmpeg", "-v", "error", "-y", *options.split(), str(path)], check=True)
     return path
+
+
+def live_file() -> Path:
+    """Return 20 s of 1280x720 at 30 fps, 2.5 Mbit/s H.264 with 128 kbit/s AAC, as FLV; made once."""
+    picture = "testsrc2=size=1280x720:rate=30"
+    x264 = "-c:v libx264 -preset veryfast -tune zerolatency -g 60 -x264-params nal-hrd=cbr:force-cfr=1"
+    rate = "-b:v 2500k -minrate 2500k -maxrate 2500k -bufsize 500k"
+    sound = "-c:a aac -b:a 128k -ac 2"
+    sources = f"-f lavfi -i {picture} -f lavfi -i sine=440:sample_rate=48000"
+    return made_file("live.flv", f"{sources} -t {LIVE_SECONDS} {x264} {rate} {sound}")
 
 
 def thin_file() -> Path:
     """Return 20 s of 160x90 at 10 fps, about 80 kbit/s H.264 with 32 kbit/s AAC, as FLV; made once."""
-    path = CACHE / "thin.flv"
-    if not path.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        x264 = "-c:v libx264 -preset veryfast -tune zerolatency -g 20 -b:v 80k -maxrate 80k -bufsize 40k"
-        subprocess.run(
-            "ffmpeg -v error -y -f lavfi -i testsrc2=size=160x90:rate=10 -f lavfi -i sine=440:sample_rate=22050 "
-            f"-t {LIVE_SECONDS} {x264} -c:a aac -b:a 32k -ac 1 {path}".split(),
-            check=True,
-        )
-    return path
+    x264 = "-c:v libx264 -preset veryfast -tune zerolatency -g 20 -b:v 80k -maxrate 80k -bufsize 40k"
+    sources = "-f lavfi -i testsrc2=size=160x90:rate=10 -f lavfi -i sine=440:sample_rate=22050"
+    return made_file("thin.flv", f"{sources} -t {LIVE_SECONDS} {x264} -c:a aac -b:a 32k -ac 1")
 
 
 class Server:

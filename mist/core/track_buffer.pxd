@@ -149,6 +149,7 @@ cdef class TrackReader:
     cdef uint32_t page_number
     cdef int refresh(self) except -1
     cdef int record(self, uint64_t sequence, PacketRecord* out) except -1
+    cdef bint key_at(self, uint64_t position, KeyRecord* key) noexcept
     cdef const uint8_t* payload(self, const PacketRecord* record) except NULL
     cdef uint64_t search(self, int64_t wanted, bint by_arrival) except? 0
     cdef int fetch(self, uint64_t sequence, PacketRecord* record, PacketView* view) except -1

@@ -399,21 +399,24 @@ cdef class TrackReader:
             load64(&header.tail), load64(&header.head), header.first_fragment, header.longest_fragment_us,
         )
 
+    cdef bint key_at(self, uint64_t position, KeyRecord* key) noexcept:
+        """Copy a key; False when it has left the ring meanwhile."""
+        key[0] = self.keys_ring[position & (self.header.key_capacity - 1)]
+        fence()
+        return position >= load64(&self.header.key_tail)
+
     def key_records(self):
         """Return [(sequence, dts_us, arrival, fragment, bytes before, breaks, init changes)] of the keys, oldest first.
 
         Breaks and changes of init data are counted since the track began.
         """
         self.refresh()
-        cdef uint64_t position
+        cdef uint64_t position = load64(&self.header.key_tail)
         cdef uint64_t head = load64(&self.header.head)
         cdef KeyRecord key
         found = []
-        position = load64(&self.header.key_tail)
         while position < load64(&self.header.key_head):
-            key = self.keys_ring[position & (self.header.key_capacity - 1)]
-            fence()
-            if position >= load64(&self.header.key_tail) and key.sequence < head and not key.fragment & KEY_SILENT:
+            if self.key_at(position, &key) and key.sequence < head and not key.fragment & KEY_SILENT:
                 found.append((
                     key.sequence, key.dts_us, key.arrival, key.fragment, key.bytes,
                     key.breaks & KEY_BREAK_MASK, key.breaks // KEY_NEW_INIT,
@@ -427,16 +430,13 @@ cdef class TrackReader:
         One may begin without a packet: while the track is silent and others go on.
         """
         self.refresh()
-        cdef uint64_t position
+        cdef uint64_t position = load64(&self.header.key_tail)
         cdef uint64_t head = load64(&self.header.head)
         cdef int64_t number = -1
         cdef KeyRecord key
         found = []
-        position = load64(&self.header.key_tail)
         while position < load64(&self.header.key_head):
-            key = self.keys_ring[position & (self.header.key_capacity - 1)]
-            fence()
-            if position >= load64(&self.header.key_tail) and (key.sequence < head or key.fragment & KEY_SILENT):
+            if self.key_at(position, &key) and (key.sequence < head or key.fragment & KEY_SILENT):
                 if <int64_t> (key.fragment & FRAGMENT_MASK) != number:
                     number = key.fragment & FRAGMENT_MASK
                     found.append((number, key.dts_us, key.breaks & KEY_BREAK_MASK, key.breaks // KEY_NEW_INIT))

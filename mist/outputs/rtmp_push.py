@@ -23,6 +23,7 @@ from mist.net.remote_schemes import without_password
 from mist.net.rtmp_client import RtmpAddress, publish
 from mist.outputs.base import Capability, choose_tracks, selection
 from mist.outputs.base.publishing import (
+    LOST,
     PLAYBACK,
     Publishing,
     let_go,
@@ -126,15 +127,14 @@ async def _go_on(
     other_audio: Sequence[str],
 ) -> bool:
     """Go on with the connection of another process until the stream ends; False when there is none. Raises MistError."""
-    found = take_left(status)
+    found = take_left(services, status, lambda state: ClientSession.restore(state, time.monotonic()))
     if found is None:
         return False
-    left, saved, state = found
+    left, saved, session = found
     try:
-        session = ClientSession.restore(state, time.monotonic())
         added = await _open_audio(other_audio) if saved.get("added") else None
     except MistError as error:
-        services.log.warning("The connection cannot be continued: %s", error)
+        services.log.warning(LOST, error)
         let_go(left)
         return False
     except BaseException:

@@ -33,9 +33,8 @@ SHM_FOLDER: Final = Path("/dev/shm")
 MAX_TRACKS: Final = 64
 ALL_VIEWERS: Final = 255
 ACCOUNT_BYTES: Final = 4096
-SILENT_US: Final = (
-    5_000_000  # a picture that comes no more is not waited for after this: segments go on with sound alone
-)
+# A picture that comes no more is not waited for after this: segments go on with sound alone.
+SILENT_US: Final = 5_000_000
 LOOK_US: Final = 500_000  # of media time between two looks for tracks that are silent
 
 

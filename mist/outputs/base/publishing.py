@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from mist.core.muxer import Muxer
 from mist.errors import MistError, NoSuitableTrack, PeerClosed
@@ -34,6 +34,9 @@ PLAYBACK: Final = frozenset(
 MAX_DELAY_S: Final = 3600.0
 FAREWELL_SECONDS: Final = 1.0
 STOPPED: Final = "CLEAN_CONTROLLER_REQ"
+LOST: Final = "The connection cannot be continued: %s"
+
+SomeSession = TypeVar("SomeSession", bound=Session)
 
 
 def tracks_mask(given: Mapping[str, str]) -> int:
@@ -110,14 +113,21 @@ async def _wait(services: OutputServices, reader: StreamReader, holds: Callable[
         services.fanout.unwatch(watch, changed.set)
 
 
-def take_left(status: PushStatus) -> tuple[LeftConnection, dict[str, Any], bytes] | None:
-    """Return a connection that the process before this one had, what that had saved, and its session; None when there is none."""
+def take_left(
+    services: OutputServices, status: PushStatus, restore: Callable[[bytes], SomeSession]
+) -> tuple[LeftConnection, dict[str, Any], SomeSession] | None:
+    """Return a connection that the process before this one had, what that had saved, and its session.
+
+    None when there is none, or none that can be continued: that one is closed. restore(state): makes the session; raises MistError.
+    """
     left, status.left_connection = status.left_connection, None
     if left is None:
         return None
     try:
-        return left, *unpack_saved(left.record.progress()[3])
-    except MistError:
+        saved, state = unpack_saved(left.record.progress()[3])
+        return left, saved, restore(state)
+    except MistError as error:
+        services.log.warning(LOST, error)
         let_go(left)
         return None
 
@@ -221,7 +231,7 @@ class Publishing:
                 on_readable=self._readable,
             )
         except (MistError, OSError) as error:
-            self._services.log.warning("The connection cannot be continued: %s", error)
+            self._services.log.warning(LOST, error)
             sock.close()
             left.record.close()
             return False

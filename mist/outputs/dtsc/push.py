@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from mist import __version__
-from mist.errors import AccessDenied, ConfigError, MistError, PeerClosed
+from mist.errors import AccessDenied, ConfigError, PeerClosed
 from mist.formats import dtsc_session as d
 from mist.net.dial import client_context, dial, talk, turn
 from mist.net.remote_schemes import scheme_of
@@ -17,7 +17,6 @@ from mist.outputs.base import choose_tracks, selection
 from mist.outputs.base.publishing import (
     PLAYBACK,
     Publishing,
-    let_go,
     push_pace,
     refuse_files,
     take_left,
@@ -149,16 +148,10 @@ async def _begin(
 
 async def _go_on(services: OutputServices, status: PushStatus, parameters: PlaybackParameters, mask: int) -> bool:
     """Go on with the connection of another process until the stream ends; False when there is none. Raises MistError."""
-    found = take_left(status)
+    found = take_left(services, status, d.PushingSession.restore)
     if found is None:
         return False
-    left, saved, state = found
-    try:
-        session = d.PushingSession.restore(state)
-    except MistError as error:
-        services.log.warning("The connection cannot be continued: %s", error)
-        let_go(left)
-        return False
+    left, saved, session = found
     publishing = Publishing(services, session, status, heard=_Talk().heard, farewell=lambda: b"", saved={})
     return await publishing.go_on(
         left,
