@@ -539,7 +539,7 @@ cdef class DtscMuxer(Muxer):
         if time_ms < 0:
             time_ms = 0
         offset_ms = to_ms(shown_us) - time_ms
-        if packet.size > 0xFFFFFF00:
+        if packet.size > <uint64_t> 0xFFFFFF00:
             raise LimitExceededError(f"a packet of {packet.size} bytes is more than DTSC can carry")
         start = self.out.reserve(packet.size + MAX_MEDIA_BYTES_BEFORE_DATA + 54)
         memcpy(start, b"DTP2", 4)

@@ -46,11 +46,12 @@ cdef inline uint8_t* put_offset(uint8_t* at, int32_t value) noexcept:
     return put_be24(at, <uint32_t> value & 0xFFFFFF)
 
 
-cdef Py_ssize_t records_in(bytes data, int size, str what) except -1:
+cdef Py_ssize_t records_in(const uint8_t[::1] data, int size, str what) except -1:
     """Return how many records there are. Raises RemoteProtocolError for a part of one."""
-    if len(data) % size:
-        raise RemoteProtocolError(f"{len(data)} bytes of {what} are no whole number of records of {size}", spec="DTSC")
-    return len(data) // size
+    cdef Py_ssize_t count = data.shape[0]
+    if count % size:
+        raise RemoteProtocolError(f"{count} bytes of {what} are no whole number of records of {size}", spec="DTSC")
+    return count // size
 
 
 cdef int same_length(columns) except -1:
@@ -65,11 +66,11 @@ def column(str kind not None, Py_ssize_t count):
     return array(kind, bytes(count * (8 if kind == "Q" else 4)))
 
 
-def parse_fragments(bytes data not None):
+def parse_fragments(const uint8_t[::1] data not None):
     """Return (durations ms, key counts, numbers of first keys, payload bytes), each array("I")."""
     cdef Py_ssize_t count = records_in(data, FRAGMENT_BYTES, "fragments")
     cdef Py_ssize_t i
-    cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(data)
+    cdef const uint8_t* at = &data[0] if count else NULL
     result = tuple([column("I", count) for _ in range(4)])
     cdef uint32_t[::1] durations = result[0]
     cdef uint32_t[::1] keys = result[1]
@@ -95,11 +96,11 @@ def serialize_fragments(const uint32_t[::1] durations, const uint32_t[::1] keys,
     return data
 
 
-def parse_keys(bytes data not None):
+def parse_keys(const uint8_t[::1] data not None):
     """Return (positions "Q", durations ms "I", numbers "I", part counts "I", times ms "Q")."""
     cdef Py_ssize_t count = records_in(data, KEY_BYTES, "keys")
     cdef Py_ssize_t i
-    cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(data)
+    cdef const uint8_t* at = &data[0] if count else NULL
     result = tuple([column(kind, count) for kind in "QIIIQ"])
     cdef uint64_t[::1] positions = result[0]
     cdef uint32_t[::1] durations = result[1]
@@ -132,11 +133,11 @@ def serialize_keys(const uint64_t[::1] positions, const uint32_t[::1] durations,
     return data
 
 
-def parse_key_sizes(bytes data not None):
+def parse_key_sizes(const uint8_t[::1] data not None):
     """Return the bytes of each key's packets, array("I")."""
     cdef Py_ssize_t count = records_in(data, KEY_SIZE_BYTES, "key sizes")
     cdef Py_ssize_t i
-    cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(data)
+    cdef const uint8_t* at = &data[0] if count else NULL
     result = column("I", count)
     cdef uint32_t[::1] sizes = result
     for i in range(count):
@@ -154,11 +155,11 @@ def serialize_key_sizes(const uint32_t[::1] sizes):
     return data
 
 
-def parse_parts(bytes data not None):
+def parse_parts(const uint8_t[::1] data not None):
     """Return (payload bytes "I", durations ms "I", offsets ms "i")."""
     cdef Py_ssize_t count = records_in(data, PART_BYTES, "parts")
     cdef Py_ssize_t i
-    cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(data)
+    cdef const uint8_t* at = &data[0] if count else NULL
     cdef uint32_t offset
     result = tuple([column(kind, count) for kind in "IIi"])
     cdef uint32_t[::1] sizes = result[0]

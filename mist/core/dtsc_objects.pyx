@@ -68,6 +68,8 @@ cdef bint at_end(const uint8_t* data, size_t at, size_t size) except -1:
 
 cdef class _Parser:
     cdef const uint8_t* data
+    cdef object source              # a memoryview of the same, where long strings may be parts of it
+    cdef size_t long_bytes          # so long they must be
     cdef size_t at
     cdef size_t size
     cdef int values
@@ -91,6 +93,8 @@ cdef class _Parser:
         self.at = value_end(self.data, self.at, self.size, depth)
         if kind == INTEGER:
             return <int64_t> be64(self.data + start)
+        if kind == STRING and self.source is not None and self.at - start - 4 >= self.long_bytes:
+            return self.source[start + 4:self.at]
         if kind == STRING:
             return PyBytes_FromStringAndSize(<const char*> self.data + start + 4, <Py_ssize_t> (self.at - start - 4))
         if kind == DOUBLE:
@@ -118,18 +122,25 @@ cdef class _Parser:
         return found
 
 
-def parse_object(data, size_t offset=0):
+def parse_object(data, size_t offset=0, size_t long_bytes=0):
     """Return the object that begins at a place, as a dictionary in the order of its members; what follows it is not looked at.
 
-    Integers are int, strings bytes, null None. Raises RemoteProtocolError, TruncatedError, LimitExceededError.
+    Integers are int, strings bytes, null None. With long_bytes, strings of so many bytes and more are memoryviews of the data.
+    Raises RemoteProtocolError, TruncatedError, LimitExceededError.
     """
     cdef const uint8_t[::1] view = data
-    return parse_at(&view[0] if view.shape[0] else NULL, offset, <size_t> view.shape[0])
+    cdef _Parser parser = _Parser()
+    if long_bytes:
+        parser.source, parser.long_bytes = memoryview(data), long_bytes
+    return parse_with(parser, &view[0] if view.shape[0] else NULL, offset, <size_t> view.shape[0])
 
 
 cdef dict parse_at(const uint8_t* data, size_t at, size_t size):
     """Return the object at a place of `size` bytes; see `parse_object`."""
-    cdef _Parser parser = _Parser()
+    return parse_with(_Parser(), data, at, size)
+
+
+cdef dict parse_with(_Parser parser, const uint8_t* data, size_t at, size_t size):
     if at >= size:
         raise TruncatedError("an object is missing", offset=at)
     if data[at] != OBJECT and data[at] != OTHER_OBJECT:

@@ -137,12 +137,11 @@ cdef bytes _init_body(const TagPlan* plan, object info):
 
 cdef size_t _frame_head(const TagPlan* plan, const PacketView* packet, uint8_t* head) noexcept:
     """Write what stands before the payload of a coded frame; return its length, at most MAX_BODY_HEAD_BYTES."""
-    cdef int64_t offset_ms = to_ms(packet.dts_us + packet.offset_us) - to_ms(packet.dts_us)
+    cdef int64_t offset_ms
     cdef bint video = plan.tag_type == VIDEO_TAG
     cdef uint8_t frame = 0x10 if packet.flags & KEYFRAME else 0x20
     cdef uint8_t packet_type = CODED_FRAMES
     cdef size_t at = 1
-    offset_ms = max(-0x800000, min(0x7FFFFF, offset_ms))
     if plan.form != ENHANCED_FORM:
         head[0] = frame | plan.first if video else plan.first
         if plan.form == LEGACY_PLAIN_FORM:
@@ -150,6 +149,9 @@ cdef size_t _frame_head(const TagPlan* plan, const PacketView* packet, uint8_t* 
         head[1] = 1
         if plan.form == LEGACY_AAC_FORM:
             return 2
+    offset_ms = to_ms(packet.dts_us + packet.offset_us) - to_ms(packet.dts_us)
+    offset_ms = max(-0x800000, min(0x7FFFFF, offset_ms))
+    if plan.form != ENHANCED_FORM:
         head[2] = (offset_ms >> 16) & 0xFF
         head[3] = (offset_ms >> 8) & 0xFF
         head[4] = offset_ms & 0xFF

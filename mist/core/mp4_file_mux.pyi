@@ -6,7 +6,6 @@ from mist.core.muxer import Muxer
 from mist.formats.tracks import TrackInfo
 
 MAX_TRACKS: Final[int]
-CHUNK_US: Final[int]
 
 @type_check_only
 class FileMovie(Protocol):

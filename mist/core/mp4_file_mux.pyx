@@ -18,13 +18,13 @@ import struct
 from mist.errors import LimitExceededError, LocalProtocolError
 
 MAX_TRACKS = 64
-CHUNK_US = 500_000                  # packets of a track that lie together
 _DESCRIBED_BY_PACKETS = frozenset({"AC3", "EAC-3"})
 
 cdef enum:
     GROUP_BYTES = 1 << 22           # packets that are held until they are written
     MAX_GROUP_BYTES = 0xFFFFFF00
     CHUNK_BYTES = 1 << 20
+    CHUNK_US = 500000               # packets of a track that lie together
     MARK_STRIDE = 256
 
 # One packet of a layout. Its place in the file is counted from the mark before it.
@@ -288,12 +288,12 @@ cdef class Mp4FileLayout(Muxer):
             table.close()
         tracks = [table.infos[0] for table in self.tables]
         begin = self.movie.file_type(tracks)
-        large = self.media_bytes + 8 > 0xFFFFFFFF
+        wide = large = self.media_bytes + 8 > 0xFFFFFFFF
         media = struct.pack(">I4sQ", 1, b"mdat", self.media_bytes + 16) if large else struct.pack(">I4s", self.media_bytes + 8, b"mdat")
-        size = len(begin) + len(self.movie.moov(self.tables, 0, False, self.origin_us)) + len(media)
-        wide = size + self.media_bytes > 0xFFFFFFFF
-        if wide:
-            size = len(begin) + len(self.movie.moov(self.tables, 0, True, self.origin_us)) + len(media)
+        size = len(begin) + len(self.movie.moov(self.tables, 0, wide, self.origin_us)) + len(media)
+        if size + self.media_bytes > 0xFFFFFFFF and not wide:
+            wide = True
+            size = len(begin) + len(self.movie.moov(self.tables, 0, wide, self.origin_us)) + len(media)
         self.head = begin + self.movie.moov(self.tables, size, wide, self.origin_us) + media
         self.header_bytes = size
         self.total_bytes = size + self.media_bytes

@@ -198,7 +198,7 @@ cdef class TrackTables:
         return 0
 
     cdef int push_duration(self, uint32_t count, int64_t delta) except -1:
-        if delta > 0xFFFFFFFF:
+        if delta > <int64_t> 0xFFFFFFFF:
             raise UnsupportedError(f"a pause of {delta} ticks is too long for MP4")
         self.last_delta = <uint32_t> delta
         return push_run(self.stts, count, <uint32_t> delta)

@@ -16,4 +16,7 @@ cdef class PacketLog(Muxer):
     cdef size_t capacity
     cdef readonly bint whole         # nothing had to be left out
     cdef bint in_order
+    cdef object packed               # all packets as `pack` returns them, until they are needed one by one; else None
+    cdef int add(self, Logged* one) except -1
+    cdef int give_up(self) except -1
     cdef int sort(self) noexcept

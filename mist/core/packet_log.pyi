@@ -19,10 +19,19 @@ class PacketLog(Muxer):
         index: SpanIndex,
         from_us: int = ...,
         to_us: int = ...,
-        measure: Callable[[], int] | None = None,
     ) -> array[int]: ...
+    def span_ends(
+        self,
+        sizes: Muxer,
+        measure: Callable[[], int],
+        places: list[int],
+        index: SpanIndex,
+        from_us: int = ...,
+        to_us: int = ...,
+    ) -> array[int]: ...
+    def unpack(self) -> None: ...
 
-def unpack_log(data: bytes) -> PacketLog: ...
+def packed_log(data: bytes | memoryview) -> PacketLog: ...
 
 @final
 class PayloadSink(Muxer): ...

@@ -141,7 +141,7 @@ def _parse_track(name: str, members: Any) -> IndexTrack:
     if not isinstance(members, dict):
         raise RemoteProtocolError(f"the track {name[:64]!r} of an index is no object", spec="DTSC")
     records = [members.get(key) for key in _RECORDS]
-    if not all(isinstance(one, bytes) for one in records):
+    if not all(isinstance(one, bytes | memoryview) for one in records):
         records = [b""] * len(_RECORDS)
     fragments, keys, key_sizes, parts = (one or b"" for one in records)
     track = IndexTrack(

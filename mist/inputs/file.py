@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mist.core.dtsc_index import IndexBuilder
-from mist.core.packet_log import PacketLog, unpack_log
+from mist.core.packet_log import PacketLog, packed_log
 from mist.core.span import SpanWriter, open_span
 from mist.core.span_index import SpanIndex, SpanIndexer, create_index, open_index
 from mist.errors import MistError, NotFound, RemoteProtocolError, TransportError, TruncatedError, UnsupportedError
@@ -107,7 +107,6 @@ class FileStream:
         self._suspected = asyncio.Event()
         self._ahead: set[asyncio.Task[None]] = set()
         self._log = PacketLog()
-        self._packed = b""  # the log as it was kept, until it is needed
         self._records: IndexBuilder | None = None
         self._sizes_known = False
         self._logged = asyncio.Event()
@@ -156,13 +155,15 @@ class FileStream:
                 self.publisher.describe_track(number, packets, first, last, mean, highest, frames, bool(reorders))
         self._announce()
         self.services.log.info("%s: %d spans, from %s", self.file.path, self.index.count, self.kept.written)
+        if self.container.make_demuxer is not None:
+            self.container.make_demuxer()  # imports what reads the file, while those who wait for the stream are told
         return True
 
     def _kept_index(self) -> KeptIndex | None:
         return self.kept.load(self._source) if self.file.lasting else None
 
     def _take_log(self, kept: KeptIndex) -> None:
-        self._packed = kept.packets
+        self._log = packed_log(kept.packets)
         self._sizes_known = kept.sizes_are_exact and not self.index.versions
         self._logged.set()
 
@@ -330,8 +331,6 @@ class FileStream:
         key = json.dumps(description, sort_keys=True)
         found = self._layouts.pop(key, None)
         if found is None:
-            if self._packed:
-                self._log, self._packed = unpack_log(self._packed), b""
             infos = unpack_tracks(self._versions[0])
             first = await self.store.get(0)
             found = make_layout(description, self._log, self.index, infos, partial(_first_payload, first))

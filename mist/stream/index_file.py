@@ -13,16 +13,17 @@ import fcntl
 import hashlib
 import json
 import logging
+import mmap
 import os
 import re
+import secrets
 import stat
 import struct
-import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import mist
 from mist.core.dtsc import MAX_HEADER_BYTES, packet_bytes
@@ -37,6 +38,7 @@ LAYOUT: Final = 2  # of the member that only mist reads
 MARGIN_S: Final = 15  # an index must be this much newer than what it describes
 DEFAULT_CACHE_BYTES: Final = 1 << 30
 DISK_BLOCK_BYTES: Final = 512  # what `st_blocks` counts
+LONG_BYTES: Final = 4096  # of a member: longer ones are looked at where they are
 FIGURES: Final = 8  # of each track, as `SpanIndexer.figures` returns them
 _SPAN: Final = struct.Struct(">qqqQI?I")
 _CACHED_NAME: Final = re.compile(r"[0-9a-f]{40}\.(?:dtsh|asset)")
@@ -56,7 +58,7 @@ class KeptIndex:
     sizes_are_exact: bool
     figures: list[tuple[int, ...]]
     spans: list[tuple[int, int, int, int, int, bool, int]]
-    packets: bytes
+    packets: bytes | memoryview
     shifts: list[tuple[int, int]]
 
     def fill(self, index: SpanIndex) -> None:
@@ -91,27 +93,27 @@ def serialize_index(index: Index, kept: KeptIndex) -> bytes:
     return packet_bytes(b"DTSC", serialize_object(members))
 
 
-def _checksum(parts: Mapping[str, bytes]) -> int:
+def _checksum(parts: Mapping[str, bytes | memoryview]) -> int:
     return zlib.crc32(parts["spans"], zlib.crc32(parts["packets"], zlib.crc32(parts["about"])))
 
 
-def parse_index(data: bytes, size: int) -> KeptIndex | None:
+def parse_index(data: bytes | mmap.mmap, size: int) -> KeptIndex | None:
     """Read the content of a `.dtsh` file; None for a sound one that another program made.
 
     size: of the file that it describes. Raises RemoteProtocolError, UnsupportedError for another version of the layout.
     """
     if data[:4] != b"DTSC" or len(data) < HEAD_BYTES or len(data) != HEAD_BYTES + int.from_bytes(data[4:8], "big"):
         raise RemoteProtocolError(f"{len(data)} bytes that are not one whole index", offset=0, spec="DTSC")
-    members = parse_object(data, HEAD_BYTES)
+    members = parse_object(data, HEAD_BYTES, LONG_BYTES)
     index_of(members)
     if "mist" not in members:
         return None
     own = members["mist"]
     try:
-        parts = {name: bytes(own[name]) for name in ("about", "packets", "spans")}
+        parts = {name: memoryview(own[name]) for name in ("about", "packets", "spans")}
         if own["check"] != _checksum(parts):
             raise RemoteProtocolError("its checksum is wrong", spec="DTSC")
-        about = json.loads(parts["about"])
+        about = json.loads(bytes(parts["about"]))
         if (about["layout"], about["program"]) != (LAYOUT, mist.__version__):
             raise UnsupportedError(f"mist {about['program']!r} made it; this is {mist.__version__}")
         kept = KeptIndex(
@@ -121,7 +123,7 @@ def parse_index(data: bytes, size: int) -> KeptIndex | None:
             sizes_are_exact=bool(about["sizes_are_exact"]),
             figures=[tuple(one) for one in about["figures"]],
             spans=list(_SPAN.iter_unpack(parts["spans"])),
-            packets=parts["packets"],
+            packets=_copied(parts["packets"]),
             shifts=[(int(number), int(shift_us)) for number, shift_us in about["shifts"]],
         )
         _check(kept, size)
@@ -245,31 +247,59 @@ class IndexFile:
                 os.utime(self.written)
 
 
-def _read(path: Path, status: os.stat_result) -> bytes:
+def _room(size_bytes: int) -> mmap.mmap:
+    """Return memory in large pages where the system has them: touching it in small ones would take longer than filling it."""
+    room = mmap.mmap(-1, max(size_bytes, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a system without such pages
+        room.madvise(mmap.MADV_HUGEPAGE)
+    return room
+
+
+def _copied(data: memoryview) -> memoryview:
+    """Return a copy of what outlives the rest of an index."""
+    room = memoryview(_room(len(data)))[: len(data)]
+    room[:] = data
+    return room
+
+
+def _read(path: Path, status: os.stat_result) -> mmap.mmap:
     if not stat.S_ISREG(status.st_mode):
         raise RemoteProtocolError("it is not a file")
     if status.st_size > MAX_HEADER_BYTES:
         raise LimitExceededError(f"{status.st_size} bytes; the limit is {MAX_HEADER_BYTES}")
-    return path.read_bytes()
+    room = _room(status.st_size)
+    with path.open("rb") as file:
+        count = file.readinto(room)
+    if count != status.st_size:
+        raise RemoteProtocolError(f"it has {count} bytes instead of {status.st_size}")
+    return room
 
 
 def _write(path: Path, data: bytes) -> str:
     """Replace a file as a whole; returns what went wrong."""
-    name = ""
+    new = path.with_name(f".mist-{secrets.token_hex(8)}{SUFFIX}")
     try:
-        fd, name = tempfile.mkstemp(prefix=".mist-", suffix=SUFFIX, dir=path.parent)
-        with os.fdopen(fd, "wb") as file:
-            os.fchmod(fd, 0o644)
+        with _new_file(new) as file:
             file.write(data)
             file.flush()
-            os.fsync(fd)
-        Path(name).rename(path)
+            os.fsync(file.fileno())
+            if not new.exists():
+                # Any descriptor of a directory makes it linkat(2), which follows the link in /proc; the path is absolute.
+                os.link(f"/proc/self/fd/{file.fileno()}", new, src_dir_fd=file.fileno())
+        new.rename(path)
     except OSError as error:
-        if name:
-            with contextlib.suppress(OSError):
-                Path(name).unlink()
+        with contextlib.suppress(OSError):
+            new.unlink()
         return error.strerror or str(error)
     return ""
+
+
+def _new_file(path: Path) -> BinaryIO:
+    """Open a file to write, which gets a name only once it is whole, where the file system has such: nothing of it is left by a kill."""
+    try:
+        return os.fdopen(os.open(path.parent, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o644), "wb")
+    except OSError:
+        return path.open("xb")
 
 
 def trim(folder: Path, size_bytes: int) -> bool:

@@ -144,7 +144,7 @@ def _streamed_layout(
     window: Mapping[str, Any],
 ) -> tuple[array[int], bytes]:
     sizes = kind.sizes(tracks)
-    ends = log.lay_out(sizes, places, index, **window, measure=lambda: sizes.total_bytes)
+    ends = log.span_ends(sizes, lambda: sizes.total_bytes, places, index, **window)
     from_us = window.get("from_us", index[0][0])
     to_us = min(window.get("to_us", index.end_us), index.end_us)
     header = kind.header(tracks, from_us, max(to_us - from_us, 0), sizes.total_bytes)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mist.core.packet_log import PacketLog, unpack_log
+from mist.core.packet_log import PacketLog, packed_log
 from mist.formats import ogg
 from mist.formats.mp4_file import make_layout
 from tests.support.format_matrix import convert_file
@@ -222,7 +222,7 @@ def test_a_file_of_known_length_ends_where_the_sound_does(folder: Path) -> None:
     while (wanted := demuxer.want()) is not None:
         demuxer.feed(data[wanted[0] : wanted[0] + wanted[1]])
     packed = log.pack()
-    assert unpack_log(packed).pack() == packed
+    assert packed_log(packed).pack() == packed
     demuxer, layout = ogg.make_demuxer(), make_layout(demuxer.tracks)
     demuxer.attach(layout)
     while (wanted := demuxer.want()) is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mist.core.packet_log import unpack_log
+from mist.core.packet_log import PacketLog, packed_log
 from mist.errors import RemoteProtocolError
 from mist.stream.index_file import parse_index
 
@@ -21,9 +21,15 @@ def _index(data: bytes) -> None:
 
 
 def _packets(data: bytes) -> None:
-    log = unpack_log(data)
+    log = _unpacked(data)
     if log.count * 4 > len(data):
         raise RuntimeError("more packets than there are bytes")
-    again = unpack_log(log.pack())
+    again = _unpacked(log.pack())
     if log.whole and (again.count != log.count or again.pack() != log.pack()):
         raise RuntimeError("the packets changed")
+
+
+def _unpacked(data: bytes) -> PacketLog:
+    log = packed_log(data)
+    log.unpack()
+    return log

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mist.core.packet import Packet
-from mist.core.packet_log import PacketLog, PayloadSink, unpack_log
+from mist.core.packet_log import PacketLog, PayloadSink, packed_log
 from mist.core.span_index import SpanIndex, create_index
 from mist.errors import MistError, RemoteProtocolError, TruncatedError, UnsupportedError
 from mist.formats.dtsh import Index, IndexTrack, parse_dtsh, serialize_dtsh
@@ -29,6 +29,12 @@ SOURCE = (SIZE, NOW_NS, 0)
 TRACKS = pack_tracks([VIDEO_TRACK, AUDIO_TRACK])
 SPANS = [(-7, 2_000_001, 13, 500, 9, True, 0), (2_000_001, 3_333_333, 4000, 1 << 40, 1, False, 0)]
 NO_CACHE = ("", 0)
+
+
+def unpacked(data: bytes) -> PacketLog:
+    found = packed_log(data)
+    found.unpack()
+    return found
 
 
 def log(packets: int = 50) -> PacketLog:
@@ -68,7 +74,7 @@ def test_everything_comes_back() -> None:
     assert again is not None
     assert (again.source, again.main, again.versions, again.sizes_are_exact) == (SOURCE, 0, [TRACKS], True)
     assert (again.figures, again.spans) == (kept().figures, SPANS)
-    assert unpack_log(again.packets).count == 100 and again.packets == log().pack()
+    assert unpacked(again.packets).count == 100 and again.packets == log().pack()
 
 
 def test_time_bases_come_back() -> None:
@@ -96,7 +102,7 @@ def test_a_log_comes_back_in_the_same_order() -> None:
         def laid_out(packets: PacketLog, index: SpanIndex) -> array[int]:
             return packets.lay_out(PayloadSink(), [-1, -1], index)
 
-        assert laid_out(log(), index) == laid_out(unpack_log(log().pack()), index)
+        assert laid_out(log(), index) == laid_out(unpacked(log().pack()), index)
 
 
 @pytest.mark.parametrize("size", range(1, 60, 7))
@@ -104,13 +110,13 @@ def test_a_cut_log_is_refused(size: int) -> None:
     packed = log(3).pack()
     for cut in range(1, 4):
         try:
-            assert unpack_log(packed[:cut]).count == 0
+            assert unpacked(packed[:cut]).count == 0
         except TruncatedError:
             continue
     with pytest.raises(RemoteProtocolError):
-        unpack_log(b"\x40\x00\x00\x00\x00" + packed[:size])  # loses something, and that nothing
+        unpacked(b"\x40\x00\x00\x00\x00" + packed[:size])  # loses something, and that nothing
     with pytest.raises(RemoteProtocolError):
-        unpack_log(b"\x00" + b"\xff" * 11)
+        unpacked(b"\x00" + b"\xff" * 11)
 
 
 def test_every_damaged_byte_is_noticed() -> None:
@@ -239,6 +245,14 @@ def test_the_least_recently_used_leaves_the_cache(tmp_path: Path) -> None:
     trim(tmp_path, 250)
     assert [path.exists() for path in paths] == [True, False, False, True]
     assert other.exists()
+
+
+def test_a_kill_while_it_is_written_leaves_nothing(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda fd: seen.append(sorted(path.name for path in film.parent.iterdir())))
+    assert IndexFile(str(film), NO_CACHE, LOG).save(content())
+    assert seen == [[film.name]]
+    assert sorted(path.name for path in film.parent.iterdir()) == [film.name, film.name + ".dtsh"]
 
 
 def test_a_new_file_is_confirmed_later(film: Path) -> None:

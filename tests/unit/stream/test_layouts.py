@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from mist.core.demuxer import demux
-from mist.core.packet_log import PacketLog, PayloadSink
+from mist.core.flv import FlvMuxer
+from mist.core.packet_log import PacketLog, PayloadSink, packed_log
 from mist.core.span import Span, SpanWriter, open_span
 from mist.core.span_index import SpanIndex, SpanIndexer, create_index
 from mist.errors import UnsupportedError
@@ -67,6 +68,25 @@ def test_spans_fill_the_layout_exactly(made: Made, indexes: list[int], window: d
     packets = [packet for span in made[2] for packet in span.packet_list() if low <= packet.dts_us < high]
     for place, index in enumerate(indexes):
         assert [packet.payload for packet in found[place]] == [one.payload for one in packets if one.track == index]
+
+
+@pytest.mark.parametrize("window", [{}, {"from_us": 1_000_000, "to_us": 7_500_000}])
+def test_streamed_spans_lie_where_the_layout_says(made: Made, window: dict[str, int]) -> None:
+    """Of a log that is there, and of one that was kept packed: both are read in the order of the file, which is not that of the spans."""
+    index, log, spans = made
+    found = []
+    for one in (log, packed_log(log.pack())):
+        description = {"kind": "flv", "indexes": [0, 1], "from_us": None, "to_us": None, **window}
+        layout = open_layout(*make_layout(description, one, index, TRACKS, lambda track: b""))
+        found.append((bytes(layout.header), list(layout.positions)))
+    assert found[0] == found[1]
+    header, positions = found[0]
+    muxer, end = FlvMuxer(TRACKS), len(header)
+    for position, span in zip(positions, spans, strict=False):
+        assert position == end
+        span.mux(muxer, [0, 1], **window)
+        end += len(muxer.take_output())
+    assert positions[-1] == end > len(header)
 
 
 def test_the_span_of_a_byte(made: Made) -> None:
