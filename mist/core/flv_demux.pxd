@@ -20,7 +20,10 @@ cdef class FlvDemuxer(Demuxer):
     cdef Timeline timeline
     cdef ByteBuffer rest            # an incomplete structure
     cdef int64_t at                 # input byte that comes next
-    cdef size_t skip                # bytes still to be ignored: header extension, previous-tag sizes
+    cdef size_t skip                # bytes still to be ignored: header extension
+    cdef uint32_t back_bytes        # of the newest tag, which the next one should say; 0 before the first and after a jump
+    cdef bint lost                  # behind a tag of a wrong size: looking for the next one
+    cdef int64_t passed_bytes       # since then
     cdef bint begun                 # behind the file header
     cdef bint has_time
     cdef int64_t time_ms            # of the newest tag, unwrapped
@@ -38,6 +41,8 @@ cdef class FlvDemuxer(Demuxer):
     cdef set changed                # tracks whose set-up changed since their last packet
 
     cdef size_t needed(self, const uint8_t* data, size_t have) except 0
+    cdef bint is_next(self, const uint8_t* data) noexcept
+    cdef size_t find_tag(self, const uint8_t* data, size_t size, int64_t position) except? 0
     cdef int structure(self, const uint8_t* data, size_t size, int64_t position) except -1
     cdef int file_header(self, const uint8_t* data) except -1
     cdef int tag(self, const uint8_t* data, size_t size, int64_t position) except -1

@@ -8,7 +8,7 @@ Specs: Adobe Flash Video File Format 10.1 annex E ("FLV E.2"), Enhanced RTMP v2 
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memmove
 from posix.types cimport off_t
 
 from mist.core.buffer cimport ByteBuffer
@@ -36,6 +36,8 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef enum:
     TAG_HEAD_BYTES = 11
+    BACK_BYTES = 4              # the size of the tag before, in front of every tag
+    START_BYTES = BACK_BYTES + TAG_HEAD_BYTES
     SCRIPT_HEAD_BYTES = TAG_HEAD_BYTES + 13
     FILE_HEAD_BYTES = 9
     MAX_FILE_HEAD_BYTES = 4096
@@ -44,9 +46,11 @@ cdef enum:
     ENCRYPTED = 0x20            # "filter" bit of a tag's type, FLV E.4.1
     WAIT_MS = 3000              # how much media may pass before announced tracks are given up
     WAIT_BYTES = 16 << 20
+    MAX_TAG_BYTES = TAG_HEAD_BYTES + 0xFFFFFF
     H264_SETS = 0x180           # parameter sets, as bits 1 << NAL unit type
     TEMPORAL_DELIMITER = 2      # OBU type
 
+cdef uint8_t[BACK_BYTES] NO_BACK = [0, 0, 0, 0]
 cdef uint32_t FIRST_NEGATIVE_MS = 0xFFFF0000     # a first time from here on is meant to be below zero
 cdef uint64_t HEVC_SETS = <uint64_t> 7 << 32
 
@@ -74,7 +78,8 @@ cdef class FlvDemuxer(Demuxer):
 
     It implements `take_media` and `take_script`, and calls `put_track` and `put` in the order of the wire.
 
-    A file that is cut inside a tag ends before that tag. Times are unwrapped beyond 32 bits of milliseconds and made increasing.
+    A file that is cut inside a tag ends before that tag. Behind a tag whose size is wrong reading goes on at the next one.
+    Times are unwrapped beyond 32 bits of milliseconds and made increasing.
     Raises RemoteProtocolError for what is not FLV, UnsupportedError for encrypted tags. Bound: one tag (16 MiB) is kept, and what
     `Demuxer` holds back.
     """
@@ -104,12 +109,17 @@ cdef class FlvDemuxer(Demuxer):
                 count = min(self.skip, size - place)
                 self.skip -= count
                 place += count
+            elif self.lost:
+                place += self.find_tag(source + place, size - place, self.at + <int64_t> place)
             elif self.rest.size:
                 need = self.needed(self.rest.data, self.rest.size)
                 count = min(need - self.rest.size, size - place)
                 self.rest.append(source + place, count)
                 place += count
-                if self.rest.size >= self.needed(self.rest.data, self.rest.size):
+                if self.rest.size < self.needed(self.rest.data, self.rest.size):
+                    continue
+                self.lost = not self.is_next(self.rest.data)
+                if not self.lost:
                     self.structure(self.rest.data, self.rest.size, self.at + <int64_t> place - <int64_t> self.rest.size)
                     self.rest.clear()
             else:
@@ -117,21 +127,57 @@ cdef class FlvDemuxer(Demuxer):
                 if need > size - place:
                     self.rest.append(source + place, size - place)
                     break
-                self.structure(source + place, need, self.at + <int64_t> place)
-                place += need
+                self.lost = not self.is_next(source + place)
+                if not self.lost:
+                    self.structure(source + place, need, self.at + <int64_t> place)
+                    place += need
         self.at += <int64_t> size
 
     cdef size_t needed(self, const uint8_t* data, size_t have) except 0:
         """Return how many bytes the structure at data has, or as many as tell."""
         if not self.begun:
             return FILE_HEAD_BYTES
-        return TAG_HEAD_BYTES if have < TAG_HEAD_BYTES else TAG_HEAD_BYTES + u24(data + 1)
+        if have < START_BYTES or not self.is_next(data):
+            return START_BYTES
+        return START_BYTES + u24(data + BACK_BYTES + 1)
+
+    cdef bint is_next(self, const uint8_t* data) noexcept:
+        """Tell whether a tag begins here, behind the size of the one before, which some writers get wrong.
+
+        Where that size is right, the tag may be of a type or of a stream that should not be.
+        """
+        cdef const uint8_t* head = data + BACK_BYTES
+        cdef bint right = self.back_bytes and u32(data) == self.back_bytes
+        if not self.begun:
+            return True
+        if u24(head + 8):
+            return right and is_tag(head) and not head[0] & ENCRYPTED
+        return is_tag(head) or (right and not head[0] & 0xC0)
+
+    cdef size_t find_tag(self, const uint8_t* data, size_t size, int64_t position) except? 0:
+        """Look byte by byte for the next tag, and return how many bytes were taken; `rest` has its head when it is found."""
+        cdef size_t at = 0
+        while at < size and self.lost:
+            if self.rest.size == START_BYTES:
+                self.rest.size -= 1
+                memmove(self.rest.data, self.rest.data + 1, self.rest.size)
+            self.rest.append(data + at, 1)
+            at += 1
+            self.lost = self.rest.size < START_BYTES or not is_start(self.rest.data)
+        self.passed_bytes += at
+        if not self.lost:
+            self.passed_bytes = 0
+        elif not self.ready and self.passed_bytes > MAX_TAG_BYTES:
+            raise RemoteProtocolError(
+                f"no FLV tag in {self.passed_bytes} bytes", offset=position + <int64_t> at - self.passed_bytes, spec="FLV E.3"
+            )
+        return at
 
     cdef int structure(self, const uint8_t* data, size_t size, int64_t position) except -1:
         if not self.begun:
             return self.file_header(data)
-        self.skip = 4
-        return self.tag(data, size, position)
+        self.back_bytes = <uint32_t> size - BACK_BYTES
+        return self.tag(data + BACK_BYTES, size - BACK_BYTES, position + BACK_BYTES)
 
     cdef int file_header(self, const uint8_t* data) except -1:
         """Take the file header (FLV E.2)."""
@@ -141,7 +187,7 @@ cdef class FlvDemuxer(Demuxer):
         if size < FILE_HEAD_BYTES or size > MAX_FILE_HEAD_BYTES:
             raise RemoteProtocolError(f"FLV header of {size} bytes", offset=5, spec="FLV E.2")
         self.announced = data[4] & (HAS_VIDEO | HAS_AUDIO)
-        self.skip = size - FILE_HEAD_BYTES + 4
+        self.skip = size - FILE_HEAD_BYTES
         self.begun = True
         return 0
 
@@ -319,10 +365,27 @@ cdef class FlvDemuxer(Demuxer):
         """Go on at the tag at position, whose decode time is about dts_us."""
         self.at = position
         self.rest.clear()
+        if position > 0:
+            self.rest.append(NO_BACK, BACK_BYTES)   # in the place of what stands before the tag
         self.skip = 0
+        self.lost = False
+        self.back_bytes = 0
         self.begun = position > 0
         self.ended = False
         self.timeline.know(self.bases)
         self.time_ms = (dts_us - self.timeline.shift_us) // 1000
         self.has_time = True
         self.timeline.resume(dts_us)
+
+
+cdef inline bint is_tag(const uint8_t* head) noexcept:
+    """Tell whether a tag's head is of a type that there is.   Spec: FLV E.4.1."""
+    cdef int kind = head[0] & ~ENCRYPTED
+    return kind == AUDIO_TAG or kind == VIDEO_TAG or kind == SCRIPT_TAG
+
+
+cdef inline bint is_start(const uint8_t* data) noexcept:
+    """Tell whether a tag begins in the middle of something: behind the size of another one, with a body, not encrypted."""
+    cdef uint32_t back = u32(data)
+    cdef const uint8_t* head = data + BACK_BYTES
+    return TAG_HEAD_BYTES <= back <= MAX_TAG_BYTES and is_tag(head) and not (head[0] & ENCRYPTED or u24(head + 8)) and u24(head + 1) > 0

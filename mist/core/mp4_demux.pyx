@@ -294,7 +294,7 @@ cdef class Mp4Demuxer(Demuxer):
                 self.set_track(self.count, info, False)
             self.count += 1
         if movie.fragmented:
-            self.fragments = FragmentReader([(one.track_id, one.defaults) for one in movie.tracks])
+            self.fragments = FragmentReader([(one.track_id, one.defaults) for one in movie.tracks], movie.passed_over)
             for index in range(self.count):
                 self.fragments.tracks[index].next_ticks = (<TrackReader> self.readers[index]).table.duration_ticks
                 self.fragments.tracks[index].timed = self.fragments.tracks[index].next_ticks > 0

@@ -23,6 +23,7 @@ ctypedef struct Defaults:
 
 ctypedef struct FragmentTrack:
     uint32_t track_id
+    bint unread                     # only its places count
     Defaults defaults
     int64_t next_ticks              # decode time where the last fragment ended
     bint timed                      # next_ticks is known: not before the first fragment and after a jump
@@ -34,7 +35,8 @@ ctypedef struct FragmentTrack:
 
 cdef class FragmentReader:
     cdef FragmentTrack[MAX_FRAGMENT_TRACKS] tracks
-    cdef int count
+    cdef int count                  # that are read
+    cdef int named                  # and those passed over behind them
     cdef readonly size_t queued     # samples of all tracks
     cdef readonly int64_t queued_bytes
     cdef FragmentSample* head(self, int track) noexcept

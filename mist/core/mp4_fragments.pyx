@@ -43,22 +43,24 @@ cdef object wrong(str what, int64_t position, str clause):
 cdef class FragmentReader:
     """Queues of the samples of each track, filled by `moof` boxes and emptied from the front.
 
-    tracks: (track id, (description from 1, duration, size, flags) of trex) of each track, at most MAX_FRAGMENT_TRACKS. Other
-    tracks in the fragments are passed over.
+    tracks: (track id, (description from 1, duration, size, flags) of trex) of each track. others: the same of tracks that are passed
+    over; where their media ends that of the next track may begin. At most MAX_FRAGMENT_TRACKS together.
     """
 
-    def __cinit__(self, tracks):
+    def __cinit__(self, tracks, others=()):
         cdef int place
         memset(self.tracks, 0, sizeof(self.tracks))
-        if len(tracks) > MAX_FRAGMENT_TRACKS:
-            raise LimitExceededError(f"{len(tracks)} tracks; at most {MAX_FRAGMENT_TRACKS} are read")
-        for place, (track_id, defaults) in enumerate(tracks):
+        self.count = <int> len(tracks)
+        self.named = self.count + <int> len(others)
+        if self.named > MAX_FRAGMENT_TRACKS:
+            raise LimitExceededError(f"{self.named} tracks; at most {MAX_FRAGMENT_TRACKS} are read")
+        for place, (track_id, defaults) in enumerate([*tracks, *others]):
             self.tracks[place].track_id = track_id
             self.tracks[place].defaults.description = defaults[0]
             self.tracks[place].defaults.duration = defaults[1]
             self.tracks[place].defaults.size = defaults[2]
             self.tracks[place].defaults.flags = defaults[3]
-        self.count = <int> len(tracks)
+            self.tracks[place].unread = place >= self.count
 
     def __dealloc__(self):
         cdef int place
@@ -146,7 +148,7 @@ cdef class FragmentReader:
                 if track is NULL:
                     return 0
                 data_end[0] = base
-            elif track is not NULL:
+            elif track is not NULL and not track.unread:
                 self.read_time(track, body + at, box, position + <int64_t> at)
             at += box
         if track is NULL:
@@ -193,7 +195,7 @@ cdef class FragmentReader:
         )
         if size < needed:
             raise wrong("a tfhd box that is cut off", position, "8.8.7")
-        for place in range(self.count):
+        for place in range(self.named):
             if self.tracks[place].track_id == be32(body + 4):
                 track = &self.tracks[place]
         if track is NULL:
@@ -250,6 +252,9 @@ cdef class FragmentReader:
         sample.position = data_end[0]
         if flags & DATA_OFFSET_PRESENT:
             sample.position = base + <int32_t> be32(body + 8)
+        if track.unread and not row:
+            sample.position += <int64_t> count * defaults.size
+            count = 0
         for number in range(count):
             duration, sample.size, sample_flags = defaults.duration, defaults.size, defaults.flags
             sample.offset_ticks = 0
@@ -274,8 +279,9 @@ cdef class FragmentReader:
             sample.dts_ticks = track.next_ticks
             track.negative_ticks = max(track.negative_ticks, -sample.offset_ticks)
             sample.duration = duration
-            track.next_ticks += duration
-            self.append(track, &sample)
+            if not track.unread:
+                track.next_ticks += duration
+                self.append(track, &sample)
             sample.position += sample.size
         data_end[0] = sample.position
         return 0

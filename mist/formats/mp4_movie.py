@@ -23,6 +23,7 @@ MAX_DESCRIPTIONS: Final = 64
 _TABLES: Final = frozenset({"stts", "ctts", "stsc", "stsz", "stz2", "stco", "co64", "stss"})
 _MEDIA: Final = frozenset({"vide", "soun", "text", "sbtl", "subt"})  # tracks that somebody might miss
 _TRACK_SPEC: Final = "ISO/IEC 14496-12 clause 8.3"
+_NO_DEFAULTS: Final = (1, 0, 0, 0)  # of fragments, without trex
 _MATRIX_AT: Final = 40  # in tkhd of version 0, clause 8.3.2.2
 _MAX_RATE_MHZ: Final = 1_000_000
 _USUAL_RATES_MHZ: Final = (
@@ -168,12 +169,17 @@ class MovieTrack:
 
 @dataclass(frozen=True, slots=True)
 class Movie:
-    """What a `moov` box says. timescale: of the durations of edits. fragmented: movie fragments may follow. left_out: see `Demuxer`."""
+    """What a `moov` box says.
+
+    timescale: of the durations of edits. fragmented: movie fragments may follow. left_out: see `Demuxer`. passed_over: (track id,
+    defaults) of the tracks that are not played, whose media lies between that of others.
+    """
 
     timescale: int
     tracks: tuple[MovieTrack, ...]
     fragmented: bool
     left_out: tuple[str, ...] = ()
+    passed_over: tuple[tuple[int, tuple[int, int, int, int]], ...] = ()
 
 
 @dataclass(slots=True)
@@ -260,7 +266,7 @@ class _Reader:
         found = [(self._track(begin, end), begin) for begin, end in places]
         chapters = {number for one, _ in found for number in one[0].chapters}
         tracks = [
-            self._playable(one, tables, begin, defaults.get(one.track_id, (1, 0, 0, 0)), heard)
+            self._playable(one, tables, begin, defaults.get(one.track_id, _NO_DEFAULTS), heard)
             for (one, tables), begin in found
             if one.track_id not in chapters
         ]
@@ -273,7 +279,10 @@ class _Reader:
         )
         if not playable:
             raise UnsupportedError(none_carried(others), offset=self.offset, spec=_TRACK_SPEC)
-        return Movie(timescale, playable, fragmented, others)
+        unplayed = tuple(
+            (one.track_id, defaults.get(one.track_id, _NO_DEFAULTS)) for (one, _), _ in found if one.track_id not in ids
+        )
+        return Movie(timescale, playable, fragmented, others, unplayed)
 
     def _extends(self, begin: int, end: int) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
         """Yield the defaults of fragments.   Spec: ISO/IEC 14496-12 clause 8.8.3."""

@@ -382,9 +382,8 @@ def _vfw(source: _Source) -> Entry | None:
 def _aac(source: _Source) -> Entry:
     private = source.private or _aac_config(source)
     config = aac.parse_config(private)
-    rate = config.core_sample_rate_hz
     entry = _audio(source, AAC, "FIXED", config.frame_samples, init_data=private)
-    return replace(entry, rate_hz=rate)
+    return replace(entry, rate_hz=config.sample_rate_hz)  # of the samples that come out, as frame_samples counts them
 
 
 def _aac_config(source: _Source) -> bytes:

@@ -218,6 +218,18 @@ def test_lacing_takes_its_times_from_the_track() -> None:
     assert [packet.dts_us for packet in found] == [0, 50_000]
 
 
+@pytest.mark.parametrize(("config", "frame_us"), [
+    ("1190", 21_333),  # LC at 48 kHz
+    ("2b118800", 42_667),  # SBR with a core at 24 kHz
+    ("eb098800", 42_667),  # and parametric stereo
+    ("130856e59d", 42_667),  # SBR signalled behind what old decoders read
+])  # fmt: skip
+def test_lacing_of_aac_counts_the_samples_that_come_out(config: str, frame_us: int) -> None:
+    entry = track(1, "A_AAC", 2, audio(24_000), bytes.fromhex(config))
+    _, found = one_track(entry, simple(1, 0, b"\x02abc", lacing=2))
+    assert [packet.dts_us for packet in found] == pytest.approx([0, frame_us, 2 * frame_us], abs=2)
+
+
 # -- Times
 
 

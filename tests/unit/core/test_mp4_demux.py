@@ -614,6 +614,30 @@ def test_bases_and_times(base: str, timed: bool) -> None:
         ]
 
 
+@pytest.mark.parametrize("sizes_in_rows", [True, False])
+def test_media_that_begins_where_that_of_a_track_left_out_ends(sizes_in_rows: bool) -> None:
+    """Without any place said, which is what `default-base-is-moof` unset means behind the first track."""
+    hidden, shown = [bytes(30)] * 3, [nal(n) for n in range(3)]
+    size = 0 if sizes_in_rows else 30
+    head = fragmented(empty(entries=[box("none", bytes(78))]), empty(number=2), defaults=[trex(1, size=size), trex(2)])
+
+    def traf(number: int, payloads: list[bytes], offset: int | None) -> bytes:
+        rows_of = b"".join(struct.pack(">I", len(one)) for one in payloads)
+        flags = 0x200 if sizes_in_rows or number == 2 else 0
+        place = b"" if offset is None else struct.pack(">i", offset)
+        body = struct.pack(">I", len(payloads)) + place + (rows_of if flags else b"")
+        run = full("trun", body, flags=flags | (offset is not None))
+        return box("traf", full("tfhd", struct.pack(">I", number)), run)
+
+    def moof(offset: int) -> bytes:
+        return box("moof", full("mfhd", struct.pack(">I", 1)), traf(1, hidden, offset), traf(2, shown, None))
+
+    data = head + moof(len(moof(0)) + 8) + box("mdat", *hidden, *shown)
+    demuxer, packets = read(data)
+    assert demuxer.left_out == ["track 1 is left out: none is not carried"]
+    assert [packet.payload for packet in packets] == shown
+
+
 def test_one_track_in_each_fragment_is_merged() -> None:
     data = fragmented(empty(), empty(number=2))
     for number in range(3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,75 @@ def test_a_cut_file_ends_before_the_tag_that_is_not_whole() -> None:
     assert demux(FlvDemuxer(), data[:-4]) == packets
     with pytest.raises(TruncatedError):
         demux(FlvDemuxer(), data[:8])
+
+
+def _tags_of(data: bytes) -> list[bytes]:
+    """Return the tags of a file, each with its size behind it."""
+    found, at = [], len(FILE_HEADER)
+    while at < len(data):
+        size = 11 + int.from_bytes(data[at + 1 : at + 4], "big") + 4
+        found.append(data[at : at + size])
+        at += size
+    return found
+
+
+def _lying(tag: bytes, body_bytes: int) -> bytes:
+    """Return a tag that says its body is that long."""
+    return tag[:1] + body_bytes.to_bytes(3, "big") + tag[4:]
+
+
+TAG = 8  # which is the seventh packet's or later: what stands before are metadata and set-ups
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "a body of no bytes": lambda tag: _lying(tag, 0),
+    "a body that is too short": lambda tag: _lying(tag, 12),
+    "a body that is too long by a byte": lambda tag: _lying(tag, len(tag) - 14),
+    "a body that is too long by two tags": lambda tag: _lying(tag, len(tag) + 60),
+    "a body without an end": lambda tag: _lying(tag, 0xFFFFFF),
+    "most of a tag": lambda tag: tag[: len(tag) - 9],
+    "zeros between tags": lambda tag: tag + bytes(100_000),
+    "something between tags": lambda tag: tag + bytes(range(256)) * 100,
+    "what looks encrypted between tags": lambda tag: tag + b"\x28" * 3000,
+    "another file": lambda tag: tag + FILE_HEADER,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("step", [7, 1 << 20])
+def test_reading_goes_on_behind_a_tag_whose_size_is_wrong(damage: str, step: int) -> None:
+    data, packets = _stream()
+    tags = _tags_of(data)
+    broken = FILE_HEADER + b"".join(tags[:TAG]) + DAMAGES[damage](tags[TAG]) + b"".join(tags[TAG + 1 :])
+    _, found = _fed(broken, step)
+    first = TAG - (len(tags) - len(packets))
+    lost = [number for number, one in enumerate(packets) if one not in found]
+    assert all(number >= first for number in lost)
+    if damage != "a body without an end":  # which the rest of the file is the body of
+        assert len(lost) <= 5 and all(number < first + 6 for number in lost)
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 0xFFFFFFFF])
+def test_writers_that_get_the_size_of_the_tag_before_wrong(wrong: int) -> None:
+    data, packets = _stream()
+    said = wrong.to_bytes(4, "big")
+    assert _fed(FILE_HEADER + b"".join(tag[:-4] + said for tag in _tags_of(data)), 50)[1] == packets
+
+
+def test_tags_of_other_types_and_of_another_stream_are_passed_over_by_their_sizes() -> None:
+    data, packets = _stream()
+    tags = _tags_of(data)
+    other = _tag(15, bytes(40))
+    strange = [tag[:8] + b"\0\0\1" + tag[11:] for tag in tags[TAG:]]
+    assert _fed(FILE_HEADER + b"".join([*tags[:TAG], other, *strange]), 50)[1] == packets
+
+
+def test_no_tags_at_all_are_not_looked_for_without_end() -> None:
+    demuxer = FlvDemuxer()
+    demuxer.attach(PacketList())
+    demuxer.feed(FILE_HEADER + bytes(20))
+    with pytest.raises(RemoteProtocolError, match="no FLV tag") as caught:
+        for _ in range(17):
+            demuxer.feed(bytes(1 << 20))
+    assert caught.value.offset is not None and caught.value.offset < 40
 
 
 def test_positions_lead_back() -> None:
