@@ -127,10 +127,11 @@ class RecordingFiles:
         return True
 
     def close(self, patches: Sequence[tuple[int, bytes]], span: Span) -> None:
-        """Write over earlier bytes, close the file and list it. Raises TransportError."""
+        """Write over earlier bytes, as far as they are there, close the file and list it. Raises TransportError."""
         try:
             for position, data in patches:
-                os.pwrite(self._fd, data, self._base + position)
+                if self._base + position + len(data) <= self._size:  # a first write may have failed
+                    os.pwrite(self._fd, data, self._base + position)
         except OSError as error:
             raise self._failed(self.path, error) from error
         finally:

@@ -60,7 +60,7 @@ def said(handler: Path) -> list[list[str]]:
 
 
 def decode_errors(path: Path) -> str:
-    done = run([find_tool("ffmpeg"), "-v", "error", "-xerror", "-i", str(path), "-f", "null", "-"], 30)
+    done = run([find_tool("ffmpeg"), "-v", "error", "-xerror", "-i", str(path), "-f", "null", "-"], 120)
     return done.stderr.decode()
 
 

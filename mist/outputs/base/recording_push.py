@@ -15,7 +15,7 @@ from mist.errors import ConfigError, NoSuitableTrack, NotReady, TransportError
 from mist.formats.containers import Container
 from mist.outputs.base.continued import left_behind, reopened, table_number
 from mist.outputs.base.file_formats import format_of
-from mist.outputs.base.recording_steps import follow, tell_progress
+from mist.outputs.base.recording_steps import follow, tell_progress, tell_unknown
 from mist.outputs.base.remote_recording import is_remote, record_remotely
 from mist.stream.push import PushPlan, PushStatus
 from mist.stream.reader import StreamReader
@@ -61,6 +61,7 @@ class RecordingPush:
             await record_remotely(services, plan, status, self.connector)
             return
         target, container = open_target(plan.target, self.connector)
+        tell_unknown(services.log, target)
         left = left_behind(services, status)
         reader = await services.open_stream(plan.stream) if left is None else reopened(services, left[0])
         record = services.open_record(f"OUTPUT:{self.connector}", "")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Container
 from contextlib import suppress
 from typing import Final, Protocol
 
 from mist.stream.push import PushStatus
 from mist.stream.reader import StreamReader
 from mist.stream.recorder import GoneReader, Recorder
+from mist.stream.recording import RecordingTarget
 from mist.stream.services import OutputServices
 
 INTERVAL_S: Final = 0.1  # from a packet to the next write: larger pieces cost less
@@ -23,6 +25,13 @@ class Written(Protocol):
 
     @property
     def path(self) -> str: ...
+
+
+def tell_unknown(log: logging.Logger, target: RecordingTarget, known: Container[str] = ()) -> None:
+    """Say which parameters do nothing: a typing error would show only in the files. known: those that mean something elsewhere."""
+    names = [name for name in target.unknown if name not in known]
+    if names:
+        log.warning("Parameters without a meaning for a recording: %s", ", ".join(names))
 
 
 async def follow(

@@ -17,7 +17,7 @@ from mist.net.spool import DEFAULT_FOLDER, DEFAULT_LIMIT_BYTES, Spool
 from mist.outputs.base.continued import left_behind, reopened, table_number
 from mist.outputs.base.file_formats import format_of
 from mist.outputs.base.publishing import refuse_files
-from mist.outputs.base.recording_steps import follow, tell_progress
+from mist.outputs.base.recording_steps import follow, tell_progress, tell_unknown
 from mist.outputs.base.remote_files import Delivery, Job, RemoteFiles
 from mist.stream.push import PushPlan, PushStatus, split_target
 from mist.stream.reader import StreamReader
@@ -62,6 +62,7 @@ Left = tuple[dict[str, Any], dict[str, Any]]  # note and book of the process bef
 async def record_remotely(services: OutputServices, plan: PushPlan, status: PushStatus, connector: str) -> None:
     """Record until the stream ends, the target's own end, or cancellation, and bring away what there is. Raises MistError."""
     target, container = _open_target(services, plan.target, connector)
+    tell_unknown(services.log, target, ("verify",))
     verify = split_target(plan.target)[1].get("verify", "1") != "0"
     spool = _spool(services, status.left_file)
     try:

@@ -242,6 +242,32 @@ def test_a_disk_that_is_full_leaves_what_was_whole(
     assert bench.recorder.finished
 
 
+def test_a_disk_that_takes_nothing_leaves_an_empty_file(
+    container: Container, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would be written over a header that is not there must not be."""
+    source = Source(TRACKS.get(container.name, [VIDEO_TRACK, AUDIO_TRACK]))
+    path = tmp_path / f"a{container.suffixes[0]}"
+    bench = Bench(source, container, str(path), tmp_path / "notes")
+    bench.clock_us = LONG_US
+
+    def full(output: Any) -> None:
+        if len(output):
+            output.take()
+            raise TransportError("no room")
+
+    monkeypatch.setattr(bench.files, "write", full)
+    for number in range(FRAMES):
+        source.frame(number)
+    with pytest.raises(TransportError):
+        while True:
+            bench.recorder.step()
+            bench.clock_us += LONG_US
+    bench.recorder.break_off()
+    assert path.read_bytes() == b""
+    assert bench.files.bytes_written == 0
+
+
 def test_notes_of_another_layout_are_told(tmp_path: Path) -> None:
     note = PushNote(tmp_path, 7)
     assert note.read() is None
