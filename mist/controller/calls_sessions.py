@@ -112,6 +112,7 @@ def tag_stream(controller: Controller, command: Command) -> None:
     given = command["tag_stream"]
     for name, tags in given.items() if isinstance(given, dict) else ():
         controller.statistics.tag_stream(name, _tags(tags))
+    controller.tell_tags()
 
 
 def untag_stream(controller: Controller, command: Command) -> None:
@@ -119,6 +120,7 @@ def untag_stream(controller: Controller, command: Command) -> None:
     given = command["untag_stream"]
     for name, tags in given.items() if isinstance(given, dict) else ():
         controller.statistics.untag_stream(name, _tags(tags))
+    controller.tell_tags()
 
 
 def stream_tags(controller: Controller, command: Command) -> None:

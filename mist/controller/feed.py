@@ -21,6 +21,8 @@ LOGIN_SECONDS = 10.0
 MAX_WAITING_CHARACTERS = 10_000  # of what comes live; the history that was asked for comes whole
 MAX_FEEDS = 200
 MAX_MESSAGE_CHARACTERS = 4096
+HOLDS_SECONDS = 1.0  # how often it is looked whether a login still holds
+POLICY_VIOLATION = 1008
 SINCE = "since:"
 TOO_SLOW = '["auth", "Too slow, sorry"]'
 
@@ -101,7 +103,7 @@ class Feed:
                 await socket.send_text(TOO_SLOW)
                 await socket.close()
                 return
-        await self._watch(socket)
+        await self._watch(socket, lambda: self.gate.holds(header, connection, origin))
 
     async def _log_in(self, socket: WebSocket, connection: ApiConnection, origin: Origin) -> None:
         """Answer logins until one is right."""
@@ -114,11 +116,12 @@ class Feed:
             status, caller = await self.gate.identify(fields, connection, origin)
             await socket.send_text(dumps(["auth", {**fields, **status}]))
 
-    async def _watch(self, socket: WebSocket) -> None:
-        """Send what was subscribed to until the peer leaves."""
+    async def _watch(self, socket: WebSocket, holds: Callable[[], bool]) -> None:
+        """Send what was subscribed to until the peer leaves, or its login holds no more."""
         viewer = Viewer()
         undo = list(self._subscribe(socket.query_params.get, viewer))
         sending = asyncio.ensure_future(_send(socket, viewer))
+        guarding = asyncio.ensure_future(self._guard(socket, holds))
         try:
             while True:
                 await socket.receive()
@@ -126,8 +129,15 @@ class Feed:
             raise WebSocketDisconnect from error
         finally:
             sending.cancel()
+            guarding.cancel()
             for one in undo:
                 one()
+
+    async def _guard(self, socket: WebSocket, holds: Callable[[], bool]) -> None:
+        while holds():
+            await asyncio.sleep(HOLDS_SECONDS)
+        self.controller.log.info("A websocket ends: its login holds no more", extra={"kind": "AUTH"})
+        await socket.close(POLICY_VIOLATION)
 
     def _subscribe(self, variable: Callable[[str], str | None], viewer: Viewer) -> Iterable[Callable[[], None]]:
         """Begin what the query asks for, after its history; yields what ends it."""

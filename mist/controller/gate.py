@@ -195,21 +195,36 @@ class Gate:
         if not self.limit.allow(origin.address, "", now):
             raise Refused("Too many wrong keys")
         try:
-            if text.startswith(accounts.KEY_PREFIX):
-                found = accounts.find_key(self.accounts, text)
-                if found is None:
-                    raise AccessDenied("Nobody has this key")
-                caller = Caller(found[0], origin.address, found[1])
-            else:
-                present = self.controller.store.document.get("jwks", ())
-                claims = token_keys.admin_claims(text, present, origin.address, self.controller.clock())
-                name = str(claims.get("name") or claims.get("sub") or claims.get("iss") or "")[:MAX_NAME_CHARACTERS]
-                caller = Caller(f"token {name}".strip(), origin.address, accounts.permissions(claims["permissions"]))
+            return self._proven(text, origin)
         except AccessDenied as error:
             self.limit.failed(origin.address, "", now)
             self.controller.log.warning("Refused %s: %s", origin.address, error, extra={"kind": "AUTH"})
             raise Refused(str(error)) from None
-        return caller
+
+    def _proven(self, text: str, origin: Origin) -> Caller:
+        """Return who a key or a token stands for. Raises AccessDenied."""
+        if text.startswith(accounts.KEY_PREFIX):
+            found = accounts.find_key(self.accounts, text)
+            if found is None:
+                raise AccessDenied("Nobody has this key")
+            return Caller(found[0], origin.address, found[1])
+        present = self.controller.store.document.get("jwks", ())
+        claims = token_keys.admin_claims(text, present, origin.address, self.controller.clock())
+        name = str(claims.get("name") or claims.get("sub") or claims.get("iss") or "")[:MAX_NAME_CHARACTERS]
+        return Caller(f"token {name}".strip(), origin.address, accounts.permissions(claims["permissions"]))
+
+    def holds(self, header: str, connection: ApiConnection, origin: Origin) -> bool:
+        """Return whether one who was let in would be now: keys are withdrawn, tokens end, accounts get other passwords."""
+        if connection.account:
+            return self._remembered(connection, origin) is not None
+        scheme, _, text = header.partition(" ")
+        if scheme.lower() != "bearer":
+            return origin.local
+        try:
+            self._proven(text.strip(), origin)
+        except AccessDenied:
+            return False
+        return True
 
 
 def credentials(account: Mapping[str, Any]) -> bytes:

@@ -91,6 +91,7 @@ async def _serve(
     if admin_path is not None:
         await server.start(listen_here(str(admin_path)), admin=True)
     controller.on_publish = doors.follow
+    controller.services.tell_identity(controller.identity)
     controller.publish(controller.store.config)
     starting = controller.services.loop.create_task(tell_start(controller)) if first else None
     controller.log.info("The control API listens on port %d", port, extra={"kind": "CONF"})

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mist.controller.push_rules import Rule, judge, matches
 from mist.errors import MistError
 from mist.stream.state import StreamStatus
-from mist.stream.variables import built_in, substitute
+from mist.stream.variables import all_values, substitute
 
 if TYPE_CHECKING:
     from mist.controller.state import Controller
@@ -255,4 +255,4 @@ class Pushes:
         values = {
             name: str(entry.get("value", "")) for name, entry in sorted(custom.items()) if isinstance(entry, dict)
         }
-        return {**values, **built_in(stream, datetime.fromtimestamp(self._controller.clock()))}
+        return all_values(values, stream, datetime.fromtimestamp(self._controller.clock()))

@@ -239,6 +239,11 @@ class Reports:
         configured = self.watch.configured_tags(name)
         return sorted(configured if totals is None else (configured | totals.tags) - totals.untagged)
 
+    def changed_tags(self) -> dict[str, list[str]]:
+        """Return the tags of the active streams that were given or lost any."""
+        changed = [name for name, totals in self.statistics.streams.items() if totals.tags or totals.untagged]
+        return {name: self.tags(name) for name in changed}
+
 
 _Reader = Callable[[Reports, str], Any]
 

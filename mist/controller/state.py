@@ -27,7 +27,7 @@ from mist.errors import ConfigError, MistError
 from mist.formats.json_text import Written, dumps
 from mist.stream.services import ControlServices
 from mist.stream.session_identity import Kind
-from mist.stream.triggers import TRIGGERS
+from mist.stream.triggers import TRIGGERS, asks_for_tags
 
 FEW_SESSIONS: Final = 100  # what is known of so many is written in 3 ms
 MANY: Final = 200  # streams whose text takes longer than to have it made elsewhere
@@ -74,6 +74,7 @@ class Controller:
         # The streams of a configuration, and what `stream_rows` says of them while nobody uses them.
         self._idle_rows: tuple[Mapping[str, Any] | None, dict[str, list[Any]]] = (None, {})
         self._told_counts: dict[str, dict[str, int]] = {}
+        self._told_tags: dict[str, list[str]] = {}
         self.statistics.on_stream_end = self._stream_ended
         self.lock = asyncio.Lock()
         self.identity = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(16))
@@ -96,11 +97,19 @@ class Controller:
             snapshot["unsaved"] = unsaved
         if self.store.bad_file:
             snapshot["bad_file"] = self.store.bad_file
+        self._told_tags = self.reports.changed_tags() if asks_for_tags(self.store.server) else {}
+        if self._told_tags:
+            snapshot["stream_tags"] = self._told_tags
         self.statistics.configure(snapshot)
         self.watch.configure(snapshot)
         self.services.publish_config(snapshot)
         self.on_publish()
         self.variables.check()
+
+    def tell_tags(self) -> None:
+        """Give changed tags of active streams to all processes, if handlers of triggers ask for them."""
+        if asks_for_tags(self.store.server) and self.reports.changed_tags() != self._told_tags:
+            self.publish(self.store.config)
 
     def _stream_ended(self, name: str, totals: StreamTotals) -> None:
         """Fire STREAM_END."""
@@ -168,6 +177,7 @@ class Controller:
         self.load.sample()
         self.variables.check()
         self.statistics.tick(self.services.connections(), int(self.clock()))
+        self.tell_tags()
         self.pushes.tick()
         sessions = len(self.statistics.live) + len(self.statistics.ended)
         self.memory.write(self.monotonic(), much=sessions > FEW_SESSIONS)

@@ -296,10 +296,10 @@ class Statistics:
         if totals is not None:
             totals.now[session.kind] -= 1
             totals.series[session.connector].now[session.kind] -= 1
-            if not any(totals.now):
-                self.on_stream_end(session.home, totals)
         self._write_access_log(session)
         self.on_end(session)
+        if totals is not None and not any(totals.now):
+            self.on_stream_end(session.home, totals)
 
     def _purge(self, now: int) -> None:
         """Forget sessions that ended too long ago, and streams that no session refers to any more."""

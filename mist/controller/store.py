@@ -21,7 +21,7 @@ from mist.errors import ConfigError, MistError
 
 WRITE_DELAY_SECONDS = 60.0
 STREAMS_AT_ONCE = 50  # that are looked at before other commands get their turn
-SNAPSHOT_ONLY = ("generation", "unsaved", "bad_file")
+SNAPSHOT_ONLY = ("generation", "unsaved", "bad_file", "stream_tags")
 Document = dict[str, Any]
 
 

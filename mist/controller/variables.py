@@ -12,8 +12,8 @@ from mist.errors import MistError
 if TYPE_CHECKING:
     from mist.controller.state import Controller
 
-MAX_WAIT_SECONDS: Final = 45.0
-MAX_AT_ONCE: Final = 32
+MAX_WAIT_SECONDS: Final = 3600.0
+MAX_AT_ONCE: Final = 500  # a source that hangs must not keep others waiting
 
 
 class Variables:

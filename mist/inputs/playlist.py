@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ from mist.net.local_file import LocalFile
 from mist.stream.capability import Capability
 from mist.stream.services import InputServices
 from mist.stream.source_intake import SourceIntake
-from mist.stream.variables import built_in, substitute
+from mist.stream.variables import substitute
 
 MAX_PLAYLIST_BYTES: Final = 1 << 20
 MAX_ENTRIES: Final = 10_000
@@ -82,8 +83,7 @@ class PlaylistPlayer:
             raise NotFound(f"{self._path} cannot be read: {error.strerror}", reason=START_FAILURE) from None
         if len(data) > MAX_PLAYLIST_BYTES:
             raise LimitExceededError(f"{self._path} has over {MAX_PLAYLIST_BYTES} bytes")
-        values = built_in(self._services.stream, datetime.now())
-        text = substitute_lines(data.decode("utf-8", "replace"), values)
+        text = substitute_lines(data.decode("utf-8", "replace"), self._services.variables())
         return parse_entries(text, os.path.dirname(self._path))
 
     async def run(self) -> None:
@@ -164,7 +164,7 @@ class PlaylistPlayer:
             raise UnsupportedError("it has no media")
 
 
-def substitute_lines(text: str, values: dict[str, str]) -> str:
+def substitute_lines(text: str, values: Mapping[str, str]) -> str:
     """Replace the variables in each line."""
     return "\n".join(substitute(line, values) if "$" in line else line for line in text.splitlines())
 

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import format_datetime
@@ -50,9 +50,9 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What the handlers are told of this server."""
+    """What the handlers are told of this server. identity: `iid` of the API, "" before the controller runs."""
 
-    instance: str
+    identity: str
     name: str
     version: str
 
@@ -75,7 +75,8 @@ class CallFailed(Exception):
 class HandlerCalls:
     """Calls handlers. Each handler has a bounded number of calls at once, so that a slow one delays nobody else's."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Callable[[], Server]) -> None:
+        """Take a function that says what this server is called now."""
         self._server = server
         self._client = HttpClient(max_answer_bytes=MAX_ANSWER_BYTES)
         self._turns: dict[str, asyncio.Semaphore] = {}
@@ -86,7 +87,7 @@ class HandlerCalls:
         async with self._turn(call.target):
             if urlsplit(call.target).scheme in ("http", "https"):
                 return await self._post(call, event, blocking)
-            return await self._execute(call, event, blocking)
+            return await self._run(call, event, blocking)
 
     def close(self) -> None:
         """Close idle connections."""
@@ -107,9 +108,9 @@ class HandlerCalls:
     # -- URLs ------------------------------------------------------------------------------------------------------
 
     async def _post(self, call: Call, event: Event, blocking: bool) -> str:
-        """Post until somebody answers; only an answer that is waited for is asked for again."""
+        """Post until somebody answers; unless it is configured, only an answer that is waited for is asked for again."""
         why = ""
-        for attempt in range(1, (call.attempts or ATTEMPTS) + 1 if blocking else 2):
+        for attempt in range(1, (call.attempts or (ATTEMPTS if blocking else 1)) + 1):
             try:
                 return await self._attempt(call, event, attempt)
             except TransportError as error:
@@ -128,7 +129,7 @@ class HandlerCalls:
         return answer.body.decode("utf-8", "replace")
 
     def _headers(self, call: Call, event: Event, attempt: int, body: bytes) -> dict[str, str]:
-        server = self._server
+        server = self._server()
         headers = {
             "Content-Type": "text/plain",
             "User-Agent": f"MistServer/{server.version}",
@@ -137,11 +138,12 @@ class HandlerCalls:
             "X-Trigger": event.trigger,
             "X-Trigger-UUID": event.number,
             "X-Trigger-UnixMillis": str(event.unix_ms),
-            "X-Instance": server.instance,
             "X-PID": str(event.pid),
             "X-Attempt": str(attempt),
             "X-Version": server.version,
         }
+        if server.identity:
+            headers["X-Instance"] = server.identity
         if server.name:
             headers["X-Name"] = server.name
         if call.secret:
@@ -149,6 +151,15 @@ class HandlerCalls:
         return headers
 
     # -- programs --------------------------------------------------------------------------------------------------
+
+    async def _run(self, call: Call, event: Event, blocking: bool) -> str:
+        """Run a program until it can be started and ends in time: once, unless more attempts are configured."""
+        for _ in range(1, call.attempts or 1):
+            try:
+                return await self._execute(call, event, blocking)
+            except CallFailed as error:
+                log.info("The handler %s of %s is run again: %s", call.target, event.trigger, error)
+        return await self._execute(call, event, blocking)
 
     async def _execute(self, call: Call, event: Event, blocking: bool) -> str:
         """Run a program and return what it wrote; what it is told and for how long it may run are its interface."""
@@ -186,8 +197,8 @@ class HandlerCalls:
             "MIST_TRIGGER": event.trigger,
             "MIST_TRIG_DEF": call.default,
             "MIST_PID": str(event.pid),
-            "MIST_INSTANCE": self._server.instance,
-            "MIST_NAME": self._server.name,
+            "MIST_INSTANCE": self._server().identity,
+            "MIST_NAME": self._server().name,
             "MIST_TUUID": event.number,
             "MIST_TIME": str(event.unix_ms),
             "MIST_DATE": event.date,

@@ -148,6 +148,10 @@ class Control(Worker):
         except FileNotFoundError:
             return b""
 
+    def tell_identity(self, identity: str) -> None:
+        """Note it where other processes find it; see `ControlServices`."""
+        write_atomically(self.server.instance.identity_file, identity.encode())
+
     def save_state(self, data: bytes) -> None:
         write_atomically(self.server.instance.controller_state, data)
 

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, cast
 
 from mist.errors import AccessDenied, MistError, NotFound
@@ -22,7 +23,7 @@ from mist.stream.buffer_watch import BufferWatch
 from mist.stream.publisher import StreamPublisher
 from mist.stream.reader import StreamReader
 from mist.stream.services import InputServices
-from mist.stream.variables import replace_in
+from mist.stream.variables import all_values, custom_values, replace_in
 from mist.stream.visits import end_lines
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,10 @@ class InputWorker(Worker):
         """The settings of the whole server."""
         settings: Mapping[str, Any] = self.snapshot["config"]
         return settings
+
+    def variables(self) -> Mapping[str, str]:
+        """Return the values of all variables as they are now; see `InputServices`."""
+        return all_values(custom_values(self.snapshot), self.stream, datetime.now())
 
     def started(self) -> None:
         if self._start.standby:

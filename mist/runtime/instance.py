@@ -78,6 +78,7 @@ class Instance:
         self.trigger_socket = self.folder / "trigger.sock"
         self.session_socket = self.folder / "session.sock"
         self.log_socket = self.folder / "log.sock"
+        self.identity_file = self.folder / "identity"
         self.api_socket = self.folder / "api.sock"
         self.bells = self.folder / "bell"
         self.spans = self.folder / "span"
@@ -112,6 +113,13 @@ class Instance:
         """Remove the names of a stream's table, tracks, pages and index of spans; what is mapped stays valid."""
         pattern = re.compile(re.escape(self.stream_prefix(stream)) + r"(\.\d+(\.\d+)?|\.spans)?")
         unlink_shared(name for name in self.shared_names() if pattern.fullmatch(name))
+
+    def identity(self) -> str:
+        """Return what the control API calls this run of the server (`iid`), "" before it is there."""
+        try:
+            return self.identity_file.read_text()
+        except FileNotFoundError:
+            return ""
 
     # -- life ------------------------------------------------------------------------------------------------------
 

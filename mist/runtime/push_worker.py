@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from mist.core.checkpoint import Record
-from mist.errors import MistError
+from mist.errors import AccessDenied, MistError, NotFound
 from mist.net.remote_schemes import without_password
 from mist.runtime import log as runtime_log
 from mist.runtime.channel import Channel, Message, close_all
@@ -24,7 +24,9 @@ from mist.runtime.program import Server
 from mist.runtime.worker import Worker
 from mist.stream.push import LeftConnection, PushPlan, PushRole, PushStatus
 from mist.stream.push_note import PushNote
+from mist.stream.reader import StreamReader
 from mist.stream.services import OutputServices
+from mist.stream.visits import Visit
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ STATUS_SECONDS: Final = 5.0
 STOP_SECONDS: Final = 1.5
 GRACE_SECONDS: Final = 20.0  # for a destination to take what it has not yet
 _RESULT: Final = "result"
+_PLAN: Final[contextvars.ContextVar[PushPlan]] = contextvars.ContextVar("plan")
 _STOPPED: Final = ("CLEAN_CONTROLLER_REQ", "stopped")
 
 
@@ -91,6 +94,7 @@ class PushWorker(OutputWorker):
         status.keep_file = lambda fd: self._keep(one, fd)
         status.keep_connection = lambda record, fd: self._keep_connection(one, record, fd)
         one.context.run(runtime_log.speak_for, f"push {plan.number}", plan.stream)
+        one.context.run(_PLAN.set, plan)
         one.task = self.loop.create_task(self._push(one), context=one.context)
         one.task.add_done_callback(lambda task: self._over(one, task), context=one.context)
         self.show_title()
@@ -111,6 +115,21 @@ class PushWorker(OutputWorker):
         except OSError as error:
             record.give_up()
             log.warning("The connection of push %d will end with this process: %s", one.plan.number, error)
+
+    async def open_stream(self, name: str, visit: Visit | None = None) -> StreamReader:
+        """Open the stream that a push begins to send; handlers are asked as for viewers, with neither address nor URL."""
+        connector = _PLAN.get().connector
+        wanted = (await self.triggers.replace("PLAY_REWRITE", name, [name, "", connector, ""], name)).strip()
+        if not wanted:
+            raise NotFound("Nothing plays under this name")
+        reader = await super().open_stream(wanted, visit)
+        try:
+            if not await self.triggers.allows("CONN_PLAY", reader.name, [reader.name, "", connector, ""]):
+                raise AccessDenied("Not allowed to play")
+        except BaseException:
+            self.close_stream(reader)
+            raise
+        return reader
 
     async def _push(self, one: Running) -> tuple[str, str]:
         """Push to the end; returns reason and text."""

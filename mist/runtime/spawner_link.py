@@ -113,8 +113,8 @@ class Link:
         self._last_id = 0
         self._pending: dict[int, _Waiter | _Then] = {}
 
-    async def ask(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> Message:
-        """Send a request and return its answer. The descriptors must stay open until then.
+    async def ask(self, message: Mapping[str, Any], fds: Sequence[int] = (), seconds: float = 0.0) -> Message:
+        """Send a request and return its answer. The descriptors must stay open until then. seconds: how long, 0 for as usual.
 
         While the process that is asked is being replaced, the next one is waited for. What came with descriptors is sent once
         only: it may have been done. Raises the MistError that the answer names, TransportError when none comes.
@@ -122,7 +122,7 @@ class Link:
         until = 0.0
         while True:
             try:
-                return await self._ask_once(message, fds)
+                return await self._ask_once(message, fds, seconds or self._answer_seconds)
             except (NotSent, NotAnswered) as error:
                 now = time.monotonic()
                 until = until or now + REPLACED_SECONDS
@@ -130,17 +130,17 @@ class Link:
                     raise
             await asyncio.sleep(AGAIN_SECONDS)  # no event tells of a socket that appears
 
-    async def _ask_once(self, message: Mapping[str, Any], fds: Sequence[int]) -> Message:
+    async def _ask_once(self, message: Mapping[str, Any], fds: Sequence[int], seconds: float) -> Message:
         channel = self._connect()
         self._last_id += 1
         number = self._last_id
         waiter = self._pending[number] = _Waiter(channel)
         try:
             channel.send({**message, "id": number}, fds)
-            async with asyncio.timeout(self._answer_seconds):
+            async with asyncio.timeout(seconds):
                 return raise_error(await waiter.future)
         except TimeoutError:
-            raise TransportError(f"{self._whose} did not answer in {self._answer_seconds:.0f} s") from None
+            raise TransportError(f"{self._whose} did not answer in {seconds:.0f} s") from None
         finally:
             self._forget(number)
 

@@ -104,7 +104,8 @@ class TriggerLink:
 
     async def variable(self, name: str, target: str, seconds: float) -> str:
         """Return the new value of a custom variable; see `Handlers`."""
-        answer = await self._link.ask({"do": "variable", "name": name, "target": target, "seconds": seconds})
+        question = {"do": "variable", "name": name, "target": target, "seconds": seconds}
+        answer = await self._link.ask(question, seconds=seconds + ANSWER_SECONDS)
         return str(answer["value"])
 
     def close(self) -> None:
@@ -139,7 +140,10 @@ def handlers_of(snapshot: Mapping[str, Any], name: str, stream: str) -> list[Han
 
 
 def tags_of(snapshot: Mapping[str, Any], stream: str) -> Sequence[str]:
-    """Return the tags that are configured for a stream."""
+    """Return the tags of a stream: those that it was given while it is active, too, else the configured ones."""
+    given: Sequence[str] | None = (snapshot.get("stream_tags") or {}).get(stream)
+    if given is not None:
+        return given
     streams = snapshot.get("streams") or {}
     settings = streams.get(stream) or streams.get(stream.partition("+")[0]) or {}
     return settings.get("tags") or ()

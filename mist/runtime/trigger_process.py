@@ -47,8 +47,11 @@ class TriggerProcess(DoorWorker):
         super().__init__(server, channel, door)
         self._counts: dict[str, Count] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._calls = HandlerCalls(self._described)
+
+    def _described(self) -> Described:
         name = str(self.snapshot["config"].get("serverid") or "")
-        self._calls = HandlerCalls(Described(server.instance.name, name, server.program.version))
+        return Described(self.server.instance.identity(), name, self.server.program.version)
 
     def is_occupied(self) -> bool:
         return bool(self._running)

@@ -176,6 +176,10 @@ class InputServices(Protocol):
         Callable[[], None] | None
     )  # set by an input that can let another process go on at a clean point; called once
 
+    def variables(self) -> Mapping[str, str]:
+        """Return the values of all variables as they are now, in the order in which they are replaced."""
+        ...
+
     def serve_spans(
         self,
         answer: Callable[[int], Awaitable[tuple[int, Mapping[str, Any]]]],
@@ -212,6 +216,10 @@ class ControlServices(Protocol):
 
     async def config_taken(self, seconds: float) -> None:
         """Wait until what was published last holds for whatever begins from now on, or until some seconds have passed."""
+        ...
+
+    def tell_identity(self, identity: str) -> None:
+        """Tell all processes what this controller is called (`iid`)."""
         ...
 
     def load_state(self) -> bytes:

@@ -278,6 +278,12 @@ def _fits(wanted: str, stream: str, tags: set[str]) -> bool:
     return wanted in (stream, base_name(stream))
 
 
+def asks_for_tags(config: Mapping[str, Any]) -> bool:
+    """Tell whether the filter of any handler names a tag. config: the member `config` of the configuration."""
+    entries = [entry for found in (config.get("triggers") or {}).values() for entry in found if entry]
+    return any(pattern.removeprefix("!").startswith("#") for entry in entries for pattern in _handler(entry).streams)
+
+
 def due(name: str, found: Sequence[Handler], lines: Sequence[str]) -> list[Handler]:
     """Return those of a trigger's handlers that its figures concern: a handler of LIVE_BANDWIDTH has a bound of its own."""
     if not TRIGGERS[name].argument:

@@ -56,7 +56,12 @@ def replace_in(text: str, stream: str, snapshot: Mapping[str, Any], source: str 
     """
     if "$" not in text:
         return text
-    return substitute(text, {**custom_values(snapshot), **built_in(stream, datetime.now()), "source": source})
+    return substitute(text, all_values(custom_values(snapshot), stream, datetime.now(), source))
+
+
+def all_values(custom: Mapping[str, str], stream: str, now: datetime, source: str = "") -> dict[str, str]:
+    """Return all variables in the order in which they are replaced: custom ones first, in place of built-in ones of their names."""
+    return {**custom, **{**built_in(stream, now), "source": source, **custom}}
 
 
 def custom_values(snapshot: Mapping[str, Any]) -> dict[str, str]:

@@ -167,3 +167,49 @@ def test_settings_of_handlers_have_variables(server: MistServer, service: Servic
 def _value(server: MistServer, name: str) -> str:
     listed = server.api({"variable_list": True})["variable_list"] or {}
     return str(listed.get(name, {}).get("value", ""))
+
+
+def test_filters_know_tags_that_were_given_at_run_time(server: MistServer, service: Service) -> None:
+    former = server.api({"config": True})["config"]["triggers"]
+    refusing = {"handler": "/bin/false", "sync": True, "streams": ["#closed"]}
+    server.api({"config": {"triggers": {**former, "CONN_PLAY": [refusing]}}})
+    assert play(server.play_url("flv", "test")) == 200
+    server.api({"tag_stream": {"test": "closed"}})
+    wait_until(lambda: play(server.play_url("flv", "test")) == 403, 20, "the stream is closed by its tag")
+    server.api({"untag_stream": {"test": "closed"}})
+    wait_until(lambda: play(server.play_url("flv", "test")) == 200, 20, "the stream is open again")
+    server.api({"config": {"triggers": former}})
+
+
+def test_pushes_are_asked_about_like_viewers(server: MistServer, service: Service) -> None:
+    """With neither address nor URL: what they send may be another stream, or nothing."""
+    service.answers["PLAY_REWRITE", "wanted"] = "test"
+    service.answers["PLAY_REWRITE", "kept"] = ""
+    server.api({"push_start": ["wanted", str(server.folder / "recorded.flv")]})
+    wait_until(lambda: service.has("CONN_PLAY", "test", "", "FLV", ""), 20, WHAT)
+    assert service.has("PLAY_REWRITE", "wanted", "", "FLV", "")
+    server.api({"push_start": ["kept", str(server.folder / "empty.flv")]})
+    wait_until(lambda: service.has("PUSH_END", *_push_end(service, "kept")), 20, WHAT)
+    assert not (server.folder / "empty.flv").exists()
+    server.api({"push_stop": "wanted"})
+    wait_until(lambda: service.has("RECORDING_END", "wanted", str(server.folder / "recorded.flv"), "FLV"), 20, WHAT)
+
+
+def _push_end(service: Service, stream: str) -> list[str]:
+    return next((lines for name, lines in service.events if name == "PUSH_END" and lines[1] == stream), ["none"])
+
+
+def test_handlers_know_what_the_server_is_called_now(server: MistServer, service: Service) -> None:
+    config = server.api({"config": {"serverid": "studio"}})["config"]
+    told = len(service.events)
+    assert play(server.play_url("flv", "test")) == 200
+    headers = service.headers[told]
+    assert (headers["X-Name"], headers["X-Instance"]) == ("studio", config["iid"])
+
+
+def test_playlists_have_custom_variables(server: MistServer, service: Service) -> None:
+    (server.folder / "part.flv").write_bytes(flv_file(interleaved(2)))
+    (server.folder / "list.pls").write_text("${which}.flv\n")
+    server.api({"variable_add": {"name": "which", "value": "part"}})
+    server.api({"addstream": {"listed": {"source": str(server.folder / "list.pls")}}})
+    assert play(server.play_url("flv", "listed")) == 200

@@ -132,6 +132,9 @@ class FakeControl:
     def load_state(self) -> bytes:
         return self.state
 
+    def tell_identity(self, identity: str) -> None:
+        """Tell nobody."""
+
     def save_state(self, data: bytes) -> None:
         self.state = data
 

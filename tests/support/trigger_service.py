@@ -10,17 +10,21 @@ from typing import Any
 from mist.stream.triggers import TRIGGERS, Answer
 
 # Of value triggers, the line of the payload that is the value as it is without a handler.
-VALUE_LINES: Mapping[str, int] = {"PUSH_REWRITE": 2, "RTMP_PUSH_REWRITE": 0, "PLAY_REWRITE": 0, "DEFAULT_STREAM": 0}
+VALUE_LINES: Mapping[str, int] = {
+    "PUSH_REWRITE": 2, "RTMP_PUSH_REWRITE": 0, "PLAY_REWRITE": 0, "DEFAULT_STREAM": 0, "PUSH_OUT_START": 1
+}  # fmt: skip
 
 
 class Service:
     """An HTTP service that is told of triggers.
 
-    answers: what it answers instead of allowing, by trigger and a line of the payload. gates: it answers only when the event is set.
+    headers: of the requests, in step with `events`. answers: what it answers instead of allowing, by trigger and a line of the
+    payload. gates: it answers only when the event is set.
     """
 
     def __init__(self) -> None:
         self.events: list[tuple[str, list[str]]] = []
+        self.headers: list[dict[str, str]] = []
         self.answers: dict[tuple[str, str], str] = {}
         self.gates: dict[tuple[str, str], threading.Event] = {}
         service = self
@@ -31,6 +35,7 @@ class Service:
 
             def do_POST(self) -> None:
                 payload = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                service.headers.append(dict(self.headers))
                 body = service.told(self.headers["X-Trigger"], payload.split("\n")).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))

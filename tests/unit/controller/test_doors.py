@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import socket
 import ssl
@@ -10,18 +11,19 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, RejectConnection, Request, TextMessage
 
 from mist.controller.access import Origin
-from mist.controller.accounts import answer, new_account, password_hash
+from mist.controller.accounts import answer, new_account, new_key, password_hash
 from mist.controller.api import application
 from mist.controller.doors import Doors
 from mist.controller.server import ApiServer, listen, listen_here
 from mist.controller.udp import UdpPort
 from tests.support.api_client import serving
-from tests.support.fake_control import ControllerUnderTest, make_controller
+from tests.support.fake_control import START, ControllerUnderTest, make_controller
 
 ACCOUNT = {"account": {"root": new_account("p", challenge_login=True)}}
 LINE = [1_700_000_000, "INFO", "hello", "live", 12, "input", "a.py:3"]
@@ -111,6 +113,55 @@ def test_websocket_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             late.writer.close()
 
     asyncio.run(act())
+
+
+def test_a_websocket_ends_with_its_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a key that is withdrawn, a token that ends, and an account that gets another password."""
+    monkeypatch.setattr("mist.controller.feed.HOLDS_SECONDS", 0.01)
+    key, stored = new_key()
+    secret = base64.urlsafe_b64encode(b"k" * 32).decode().rstrip("=")
+    keys = [[{"kty": "oct", "k": secret}, {"admin": True}]]
+    root = {**ACCOUNT["account"]["root"], "keys": [{"hash": stored}]}
+    control = make_controller(tmp_path, {"account": {"root": root}, "jwks": keys})
+    claims = {"exp": START + 60, "permissions": ["read"]}
+    token = jwt.encode(claims, b"k" * 32, algorithm="HS256")
+
+    async def act() -> None:
+        async with serving(control) as port:
+            proxy = {"X-Real-IP": "10.1.1.1"}
+            peers = [
+                await WebSocketPeer.connect(port, "/ws?logs=1", {**proxy, "Authorization": f"Bearer {one}"})
+                for one in (key, token)
+            ]
+            peers.append(await WebSocketPeer.connect(port, "/ws?logs=1", proxy))
+            assert [await peer.read() for peer in peers] == ['["auth", true]', '["auth", true]', '["auth", false]']
+            challenge = json.loads(await asked(peers[2], ""))[1]["challenge"]
+            told = json.loads(await asked(peers[2], answer(password_hash("p"), challenge)))[1]
+            assert told["status"] == "OK"
+            control.controller.store.document["account"]["root"]["keys"] = []
+            control.controller.commit()
+            assert await last(peers[0]) is None
+            control.clock.now += 61
+            assert await last(peers[1]) is None
+            control.controller.store.document["account"]["root"] = new_account("q", challenge_login=True)
+            control.controller.commit()
+            assert await last(peers[2]) is None
+            for peer in peers:
+                peer.writer.close()
+
+    asyncio.run(act())
+
+
+async def asked(peer: WebSocketPeer, password: str) -> Any:
+    peer.send(["auth", {"username": "root", "password": password}])
+    return await peer.read()
+
+
+async def last(peer: WebSocketPeer) -> Any:
+    """Return the first message that is no line of the log: None at the end."""
+    while (text := await peer.read()) is not None and json.loads(text)[0] == "log":
+        continue
+    return text
 
 
 def test_slow_watchers_lose_lines_and_nothing_else(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def make_peer() -> Iterator[Callable[[Reply], Peer]]:
 
 def call(given: Call, *, blocking: bool = True) -> str:
     async def work() -> str:
-        calls = HandlerCalls(SERVER)
+        calls = HandlerCalls(lambda: SERVER)
         try:
             return await calls.call(given, EVENT, blocking=blocking)
         finally:
@@ -208,7 +208,7 @@ def test_a_slow_handler_delays_no_other(make_peer: Callable[[Reply], Peer], monk
     quick = make_peer(lambda request, body: (200, {}, b"quick"))
 
     async def work() -> list[str]:
-        calls = HandlerCalls(SERVER)
+        calls = HandlerCalls(lambda: SERVER)
         waiting = [
             asyncio.ensure_future(calls.call(Call(f"http://127.0.0.1:{slow.port}/"), EVENT, blocking=True))
             for _ in range(3)
@@ -220,3 +220,22 @@ def test_a_slow_handler_delays_no_other(make_peer: Callable[[Reply], Peer], monk
         return found
 
     assert asyncio.run(work()) == ["quick", "slow", "slow", "slow"]
+
+
+def test_a_program_is_run_again_where_that_is_configured(script: Callable[[str], str], tmp_path: Path) -> None:
+    hangs_once = script(f"mkdir {tmp_path}/tried 2> /dev/null && exec sleep 30; echo yes")
+    assert call(Call(hangs_once, attempts=2, timeout_s=0.5)) == "yes\n"
+
+
+def test_what_is_not_waited_for_is_tried_again_where_that_is_configured(make_peer: Callable[[Reply], Peer]) -> None:
+    answered = threading.Event()
+
+    def reply(request: BaseHTTPRequestHandler, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        if request.headers["X-Attempt"] == "1":
+            answered.wait(20)
+        return 200, {}, b""
+
+    peer = make_peer(reply)
+    assert call(Call(f"http://127.0.0.1:{peer.port}/", attempts=2, timeout_s=0.3), blocking=False) == ""
+    answered.set()
+    assert [headers["X-Attempt"] for _, headers, _ in peer.seen] == ["1", "2"]

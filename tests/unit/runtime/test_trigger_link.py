@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mist.runtime.trigger_link import handlers_of
+from mist.runtime.trigger_link import handlers_of, tags_of
 
 HANDLER = {
     "handler": "http://$host/$stream", "params": "${limit}0", "default": "$home", "secret": "$host", "streams": ["$host"]
@@ -34,3 +34,9 @@ def test_long_texts_without_variables_stay() -> None:
 def test_a_handler_without_default_has_none() -> None:
     [found] = handlers_of(snapshot(streams=[], default=None), "LIVE_BANDWIDTH", "live")
     assert found.default is None
+
+
+def test_tags_are_those_that_the_stream_has_now() -> None:
+    streams = {"live": {"tags": ["old"]}}
+    for given, expected in (({}, ["old"]), ({"live": ["new"]}, ["new"]), ({"live": []}, [])):
+        assert tags_of({"streams": streams, "stream_tags": given}, "live") == expected

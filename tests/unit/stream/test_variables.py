@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from mist.stream.variables import built_in, substitute
+from mist.stream.variables import built_in, replace_in, substitute
 
 NOW = datetime(2026, 11, 1, 7, 5, 9)
 
@@ -28,3 +28,8 @@ def test_levels_and_length_are_bounded() -> None:
     assert substitute("$a", {"a": "$b", "b": "x"}) == "x"
     assert len(substitute("$a", {"a": "$a$a$a$a$a$a$a$a$a"})) <= 4096
     assert substitute("$a", {"a": "x$a"}) == "x" * 10 + "$a"
+
+
+def test_custom_variables_come_first_and_hide_built_in_ones() -> None:
+    snapshot = {"variables": {"stream": {"value": "mine"}, "own": {"value": "$wildcard"}}}
+    assert replace_in("$stream/$basename/$own", "live+cam", snapshot) == "mine/live/cam"
