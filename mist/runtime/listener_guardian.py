@@ -509,7 +509,7 @@ class ListenerDuty:
         self._watch.begin()
         if inventory.get("last"):
             served.told = True
-            if served.handle.build != running_build() and not (self._retired or self._guardian.ending):
+            if served.handle.build != running_build() and self._guardian.may_replace:
                 self.replace_worker(served)
 
     # -- orders ----------------------------------------------------------------------------------------------------

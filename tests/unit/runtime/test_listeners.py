@@ -56,6 +56,7 @@ class FakeGuardian:
         self.reactor = self
         self.instance = Instance("unit-nobody", Path("/nonexistent"))
         self.ending = False
+        self.may_replace = True
         self.started: list[WorkerHandle] = []
         self.stopped: list[int] = []
         self.forgotten: list[int] = []
