@@ -48,6 +48,16 @@ class Book:
 
         self._succession.add(guarded, f"The guardian of {guarded.name}", now)
 
+    def _await_turn(self, guarded: Guarded) -> None:
+        """Let a patient guardian have its workers replaced when it is its turn, also if it was the turn of the one before."""
+
+        def now() -> None:
+            if guarded.child is not None:
+                guarded.child.channel.send({"do": "replace"})
+
+        self._succession.done(guarded)
+        self._succession.add(guarded, f"The guardian of {guarded.name}", now)
+
     def _retire_late(self, message: Message, fds: list[int]) -> None:
         """Let a guardian that comes back after its duty was given to another one leave its workers to that one."""
         child = self._family.adopt(

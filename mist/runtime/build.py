@@ -55,6 +55,11 @@ def start_of(build: str) -> tuple[int, int]:
     return (0, 0) if found is None else (int(found[1]), int(found[2] or 0))
 
 
+def is_after_crash() -> bool:
+    """Tell whether the main process before this one was killed: what it had started goes on, of the same code."""
+    return start_of(running_build())[1] > 0
+
+
 def is_same_edition(build: str) -> bool:
     """Tell whether a process is of the same code and number as this one, whatever main processes crashed in between."""
     here = running_build()

@@ -71,10 +71,13 @@ class Duty(Protocol):
 class Guardian:
     """Forks workers, passes messages between them and the spawner, and ends them. `run` returns the exit status.
 
-    key: the name under which workers find the next guardian of the same duty.
+    key: the name under which workers find the next guardian of the same duty. patient: those that come are of a main process
+    that is gone, and stay until the main process says that it is their turn to be replaced.
     """
 
-    def __init__(self, server: Server, upstream: Channel, duty: Duty, name: str, key: str) -> None:
+    def __init__(
+        self, server: Server, upstream: Channel, duty: Duty, name: str, key: str, *, patient: bool = False
+    ) -> None:
         self.server = server
         self.instance = server.instance
         self.upstream = upstream
@@ -87,10 +90,12 @@ class Guardian:
         self._ending = False
         self._retiring = False
         self._replacing = False
+        self._patient = patient
         self._told_settled = False
         self._orders: dict[str, Callable[[Message, list[int]], None]] = {
             "adopt": self._adopt,
             "retire": self._retire,
+            "replace": self._replace_now,
             "ping": self._answer,
         }
 
@@ -160,8 +165,10 @@ class Guardian:
     def settle(self) -> None:
         """Tell the main process when all that was left by a former guardian is with workers of this code."""
         build = running_build()
-        settled = self._duty.is_settled() and all(
-            one.stopping or one.stays or one.build == build for one in self.workers.values()
+        settled = (
+            not self._patient
+            and self._duty.is_settled()
+            and all(one.stopping or one.stays or one.build == build for one in self.workers.values())
         )
         if settled and not self._told_settled:
             self.upstream.send({"event": "settled"})
@@ -209,9 +216,20 @@ class Guardian:
     def _replace(self) -> None:
         """Have workers of other code replaced, once those that came together are there."""
         self._replacing = False
-        if not self._ending and not self._retiring:
+        if self.may_replace:
             self._duty.replace_workers()
             self.settle()
+
+    def _replace_now(self, message: Message, fds: list[int]) -> None:
+        """Have them replaced: it is their turn."""
+        close_all(fds)
+        self._patient = False
+        self._replace()
+
+    @property
+    def may_replace(self) -> bool:
+        """Whether workers of other code are to be replaced now."""
+        return not (self._ending or self._retiring or self._patient)
 
     def stop_worker(self, worker: WorkerHandle, reason: str) -> None:
         """Ask a worker to end its connections, and kill it if it has not ended soon."""
@@ -264,11 +282,18 @@ class Guardian:
 
 
 def guardian_main(
-    server: Server, upstream: Channel, make_duty: Callable[[], Duty], name: str, key: str, stream: str = ""
+    server: Server,
+    upstream: Channel,
+    make_duty: Callable[[], Duty],
+    name: str,
+    key: str,
+    stream: str = "",
+    *,
+    patient: bool = False,
 ) -> int:
-    """Run a guardian in a process that was forked for it; returns its exit status. See `Guardian` for name and key."""
+    """Run a guardian in a process that was forked for it; returns its exit status. See `Guardian` for name, key and patient."""
     runtime_log.become(f"guardian {name}", stream)
-    return Guardian(server, upstream, make_duty(), name, key).run()
+    return Guardian(server, upstream, make_duty(), name, key, patient=patient).run()
 
 
 def reply(channel: Channel, request: Message, **result: Any) -> None:

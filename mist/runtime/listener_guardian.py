@@ -152,7 +152,16 @@ class ListenerDuty:
     # -- accepting -------------------------------------------------------------------------------------------------
 
     def _accept(self, listening: socket.socket) -> None:
+        """Take the connections that wait, each when its worker is there: until it is sent, only this process has it."""
+        try:
+            served: Served | None = self._choose()
+        except OSError as error:
+            log.error("Starting a worker failed: %s", error.strerror)
+            self._pause()
+            return
         for _ in range(ACCEPTS_PER_WAKE):
+            if served is None:
+                return  # called again at once if there are more
             try:
                 sock, address = listening.accept()
             except (BlockingIOError, ConnectionAbortedError):
@@ -168,7 +177,8 @@ class ListenerDuty:
                 sock.close()
                 self._count_refusal()
                 continue
-            self._assign(sock.detach(), plain_address(address[0]))
+            self._assign(served, sock.detach(), plain_address(address[0]))
+            served = self._choose_ready()
 
     def _pause(self) -> None:
         self._listen(False)
@@ -200,25 +210,29 @@ class ListenerDuty:
         self._refused = 0
         self._refusal_told = now
 
-    def _assign(self, fd: int, host: str) -> None:
-        served = self._choose()
+    def _assign(self, served: Served, fd: int, host: str) -> None:
         self._last_number = self._last_number % 0x7FFFFFFF + 1
         number = self._last_number
+        served.handle.channel.send({"do": "serve", "connection": number, "host": host}, (fd,))
         served.connections[number] = fd
         served.hosts[number] = host
         served.used = True
         self._watch.begin()
         self._open += 1
-        served.handle.channel.send({"do": "serve", "connection": number, "host": host}, (fd,))
         self._plan_spare()
 
     def _choose(self) -> Served:
+        """Return the worker for the next connection, a fresh one if none is ready."""
+        return self._choose_ready() or self._fork()
+
+    def _choose_ready(self) -> Served | None:
+        """Return the worker for the next connection, None if that is one which is to be forked first."""
         usable = self._usable()
         idle = next((served for served in usable if not served.connections), None)
         if idle is not None:
             return idle
         if not self._limit or len(usable) < self._limit:
-            return self._fork()
+            return None
         return min(usable, key=lambda served: len(served.connections))
 
     def _usable(self) -> list[Served]:
@@ -495,7 +509,7 @@ class ListenerDuty:
         self._watch.begin()
         if inventory.get("last"):
             served.told = True
-            if served.handle.build != running_build() and not (self._retired or self._guardian.ending):
+            if served.handle.build != running_build() and self._guardian.may_replace:
                 self.replace_worker(served)
 
     # -- orders ----------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 from mist.errors import MistError, TransportError
 from mist.runtime.backoff import Backoff
 from mist.runtime.book import MAX_JOINING, Around, Book, pass_on_all, retire
-from mist.runtime.build import running_build
+from mist.runtime.build import is_after_crash, running_build
 from mist.runtime.channel import Channel, Message, close_all
 from mist.runtime.descriptor_store import forget, listening_port, store
 from mist.runtime.family import Child
@@ -102,7 +102,8 @@ class Listener:
     """One entry of config.protocols with a port of its own. state: 1, 0, or why it does not run. announced: OUTPUT_START was fired.
 
     names: what its guardians were called, by which their workers ask for the next one. joining: those that wait for it. left: the
-    numbers of those that will come. used: it has had a guardian. watched: sockets at which the first visitor is waited for.
+    numbers of those that will come. retired: its last guardian left as it was its turn. used: it has had a guardian. watched: sockets at
+    which the first visitor is waited for.
     """
 
     key: str
@@ -119,6 +120,7 @@ class Listener:
     names: set[str] = field(default_factory=set)
     joining: list[tuple[Message, list[int]]] = field(default_factory=list)
     left: Sequence[int] = ()
+    retired: bool = False
     used: bool = False
     watched: list[int] = field(default_factory=list)
 
@@ -381,10 +383,11 @@ class Listeners(Book):
         assert role is not None
         main = output_main(self._server, listener.connector, role, listener.options)
         duty = make_listener_duty(listener.connector, listener.options, fds, main, listener.left)
+        patient = is_after_crash() and not listener.retired
         listener.left = ()
 
         def guard(channel: Channel) -> int:
-            return guardian_main(self._server, channel, duty, listener.connector, listener.name)
+            return guardian_main(self._server, channel, duty, listener.connector, listener.name, patient=patient)
 
         listener.child = self._family.start(
             f"The guardian of {listener.connector}",
@@ -393,6 +396,8 @@ class Listeners(Book):
             on_ended=lambda child, status: self._ended(listener, status),
             fds=fds,
         )
+        if patient:
+            self._await_turn(listener)
         self._pass_on_joining(listener)
 
     def _said(self, listener: Listener, child: Child, message: Message, fds: list[int]) -> None:
@@ -412,7 +417,7 @@ class Listeners(Book):
     def _ended(self, listener: Listener, status: int) -> None:
         child, listener.child = listener.child, None
         assert child is not None
-        listener.left = child.left
+        listener.left, listener.retired = child.left, status == RETIRED
         if not listener.removed:
             listener.state = NOT_YET
             self._restart(listener, 0.0 if status == RETIRED else listener.backoff.next_delay(child.ran_seconds()))

@@ -464,7 +464,7 @@ class StreamDuty:
         self._watch(source)
         if message.get("admitted", True):
             self._source_taken(source, message)
-        if source.worker.build != running_build():
+        if source.worker.build != running_build() and self._guardian.may_replace:
             self.replace_workers()
 
     def bequeath(self, worker: WorkerHandle, status: int) -> bool:

@@ -13,7 +13,7 @@ from mist.core.track_buffer import open_table
 from mist.errors import Busy, MistError, NotFound, NotReady
 from mist.runtime.backoff import Backoff
 from mist.runtime.book import MAX_JOINING, Around, Book, pass_on_all
-from mist.runtime.build import running_build
+from mist.runtime.build import is_after_crash, running_build
 from mist.runtime.channel import Channel, Message, close_all
 from mist.runtime.family import Child
 from mist.runtime.guardian import RETIRED, guardian_main
@@ -265,7 +265,7 @@ class Streams(Book):
             return None
         plan = StreamPlan(name, source, not source.startswith(PUSH), adopt=True)
         stream = self._streams[name] = self._former(plan)
-        self._start(stream)
+        self._start(stream, is_after_crash())
         return stream
 
     def is_busy(self) -> bool:
@@ -274,7 +274,8 @@ class Streams(Book):
 
     # -- guardians -------------------------------------------------------------------------------------------------
 
-    def _start(self, stream: Stream) -> None:
+    def _start(self, stream: Stream, patient: bool = False) -> None:
+        """Start a stream's guardian. patient: its input is not to be replaced before it is its turn."""
         if self._closed or stream.ending:
             return
         plan = stream.plan
@@ -285,8 +286,15 @@ class Streams(Book):
                 connector = stream.input or str(start.request.get("input", ""))
                 return input_main(self._server, plan.name, plan.source, connector, inputs.get(connector))(start)
 
+            title = f"input {plan.name}"
             return guardian_main(
-                self._server, channel, lambda: StreamDuty(plan, make_main), f"input {plan.name}", stream.name, plan.name
+                self._server,
+                channel,
+                lambda: StreamDuty(plan, make_main),
+                title,
+                stream.name,
+                plan.name,
+                patient=patient,
             )
 
         stream.child = self._family.start(
@@ -295,6 +303,8 @@ class Streams(Book):
             on_message=lambda child, message, fds: self._said(stream, message, fds),
             on_ended=lambda child, status: self._ended(stream, status),
         )
+        if patient:
+            self._await_turn(stream)
         self._pass_on(stream)
         self._changed()
 
@@ -321,10 +331,11 @@ class Streams(Book):
             plan = stream.plan
             stream.plan = StreamPlan(plan.name, plan.source, plan.pulled, adopt=True)
             delay = 0.0 if status == RETIRED else stream.backoff.next_delay(child.ran_seconds())
+            patient = status != RETIRED and is_after_crash()
             if delay:
-                self._reactor.call_later(delay, self._start, stream)
+                self._reactor.call_later(delay, self._start, stream, patient)
             else:
-                self._start(stream)
+                self._start(stream, patient)
         else:
             if self._streams.get(stream.plan.name) is stream:
                 del self._streams[stream.plan.name]

@@ -7,15 +7,18 @@ death of a main process (`mist.runtime.rejoin`), only sooner: the socket they lo
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
+import pkgutil
 import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import NoReturn
 
+import mist
 from mist.core.track_buffer import open_table
 from mist.errors import ConfigError, MistError, NotFound
 from mist.runtime.channel import Channel
@@ -152,9 +155,22 @@ def try_out(instance: Instance, program: Program) -> int:
     except MistError as error:
         sys.stderr.write("".join(f"mist: {line}\n" for line in str(error).splitlines()))
         return EXIT_CONFIG
+    import_all()
     for what, why in unreadable(instance).items():
         sys.stdout.write(f"{what} starts afresh: {why}\n")
     return 0
+
+
+def import_all() -> None:
+    """Import every module: most are loaded by the processes that need them, which would find a defect too late. Raises what they raise."""
+    for module in pkgutil.walk_packages(mist.__path__, "mist."):
+        if module.name == "mist.__main__":
+            continue
+        try:
+            importlib.import_module(module.name)
+        except Exception as error:
+            error.add_note(f"{module.name} cannot be imported: {type(error).__name__}: {error}")
+            raise
 
 
 def unreadable(instance: Instance) -> Mapping[str, str]:

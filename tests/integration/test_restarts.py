@@ -334,19 +334,30 @@ def test_main_process_and_guardians_killed_together(make_server: MakeServer, sen
     sender.send([n * FRAME_MS for n in range(50)], headers=True)
     sender.keep_sending()
     with viewer(server) as seen:
-        before = _pids(server, "input live")
+        [pid] = _pids(server, "input live")["input live"]
         [hung] = server.processes_titled("mist: guardian HTTP")
         os.kill(hung.pid, signal.SIGSTOP)
-        for pid in (server.pid, *(one.pid for one in server.processes_titled("mist: guardian") if one != hung)):
-            os.kill(pid, signal.SIGKILL)
+        mark = len(server.log)
+        for one in (server.pid, *(one.pid for one in server.processes_titled("mist: guardian") if one != hung)):
+            os.kill(one, signal.SIGKILL)
         server.restart()
-        assert _pids(server, "input live") == before
+        server.wait_log(lambda line: f"({pid}) " in line and "Goes on under another guardian" in line, start=mark)
         assert hung.pid not in [one.pid for one in server.processes()]
         assert server.get("/json_live.js")
         wait_mark(seen, sender.number + 10)
         assert_rising(seen)
         with viewer(server):
             pass
+        # Nobody has asked for other processes, so those that are left give way once the new main process has settled, in turns.
+        replaced = "Another process goes on with the source"
+        server.wait_log(replaced, 60, start=mark)
+        runs, gave_way = (
+            next(n for n, line in enumerate(server.log[mark:]) if text in line)
+            for text in (f"runs, process {server.pid}", replaced)
+        )
+        assert runs < gave_way
+        wait_mark(seen, sender.number + 10)
+        assert_rising(seen)
     sender.close()
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import select
+import signal
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -53,6 +56,7 @@ class FakeGuardian:
         self.reactor = self
         self.instance = Instance("unit-nobody", Path("/nonexistent"))
         self.ending = False
+        self.may_replace = True
         self.started: list[WorkerHandle] = []
         self.stopped: list[int] = []
         self.forgotten: list[int] = []
@@ -101,7 +105,12 @@ class House:
     def connect(self, count: int) -> None:
         for _ in range(count):
             self.peers.append(socket.create_connection(self.listening.getsockname()))
-        self.duty._accept(self.listening)
+        self.accept()
+
+    def accept(self) -> None:
+        """Do what the event loop does with connections that wait."""
+        while select.select([self.listening], [], [], 0)[0]:
+            self.duty._accept(self.listening)
 
     def counts(self) -> list[int]:
         return [len(served.connections) for served in self.duty._served.values()]
@@ -163,6 +172,46 @@ def test_zero_is_no_limit(make_house: Any) -> None:
     house = make_house(processes=0)
     house.connect(40)
     assert house.counts() == [1] * 40
+
+
+def test_a_guardian_that_dies_as_it_forks_has_taken_no_connection(
+    make_house: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The longest that it does for a connection is to start a worker; the next guardian finds it at the port."""
+    house = make_house(processes=0)
+    house.connect(1)
+    with socket.create_connection(house.listening.getsockname()) as peer:
+        monkeypatch.setattr(house.guardian, "start_worker", lambda main: os.kill(os.getpid(), signal.SIGKILL))
+        pid = os.fork()
+        if not pid:
+            try:
+                house.accept()
+            finally:
+                os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+        taken, _ = house.listening.accept()
+        with taken:
+            peer.sendall(b"here")
+            assert taken.recv(4) == b"here"
+
+
+def test_connections_wait_at_the_port_while_no_worker_can_be_started(
+    make_house: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = make_house(processes=0)
+    house.connect(1)
+    start_worker = house.guardian.start_worker
+
+    def fail(main: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "no more processes")
+
+    monkeypatch.setattr(house.guardian, "start_worker", fail)
+    house.peers.append(socket.create_connection(house.listening.getsockname()))
+    house.duty._accept(house.listening)
+    assert house.counts() == [1]
+    monkeypatch.setattr(house.guardian, "start_worker", start_worker)
+    house.accept()
+    assert house.counts() == [1, 1]
 
 
 def test_idle_workers_end_but_for_one(make_house: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from mist.core.checkpoint import create_checkpoints
 from mist.core.track_buffer import open_table
 from mist.errors import Busy, MistError, NotFound, NotReady
+from mist.runtime.build import running_build
 from mist.runtime.channel import Message
 from mist.runtime.guardian import RETIRED
 from mist.runtime.instance import SHARED_MEMORY, Instance
@@ -27,6 +29,7 @@ from mist.runtime.leftovers import (
     release_subscriptions,
 )
 from mist.runtime.program import Program, Server
+from mist.runtime.reactor import Timer
 from mist.runtime.spawner_link import raise_error
 from mist.runtime.stream_guardian import stream_limits
 from mist.runtime.streams import Streams
@@ -51,6 +54,7 @@ class FakeChild:
     stopping: bool = False
     sent: list[Message] = field(default_factory=list)
     ran: float = 0.0
+    build: str = field(default_factory=running_build)
 
     @property
     def channel(self) -> FakeChild:
@@ -81,7 +85,7 @@ class Book:
         }
         server = Server(Instance(f"unit{os.getpid()}", folder), Program("1", {}, inputs, dict))
         self.children: list[FakeChild] = []
-        self.planned: list[tuple[float, Any, tuple[Any, ...]]] = []
+        self.planned: list[Timer] = []
         self.answers: list[Message] = []
         self.succession = Succession(self, lambda: None)  # type: ignore[arg-type]
         self.streams = Streams(server, self, self, lambda: None, self.succession)  # type: ignore[arg-type]
@@ -90,13 +94,15 @@ class Book:
         self.children.append(FakeChild(len(self.children) + 1, on_message, on_ended))
         return self.children[-1]
 
-    def call_later(self, delay: float, callback: Any, *arguments: Any) -> None:
-        self.planned.append((delay, callback, arguments))
+    def call_later(self, delay: float, callback: Any, *arguments: Any) -> Timer:
+        self.planned.append(Timer(delay, partial(callback, *arguments)))
+        return self.planned[-1]
 
     def run_planned(self) -> None:
         planned, self.planned = self.planned, []
-        for _, callback, arguments in planned:
-            callback(*arguments)
+        for timer in planned:
+            if timer.callback is not None:
+                timer.callback()
 
     def configure(self, **streams: dict[str, Any]) -> None:
         self.streams.apply({"config": {}, "streams": streams})
@@ -193,6 +199,25 @@ def test_a_guardian_that_retires_has_a_successor_at_once(book: Book) -> None:
     assert len(first.sent) == 1
     first.on_ended(RETIRED)
     assert [message["do"] for message in book.children[1].sent] == ["start", "start"]
+
+
+def test_what_a_crashed_main_process_left_is_replaced_in_turns(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mist.runtime.streams.is_after_crash", lambda: True)
+    for name in ("live+one", "live+two"):
+        book.publish(name)
+    for child in tuple(book.children):
+        child.on_ended(-9)
+    one, two = book.children[2:]
+    replace: Message = {"do": "replace"}
+    assert replace not in [*one.sent, *two.sent], "the main process has only begun"
+    book.succession.open()
+    assert (replace in one.sent, replace in two.sent) == (True, False)
+    one.ran = 60.0
+    one.on_ended(-9)  # the next one in its place waits for another turn
+    again = book.children[4]
+    assert (replace in two.sent, replace in again.sent) == (True, False)
+    two.on_message({"event": "settled"})
+    assert replace in again.sent
 
 
 def test_a_stream_that_ended_is_forgotten(book: Book) -> None:
