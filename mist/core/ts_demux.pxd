@@ -3,6 +3,7 @@ from libc.stdint cimport int16_t, int64_t, uint8_t
 from mist.core.access_units cimport Unit
 from mist.core.buffer cimport ByteBuffer
 from mist.core.demuxer cimport Demuxer
+from mist.core.packet cimport PacketView
 from mist.core.ts_streams cimport TsStream
 
 cdef enum:
@@ -33,6 +34,7 @@ cdef class TsDemuxer(Demuxer):
     cdef int64_t newest_us              # last decode time written
     cdef bint has_newest
     cdef int64_t sought                 # where a seek went to, until its access unit was read; -1 none
+    cdef int64_t sought_us              # the decode time there
     cdef int passed                     # access units left out since
     cdef int64_t taken                  # bytes of packets before ready
     cdef int newest_place               # of `entries`: the last packet's
@@ -55,6 +57,10 @@ cdef class TsDemuxer(Demuxer):
     cdef int body(self, TsStream stream, const uint8_t* data, size_t size) except -1
     cdef int drain(self, TsStream stream, int state) except -1
     cdef int deliver(self, TsStream stream, const Unit* unit) except -1
+    cdef int look_for_order(self, TsStream stream, const Unit* unit, int64_t back_us, int64_t dts_us, int64_t offset_us) except -1
+    cdef int put_in_order(self, TsStream stream, PacketView* view, int64_t position) except -1
+    cdef int settle(self, TsStream stream) except -1
+    cdef int place(self, TsStream stream, PacketView* view, int64_t position) except -1
     cdef bint holds_too_much(self, TsStream stream) except -1
     cdef int damaged(self, TsStream stream, bint whole) except -1
     cdef bint find_track(self, TsStream stream, const Unit* unit) except -1

@@ -11,6 +11,7 @@ from libc.string cimport memmove, memset
 
 from mist.core.access_units cimport CLOSED, FINAL, OPEN, LatmStreamReader, Mark, Unit
 from mist.core.buffer cimport ByteBuffer
+from mist.core.decode_times cimport DecodeTimes
 from mist.core.demuxer cimport Demuxer
 from mist.core.packet cimport DISCONTINUITY, KEYFRAME, NEW_INIT, Packet, PacketView
 from mist.core.picture_readers cimport NalReader
@@ -54,6 +55,7 @@ cdef enum:
     WAIT_BYTES = 24 << 20
     CHOOSE_BYTES = 4 << 20      # how much may pass before a program whose table does not come is given up
     SPLICE_TABLE = 0xFC
+    ORDER_US = 2000000          # how far a picture may be shown before the one that is decoded before it
     MAX_PASSED = 100            # access units of other streams, after a seek behind a jump
     TABLES_BACK = 192 << 10     # how far before a place the tables that count there are looked for
     ALL_PROGRAMS = -1
@@ -107,6 +109,10 @@ cdef class TsDemuxer(Demuxer):
         That is: there may be fields, log2_max_frame_num, separate colour planes, and log2_max_pic_order_cnt_lsb, which is 0 where the
         picture order count type is not 0.
         """
+        raise NotImplementedError
+
+    def reordering(self, info):
+        """Return how many pictures of a track may be decoded before one that is shown before them; -1: nothing tells."""
         raise NotImplementedError
 
     # -- bytes into packets ----------------------------------------------------------------------------------------------
@@ -288,6 +294,7 @@ cdef class TsDemuxer(Demuxer):
         """Hear a PID no more; what it has is read to its end."""
         if stream.role == MEDIA:
             self.drain(stream, FINAL)
+            self.settle(stream)
         self.entries[self.places[stream.pid]] = None
         self.places[stream.pid] = 0
         return 0
@@ -502,8 +509,8 @@ cdef class TsDemuxer(Demuxer):
     cdef int deliver(self, TsStream stream, const Unit* unit) except -1:
         """Write one access unit."""
         cdef PacketView view
-        cdef ProgramClock clock
         cdef int64_t dts_us, offset_us
+        cdef int64_t before_us = stream.dts_us if stream.has_time else -ORDER_US
         if not unit.size:
             return 0
         if stream.sparse and not unit.mark.stamped:
@@ -516,9 +523,90 @@ cdef class TsDemuxer(Demuxer):
                 return 0
         elif unit.setup and self.renew_track(stream, unit):
             view.flags |= NEW_INIT
-        clock = stream.clock
+        view.dts_us = dts_us
+        view.offset_us = offset_us
+        view.data = unit.data
+        view.size = unit.size
+        if stream.video and not stream.told:
+            self.look_for_order(stream, unit, before_us - dts_us, dts_us, offset_us)
+            if stream.times is not None:
+                return self.put_in_order(stream, &view, unit.mark.position)
+        return self.place(stream, &view, unit.mark.position)
+
+    cdef int look_for_order(self, TsStream stream, const Unit* unit, int64_t back_us, int64_t dts_us, int64_t offset_us) except -1:
+        """See whether a stream of pictures that are reordered says when they are decoded.
+
+        A keyframe that is shown when it is decoded, and one that goes back by back_us, say that it does not: GStreamer writes such ones.
+        """
+        if offset_us:
+            stream.told = True
+            self.settle(stream)
+            stream.times = None
+        elif not stream.asked and unit.keyframe:
+            stream.asked = True
+            depth = self.reordering(stream.info)
+            if depth > 0:
+                stream.times = DecodeTimes(depth)
+                stream.waiting = []
+                stream.waiting_bytes = 0
+        elif stream.times is None and stream.asked and 0 < back_us < ORDER_US:
+            stream.times = DecodeTimes(max(self.reordering(stream.info), 1), stream.step_us)
+            stream.times.running = True
+            stream.times.rising(dts_us + back_us)
+        return 0
+
+    cdef int put_in_order(self, TsStream stream, PacketView* view, int64_t position) except -1:
+        """Give a picture its decode time and write it, or keep it until that is known. view: has the time at which it is shown."""
+        cdef DecodeTimes times = stream.times
+        cdef int64_t pts_us = view.dts_us
+        if times.running and not -ORDER_US <= pts_us - times.last_us <= ORDER_US:
+            times.reset()
+            times.has_last = False
+            stream.waiting = []
+            stream.waiting_bytes = 0
+        if times.running:
+            view.dts_us = times.advance(pts_us)
+            view.offset_us = pts_us - view.dts_us
+            return self.place(stream, view, position)
+        payload = PyBytes_FromStringAndSize(<const char*> view.data, <Py_ssize_t> view.size)
+        stream.waiting.append((Packet(0, pts_us, 0, view.flags & KEYFRAME != 0, payload), view.flags, position))
+        stream.waiting_bytes += view.size
+        if times.add(pts_us) or stream.waiting_bytes > PES_LIMIT:
+            self.settle(stream)
+        return 0
+
+    cdef int settle(self, TsStream stream) except -1:
+        """Write the pictures that wait for their decode times: those at which they are shown where none of them goes back."""
+        cdef list waiting = stream.waiting
+        cdef DecodeTimes times = stream.times
+        cdef PacketView view
+        cdef Packet packet
+        cdef int number
+        stream.waiting = None
+        if not waiting:
+            return 0
+        if stream.told or not times.observed():
+            stream.times = None
+        else:
+            times.settle()
+            if self.sought >= 0 and waiting[0][2] == self.sought:
+                times.agree(0, self.sought_us - stream.clock.timeline.shift_us)
+        for number, (packet, flags, position) in enumerate(waiting):
+            packet.view(&view)
+            view.flags = flags
+            if stream.times is not None:
+                view.dts_us = times.decoded[number]
+                view.offset_us = packet.dts_us - view.dts_us
+            self.place(stream, &view, position)
+        times.waiting = 0
+        return 0
+
+    cdef int place(self, TsStream stream, PacketView* view, int64_t position) except -1:
+        """Put a packet on the timeline and write it."""
+        cdef ProgramClock clock = stream.clock
+        cdef int64_t dts_us = view.dts_us
         if self.sought >= 0:
-            if unit.mark.position != self.sought and clock.timeline.is_far(dts_us) and self.passed < MAX_PASSED:
+            if position != self.sought and clock.timeline.is_far(dts_us) and self.passed < MAX_PASSED:
                 self.passed += 1    # only the access unit at the place itself tells the time base there
                 return 0
             self.sought = -1
@@ -532,15 +620,12 @@ cdef class TsDemuxer(Demuxer):
         self.shift_us = clock.timeline.shift_us
         if clock.timeline.jumped:
             view.flags |= DISCONTINUITY
-        if clock.timeline.moved_us and offset_us > 0:
-            offset_us = max(<int64_t> 0, offset_us - clock.timeline.moved_us)
-        view.offset_us = offset_us
-        view.data = unit.data
-        view.size = unit.size
+        if clock.timeline.moved_us and view.offset_us > 0:
+            view.offset_us = max(<int64_t> 0, view.offset_us - clock.timeline.moved_us)
         self.newest_us = view.dts_us
         self.has_newest = True
-        self.position = unit.mark.position if unit.mark.position >= 0 else stream.position
-        self.emit(stream.track, &view)
+        self.position = position if position >= 0 else stream.position
+        self.emit(stream.track, view)
         if not self.ready:
             self.check_ready()
         return 0
@@ -643,6 +728,8 @@ cdef class TsDemuxer(Demuxer):
         for entry in list(self.entries):
             if entry is not None and entry.role == MEDIA and (<TsStream> entry).listening:
                 self.drain(entry, OPEN if (<TsStream> entry).video and (<TsStream> entry).left > 0 else FINAL)
+            if entry is not None and entry.role == MEDIA:
+                self.settle(entry)
         self.ended = True
         if not self.ready:
             self.be_ready()
@@ -670,6 +757,7 @@ cdef class TsDemuxer(Demuxer):
             clock.resume(dts_us)
         self.newest_us = dts_us
         self.sought = self.quiet_until
+        self.sought_us = dts_us
         self.passed = 0
 
 

@@ -2,6 +2,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from mist.core.access_units cimport Mark, Unit, UnitReader
 from mist.core.buffer cimport ByteBuffer
+from mist.core.decode_times cimport DecodeTimes
 from mist.core.timeline cimport Timeline
 from mist.core.ts_sections cimport SectionReader
 
@@ -73,6 +74,12 @@ cdef class TsStream:
     cdef int64_t stamp_us                   # the last time stamp
     cdef int units                          # access units since then, with the one that had it
     cdef int lead                           # of the last unit
+    # Where the input says only when pictures are shown.
+    cdef bint asked                         # whether it does was looked at
+    cdef bint told                          # it says when they are decoded
+    cdef DecodeTimes times                  # None where it does, or nothing is reordered
+    cdef list waiting                       # (packet, flags, position) whose decode times are not known yet
+    cdef size_t waiting_bytes
     cdef bint has_anchor
     cdef int64_t anchor_us
     cdef int64_t samples                    # since the anchor

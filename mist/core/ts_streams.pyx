@@ -132,6 +132,9 @@ cdef class TsStream:
             return
         self.reader.reset()
         self.listening = self.in_header = self.has_time = self.has_anchor = False
+        self.asked = self.told = False
+        self.times = None
+        self.waiting = None
 
     cdef int set_rate(self, int rate_mhz) except -1:
         """Take the distance of pictures from a frame rate, frames per 1000 s; 0 unknown."""

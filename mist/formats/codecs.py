@@ -435,6 +435,23 @@ def has_bframes(track: TrackInfo) -> bool | None:
     return codec.reorders(track.init_data)
 
 
+def reordering(track: TrackInfo) -> int:
+    """Return how many pictures may be decoded before one that is shown before them; -1 where the init data does not say.
+
+    Raises RemoteProtocolError for init data that does not parse.
+    """
+    if track.codec == HEVC and track.init_data:
+        return hevc.configured_sps(track.init_data).max_num_reorder_pics
+    if track.codec != H264 or not track.init_data:
+        return -1
+    record = h264.parse_avcc(track.init_data)
+    if not record.sps:
+        return -1
+    sps = h264.parse_sps(record.sps[0])
+    depth = 0 if h264.reorders(sps) is False else sps.vui.max_num_reorder_frames
+    return -1 if depth is None else depth
+
+
 def profile_level(track: TrackInfo) -> tuple[str, str]:
     """Return profile and level of an H.264 track as people write them, such as ("High", "3.1"); ("", "") for others.
 

@@ -57,6 +57,13 @@ class TsDemuxer(ts_demux.TsDemuxer):
         order_bits = order.log2_max_lsb if order.type == 0 else 0
         return not parsed.frame_mbs_only, parsed.log2_max_frame_num, parsed.separate_colour_planes, order_bits
 
+    def reordering(self, info: TrackInfo) -> int:
+        """Return the depth to which pictures are reordered, as the parameter sets say; -1 where they do not."""
+        try:
+            return codecs.reordering(info)
+        except RemoteProtocolError:
+            return -1
+
 
 def _describe_plain(info: TrackInfo, description: StreamDescription, sample: bytes) -> TrackInfo | None:
     if info.codec == RAW:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mist.core.ts_mux import TsMuxer
 from mist.formats.flv import FlvDemuxer
 from mist.formats.tracks import TrackInfo
 from mist.formats.ts import EVERY_PROGRAM, TsDemuxer
+from tests.support.demuxing import packet_positions
 from tests.support.packets import media_of
 from tests.support.samples import picture as moving_picture
 from tests.support.samples import picture_and_tone, sample
@@ -193,6 +195,46 @@ def test_what_gstreamer_wrote(name: str, tmp_path: Path) -> None:
     demuxer = TsDemuxer()
     packets = demux(demuxer, path.read_bytes())
     check_same(path, demuxer.tracks, packets, dts=not name.startswith("mpeg2"))
+
+
+@pytest.mark.tools("gst-launch-1.0")
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_pictures_of_which_only_the_time_of_showing_is_told(codec: str, tmp_path: Path) -> None:
+    """GStreamer makes such streams of Matroska, which says no decode times either."""
+    made, path = tmp_path / "made.mkv", tmp_path / "made.ts"
+    encoder = {
+        "h264": ("-c:v", "libx264", "-bf", "3", "-preset", "veryfast"),
+        "h265": ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=none:bframes=3"),
+    }[codec]
+    pictures = ("-f", "lavfi", "-i", "testsrc2=size=128x96:rate=25", "-t", "4", "-g", "30", "-pix_fmt", "yuv420p")
+    run([find_tool("ffmpeg"), "-v", "error", *pictures, *encoder, str(made)], 60)
+    line = f"filesrc location={made} ! matroskademux ! {codec}parse ! mpegtsmux ! filesink location={path}"
+    run([find_tool("gst-launch-1.0"), "-q", *line.split()], 60)
+    data = path.read_bytes()
+    demuxer = TsDemuxer()
+    packets = demux(demuxer, data)
+    with av.open(str(path)) as container:  # which leaves out the first decode times
+        shown = [float(one.pts * one.time_base) for one in container.demux(video=0) if one.pts is not None]
+    assert [one.pts_us / 1e6 for one in packets] == pytest.approx(shown, abs=0.001)
+    decoded = [packet.dts_us for packet in packets]
+    assert len({packet.offset_us for packet in packets}) > 2  # it is reordered
+    assert all(packet.offset_us >= 0 for packet in packets)
+    assert all(20_000 <= after - before <= 60_000 for before, after in pairwise(decoded))
+    key = [packet for packet in packets if packet.keyframe][2]
+    again, positions = TsDemuxer(), {one.dts_us: at for one, at in packet_positions(TsDemuxer(), data)}
+    sink = PacketList()
+    again.attach(sink)
+    while not again.ready and (wanted := again.want()) is not None:
+        again.feed(data[wanted[0] : wanted[0] + wanted[1]])
+    sink.take()
+    again.seek(key.dts_us, positions[key.dts_us])
+    while (wanted := again.want()) is not None:
+        again.feed(data[wanted[0] : wanted[0] + wanted[1]])
+    rest = [one for one in packets if one.dts_us >= key.dts_us]
+    found = sink.take()
+    assert [one.payload for one in found] == [one.payload for one in rest]
+    assert [one.pts_us for one in found] == [one.pts_us for one in rest]
+    assert all(abs(one.dts_us - other.dts_us) <= 40_000 for one, other in zip(found, rest, strict=True))
 
 
 OWN = {

@@ -614,6 +614,37 @@ def test_bases_and_times(base: str, timed: bool) -> None:
         ]
 
 
+@pytest.mark.parametrize("base", ["moof", "explicit"])
+def test_fragments_behind_four_gigabytes(base: str) -> None:
+    """A box of 5 GiB is passed over by its size of 64 bits, and what follows is found, also with a time of 64 bits."""
+    head = fragmented(empty()) + fragment(Run([nal(0)]), position=len(fragmented(empty())))
+    far = len(head) + (5 << 30)
+    late = 1 << 40
+    large = struct.pack(">I4sQ", 1, b"mdat", 5 << 30)
+    index = box("sidx", bytes(32))
+    tail = (
+        index + fragment(Run([nal(1), nal(2)], dts=late, base=base), position=far + len(index)) + box("mfra", bytes(24))
+    )
+    pieces = {0: head + large, far: tail}
+    demuxer, sink = make_demuxer(), PacketList()
+    demuxer.attach(sink)
+    fed = 0
+    while (wanted := demuxer.want()) is not None:
+        position, count = wanted
+        begin = far if position >= far else 0
+        data = pieces[begin][position - begin : position - begin + count]
+        fed += len(data)
+        demuxer.feed(data)
+        assert fed < 10_000
+    packets = sink.take()
+    assert [one.payload for one in packets] == [nal(0), nal(1), nal(2)]
+    assert packets[1].dts_us == us(late, 12_800)
+    demuxer.seek(packets[1].dts_us, far)
+    while (wanted := demuxer.want()) is not None:
+        demuxer.feed(tail[wanted[0] - far : wanted[0] - far + wanted[1]])
+    assert sink.take() == packets[1:]
+
+
 @pytest.mark.parametrize("sizes_in_rows", [True, False])
 def test_media_that_begins_where_that_of_a_track_left_out_ends(sizes_in_rows: bool) -> None:
     """Without any place said, which is what `default-base-is-moof` unset means behind the first track."""
