@@ -20,6 +20,7 @@ from mist.formats.rtmp.server import ServerSession
 from mist.formats.tracks import TrackInfo
 from mist.net.tls_relay import TLS_OPTIONS, accept_tls
 from mist.outputs.base import Choice, choose_tracks, own_pace, selection
+from mist.outputs.base.beginning import settle_times
 from mist.outputs.base.film_player import KIND as FILM
 from mist.outputs.base.film_player import ResumedFilm
 from mist.outputs.base.on_demand import Beginning, begin
@@ -90,7 +91,17 @@ CAPABILITY: Final = Capability(
             "option": "--acceptable",
             "short": "T",
         },
+        "maxkbps": {
+            "name": "Max. kbps",
+            "help": "Publishers are read no faster than this, so that they are slowed down to it; 0 for no limit",
+            "type": "uint",
+            "unit": "kbps",
+            "default": 0,
+            "option": "--maxkbps",
+            "short": "K",
+        },
         **TLS_OPTIONS,
+        "key": {**TLS_OPTIONS["key"], "short": "k"},  # the capital one is the bound's
     },
     default_port=DEFAULT_PORT,
 )
@@ -160,6 +171,7 @@ class RtmpConnection(SessionConnection[ServerSession]):
         session = ServerSession(random.Random(seed).randbytes, time.monotonic())
         super().__init__(services, sock, peer, session, seed, record)
         self._acceptable = int(options.get("acceptable") or 0)
+        self._max_kbps = int(options.get("maxkbps") or 0)
         self._connected = m.Connected("", "", "", frozenset(), False)
         self._viewer: _Viewer | None = None
         self._player: RtmpFilePlayer | None = None
@@ -186,7 +198,7 @@ class RtmpConnection(SessionConnection[ServerSession]):
             app = self._connected.app
             if self._visit is not None:
                 name, query, app = await self._rewritten(self._visit, name, query, app)
-            await self._hand_over(name, password_of(app), self._url(app, name, query), query=query)
+            await self._hand_over(name, password_of(app), self._url(app, name, query), query=query, **self._limits())
         except (MistError, TimeoutError) as error:
             text = str(error) or "Publishing failed"
             self._services.log.info("RTMP publisher %s to %s refused: %s", self._peer, name, text)
@@ -207,6 +219,10 @@ class RtmpConnection(SessionConnection[ServerSession]):
         front, _, last = replaced.partition("?")[0].rpartition("/")
         _, _, app = front.partition("://")[2].partition("/")
         return last, replaced.partition("?")[2], app
+
+    def _limits(self) -> dict[str, str]:
+        """Return what the input is told of the bounds of this port."""
+        return {"maxkbps": str(self._max_kbps)} if self._max_kbps else {}
 
     def _url(self, app: str, name: str, query: str) -> str:
         front = self._connected.tc_url.partition("?")[0]
@@ -229,6 +245,7 @@ class RtmpConnection(SessionConnection[ServerSession]):
             if not reader.live:
                 await self._send_file(choice, asked_times(parameters, request), request, query)
                 return
+            parameters = await settle_times(self._services, choice, parameters)
             self._viewer = _Viewer(self._services, self._session, self._record, reader, reader.name, self._peer)
             self._session.send_play_start(name, request.reset, time.monotonic())
             self._join(self._viewer, choice, parameters, query)

@@ -28,6 +28,7 @@ MAX_UNSENT_BYTES: Final = 64 * 1024
 STATE_BYTES: Final = 128 << 10  # a state is written down after so many: parsing them again takes a few ms
 MAX_BYTES_BETWEEN: Final = 4 << 20  # ... or after as many as a big state itself has, up to this
 REPLAY_BYTES: Final = 64 << 10
+MIN_PIECE_BYTES: Final = 2048  # read at once from a publisher whose rate is bounded
 _SIZE: Final = struct.Struct("<I")
 
 
@@ -55,6 +56,11 @@ class PublisherConnection:
         self._replaying = False
         self._state_due = False
         self._heard_at = time.monotonic()
+        self._bytes_per_s = int(services.request.get("maxkbps") or 0) * 125
+        self._piece_bytes = (
+            min(READ_BYTES, max(self._bytes_per_s // 10, MIN_PIECE_BYTES)) if self._bytes_per_s else READ_BYTES
+        )
+        self._rest: asyncio.TimerHandle | None = None
         self._silence_s = float(services.config.get("inputtimeout") or SILENCE_SECONDS)
         self._done: asyncio.Future[None] = services.loop.create_future()
         self._timers: list[asyncio.TimerHandle] = []
@@ -124,7 +130,7 @@ class PublisherConnection:
             raise
         finally:
             self._services.on_yield = None
-            for timer in self._timers:
+            for timer in (*self._timers, *([self._rest] if self._rest is not None else [])):
                 timer.cancel()
             loop.remove_reader(self._socket.fileno())
             loop.remove_writer(self._socket.fileno())
@@ -186,7 +192,7 @@ class PublisherConnection:
 
     def _read(self) -> None:
         try:
-            data = self._ring.receive(self._socket)
+            data = self._ring.receive(self._socket, self._piece_bytes)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -199,6 +205,21 @@ class PublisherConnection:
         self._flush()
         self._ring.handled(self._ring.end)
         self._keep_state()
+        if self._bytes_per_s:
+            self._slow_down(len(data))
+
+    def _slow_down(self, count: int) -> None:
+        """Read nothing for as long as these bytes take at the highest rate; the network makes the publisher wait."""
+        if self._done.done():
+            return
+        rest_s = count / self._bytes_per_s
+        self._heard_at += rest_s
+        self._services.loop.remove_reader(self._socket.fileno())
+        self._rest = self._services.loop.call_later(rest_s, self._read_on)
+
+    def _read_on(self) -> None:
+        if not self._done.done():
+            self._services.loop.add_reader(self._socket.fileno(), self._guarded, self._read)
 
     def _keep_state(self) -> None:
         """Write the state down if that is due: so that little is parsed again, and copying it costs little."""

@@ -14,6 +14,7 @@ from mist.errors import MistError, NoSuitableTrack, NotFound, NotReady
 from mist.formats.tracks import TrackInfo
 from mist.net.http_messages import parse_range
 from mist.net.http_server import Resumed, request_saver
+from mist.outputs.base.beginning import settle_times
 from mist.outputs.base.on_demand import Beginning, OnDemandSender, Sender, begin, time_window
 from mist.outputs.base.resumed import resume_viewer
 from mist.outputs.base.viewers import admit, viewer_token
@@ -183,6 +184,7 @@ class ProgressiveOutput:
                 response.send(200, b"", self.media_type(choice), headers)
                 services.close_stream(reader)
                 return
+            parameters = await settle_times(services, choice, parameters)
             self.deliver(services, request, response, parameters, choice, headers)
         except BaseException:
             services.close_stream(reader)

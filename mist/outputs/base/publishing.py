@@ -18,7 +18,7 @@ from mist.errors import MistError, NoSuitableTrack, PeerClosed
 from mist.formats.tracks import TrackInfo
 from mist.net.dial import Dialled, Session
 from mist.net.tls_relay import TlsRelay
-from mist.outputs.base import UNPLAYABLE, Choice, own_pace
+from mist.outputs.base import Choice, beginning, own_pace
 from mist.outputs.base.resumed import pack_saved, resume_viewer, unpack_saved
 from mist.stream.parameters import PlaybackParameters
 from mist.stream.push import LeftConnection, PushStatus
@@ -78,7 +78,7 @@ async def push_pace(
             pace.setdefault("ahead_us", 0)  # what is sent ahead would make the distance smaller
         return pace
     reader, main = choice.reader, choice.indexes[0]
-    await _wait(
+    await beginning.wait_until(
         services,
         reader,
         lambda: (state := reader.track(main)).last_us - state.first_us >= delay_us,
@@ -91,26 +91,8 @@ async def push_pace(
 
 async def wait_fresh_key(services: OutputServices, given: Mapping[str, str], choice: Choice) -> None:
     """Wait for a keyframe that is not there yet, if that is asked for (`waitkey`). Raises NoSuitableTrack when the stream ends."""
-    reader, main = choice.reader, choice.indexes[0]
     if "waitkey" in given:
-        newest = max((key.sequence for key in reader.keys(main)), default=-1)
-        await _wait(
-            services, reader, lambda: any(key.sequence > newest for key in reader.keys(main)), "another keyframe"
-        )
-
-
-async def _wait(services: OutputServices, reader: StreamReader, holds: Callable[[], bool], what: str) -> None:
-    """Wait until something holds for a stream. Raises NoSuitableTrack when it ends before that."""
-    changed = asyncio.Event()
-    watch = services.fanout.watch(reader, changed.set)
-    try:
-        while not holds():
-            if reader.status() in UNPLAYABLE:
-                raise NoSuitableTrack(f"The stream {reader.name} ended before {what}")
-            changed.clear()
-            await changed.wait()
-    finally:
-        services.fanout.unwatch(watch, changed.set)
+        await beginning.wait_fresh_key(services, choice)
 
 
 def take_left(

@@ -34,6 +34,7 @@ IDLE_S: Final = 30.0  # a stream without requests is closed after this at the la
 MIN_SWEEP_S: Final = 1.0
 UNIX_TIMES: Final = frozenset({"startunix", "stopunix"})
 TIMES: Final = ("start", "stop", "duration", *sorted(UNIX_TIMES))  # in the URLs of media playlists, too
+STARTS: Final = ("start", "startunix")
 TOKEN_IN_URLS: Final = 4  # bit of the token mode
 
 _SEGMENT_NAME: Final = re.compile(r"(-?[0-9]{1,15})_(-?[0-9]{1,15})\.(ts|vtt)", re.ASCII)
@@ -207,6 +208,8 @@ def _query(request: Any, names: Sequence[str]) -> str:
 
 
 def _send_master(stream: HlsStream, request: Any, response: Any) -> None:
+    if request.query.get("duration") and not any(request.query.get(name) for name in STARTS):
+        stream.fix_begin(request.query)  # each look at the list would count from another beginning
     body = stream.master(parse_parameters(request.query), _query(request, TIMES))
     response.send(200, body, CONTENT_TYPE)
 

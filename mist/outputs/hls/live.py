@@ -133,15 +133,16 @@ class LiveRendition:
 
     def playlist_between(self, query: str, start_us: int | None, stop_us: int | None) -> bytes:
         """Return the playlist of a part of the stream."""
-        fragments = self.fragments.fragments if start_us is not None else self._listed()
+        known_us = self.fragments.fragments[-1].to_us if self.fragments.fragments else 0
+        past = stop_us is not None and known_us >= stop_us
+        fragments = self.fragments.fragments if start_us is not None or past else self._listed()
         wanted = [
             fragment
             for fragment in fragments
             if (start_us is None or fragment.to_us > start_us) and (stop_us is None or fragment.from_us < stop_us)
         ]
         text = self._write(wanted)
-        known_us = self.fragments.fragments[-1].to_us if self.fragments.fragments else 0
-        if stop_us is not None and known_us >= stop_us and not self.fragments.ended:
+        if past and not self.fragments.ended:
             text += "#EXT-X-ENDLIST\r\n"
         return text.replace(MARK, query).encode()
 
@@ -243,6 +244,13 @@ class LiveStream(HlsStream):
         if not self.playable and all(one.empty() for one in self._renditions.values()):
             return longest_s  # somebody may be waiting for the beginning
         return min(longest_s, max(IDLE_TARGETS * self.target_s, MIN_IDLE_S))
+
+    def fix_begin(self, query: dict[str, str]) -> None:
+        """Let a viewer begin with the newest whole keyframe interval."""
+        videos = [state for state in self.usable() if state.info.type == VIDEO]
+        keys = self.reader.keys((videos or self.usable())[0].index) if self.usable() else []
+        if keys:
+            query["start"] = str(-(-keys[-2:][0].dts_us // 1000))
 
     def make_rendition(self, name: str, indexes: Sequence[int]) -> LiveRendition:
         """Return the rendition of some tracks."""

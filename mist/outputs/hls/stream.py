@@ -146,6 +146,9 @@ class HlsStream:
         """Return how long a playlist waits until a player has enough to begin with, at most so long."""
         return longest_s
 
+    def fix_begin(self, query: dict[str, str]) -> None:
+        """Put where a viewer begins into a query that does not say it, where that changes with time."""
+
     def make_rendition(self, name: str, indexes: Sequence[int]) -> Rendition:
         """Return the rendition of some tracks."""
         raise NotImplementedError
