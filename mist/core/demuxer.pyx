@@ -57,6 +57,9 @@ cdef class Demuxer:
         """
         raise NotImplementedError
 
+    def foresee(self, list infos not None):
+        """Take over tracks that are known from elsewhere, as of an index, behind those that the input announces at its beginning."""
+
     def attach(self, Muxer sink):
         """Write packets into this muxer from now on, those held back first. None: hold back."""
         self.sink = sink

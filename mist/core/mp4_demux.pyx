@@ -1,7 +1,8 @@
 """MP4 and QuickTime files in, packets out: plain files read by their tables, fragmented ones fragment by fragment.
 
-Spec: ISO/IEC 14496-12 (2022) clauses 4.2 (boxes), 8.1, 8.2, 8.8. The boxes of `moov` are read once by the reader that the demuxer
-is given (`mist.formats.mp4_movie.MovieReader`), everything that happens once a sample is here and in the modules beside it.
+Spec: ISO/IEC 14496-12 (2022) clauses 4.2 (boxes), 8.1, 8.2, 8.8; ISO/IEC 23009-1 clause 5.10.3.3 (events). The boxes of `moov` are read
+once by the reader that the demuxer is given (`mist.formats.mp4_movie.MovieReader`), everything that happens once a sample is here and in
+the modules beside it.
 """
 
 cimport cython
@@ -16,17 +17,20 @@ from mist.core.mp4_tables cimport be32, be64
 from mist.core.mp4_track cimport TrackReader
 from mist.core.mp4_windows cimport Windows
 from mist.core.muxer cimport Muxer
-from mist.core.packet cimport KEYFRAME, NEW_INIT, PacketView
+from mist.core.packet cimport KEYFRAME, NEW_INIT, Packet, PacketView
 from mist.core.trim cimport trim_flags
 
 from array import array
+from bisect import insort
 
+from mist.core.mp4_fragments import event_boxes
 from mist.errors import LimitExceededError, NotReady, RemoteProtocolError, TruncatedError
 
 MAX_TRACKS = MAX_READERS
 MAX_MOOV_BYTES = 1 << 28            # tables of some 10 million samples
 MAX_MOOF_BYTES = 1 << 26
 MAX_SAMPLE_BYTES = 1 << 26
+MAX_EVENT_BYTES = 1 << 20
 
 cdef enum:
     MAX_READERS = 64
@@ -38,6 +42,8 @@ cdef enum:
     NEAR_FRAGMENT_BYTES = 1 << 24   # fragments are read from front to back, so that they can come out of a pipe
     AHEAD_BYTES = 1 << 23           # fragments are looked through so far for packets of the other tracks
     AHEAD_US = 5000000
+    KNOWN_EVENTS = 256              # so many are remembered, as packagers repeat them until they are due
+    WAITING_EVENTS = 4096
     DONE = 1                        # what a step of reading returns
     NEEDS_BYTES = 0
     AT_END = 2
@@ -47,7 +53,7 @@ cdef enum:
 cdef class Mp4Demuxer(Demuxer):
     """Reads MP4 and QuickTime files.
 
-    reader: has movie(moov: bytes, offset: int), which returns the movie's tracks, and complete(info, payload).
+    reader: has movie(moov: bytes, offset: int), which returns the movie's tracks, complete(info, payload), and event(content, offset).
 
     Packets of all tracks come in the order of their decode times. A plain file is read by windows in the order of its samples: once from
     front to back when it is interleaved, which also works from a pipe when moov comes first. `position` of a packet is its own byte, in
@@ -55,10 +61,19 @@ cdef class Mp4Demuxer(Demuxer):
 
     Fragments that end in the middle, as of a recording that was cut off, are played as far as they go; a plain file
     that is shorter than its tables say raises TruncatedError there.
+
+    Events between fragments are packets of further tracks, one for each kind, known from its first event on. Each comes once, before
+    the first packet of the media that is not earlier, or at once where it is behind its time.
     """
 
     cdef object reader
     cdef object movie
+    cdef list foreseen              # tracks that come behind those of the movie
+    cdef dict event_tracks          # number of the track of each kind of events
+    cdef list events                # (time, position, number of the track, payload) of those that are not due yet, sorted
+    cdef list relative              # (event, position) of those that the next fragment gives a time
+    cdef dict known                 # identities of events that were read, in their order
+    cdef int64_t segment_begin      # byte of the first event behind the last fragment, -1 for none
     cdef list readers
     cdef Windows windows
     cdef FragmentReader fragments
@@ -77,6 +92,9 @@ cdef class Mp4Demuxer(Demuxer):
         self.windows = Windows()
         self.changed = ByteBuffer()
         self.newest_us = -INT64_MAX
+        self.event_tracks = {}
+        self.foreseen = []
+        self.forget_events()
 
     # -- The driver's face
 
@@ -113,7 +131,8 @@ cdef class Mp4Demuxer(Demuxer):
     def seek(self, int64_t dts_us, int64_t position):
         """Go on at the last keyframe of the first video track that is not after dts_us, and the other tracks at the same time.
 
-        position: of fragments, the byte where a moof begins (what `position` was); 0 for the first. Plain files do without.
+        position: of fragments, the byte where a moof or the events before it begin (what `position` was); 0 for the first. Plain files
+        do without.
         Raises NotReady before the tracks are known.   Cost: a binary search; the first one goes once through the tables.
         """
         cdef TrackReader track
@@ -124,6 +143,7 @@ cdef class Mp4Demuxer(Demuxer):
         self.windows.forget_need()
         self.ended = False
         self.newest_us = -INT64_MAX
+        self.forget_events()
         if self.fragments is not None:
             self.fragments.clear()
         for track in self.readers:
@@ -157,6 +177,7 @@ cdef class Mp4Demuxer(Demuxer):
         """
         Demuxer.attach(self, sink)
         self.indexing = True
+        self.put_events(INT64_MAX)
 
     @property
     def sizes_are_exact(self):
@@ -200,6 +221,7 @@ cdef class Mp4Demuxer(Demuxer):
             raise NotReady("the tracks are not known yet")
         other.tracks = list(self.tracks)
         other.start(self.movie)
+        other.event_tracks = dict(self.event_tracks)
         for track in other.readers:
             (<TrackReader> track).pending = False
         other.scan_position = self.first_fragment
@@ -256,6 +278,8 @@ cdef class Mp4Demuxer(Demuxer):
             return self.read_moov(size, header)
         if memcmp(kind, b"moof", 4) == 0 and self.fragments is not None:
             return self.read_moof(size, through)
+        if memcmp(kind, b"emsg", 4) == 0 and self.fragments is not None:
+            return self.read_event(size, header, through)
         self.scan_position += size
         return DONE
 
@@ -298,6 +322,7 @@ cdef class Mp4Demuxer(Demuxer):
             for index in range(self.count):
                 self.fragments.tracks[index].next_ticks = (<TrackReader> self.readers[index]).table.duration_ticks
                 self.fragments.tracks[index].timed = self.fragments.tracks[index].next_ticks > 0
+            self.foresee(self.foreseen)
         self.stage = PROBING if self.has_tables() or self.fragments is None else FRAGMENTS
         return 0
 
@@ -445,7 +470,9 @@ cdef class Mp4Demuxer(Demuxer):
         data = self.windows.gather(self.scan_position, <size_t> size, through)
         if data is NULL:
             return AT_END if self.windows.beyond else NEEDS_BYTES
-        self.fragments.read(data, <size_t> size, self.scan_position)
+        self.fragments.resume = self.segment_begin
+        self.segment_begin = -1
+        self.read_fragment(data, <size_t> size)
         for index in range(self.count):
             if self.fragments.tracks[index].first < self.fragments.tracks[index].end:
                 track = self.readers[index]
@@ -453,6 +480,105 @@ cdef class Mp4Demuxer(Demuxer):
                 self.newest_us = max(self.newest_us, track.us_of(last.dts_ticks + track.fragment_shift_ticks))
         self.scan_position += size
         return DONE
+
+    cdef int read_fragment(self, const uint8_t* moof, size_t size) except -1:
+        """Queue a fragment's samples, and give the events before it the times that count from its first presentation."""
+        cdef size_t[MAX_READERS] before
+        cdef FragmentSample* sample
+        cdef TrackReader track
+        cdef int64_t first_us = INT64_MAX
+        cdef size_t place
+        cdef int index
+        for index in range(self.count):
+            before[index] = self.fragments.tracks[index].end - self.fragments.tracks[index].first
+        self.fragments.read(moof, size, self.scan_position)
+        if not self.relative:
+            return 0
+        for index in range(self.count):
+            track = self.readers[index]
+            for place in range(self.fragments.tracks[index].first + before[index], self.fragments.tracks[index].end):
+                sample = &self.fragments.tracks[index].samples[place]
+                first_us = min(
+                    first_us, track.us_of(sample.dts_ticks + sample.offset_ticks + track.fragment_shift_ticks)
+                )
+        if first_us < INT64_MAX:
+            relative, self.relative = self.relative, []
+            for event, position in relative:
+                self.keep_event(event, first_us + event.time_us, position)
+        return 0
+
+    # -- Events
+
+    cdef int forget_events(self) except -1:
+        self.events, self.relative, self.known = [], [], {}
+        self.segment_begin = -1
+        return 0
+
+    def look_ahead(self, int fd):
+        """Look through a whole local file for events, which come when outputs that tell their tracks first have begun."""
+        kinds = {}
+        for content in event_boxes(fd, MAX_EVENT_BYTES):
+            event = self.reader.event(content, 0)
+            if event is not None:
+                kinds[event.info.codec] = event.info
+        self.foreseen = list(kinds.values())
+
+    def foresee(self, list infos not None):
+        for info in infos:
+            if info.type == "meta" and info.codec not in self.event_tracks and len(self.tracks) < MAX_READERS:
+                self.event_tracks[info.codec] = len(self.tracks)
+                self.set_track(len(self.tracks), info, False)
+
+    cdef int read_event(self, int64_t size, int header, int64_t through) except -1:
+        """Read an emsg box. Events of other kinds and those that were read before are passed over."""
+        cdef const uint8_t* data
+        cdef int64_t position = self.scan_position
+        if size > MAX_EVENT_BYTES:
+            raise LimitExceededError(f"an emsg box of {size} bytes; at most {MAX_EVENT_BYTES} are read", offset=position)
+        data = self.windows.gather(position, <size_t> size, through)
+        if data is NULL:
+            return AT_END if self.windows.beyond else NEEDS_BYTES
+        event = self.reader.event((<const char*> data)[header:size], position + header)
+        self.scan_position += size
+        if self.segment_begin < 0:
+            self.segment_begin = position
+        if event is None or event.identity in self.known:
+            return DONE
+        if len(self.known) == KNOWN_EVENTS:
+            del self.known[next(iter(self.known))]
+        self.known[event.identity] = True
+        if len(self.events) + len(self.relative) >= WAITING_EVENTS:
+            raise LimitExceededError(f"over {WAITING_EVENTS} events that are not due", offset=position)
+        if event.relative:
+            self.relative.append((event, position))
+        else:
+            self.keep_event(event, event.time_us, position)
+        return DONE
+
+    cdef int keep_event(self, object event, object time_us, object position) except -1:
+        """Keep an event until it is due. An index takes it at once, so that it knows where reading must begin for it."""
+        codec = event.info.codec
+        if codec not in self.event_tracks:
+            if len(self.tracks) >= MAX_READERS:
+                return 0
+            self.event_tracks[codec] = len(self.tracks)
+            self.set_track(len(self.tracks), event.info, False)
+        insort(self.events, (time_us, position, self.event_tracks[codec], event.payload))
+        if self.indexing:
+            self.put_events(INT64_MAX)
+        return 0
+
+    cdef int put_events(self, int64_t until_us) except -1:
+        """Write the events that are due."""
+        cdef Py_ssize_t due = 0
+        for time_us, position, number, payload in self.events:
+            if time_us > until_us:
+                break
+            self.put_packet(Packet(number, time_us, 0, True, payload), position)
+            due += 1
+        if due:
+            del self.events[:due]
+        return 0
 
     cdef int play_fragments(self) except -1:
         """Look through the next fragment or write a packet. Returns 0 after the tracks have become known."""
@@ -489,6 +615,7 @@ cdef class Mp4Demuxer(Demuxer):
             elif not self.scanned and self.newest_us - lowest <= AHEAD_US:
                 self.scanned = self.scan(through) == AT_END
                 return 1
+            self.put_events(track.head.dts_us)
             step = self.write_head(found, track, through)
             if step == AT_END:
                 track.has_head = False
@@ -504,6 +631,7 @@ cdef class Mp4Demuxer(Demuxer):
 
     cdef int finish(self) except -1:
         if self.ready:
+            self.put_events(INT64_MAX)
             self.ended = True
         else:
             for track in self.readers:

@@ -6,7 +6,7 @@ cdef enum:
 
 ctypedef struct FragmentSample:
     int64_t position                # byte in the file
-    int64_t fragment                # byte where its moof begins
+    int64_t fragment                # byte where its moof begins, or the first event before that
     int64_t dts_ticks
     int64_t offset_ticks
     uint32_t size
@@ -37,6 +37,7 @@ cdef class FragmentReader:
     cdef FragmentTrack[MAX_FRAGMENT_TRACKS] tracks
     cdef int count                  # that are read
     cdef int named                  # and those passed over behind them
+    cdef int64_t resume             # of the samples that are read next: their `fragment`, -1 where that is their moof
     cdef readonly size_t queued     # samples of all tracks
     cdef readonly int64_t queued_bytes
     cdef FragmentSample* head(self, int track) noexcept

@@ -1,5 +1,7 @@
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import final
+
+def event_boxes(fd: int, most: int) -> Iterator[bytes]: ...
 
 @final
 class FragmentReader:

@@ -10,6 +10,9 @@ from libc.string cimport memcmp, memmove, memset
 
 from mist.core.mp4_tables cimport be32, be64
 
+import os
+import struct
+
 from mist.errors import LimitExceededError, RemoteProtocolError
 
 cdef enum:
@@ -39,6 +42,24 @@ cdef object wrong(str what, int64_t position, str clause):
     return RemoteProtocolError(what, offset=position, spec=f"ISO/IEC 14496-12 clause {clause}")
 
 
+def event_boxes(int fd, int64_t most):
+    """Yield the content of each emsg box of an open file, of those up to so many bytes.
+
+    Cost: a read of some bytes for each box on the top level.   Spec: ISO/IEC 14496-12 clause 4.2; ISO/IEC 23009-1 clause 5.10.3.3.
+    """
+    at = 0
+    while len(head := os.pread(fd, 16, at)) >= 8:
+        size, kind = struct.unpack_from(">I4s", head)
+        begin = 8
+        if size == 1 and len(head) == 16:
+            size, begin = struct.unpack_from(">Q", head, 8)[0], 16
+        if size < begin or at + size > MAX_POSITION:
+            return
+        if kind == b"emsg" and size <= most:
+            yield os.pread(fd, size - begin, at + begin)
+        at += size
+
+
 @cython.final
 cdef class FragmentReader:
     """Queues of the samples of each track, filled by `moof` boxes and emptied from the front.
@@ -61,6 +82,7 @@ cdef class FragmentReader:
             self.tracks[place].defaults.size = defaults[2]
             self.tracks[place].defaults.flags = defaults[3]
             self.tracks[place].unread = place >= self.count
+        self.resume = -1
 
     def __dealloc__(self):
         cdef int place
@@ -247,7 +269,7 @@ cdef class FragmentReader:
             raise wrong(f"{count} samples in a trun box of {size + 8} bytes", position, "8.8.8")
         if flags & FIRST_FLAGS_PRESENT:
             first_flags = be32(body + at - 4)
-        sample.fragment = fragment
+        sample.fragment = self.resume if self.resume >= 0 else fragment
         sample.description = defaults.description - 1
         sample.position = data_end[0]
         if flags & DATA_OFFSET_PRESENT:

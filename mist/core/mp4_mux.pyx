@@ -39,6 +39,7 @@ cdef enum:
     EAC3_RULE = 4
     FLAC_RULE = 5
     UNKNOWN_RULE = 6
+    EVENT_RULE = 7                  # no sample, but an event beside the fragments
 
     # tfhd, trun and sample flags, clauses 8.8.7, 8.8.8 and 8.8.3.1
     DEFAULT_BASE_IS_MOOF = 0x020000
@@ -50,6 +51,10 @@ cdef enum:
     TRUN_VERSION_1 = 0x01000000     # signed composition offsets
     TFDT_VERSION_1 = 0x01000000     # 64-bit decode time
     SYNC_SAMPLE = 0x02000000
+
+    EVENT_VERSION_1 = 0x01000000    # emsg with a time of its own
+    UNKNOWN_DURATION = 0xFFFFFFFF
+    EVENT_HEAD_BYTES = 33           # of the box with its header, without its scheme's text and the message
 
     LONGEST_GUESS_S = 10            # no frame is taken to last longer than this
 
@@ -91,11 +96,14 @@ cdef class Mp4FragmentMuxer(Muxer):
 
     H.264 and HEVC tracks are avc1 and hvc1. After their init data has changed, their parameter sets stand in front of
     every keyframe that has none, which all demuxers tried play (avc3 and hev1 would say so, but Apple's players refuse them).
+
+    Packets of metadata are events, `emsg` of version 1, between the fragments.   Spec: ISO/IEC 23009-1 clause 5.10.3.3.
     """
 
     cdef object movie
     cdef list infos
     cdef list parameter_sets        # of each track, as they stand in front of a keyframe
+    cdef list schemes               # of each track of events, b"" for others
     cdef dict payloads              # a packet of each track that is described by one
     cdef int track_count
     cdef uint32_t sequence
@@ -107,12 +115,13 @@ cdef class Mp4FragmentMuxer(Muxer):
         """Take the tracks and the description of their boxes.
 
         tracks: up to 64 TrackInfo. movie: has init_segment(tracks, payloads), timing(track),
-        parameter_sets(track) and follows(old, new).
+        parameter_sets(track), event_scheme(track) and follows(old, new).
         Raises UnsupportedError for a codec without a place in MP4, RemoteProtocolError for init data that does not parse.
         """
         self.movie = movie
         self.infos = []
         self.parameter_sets = []
+        self.schemes = []
         self.payloads = {}
         self.track_count = 0
         self.sequence = 0
@@ -124,6 +133,7 @@ cdef class Mp4FragmentMuxer(Muxer):
             self.has_video = self.has_video or info.type == "video"
             self.infos.append(info)
             self.parameter_sets.append(movie.parameter_sets(info))
+            self.schemes.append(movie.event_scheme(info))
             self.track_count += 1
         movie.init_segment(self.infos, None)   # refuses here what it cannot describe, not when a viewer waits for it
 
@@ -134,6 +144,8 @@ cdef class Mp4FragmentMuxer(Muxer):
         plan.default_ticks = timing.default_ticks
         plan.frame_ticks = min(timing.frame_ticks, plan.timescale * LONGEST_GUESS_S)
         plan.rule = VIDEO_RULE if info.type == "video" else _RULES.get(info.codec, UNKNOWN_RULE)
+        if info.type == "meta":
+            plan.rule = EVENT_RULE
         return 0
 
     def header(self, start_us=0):
@@ -143,21 +155,24 @@ cdef class Mp4FragmentMuxer(Muxer):
     def set_tracks(self, tracks):
         """Go on with changed tracks.
 
-        Returns False, and changes nothing, where viewers would need another `moov`: for a new track, a change of codec,
-        sample rate or channels, or of the set-up of AAC or Opus.
+        Returns False, and changes nothing, where viewers would need another `moov`: for a new track that is no metadata, a change of
+        codec, sample rate or channels, or of the set-up of AAC or Opus.
         """
-        if len(tracks) != self.track_count:
+        added = tracks[self.track_count:]
+        if not self.track_count <= len(tracks) <= MAX_PLANS or [info for info in added if not self.movie.event_scheme(info)]:
             return False
-        for old, new in zip(self.infos, tracks, strict=True):
+        for old, new in zip(self.infos, tracks):
             if old.type != new.type or not self.movie.follows(old, new):
                 return False
         sets = [self.movie.parameter_sets(info) for info in tracks]
         for place, info in enumerate(tracks):
             self.plan(place, info)
-            if sets[place] != self.parameter_sets[place]:
+            if place < self.track_count and sets[place] != self.parameter_sets[place]:
                 self.plans[place].in_band = True
         self.infos = list(tracks)
         self.parameter_sets = sets
+        self.schemes = [self.movie.event_scheme(info) for info in tracks]
+        self.track_count = <int> len(tracks)
         return True
 
     def state(self):
@@ -215,6 +230,8 @@ cdef class Mp4FragmentMuxer(Muxer):
         if not packet.size:
             return 0
         plan = &self.plans[track]
+        if plan.rule == EVENT_RULE:
+            return self.write_event(track, packet)
         if plan.in_band and packet.flags & KEYFRAME:
             sets = self.parameter_sets[track]
             if has_parameter_set(packet, self.infos[track].codec == "HEVC"):
@@ -239,6 +256,27 @@ cdef class Mp4FragmentMuxer(Muxer):
             self.jumps &= ~(<uint32_t> 1 << track)
             self.sequence += self.sequence != 0
         self.write_fragment(track, packet, sets, dts_ticks, duration, <int32_t> offset_ticks)
+        return 0
+
+    cdef int write_event(self, int track, const PacketView* packet) except -1:
+        """Append one event. Its number follows from time and message, so that it is the same wherever it is written again."""
+        cdef bytes scheme = self.schemes[track]
+        cdef size_t scheme_size = <size_t> PyBytes_GET_SIZE(scheme)
+        cdef size_t size = EVENT_HEAD_BYTES + scheme_size + packet.size + 1
+        cdef int64_t time_us = packet.dts_us + max(-MAX_OFFSET_US, min(MAX_OFFSET_US, packet.offset_us))
+        cdef int64_t ticks = to_ticks(max(<int64_t> 0, min(MAX_TIME_US, time_us)), self.plans[track].timescale)
+        cdef uint8_t* at
+        if packet.size > MAX_SAMPLE_BYTES:
+            raise UnsupportedError(f"a packet of {packet.size} bytes is too large for MP4")
+        at = put32(put_box(self.out.reserve(size), <uint32_t> size, b"emsg"), EVENT_VERSION_1)
+        at = put32(at, self.plans[track].timescale)
+        at = put32(put32(at, <uint32_t> (<uint64_t> ticks >> 32)), <uint32_t> ticks)
+        at = put32(put32(at, UNKNOWN_DURATION), event_number(packet, ticks))
+        memcpy(at, PyBytes_AS_STRING(scheme), scheme_size)
+        at += scheme_size
+        at[0], at[1] = 0, 0     # ends the scheme; an empty value
+        memcpy(at + 2, packet.data, packet.size)
+        self.out.commit(size)
         return 0
 
     cdef int begin_here(self) except -1:
@@ -319,6 +357,15 @@ cdef inline uint8_t* put32(uint8_t* at, uint32_t value) noexcept:
 cdef inline uint8_t* put_box(uint8_t* at, uint32_t size, const char* kind) noexcept:
     memcpy(put32(at, size), kind, 4)
     return at + 8
+
+
+cdef uint32_t event_number(const PacketView* packet, int64_t ticks) noexcept:
+    """Return what differs from event to event: FNV-1a of the message, begun with the time."""
+    cdef uint32_t number = <uint32_t> 2166136261 ^ <uint32_t> ticks
+    cdef size_t place
+    for place in range(packet.size):
+        number = (number ^ packet.data[place]) * <uint32_t> 16777619
+    return number
 
 
 cdef inline int64_t to_ticks(int64_t time_us, int64_t timescale) noexcept:

@@ -75,7 +75,7 @@ cdef class TrackTables:
         self.infos = [info]
         self.payload = b""
         self.video = info.type == "video"
-        self.text = info.type == "meta"
+        self.text = info.codec == "subtitle"
         self.varying = info.codec == "opus"
         self.stts, self.ctts, self.stsc = ByteBuffer(), ByteBuffer(), ByteBuffer()
         self.stss, self.stsz, self.chunks = ByteBuffer(), ByteBuffer(), ByteBuffer()

@@ -169,6 +169,7 @@ _ROWS: Final = (
             (
                 ("+H264", "+HEVC", "+AV1", "+VP8", "+VP9"),
                 ("+AAC", "+MP3", "+AC3", "+EAC-3", "+opus", "+FLAC"),
+                ("+ID3", "+SCTE35", "+KLV"),
             ),
         ),
     ),
@@ -271,7 +272,7 @@ _ROWS: Final = (
                     *("+AAC", "+MP3", "+AC3", "+EAC-3", "+opus", "+FLAC", "+MP2", "+DTS"),
                     *("+PCM", "+FLOAT", "+ALAW", "+ULAW"),
                 ),
-                ("+subtitle",),
+                ("+subtitle", "+JSON", "+ID3", "+SCTE35", "+KLV"),
             ),
         ),
         sniff=sniffing.is_mp4,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -250,6 +251,30 @@ def each_once(packets: Iterable[Packet]) -> list[Packet]:
         if packet.payload != (found[-1].payload if found else b""):
             found.append(packet)
     return found
+
+
+class NewTexts:
+    """Tells which packets of live texts are new: a text stands in every segment that it is shown in.
+
+    Each segment has a time stamp of its own, rounded to milliseconds on one side and to 90 kHz on the other, so that the same text may
+    be a little earlier or later there. Bound: so many packets of each track are remembered.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known: dict[int, deque[tuple[int, bytes]]] = {}
+
+    def take(self, packet: Packet) -> bool:
+        """Return whether a packet is new, and remember it: none that came before at this time, or says what is shown already."""
+        known = self._known.setdefault(packet.track, deque(maxlen=self._most))
+        if any(abs(time_us - packet.dts_us) <= SAME_US and text == packet.payload for time_us, text in known):
+            return False
+        before = [one for one in known if one[0] <= packet.dts_us]
+        shown = max(before, key=lambda one: one[0])[1] if before else b""
+        if shown == packet.payload:
+            return False
+        known.append((packet.dts_us, packet.payload))
+        return True
 
 
 def unwrapped_us(time_us: int, near_us: int) -> int:

@@ -12,8 +12,24 @@ from dataclasses import dataclass
 from typing import Final
 
 from mist.errors import RemoteProtocolError, UnsupportedError
-from mist.formats import aac, ac3, flac, h264, hevc, languages, opus
-from mist.formats.tracks import AAC, AC3, AUDIO, AV1, EAC3, FLAC, H264, HEVC, MP3, OPUS, VIDEO, VP8, VP9, TrackInfo
+from mist.formats import aac, ac3, flac, h264, hevc, languages, opus, timed_metadata
+from mist.formats.tracks import (
+    AAC,
+    AC3,
+    AUDIO,
+    AV1,
+    EAC3,
+    FLAC,
+    H264,
+    HEVC,
+    META,
+    MP3,
+    OPUS,
+    VIDEO,
+    VP8,
+    VP9,
+    TrackInfo,
+)
 
 VIDEO_TIMESCALE: Final = 90_000
 DEFAULT_AUDIO_TIMESCALE: Final = 48_000
@@ -292,6 +308,7 @@ def init_segment(tracks: Sequence[TrackInfo], payloads: Mapping[int, bytes] | No
     payloads: a packet of each AC-3 or E-AC-3 track, by its place in tracks; without one their set-up boxes are made from
     the track's properties. There is no edit list to show a late joiner's first picture at time zero: ffmpeg 9 and
     Chromium take an AAC track's media time for samples to throw away, and GStreamer 1.22 takes it off twice.
+    Metadata has no track, but a number all the same.
     Raises UnsupportedError, RemoteProtocolError.
     """
     payloads = payloads or {}
@@ -299,6 +316,8 @@ def init_segment(tracks: Sequence[TrackInfo], payloads: Mapping[int, bytes] | No
     traks = []
     extends = []
     for place, track in enumerate(tracks):
+        if track.type == META:  # events beside the fragments
+            continue
         timing = track_timing(track)
         traks.append(_track_box(track, place + 1, timing.timescale, payloads.get(place, b"")))
         flags = OTHER_SAMPLE if track.type == VIDEO else SYNC_SAMPLE
@@ -333,6 +352,8 @@ def track_timing(track: TrackInfo) -> TrackTiming:
 
     Raises UnsupportedError, RemoteProtocolError for init data that does not parse.
     """
+    if track.type == META and track.codec in timed_metadata.SCHEMES:
+        return TrackTiming(track.codec, VIDEO_TIMESCALE)
     entry = _entry(track)
     if track.type == VIDEO:
         rate_mhz = track.frame_rate_mhz
@@ -346,7 +367,14 @@ def length_prefixed_parameter_sets(track: TrackInfo) -> bytes:
 
     Raises RemoteProtocolError for init data that does not parse.
     """
+    if track.type == META:
+        return b""
     return b"".join(struct.pack(">I", len(unit)) + unit for unit in _entry(track).parameter_sets(track))
+
+
+def event_scheme(track: TrackInfo) -> bytes:
+    """Return the URI of a metadata track's events, b"" for other tracks."""
+    return timed_metadata.SCHEMES.get(track.codec, "").encode() if track.type == META else b""
 
 
 class LiveMovie:
@@ -355,6 +383,7 @@ class LiveMovie:
     init_segment = staticmethod(init_segment)
     timing = staticmethod(track_timing)
     parameter_sets = staticmethod(length_prefixed_parameter_sets)
+    event_scheme = staticmethod(event_scheme)
 
     @staticmethod
     def follows(old: TrackInfo, new: TrackInfo) -> bool:

@@ -22,7 +22,7 @@ from mist.core.mp4_payloads import (
     FORM_SKIPPED,
 )
 from mist.errors import RemoteProtocolError
-from mist.formats import aac, flac, opus
+from mist.formats import aac, flac, opus, timed_metadata
 from mist.formats.tracks import (
     AAC,
     AC3,
@@ -54,6 +54,7 @@ from mist.formats.tracks import (
 _SPEC: Final = "ISO/IEC 14496-12 clause 8.5.2"
 _VIDEO_HEAD_BYTES: Final = 78
 _AUDIO_HEAD_BYTES: Final = 28
+_METADATA_HEAD_BYTES: Final = 8
 _QUICKTIME_1_BYTES: Final = 16
 _QUICKTIME_2_BYTES: Final = 36
 _MAX_DESCRIPTOR_DEPTH: Final = 3
@@ -134,6 +135,8 @@ def describe(kind: str, media: str, data: bytes, begin: int, end: int, base: int
     Raises RemoteProtocolError.
     """
     entry = _Entry(kind, media, base + begin)
+    if kind in ("mett", "urim"):
+        return _metadata(entry, data, begin, end, base)
     make = _MAKERS.get(kind)
     if make is None:
         return Description()
@@ -393,6 +396,18 @@ def _text(_entry: _Entry) -> Description:
 
 def _web_vtt(_entry: _Entry) -> Description:
     return Description(TrackInfo(META, SUBTITLE), FORM_CUES)
+
+
+def _metadata(entry: _Entry, data: bytes, begin: int, end: int, base: int) -> Description:
+    """Spec: ISO/IEC 14496-12 clause 12.3.3."""
+    inner = begin + _METADATA_HEAD_BYTES
+    codec = ""
+    if entry.kind == "mett":
+        codec = timed_metadata.codec_of_text(data[inner:end])
+    elif entry.kind == "urim" and inner <= end:
+        _read_boxes(entry, data, inner, end, base)
+        codec = timed_metadata.codec_of_uri(entry.box("uri ", 4))
+    return Description(TrackInfo(META, codec), FORM_AS_IT_IS, offset=entry.offset) if codec else Description()
 
 
 _MAKERS: Final[Mapping[str, Callable[[_Entry], Description]]] = {

@@ -13,7 +13,7 @@ from typing import Final
 from mist.core.mp4_file_mux import Mp4FileLayout, Mp4FileMuxer
 from mist.core.mp4_table_writer import TrackTables
 from mist.errors import UnsupportedError
-from mist.formats import flac, mp4_boxes
+from mist.formats import flac, mp4_boxes, timed_metadata
 from mist.formats.mp4_boxes import MATRIX, MAX_TIMESCALE, box, esds, full_box, pack_language
 from mist.formats.tracks import (
     AAC,
@@ -50,7 +50,9 @@ _ENABLED: Final = 3  # in the movie, clause 8.3.2.3
 _VIDEO_OBJECTS: Final = {MPEG2: 0x61, JPEG: 0x6C}
 _AUDIO_OBJECTS: Final = {DTS: 0xA9, VORBIS: 0xDD}
 _QUICKTIME_PCM: Final = {8: b"raw ", 16: b"twos", 24: b"in24", 32: b"in32"}
-CODECS: Final = mp4_boxes.CODECS | {MPEG2, JPEG, MP2, DTS, VORBIS, PCM, FLOAT, ALAW, ULAW, SUBTITLE}
+CODECS: Final = (
+    mp4_boxes.CODECS | timed_metadata.CODECS | {MPEG2, JPEG, MP2, DTS, VORBIS, PCM, FLOAT, ALAW, ULAW, SUBTITLE}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def timing(track: TrackInfo) -> Timing:
         ticks = (mp4_boxes.VIDEO_TIMESCALE * 1000 + rate_mhz // 2) // rate_mhz if rate_mhz > 0 else 0
         return Timing(mp4_boxes.VIDEO_TIMESCALE, frame_ticks=ticks)
     if track.type == META:
-        return Timing(TEXT_TIMESCALE)
+        return Timing(TEXT_TIMESCALE if track.codec == SUBTITLE else mp4_boxes.VIDEO_TIMESCALE)
     rate_hz = track.sample_rate_hz if 0 < track.sample_rate_hz <= MAX_TIMESCALE else mp4_boxes.DEFAULT_AUDIO_TIMESCALE
     if track.codec in (PCM, FLOAT, ALAW, ULAW):
         bits = 8 if track.codec in (ALAW, ULAW) else track.sample_bits
@@ -106,6 +108,8 @@ def sample_entry(track: TrackInfo, payload: bytes = b"") -> bytes:
         return mp4_boxes.sample_entry(track, payload)
     if track.codec == SUBTITLE and track.type == META:
         return _text_entry()
+    if track.codec in timed_metadata.CODECS and track.type == META:
+        return timed_metadata.sample_entry(track.codec)
     if track.type == VIDEO and track.codec in _VIDEO_OBJECTS:
         config = esds(_VIDEO_OBJECTS[track.codec], track, track.init_data, video=True)
         return box("mp4v", mp4_boxes.video_head(track), config)
@@ -220,7 +224,7 @@ def _track(number: int, placed: _Placed, movie_timescale: int, base: int, wide: 
     else:
         times = struct.pack(">IIIIII", _ENABLED, 0, 0, number, 0, duration)
     size = (min(info.width, 0xFFFF) << 16, min(info.height, 0xFFFF) << 16) if info.type == VIDEO else (0, 0)
-    group = {VIDEO: 0, AUDIO: 1}.get(info.type, 2)
+    group = {VIDEO: 0, AUDIO: 1}.get(info.type, 2 if info.codec == SUBTITLE else 0)  # one of its kind is shown
     header = times + struct.pack(">8xHHHH", 0, group, 0x0100 if info.type == AUDIO else 0, 0)
     header += mp4_boxes.display_matrix(info)
     media = box("mdia", _media_header(tables, info), _handler(info), _media_information(tables, info, base, wide))
@@ -249,7 +253,8 @@ def _media_header(tables: TrackTables, info: TrackInfo) -> bytes:
 
 
 def _handler(info: TrackInfo) -> bytes:
-    kind, name = {VIDEO: (b"vide", b"video"), AUDIO: (b"soun", b"sound")}.get(info.type, (b"sbtl", b"subtitles"))
+    other = (b"sbtl", b"subtitles") if info.codec == SUBTITLE else (b"meta", b"metadata")
+    kind, name = {VIDEO: (b"vide", b"video"), AUDIO: (b"soun", b"sound")}.get(info.type, other)
     return full_box("hdlr", 0, 0, bytes(4), kind, bytes(12), name + b"\0")
 
 

@@ -14,7 +14,7 @@ from typing import Final
 from mist.core.mp4_demux import Mp4Demuxer
 from mist.core.mp4_tables import SampleTable
 from mist.errors import RemoteProtocolError, UnsupportedError
-from mist.formats import codecs, languages, mp4_boxes, mp4_file, mpeg_audio
+from mist.formats import codecs, languages, mp4_boxes, mp4_file, mpeg_audio, timed_metadata
 from mist.formats.mp4_entries import Description, children, describe
 from mist.formats.tracks import AAC, AC3, AUDIO, MP2, MP3, VIDEO, TrackInfo, left_out, none_carried
 
@@ -207,6 +207,8 @@ class MovieReader:
         Raises RemoteProtocolError, with offset; UnsupportedError where no track is of a codec that is carried.
         """
         return _Reader(moov, offset).movie()
+
+    event = staticmethod(timed_metadata.parse_event)
 
     @staticmethod
     def complete(info: TrackInfo, payload: bytes) -> TrackInfo:

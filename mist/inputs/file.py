@@ -364,6 +364,9 @@ class FileStream:
         if loader is None:
             loader = FileDemuxer(self.file, self.container, self._scan)
             await loader.start(self.texts)
+            loader.media.foresee(
+                [info for _, info in sorted(self.publisher.tracks.items())][len(loader.demuxer.tracks) :]
+            )
         self._loader = None  # a demuxer that raises is of no more use
         tracks = max(len(loader.demuxer.tracks), len(self.publisher.tracks))
         loader.demuxer.attach(SpanWriter(0, 0, 0, 0, 1))  # drops what is held back

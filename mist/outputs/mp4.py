@@ -24,7 +24,13 @@ OUTPUT = ProgressiveOutput(
         deps="HTTP",
         url_rel="/$.mp4",
         url_match=("/$.mp4", "/$.3gp", "/$.fmp4"),
-        codecs=((("H264", "HEVC", "AV1", "VP9"), ("AAC", "MP3", "AC3", "EAC-3", "opus", "FLAC")),),
+        codecs=(
+            (
+                ("H264", "HEVC", "AV1", "VP9"),
+                ("AAC", "MP3", "AC3", "EAC-3", "opus", "FLAC"),
+                ("+ID3", "+SCTE35", "+KLV"),
+            ),
+        ),
         methods=({"handler": "http", "type": "html5/video/mp4", "hrn": "MP4 progressive", "priority": 9},),
         exceptions={
             "live": (

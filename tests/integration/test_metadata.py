@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 
 from mist.core.demuxer import demux
 from mist.formats.containers import by_name
-from mist.formats.tracks import JSON
+from mist.formats.tracks import ID3, JSON, KLV, SCTE35
+from tests.support.format_matrix import METADATA, Source, convert_file
 from tests.support.hls_client import media_playlist, variants
 from tests.support.live import Sender, marks, viewer, wait_mark
 from tests.support.processes import wait_until
@@ -123,3 +125,41 @@ def test_who_comes_later_gets_it_in_every_format(live: tuple[MistServer, Sender]
     finally:
         ended.set()
         talker.join(5)
+
+
+def metadata_in(data: bytes, suffix: str) -> list[tuple[str, bytes, int]]:
+    """Return codec, payload and time after the first packet of all packets of metadata."""
+    container = by_name(suffix)
+    assert container is not None and container.make_demuxer is not None
+    demuxer = container.make_demuxer()
+    packets = demux(demuxer, data)
+    codecs = [info.codec for info in demuxer.tracks]
+    first_us = min(packet.dts_us for packet in packets)
+    return [
+        (codecs[one.track], one.payload, round((one.dts_us - first_us) / 20_000))
+        for one in packets
+        if codecs[one.track] in METADATA
+    ]
+
+
+@pytest.mark.parametrize("codec", (ID3, SCTE35, KLV))
+def test_films_with_metadata(codec: str, tmp_path: Path) -> None:
+    """Tracks of transport streams and events of fragmented MP4, indexed and played, whole and in ranges."""
+    film = Source("ts", ("H264", codec)).file()
+    events = tmp_path / "events.mp4"
+    convert_file(film, "ts", events, "fmp4")
+    expected = metadata_in(film.read_bytes(), "ts")
+    assert [payload for _, payload, _ in expected] == list(METADATA[codec])
+    streams = {"track": {"source": str(film)}, "events": {"source": str(events)}}
+    for _ in range(2):  # the second time with the index that is there
+        with MistServer(streams=streams) as server:
+            for stream in streams:
+                server.get(f"/{stream}.mkv", timeout_s=30)  # the index is complete from here on
+                with urllib.request.urlopen(f"{server.http_url}/{stream}.mp4", timeout=30) as reply:
+                    whole = reply.read()
+                    assert int(reply.headers["Content-Length"]) == len(whole)
+                assert metadata_in(whole, "mp4") == expected, stream
+                request = urllib.request.Request(f"{server.http_url}/{stream}.mp4", headers={"Range": "bytes=20000-"})
+                with urllib.request.urlopen(request, timeout=30) as reply:
+                    assert reply.read() == whole[20_000:], stream
+                assert metadata_in(server.get(f"/{stream}.ts", timeout_s=30), "ts") == expected, stream

@@ -11,10 +11,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from mist.core.crc import crc32_mpeg2
+from mist.core.demuxer import demux
+from mist.core.packet import Packet
 from mist.formats.containers import CONTAINERS, Container, by_name
 from mist.formats.tracks import AUDIO, META, VIDEO, TrackInfo
 from mist.stream.conversion import Conversion, Wishes
+from tests.support.demuxing import mux, patched
 from tests.support.media import CACHE, cached
 from tests.support.tools import find_tool
 
@@ -67,38 +72,54 @@ ENCODERS: dict[str, tuple[str, ...]] = {
     "Speex": ("-c:a", "libspeex", "-ar", "16000", "-ac", "1"),
     "subtitle": ("-c:s", "srt"),
 }
+# Metadata is made here, and put between the packets of a film: no program at hand writes it into every format.
+METADATA: dict[str, tuple[bytes, ...]] = {
+    "JSON": (b'["onTextData",{"text":"one"}]', b'["onTextData",{"text":"two"}]'),
+    "ID3": tuple(b"ID3\4\0\0\0\0\0\x10TIT2\0\0\0\6\0\0\3" + title for title in (b"first", b"other")),
+    "SCTE35": tuple(
+        cue + crc32_mpeg2(cue).to_bytes(4, "big")
+        for cue in (bytes.fromhex(f"fc302000000000000000fff00f050000000{n}7fcfffffffff00000000000000") for n in (1, 2))
+    ),
+    "KLV": tuple(bytes.fromhex("060e2b34020b01010e01030101000000") + b"\2\1" + bytes((n,)) for n in (1, 2)),
+}
+METADATA_TIMES_US = (440_000, 1_240_000)
 TYPES = {codec: (VIDEO if "-c:v" in args else META if "-c:s" in args else AUDIO) for codec, args in ENCODERS.items()}
+TYPES |= dict.fromkeys(METADATA, META)
 
 # Which sources are made for each input: sets of codecs, ffmpeg's name of the format, and which ffmpeg makes it.
 _ANY_AUDIO = ("AAC", "MP3", "opus", "FLAC", "AC3", "EAC-3", "vorbis", "MP2", "DTS", "PCM", "FLOAT", "ALAW", "ULAW")
+_FILM_AND_METADATA = tuple(f"H264+{codec}" for codec in METADATA)
 _ANY_VIDEO = ("H264", "HEVC", "AV1", "VP8", "VP9", "MPEG2", "theora", "JPEG")
 SOURCES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "aac": ("adts", "ffmpeg", ("AAC",)),
     "ac3": ("ac3", "ffmpeg", ("AC3", "EAC-3")),
     "dts": ("dts", "ffmpeg", ("DTS",)),
     "flac": ("flac", "ffmpeg", ("FLAC",)),
-    "flv": ("flv", "ffmpeg-new", ("H264+AAC", "H264", "HEVC", "AV1", "VP9", "AAC", "MP3", "opus", "FLAC", "AC3")),
+    "flv": ("flv", "ffmpeg-new", ("H264+AAC", "H264+JSON", "H264", "HEVC", "AV1", "VP9", "AAC", "MP3", "opus", "FLAC", "AC3")),
     "h264": ("h264", "ffmpeg", ("H264",)),
     "hevc": ("hevc", "ffmpeg", ("HEVC",)),
     "ivf": ("ivf", "ffmpeg", ("VP8", "VP9", "AV1")),
     "libav": ("avi", "ffmpeg", ("H264", "MPEG2", "JPEG", "MP3", "MP2", "AC3", "PCM", "ULAW")),
     "m2v": ("mpeg2video", "ffmpeg", ("MPEG2",)),
-    "mkv": ("matroska", "ffmpeg", ("H264+AAC", "VP9+opus", "H264+AAC+subtitle", *_ANY_VIDEO, *_ANY_AUDIO, "subtitle")),
+    "mkv": ("matroska", "ffmpeg", ("H264+AAC", "VP9+opus", "H264+AAC+subtitle", "H264+JSON", *_ANY_VIDEO, *_ANY_AUDIO, "subtitle")),
     "mp3": ("mp3", "ffmpeg", ("MP3",)),
     "mp4": (
         "mp4", "ffmpeg",
-        ("H264+AAC", "HEVC+AC3", "H264", "HEVC", "AV1", "VP9", "AAC", "MP3", "opus", "FLAC", "AC3", "EAC-3"),
+        ("H264+AAC", "HEVC+AC3", *_FILM_AND_METADATA, "H264", "HEVC", "AV1", "VP9", "AAC", "MP3", "opus", "FLAC", "AC3", "EAC-3"),
     ),
     "ogg": ("ogg", "ffmpeg", ("theora+vorbis", "theora", "vorbis", "opus", "FLAC", "Speex")),
     "srt": ("srt", "ffmpeg", ("subtitle",)),
-    "ts": ("mpegts", "ffmpeg", ("H264+AAC", "H264", "HEVC", "MPEG2", "AAC", "MP3", "MP2", "AC3", "EAC-3", "opus", "DTS")),
+    "ts": (
+        "mpegts", "ffmpeg",
+        ("H264+AAC", *_FILM_AND_METADATA, "H264", "HEVC", "MPEG2", "AAC", "MP3", "MP2", "AC3", "EAC-3", "opus", "DTS"),
+    ),
     "vtt": ("webvtt", "ffmpeg", ("subtitle",)),
     "wav": ("wav", "ffmpeg", ("PCM", "FLOAT", "ALAW", "ULAW")),
     "webm": ("webm", "ffmpeg", ("VP9+opus", "VP8", "VP9", "AV1", "opus", "vorbis")),
 }  # fmt: skip
 # Inputs that only mist writes are made by mist, from Matroska.
 OWN_SOURCES: dict[str, tuple[str, ...]] = {
-    "dtsc": ("H264+AAC", "VP9+opus", *_ANY_VIDEO, *_ANY_AUDIO, "subtitle"),
+    "dtsc": ("H264+AAC", "VP9+opus", *_FILM_AND_METADATA, *_ANY_VIDEO, *_ANY_AUDIO, "subtitle"),
     "fmp4": (),
 }
 
@@ -158,7 +179,7 @@ class Source:
         """Return the path of the file, made when it is not there yet."""
         row = by_name(self.container)
         assert row is not None
-        if self.container in OWN_SOURCES:
+        if self.container in OWN_SOURCES or set(self.codecs) & set(METADATA):
             return self._made_by_mist(row)
         return cached(self._command(Path("target")), row.suffixes[0], self._command)
 
@@ -184,17 +205,45 @@ class Source:
         CACHE.mkdir(parents=True, exist_ok=True)
         target = CACHE / f"own-{os.getpid()}-{self}{row.suffixes[0]}"
         if target not in _MADE:
-            convert_file(Source("mkv", self.codecs).file(), "mkv", target, row.name)
+            film = tuple(codec for codec in self.codecs if codec not in METADATA)
+            if film == self.codecs:
+                convert_file(Source("mkv", film).file(), "mkv", target, row.name)
+            else:
+                target.write_bytes(_with_metadata(Source("mkv", film).file(), self.codecs[len(film) :], row))
             _MADE.add(target)
             atexit.register(target.unlink, missing_ok=True)
         return target
+
+
+def _with_metadata(film: Path, codecs: Sequence[str], row: Container) -> bytes:
+    """Return a film, in another format, with tracks of metadata behind its own."""
+    mkv = by_name("mkv")
+    assert mkv is not None and mkv.make_demuxer is not None and row.make_muxer is not None
+    demuxer = mkv.make_demuxer()
+    packets = demux(demuxer, film.read_bytes())
+    begin_us = 1_000_000 - packets[0].dts_us
+    for place, codec in enumerate(codecs, len(demuxer.tracks)):
+        packets += [
+            Packet(place, packets[0].dts_us + time_us, 0, True, payload)
+            for time_us, payload in zip(METADATA_TIMES_US, METADATA[codec], strict=True)
+        ]
+    infos = [*demuxer.tracks, *(TrackInfo(META, codec) for codec in codecs)]
+    packets = [Packet(one.track, one.dts_us + begin_us, one.offset_us, one.keyframe, one.payload) for one in packets]
+    packets.sort(key=lambda packet: (packet.dts_us, -packet.track))
+    muxer: Any = row.make_muxer(infos)
+    data = mux(muxer, packets, finish=hasattr(muxer, "finish"))
+    return patched(data, muxer.patches() if hasattr(muxer, "patches") else [])
 
 
 def convert_file(source: Path, read: str, target: Path, written: str) -> Conversion:
     """Convert a file, as `mist convert` does."""
     origin, row = by_name(read), by_name(written)
     assert origin is not None and origin.make_demuxer is not None and row is not None
-    conversion = Conversion(origin.make_demuxer(), row, Wishes())
+    demuxer = origin.make_demuxer()
+    if hasattr(demuxer, "look_ahead"):
+        with source.open("rb") as file:
+            demuxer.look_ahead(file.fileno())
+    conversion = Conversion(demuxer, row, Wishes())
     data = memoryview(source.read_bytes())
     while (wanted := conversion.want()) is not None:
         conversion.feed(data[wanted[0] : wanted[0] + wanted[1]])
@@ -238,6 +287,20 @@ coarser clock of the two formats), keyframes, languages and init data, by FFmpeg
 """
 
 
+_METADATA_NOTES = """
+Metadata, where a format has a place for it:
+
+* mp4: tracks of their own, `mett` with `application/json`, and `urim` with `https://aomedia.org/emsg/ID3`, `urn:scte:scte35:2013:bin` or
+  `urn:misb:KLV:bin:1910.1`. Fragmented files, read as mp4, have events (`emsg` of either version) of these URIs instead, each of which is
+  read once. JSON has no URI that anybody else knows, so fmp4 does not carry it.
+* mkv: JSON as `M_JSON`. The codec mappings of Matroska, and the programs that write it, have nothing for ID3, SCTE-35, KLV; WebM has none.
+* flv: script data, which is JSON here; ID3, SCTE-35 and KLV have no form in it.
+* ts: ID3, SCTE-35 and KLV as their specifications say, JSON as private data with a registration. Cues have no time but where they stand.
+* json: a document for each packet; what is no text is in base64.
+* ogg, wav and the formats of one track: none.
+"""
+
+
 def document() -> str:
     """Return docs/formats.md."""
     parts = [_HEAD, _formats_table(), _codecs_table(), _pairs_table()]
@@ -269,7 +332,7 @@ def _codecs_table() -> str:
         f"| codec | {' | '.join(names)} |",
         "|---|" + "---|" * len(names),
     ]
-    for codec in ENCODERS:
+    for codec in (*ENCODERS, *METADATA):
         marks = []
         for row in CONTAINERS:
             written = row.make_muxer is not None and bool(Source(row.name, (codec,)).carried_by(row))
@@ -278,7 +341,7 @@ def _codecs_table() -> str:
             read = any(codec in source.codecs for source in held)
             marks.append(("r" if read else "") + ("w" if written else "") or "–")
         lines.append(f"| {codec} | {' | '.join(marks)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + _METADATA_NOTES
 
 
 def _pairs_table() -> str:

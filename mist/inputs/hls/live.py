@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
 from mist.core.packet import Packet
 from mist.errors import MistError, TransportError, UnsupportedError
 from mist.formats.hls_follow import NewSegment, PresentationClock
-from mist.formats.hls_segments import SegmentMedia, fingerprints, unix_us
+from mist.formats.hls_segments import NewTexts, SegmentMedia, fingerprints, unix_us
 from mist.formats.tracks import AUDIO, META
 from mist.inputs.hls.loading import MAX_TRACKS, Loader, Rendition
 from mist.inputs.hls.progress import Progress, RenditionState
@@ -27,7 +26,7 @@ SEGMENT_TRIES: Final = 3
 MAX_WAITING_BYTES: Final = 128 << 20  # of all renditions, before more segments are fetched
 MAX_AHEAD_TARGETS: Final = 4  # of media that waits to be written; what is more is written at once
 LATE_US: Final = 200_000  # packets that come later than this move the pace
-KEPT_CUES: Final = 256
+KEPT_CUES: Final = 256  # of each track
 
 
 class Pacer:
@@ -111,7 +110,7 @@ class LivePresentation:
         self._clock = PresentationClock()
         self._places = [RenditionState(one) for one in renditions]
         self._progress.restore(self._places, self._clock, self._intake)
-        self._cues: deque[tuple[int, int, bytes]] = deque(maxlen=KEPT_CUES * len(renditions))
+        self._texts = NewTexts(KEPT_CUES)
         self._patience_s = float(services.config.get("inputtimeout") or PATIENCE_SECONDS)
         self._main_begun = asyncio.Event()
         self._heard: dict[int, frozenset[int]] = {}  # audio tracks by what their first packets are
@@ -229,7 +228,9 @@ class LivePresentation:
         packets = [
             packet
             for packet in rendition.shifted(media, shift_us)
-            if packet.track % MAX_TRACKS not in place.doubled and packet.dts_us >= 0 and self._is_new(packet, texts)
+            if packet.track % MAX_TRACKS not in place.doubled
+            and packet.dts_us >= 0
+            and (not texts or self._texts.take(packet))
         ]
         self._tell_date(new, packets)
         place.note(segment.sequence, begins_us if expected_us is None else expected_us, packets)
@@ -279,13 +280,3 @@ class LivePresentation:
             first = packets[0].track
             shown_us = min(packet.dts_us + packet.offset_us for packet in packets if packet.track == first)
             self._intake.tell_clock(shown_us, date_us)
-
-    def _is_new(self, packet: Packet, texts: bool) -> bool:
-        """Tell whether a packet is none of a text that stands in more than one segment."""
-        if not texts:
-            return True
-        cue = (packet.track, packet.dts_us, packet.payload)
-        if cue in self._cues:
-            return False
-        self._cues.append(cue)
-        return True

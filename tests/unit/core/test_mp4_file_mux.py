@@ -13,6 +13,7 @@ from mist.errors import LocalProtocolError, UnsupportedError
 from mist.formats import mp4_file
 from mist.formats.mp4_file import FileMovie, make_layout, make_muxer
 from mist.formats.mp4_movie import make_demuxer
+from mist.formats.timed_metadata import CODECS
 from mist.formats.tracks import AUDIO, META, VIDEO, TrackInfo
 from tests.support.mp4_boxes_reader import boxes
 from tests.support.mp4_builder import ASC, AVCC
@@ -327,7 +328,7 @@ def test_changed_tracks_are_further_sample_entries(make: object) -> None:
 def test_what_cannot_be_written() -> None:
     for info in (
         TrackInfo(AUDIO, "Speex"),
-        TrackInfo(META, "JSON"),
+        TrackInfo(META, "RAW"),
         TrackInfo(AUDIO, "PCM", channels=2, sample_bits=12),
     ):
         with pytest.raises(UnsupportedError):
@@ -360,7 +361,7 @@ def test_nothing_at_all() -> None:
 
 def test_every_codec_has_an_entry() -> None:
     for codec in mp4_file.CODECS - {"H264", "HEVC", "AV1", "FLAC", "MP2"}:
-        kind = VIDEO if codec in ("VP8", "VP9", "MPEG2", "JPEG") else META if codec == "subtitle" else AUDIO
+        kind = VIDEO if codec in ("VP8", "VP9", "MPEG2", "JPEG") else META if codec in ("subtitle", *CODECS) else AUDIO
         bits = 32 if codec == "FLOAT" else 16
         info = TrackInfo(kind, codec, width=32, height=32, sample_rate_hz=48_000, channels=2, sample_bits=bits)
         if codec == "AAC":

@@ -11,6 +11,7 @@ from mist.errors import LimitExceededError, RemoteProtocolError, UnsupportedErro
 from mist.formats.hls_follow import PlaylistFollower, PresentationClock
 from mist.formats.hls_segments import (
     WRAP_US,
+    NewTexts,
     SegmentMedia,
     check_key,
     decrypt,
@@ -33,6 +34,31 @@ def playlist(first: int, count: int, ended: bool = False) -> MediaPlaylist:
 
 def numbers(follower: PlaylistFollower, of: MediaPlaylist | None) -> list[int]:
     return [one.segment.sequence for one in follower.take(of)]
+
+
+def cues(mpegts: int, local: str, *lines: str) -> tuple[Packet, ...]:
+    text = f"WEBVTT\nX-TIMESTAMP-MAP=MPEGTS:{mpegts},LOCAL:{local}\n\n" + "\n\n".join(lines)
+    return read_segment(text.encode()).packets
+
+
+@pytest.mark.parametrize("off_ticks", (0, 1, -1, 45, -45))
+def test_a_live_text_that_stands_in_several_segments_comes_once(off_ticks: int) -> None:
+    """Also where the segments' time stamps are rounded otherwise."""
+    texts = NewTexts(64)
+    long = "00:00:02.000 --> 00:00:06.000\nlong"
+    first = cues(900_000, "00:00:00.000", "00:00:00.000 --> 00:00:01.000\nfirst", long)
+    second = cues(900_000 + 4 * 90_000 + off_ticks, "00:00:04.000", long, "00:00:04.500 --> 00:00:05.000\nbeside")
+    third = cues(900_000 + 8 * 90_000, "00:00:08.000", "00:00:08.000 --> 00:00:09.000\nlong")
+    found = [(packet.dts_us // 1000, packet.payload) for packet in (*first, *second, *third) if texts.take(packet)]
+    assert [text for _, text in found] == [b"first", b"", b"long", b"", b"long\nbeside", b"long", b"long", b""]
+    assert [time_ms for time_ms, _ in found[:4]] == [10_000, 11_000, 12_000, 16_000]
+
+
+def test_live_texts_of_other_tracks_are_new() -> None:
+    texts = NewTexts(64)
+    assert [texts.take(Packet(track, 0, 0, True, b"text")) for track in (0, 1, 0, 1)] == [True, True, False, False]
+    assert not texts.take(Packet(0, 500_000, 0, True, b"text"))  # shown already
+    assert not texts.take(Packet(2, 0, 0, True, b""))  # nothing to take away
 
 
 def test_a_live_playlist_begins_three_targets_before_its_end() -> None:
