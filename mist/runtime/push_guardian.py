@@ -18,6 +18,7 @@ from mist.runtime.guardian import Guardian, WorkerHandle
 from mist.runtime.leftovers import release_subscriptions
 from mist.runtime.program import Server
 from mist.runtime.push_worker import push_main, push_note
+from mist.runtime.reactor import Timer
 from mist.runtime.vigil import Vigil, Watched, patience_seconds
 from mist.stream.push import PushPlan
 from mist.stream.push_note import PushNote
@@ -43,6 +44,7 @@ class Kept:
     """A push. stopping: why it was told to end. result: how it ended, until the main process has written that down.
 
     file: of its process, for the next one, or -1: the socket of a push to a server, else what waits for a destination.
+    patience: when one that was told to end is not waited for any longer.
     """
 
     plan: PushPlan
@@ -53,6 +55,7 @@ class Kept:
     lane: Lane | None = None
     result: Message | None = None
     file: int = -1
+    patience: Timer | None = None
 
     def let_go(self) -> None:
         """Close the file."""
@@ -190,7 +193,14 @@ class PushesDuty:
         lane.worker.channel.send(
             {"do": "end_push", "number": kept.plan.number, "gracefully": bool(order.get("gracefully"))}
         )
-        self._guardian.reactor.call_later(STOP_SECONDS, self._insist, kept)
+        self._forget_patience(kept)
+        kept.patience = self._guardian.reactor.call_later(STOP_SECONDS, self._insist, kept)
+
+    def _forget_patience(self, kept: Kept) -> None:
+        """Let the timer of a push go, which would keep the push and its result in memory."""
+        if kept.patience is not None:
+            kept.patience.cancel()
+            kept.patience = None
 
     def _insist(self, kept: Kept) -> None:
         """Do not wait any longer for a push that was told to end."""
@@ -289,6 +299,7 @@ class PushesDuty:
         """Pass on how a push ended; it is remembered until the main process says that it knows."""
         kept.result = {**result, "event": "result", "number": kept.plan.number}
         kept.let_go()
+        self._forget_patience(kept)
         lane = kept.lane
         if lane is not None:
             lane.drop(kept)

@@ -12,6 +12,7 @@ import pytest
 
 from mist.runtime.build import running_build
 from mist.runtime.push_guardian import FILL, MAX_CRASHES, PushesDuty
+from mist.runtime.reactor import Timer
 
 
 class Channel:
@@ -57,13 +58,20 @@ class Guardian:
         self.upstream, self.reactor, self.ending = Channel(), self, False
         self.workers: dict[int, Worker] = {}
         self.later: list[tuple[float, Callable[..., Any], tuple[Any, ...]]] = []
+        self.timers: list[Timer] = []
         self.stopped: list[int] = []
         self.forgotten: list[int] = []
         self.asked_to_settle = False
         self.instance = SimpleNamespace(prefix="t", shared_names=list)
 
-    def call_later(self, delay: float, callback: Callable[..., Any], *arguments: Any) -> None:
+    def call_later(self, delay: float, callback: Callable[..., Any], *arguments: Any) -> Timer:
         self.later.append((delay, callback, arguments))
+        self.timers.append(Timer(delay, callback))
+        return self.timers[-1]
+
+    def waiting(self, name: str) -> int:
+        """Return how many timers with this callback have not been cancelled."""
+        return sum(one.callback is not None and one.callback.__name__ == name for one in self.timers)
 
     def run(self, name: str) -> None:
         """Call what waits and has this name."""
@@ -228,6 +236,19 @@ def test_what_was_stopped_does_not_begin_again(stage: Stage) -> None:
     [next_one] = stage.kill(worker)
     assert next_one.pushes == [2]
     assert stage.guardian.results() == {1: "CLEAN_CONTROLLER_REQ"}
+
+
+def test_nothing_of_a_push_that_has_ended_waits(stage: Stage) -> None:
+    """A timer would keep its result in memory: of a thousand pushes that were stopped, for half a minute."""
+    stage.order([1, 2])
+    [worker] = stage.workers
+    for number in (1, 2):
+        stage.duty.command({"do": "stop", "number": number}, [])
+    assert stage.guardian.waiting("_insist") == 2
+    stage.say(worker, event="result", number=1, reason="CLEAN_CONTROLLER_REQ", text="stopped")
+    assert stage.guardian.waiting("_insist") == 1
+    stage.guardian.run("_insist")
+    assert worker.channel.sent[-1] == {"do": "end_push", "number": 2}
 
 
 def test_a_file_of_a_push_goes_to_its_next_worker(stage: Stage, tmp_path: Path) -> None:
