@@ -114,6 +114,11 @@ async def config_restore(controller: Controller, command: Command) -> None:
     backup = command["config_restore"]
     if not isinstance(backup, dict):
         return
+    if command.refused and isinstance(backup.get("streams"), dict):
+        present = controller.store.streams
+        stay = {name: present[name] for name in command.refused if name in present}
+        others = {name: entry for name, entry in backup["streams"].items() if name not in command.refused}
+        backup = {**backup, "streams": {**others, **stay}}
     try:
         await controller.store.restore(backup, controller.monotonic())
     except (MistError, OSError) as error:

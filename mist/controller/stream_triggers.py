@@ -11,7 +11,7 @@ from mist.controller.declaration import Permission
 from mist.controller.state import Command, Controller
 from mist.controller.turns import Turns
 
-CHANGING = ("streams", "addstream", "deletestream", "deletestreamsource")
+CHANGING = ("config_restore", "streams", "addstream", "deletestream", "deletestreamsource")
 REFUSED_START = "SYSTEM_START was refused"
 
 
@@ -35,15 +35,22 @@ async def ask_about_streams(controller: Controller, command: Command) -> None:
 def _changes(controller: Controller, command: Command) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
     """Yield trigger, stream and what it is to be of each change, as seen from when the first is asked for."""
     present = dict(controller.store.streams)
-    for call in ("streams", "addstream"):
-        given = command.values.get(call)
+    for given in (_restored(command), command.values.get("streams")):
         if isinstance(given, dict):
             yield from _given(present, given)
-            if call == "streams":
-                yield from (("STREAM_REMOVE", name, None) for name in present if name not in given)
+            yield from (("STREAM_REMOVE", name, None) for name in present if name not in given)
+    added = command.values.get("addstream")
+    if isinstance(added, dict):
+        yield from _given(present, added)
     for call in ("deletestream", "deletestreamsource"):
         if call in command:
             yield from (("STREAM_REMOVE", name, None) for name in command.names(call) if name in present)
+
+
+def _restored(command: Command) -> Any:
+    """Return the streams of a backup that the caller may restore."""
+    backup = command.values.get("config_restore")
+    return backup.get("streams") if isinstance(backup, dict) and command.caller.may(Permission.ADMIN) else None
 
 
 def _given(present: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any] | None]]:

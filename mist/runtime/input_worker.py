@@ -14,6 +14,8 @@ from mist.errors import AccessDenied, MistError, NotFound
 from mist.runtime.channel import Channel, Message, close_all, read_memory_file
 from mist.runtime.guardian import WorkerMain
 from mist.runtime.program import InputRole, Server
+from mist.runtime.publisher_token import PublisherToken
+from mist.runtime.session_link import SessionLink
 from mist.runtime.snapshot import stream_settings
 from mist.runtime.span_link import Answer, AnswerLayout, SpanServer
 from mist.runtime.stream_guardian import InputMain, stream_limits
@@ -32,6 +34,8 @@ STOP_SECONDS = 1.5
 WATCH_SECONDS = 1.0
 PUSHED = "push://"
 CLEAN = "CLEAN"
+TOKEN_ENDED = "UNAUTHORISED"
+NO_FAILURES = ("TRIGGER", TOKEN_ENDED)  # ends that somebody wanted, beside the clean ones
 
 
 class _Refused(AccessDenied):
@@ -71,6 +75,7 @@ class InputWorker(Worker):
         self._gives_way = False  # ... which is there and waits
         self._connector = connector
         self._role = role
+        self._token: PublisherToken | None = None
         self._task: asyncio.Task[None] | None = None
         self._reason, self._text = "CLEAN_EOF", "the source has ended"
 
@@ -131,6 +136,17 @@ class InputWorker(Worker):
         if self.publisher.table.valid_tracks():
             self._watch_buffer(as_is=True)
         self._task = self.loop.create_task(self._run())
+        self._follow_token(str(self.request.get("shown", "")))
+
+    def _follow_token(self, token: str) -> None:
+        if token:
+            link = SessionLink(self.server.instance, self.loop, lambda: self.snapshot)
+            host = str(self.request.get("host", ""))
+            self._token = PublisherToken(token, host, link, self.loop, self.spawn, self._token_ended)
+
+    def _token_ended(self) -> None:
+        self._reason, self._text = TOKEN_ENDED, "the publisher's token holds no more"
+        self.stop(TOKEN_ENDED)
 
     def _became_ready(self) -> None:
         self.channel.send({"event": "ready"})
@@ -173,6 +189,8 @@ class InputWorker(Worker):
     def reconfigured(self) -> None:
         if self._task is not None and self.publisher.table.valid_tracks():
             self._watch_buffer()
+        if self._token is not None:
+            self._token.check()
 
     def serve_spans(self, answer: Answer, answer_layout: AnswerLayout) -> SpanServer:
         """Serve the spans of an on-demand stream; see `InputServices`."""
@@ -199,6 +217,8 @@ class InputWorker(Worker):
             self._tell_end()
             if self.ahead is not None:
                 self.ahead.close()
+            if self._token is not None:
+                self._token.close()
             self.record.close()
             self.publisher.close()
             if self._gives_way:
@@ -246,7 +266,7 @@ class InputWorker(Worker):
         """Tell the handlers of triggers how it ended."""
         if not self.server_config.get("triggers"):
             return
-        if not self._reason.startswith(CLEAN) and self._reason != "TRIGGER":
+        if not self._reason.startswith(CLEAN) and self._reason not in NO_FAILURES:
             lines = [self.stream, self.source, f"MistIn{self._connector}", str(os.getpid()), self._reason, self._text]
             self.triggers.notify("INPUT_ABORT", self.stream, lines)
         visit = self.request.get("visit")
@@ -299,7 +319,7 @@ class InputWorker(Worker):
 
     def stopping(self, reason: str) -> None:
         log.info("Stopping: %s", reason)
-        if self._reason != "TRIGGER":
+        if self._reason not in NO_FAILURES:
             self._reason, self._text = reason, "stopped"
         if self._task is None:
             self.finish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -10,6 +11,8 @@ from mist.errors import AccessDenied, MistError, TransportError
 from mist.runtime.instance import Instance
 from mist.runtime.spawner_link import Link
 from mist.stream.session_access import is_guarded
+
+log = logging.getLogger(__name__)
 
 # Longer than handlers may take, who are asked meanwhile.
 ANSWER_SECONDS: Final = 70.0
@@ -40,6 +43,16 @@ class SessionLink:
     async def publishing_stream(self, token: str, host: str) -> str:
         """Return the stream that a token allows to publish to. Raises AccessDenied."""
         return str((await self._asked({"do": "publish", "token": token, "host": host}))["stream"])
+
+    async def publishing_holds(self, token: str, host: str) -> bool:
+        """Tell whether a token that a publisher showed is still good; as long as nobody says no, it is."""
+        try:
+            await self._link.ask({"do": "publish", "token": token, "host": host})
+        except AccessDenied:
+            return False
+        except MistError as error:
+            log.warning("Nobody says whether a publisher's token still holds: %s", error)
+        return True
 
     def invalidate(self, streams: Iterable[str]) -> None:
         """Let the sessions of streams be decided again."""

@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import pytest
 
 from tests.conftest import StartProgram
 from tests.integration.conftest import MakeServer, Publish, SendTo
+from tests.support.flv_files import flv_file, interleaved
 from tests.support.live import FRAME_MS, Watcher
 from tests.support.media import NO_BFRAMES, Sample
 from tests.support.processes import wait_until
@@ -83,13 +84,13 @@ def token(**claims: Any) -> str:
     return jwt.encode(claims, SECRET, "HS256", headers={"kid": "one"})
 
 
-def watch(server: MistServer, suffix: str, wanted: str) -> Any:
-    return urllib.request.urlopen(f"{server.play_url(suffix)}?tkn={wanted}", timeout=10)
+def watch(server: MistServer, suffix: str, wanted: str, stream: str = "live") -> Any:
+    return urllib.request.urlopen(f"{server.play_url(suffix, stream)}?tkn={wanted}", timeout=10)
 
 
-def refused(server: MistServer, suffix: str, wanted: str) -> bool:
+def refused(server: MistServer, suffix: str, wanted: str, stream: str = "live") -> bool:
     try:
-        watch(server, suffix, wanted).close()
+        watch(server, suffix, wanted, stream).close()
     except urllib.error.HTTPError as error:
         error.close()
         return error.code == 403
@@ -101,7 +102,7 @@ def read_to_end(viewer: Any) -> float:
     try:
         while viewer.read(65536):
             pass
-    except (OSError, urllib.error.URLError):
+    except (OSError, http.client.HTTPException):
         pass
     return time.time()
 
@@ -246,3 +247,63 @@ def clients(server: MistServer) -> list[str]:
     except OSError:
         return []
     return [session for protocol, session in rows if not protocol.startswith("INPUT")]
+
+
+def hls_ends(server: MistServer, stream: str, wanted: str) -> None:
+    wait_until(lambda: refused(server, "hls", wanted, stream), 45, "the end of the HLS session")
+
+
+@pytest.mark.parametrize("withdrawn", [False, True])
+def test_tokens_end_on_every_protocol(make_server: MakeServer, withdrawn: bool) -> None:
+    """With their time, or with their key: live streams and files, whatever they are played by."""
+    server = make_server(streams={"test": {"source": "demo:", "always_on": True}})
+    film = server.folder / "film.flv"
+    film.write_bytes(flv_file(interleaved(120)))
+    spare = {**KEY, "kid": "spare"}
+    server.api(
+        {"addstream": {"film": {"source": str(film)}}, "addjwks": [[KEY, {}], [{**spare, "k": KEY["k"][::-1]}, {}]]}
+    )
+    server.wait_tracks(2, "test")
+    claims = {} if withdrawn else {"exp": int(time.time()) + 20}
+    tokens = iter([token(sub="*", number=number, **claims) for number in range(20)])
+    watching = []
+
+    def begin(what: Callable[..., Any], *given: Any) -> None:
+        watching.append(threading.Thread(target=what, args=given, daemon=True))
+        watching[-1].start()
+
+    for suffix, stream in (
+        *((one, "test") for one in ("flv", "ts", "mp4", "webm", "aac", "h264")),
+        ("mp4", "film"),
+        ("ts", "film"),
+    ):
+        begin(read_to_end, watch(server, suffix, f"{next(tokens)}&rate=1", stream))
+    for stream in ("test", "film"):  # who comes when the key is gone has no token, and may watch: nobody refuses it
+        shown = next(tokens)
+        assert not refused(server, "hls", shown, stream)
+        begin(hls_ends, server, stream, shown)
+    peer = RtmpPeer(server.rtmp_port, timeout_s=60)
+    peer.play(f"test?tkn={next(tokens)}")
+    watching.append(read_messages(peer))
+    if withdrawn:
+        server.api({"deletejwks": "one"})
+    for thread in watching:
+        thread.join(45)
+    left = [thread for thread in watching if thread.is_alive()]
+    peer.socket.close()
+    assert not left
+
+
+@pytest.mark.parametrize("withdrawn", [False, True])
+def test_publishers_end_with_their_token(make_server: MakeServer, publish: Publish, withdrawn: bool) -> None:
+    server = make_server(streams={"live": {"source": "push://", "inputtimeout": 60}})
+    server.api({"addjwks": [[KEY, {"input": True}], [{**KEY, "kid": "spare", "k": KEY["k"][::-1]}, {"input": True}]]})
+    shown = token(sub="live", number=1, **({} if withdrawn else {"exp": int(time.time()) + 20}))
+    publish(server, SAMPLE, shown, loop=True)
+    server.wait_tracks(2)
+    if withdrawn:
+        server.api({"deletejwks": "one"})
+    server.wait_log("UNAUTHORISED", 45)
+    wait_until(
+        lambda: server.api({"active_streams": ["inputs"]})["active_streams"] is None, 20, "the end of the publisher"
+    )

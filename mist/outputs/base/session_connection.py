@@ -262,6 +262,8 @@ class SessionConnection(Generic[S]):
             described["visit"] = [target.stream, self._peer, self.connector, url]
         if target.keyed:
             described["source"] = KEY_SOURCE
+        if self._shows_token(name):
+            described["shown"] = name
         self._flush()
         if self._wire.get_write_buffer_size():
             raise WriteStalled("the peer does not read what is sent to it")

@@ -254,3 +254,36 @@ def test_connection_without_stream_is_nothing(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_times_of_requests(value: object, time: int) -> None:
     assert resolve_time(value, START, 1000, 7) == time
+
+
+def test_the_end_of_a_stream_is_told_after_that_of_its_last_viewer(tmp_path: Path) -> None:
+    control = make_controller(tmp_path, {"streams": {"live": {"source": "push://"}}})
+    viewer = control.services.connect("live", "FLV")
+    control.second(2)
+    control.services.disconnect(viewer)
+    control.second(20)
+    fired = [name for name, _, _ in control.services.triggers.fired]
+    assert fired == ["USER_END", "STREAM_END"]
+
+
+def test_changed_tags_are_published_where_a_filter_names_tags(tmp_path: Path) -> None:
+    """Those of active streams, until they are gone."""
+    control = make_controller(tmp_path, {"streams": {"live": {"source": "push://", "tags": ["own"]}}})
+    viewer = control.services.connect("live", "FLV")
+    control.second()
+    controller, published = control.controller, control.services.published
+    controller.statistics.tag_stream("live", {"b"})
+    controller.tell_tags()
+    assert not any("stream_tags" in snapshot for snapshot in published)
+    controller.store.server["triggers"] = {"CONN_PLAY": [{"handler": "/bin/true", "streams": ["!#b"]}]}
+    controller.commit()
+    assert published[-1]["stream_tags"] == {"live": ["b", "own"]}
+    controller.statistics.untag_stream("live", {"own"})
+    control.second()
+    assert published[-1]["stream_tags"] == {"live": ["b"]}
+    count = len(published)
+    control.second(3)
+    assert len(published) == count
+    control.services.disconnect(viewer)
+    control.second(700)
+    assert "stream_tags" not in published[-1]

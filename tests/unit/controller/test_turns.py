@@ -191,3 +191,24 @@ def test_rows_of_streams_follow_the_configuration_and_what_goes_on(tmp_path: Pat
     ]
     ask(control, deletestream="x")
     assert [row[0] for row in controller.stream_rows()] == ["live", "live+1"]
+
+
+def test_handlers_are_asked_about_the_streams_of_a_backup(tmp_path: Path) -> None:
+    """As about those of `streams`; what is refused stays, the rest is replaced."""
+    handlers = {"STREAM_ADD": [{"handler": "/bin/true", "sync": True}]}
+    streams = {name: {"source": "push://"} for name in ("old", "same", "gone")}
+    control = make_controller(tmp_path, {"config": {"triggers": handlers}, "streams": streams})
+    triggers = control.services.triggers
+    triggers.refused = {"STREAM_REMOVE", "STREAM_CONFIG"}
+    wanted = {"new": {"source": "push://"}, "old": {"source": "push://x"}, "same": {"source": "push://"}}
+    ask(control, config_restore={"streams": wanted, "tags": ["b"]})
+    assert [(name, stream) for name, stream, _ in triggers.fired] == [
+        ("STREAM_ADD", "new"),
+        ("STREAM_CONFIG", "old"),
+        ("STREAM_REMOVE", "gone"),
+    ]
+    found = control.controller.store.streams
+    assert {name: entry["source"] for name, entry in found.items()} == dict.fromkeys(
+        ("new", "old", "same", "gone"), "push://"
+    )
+    assert control.controller.store.document["tags"] == ["b"]
