@@ -306,6 +306,8 @@ def test_server_killed_and_started_again(make_server: MakeServer, send_to: SendT
         _comes_back(server, "mist: guardian RTMP", before["guardian RTMP"][0])
         with viewer(server):
             pass
+        _comes_back(server, "mist: controller", before["controller"][0])  # as nobody is connected to its API
+        assert "unsaved" in server.api({"streams": True})["streams"]
     sender.close()
 
 
