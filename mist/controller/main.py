@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ async def run(
     last_snapshot: Mapping[str, Any] | None = None,
     admin_path: Path | None = None,
 ) -> None:
-    """Run the controller until it is cancelled; changes that are not saved yet are saved then.
+    """Run the controller until it is cancelled, or nobody is connected after it was asked to leave; then save changes that are not saved.
 
     api_socket: a listening socket for the API, closed at the end; None binds `config.controller`. log_socket: the
     runtime's datagram socket for log lines. must_exist: refuse to run without the file. built_in_streams: streams that
@@ -96,7 +96,7 @@ async def _serve(
     starting = controller.services.loop.create_task(tell_start(controller)) if first else None
     controller.log.info("The control API listens on port %d", port, extra={"kind": "CONF"})
     try:
-        await _keep_time(controller)
+        await _keep_time(controller, lambda: controller.services.asked_to_leave and server.is_idle)
     finally:
         if starting is not None:
             starting.cancel()
@@ -106,11 +106,11 @@ async def _serve(
             admin_path.unlink(missing_ok=True)
 
 
-async def _keep_time(controller: Controller) -> None:
-    """Do what is due each second, on the second."""
+async def _keep_time(controller: Controller, may_leave: Callable[[], bool]) -> None:
+    """Do what is due each second, on the second, until it may leave."""
     seconds = 0
     checking: asyncio.Task[None] | None = None
-    while True:
+    while not may_leave():
         await asyncio.sleep(1.0 - controller.clock() % 1.0)
         controller.tick()
         seconds += 1

@@ -199,6 +199,11 @@ class ApiServer:
         state = {ADMIN_SOCKET_KEY: admin}  # websockets get it, too
         return ApiProtocol(config=self._config, server_state=self._state, app_state=state, _loop=self._loop)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody is connected."""
+        return not self._state.connections and not self._handshakes
+
     async def close(self) -> None:
         """Stop accepting, let requests that are being answered finish, and close all connections."""
         for task in (*self._accepting, *self._handshakes):

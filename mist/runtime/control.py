@@ -52,6 +52,7 @@ class Control(Worker):
         super().__init__(server, channel)
         self.capabilities = server.program.capabilities()
         self.on_reload: Callable[[bool], Awaitable[str]] = _not_yet
+        self.asked_to_leave = False
         self.api_socket = api_socket
         self.log_socket = self._open_log_socket()
         self._link = SpawnerLink(server.instance, self.loop)
@@ -92,12 +93,14 @@ class Control(Worker):
             log.exception("The controller failed")
             self.exit_status = 1
         finally:
-            self.finish(0 if self._stopping else 1)
+            self.finish(0 if self._stopping or self.asked_to_leave else 1)
 
     def command(self, message: Message, fds: list[int]) -> None:
         close_all(fds)
         if message.get("do") == "reload":
             self.spawn(self._reload(bool(message.get("changed_only"))))
+        elif message.get("do") == "leave":
+            self.asked_to_leave = True
 
     async def _reload(self, changed_only: bool) -> None:
         self.channel.send({"event": "reloaded", "error": await self.on_reload(changed_only)})

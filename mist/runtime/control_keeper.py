@@ -10,7 +10,7 @@ from typing import Final
 from mist.errors import TransportError
 from mist.runtime.backoff import ONLY_ONE_SECONDS, Backoff
 from mist.runtime.book import Around, Book
-from mist.runtime.build import is_same_edition
+from mist.runtime.build import is_same_edition, running_build
 from mist.runtime.channel import Message, close_all
 from mist.runtime.control import CONTROLLER, control_main
 from mist.runtime.descriptor_store import forget, listening_port, store
@@ -109,6 +109,14 @@ class ControlKeeper(Book):
             self._start()
         elif not is_same_edition(self._child.build):
             self._succession.add(CONTROLLER, NAME, self._child.terminate)
+        elif self._child.build != running_build():
+            self._succession.add(CONTROLLER, NAME, self._ask_to_leave)
+
+    def _ask_to_leave(self) -> None:
+        """Let one that a crashed main process had started end when its API has no connections; nobody waits for that."""
+        if self._child is not None:
+            self._child.channel.send({"do": "leave"})
+        self._succession.done(CONTROLLER)
 
     def _start(self) -> None:
         if self._server.program.controller is None or self._closed:

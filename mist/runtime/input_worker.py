@@ -124,6 +124,21 @@ class InputWorker(Worker):
         if self._start.state_fd >= 0:
             self.state = read_memory_file(self._start.state_fd)
             os.close(self._start.state_fd)
+        self._began = self._start.began or time.time()
+        try:
+            self._take_place()
+        except MistError as error:
+            self._failed(error)
+            self._tell_end()
+            self.finish()
+            return
+        if self.publisher.table.valid_tracks():
+            self._watch_buffer(as_is=True)
+        self._task = self.loop.create_task(self._run())
+        self._follow_token(str(self.request.get("shown", "")))
+
+    def _take_place(self) -> None:
+        """Open the stream and a record in shared memory. Raises SharedMemoryFull."""
         limits = stream_limits(self.snapshot, self.stream)
         bells = str(self.server.instance.bells)
         self.publisher = StreamPublisher(self.instance, self.stream, bells, limits, resumed=self._start.resumed)
@@ -132,11 +147,6 @@ class InputWorker(Worker):
         self.record = self.open_record(f"INPUT:{connector}", str(self.request.get("host", "")))
         self.record.set_stream(self.stream)
         self.record.set_token(str(self.request.get("token", "")))
-        self._began = self._start.began or time.time()
-        if self.publisher.table.valid_tracks():
-            self._watch_buffer(as_is=True)
-        self._task = self.loop.create_task(self._run())
-        self._follow_token(str(self.request.get("shown", "")))
 
     def _follow_token(self, token: str) -> None:
         if token:

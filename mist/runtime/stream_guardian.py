@@ -497,7 +497,8 @@ class StreamDuty:
         source.let_go()
         self._table.set_pids(input=0)
         if source.publish is not None:
-            refuse(self._guardian.upstream, source.publish, NotReady("The input of the stream failed; try again"))
+            why = source.failure or "The input of the stream failed; try again"
+            refuse(self._guardian.upstream, source.publish, NotReady(why))
         if self._guardian.ending:
             return
         self._set_status(StreamStatus.WAIT)

@@ -205,6 +205,7 @@ class ControlServices(Protocol):
     # Called when the operator wants the configuration file read again, or (True) only if it has changed; returns why it was not,
     # or "".
     on_reload: Callable[[bool], Awaitable[str]]
+    asked_to_leave: bool  # to another controller, which goes on; when nobody is connected to the API
 
     def prepare_streams(self, streams: Mapping[str, Mapping[str, Any]]) -> None:
         """Do a part of `publish_config` ahead: for some streams, by name, that the next snapshot will have."""

@@ -306,6 +306,8 @@ def test_server_killed_and_started_again(make_server: MakeServer, send_to: SendT
         _comes_back(server, "mist: guardian RTMP", before["guardian RTMP"][0])
         with viewer(server):
             pass
+        _comes_back(server, "mist: controller", before["controller"][0])  # as nobody is connected to its API
+        assert "unsaved" in server.api({"streams": True})["streams"]
     sender.close()
 
 
@@ -438,19 +440,62 @@ def test_reading_stays_possible_after_a_restart(server: MistServer, publish: Pub
         server.wait_log("Stream ended", 10, start=mark)
 
 
+SMALL_MEMORY = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=24m tmpfs /dev/shm && exec "$@"', "sh")
+
+
+def _fill(server: MistServer) -> Path:
+    """Leave no room in a server's shared memory; returns the file that took it."""
+    filler = Path(f"/proc/{server.pid}/root/dev/shm/filler")
+    with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return filler
+
+
+@pytest.mark.root
+def test_a_publisher_that_shared_memory_has_no_room_for_comes_back_later(
+    make_server: MakeServer, send_to: SendTo
+) -> None:
+    """Its stream stops and it is told why, also when it tries again too early; everybody else goes on, new viewers later."""
+    server = make_server(
+        streams={"live": {"source": "push://", "inputtimeout": 30}, "small": {"source": "push://"}}, wrap=SMALL_MEMORY
+    )
+    small, large = send_to(server, "small"), send_to(server, "live")
+    for sender in (small, large):
+        sender.send([n * FRAME_MS for n in range(30)], headers=True)
+    small.keep_sending()
+    with viewer(server, "small") as others, viewer(server, "live") as seen:
+        wait_mark(seen, large.number - 1)
+        filler = _fill(server)
+        with pytest.raises(OSError):
+            for n in range(30, 2000):
+                large.peer.send_video(n * FRAME_MS, bytes(100_000), key=n % 25 == 0)
+        server.wait_log(lambda line: "input RTMP:live" in line and "free /dev/shm" in line)
+        for _ in range(2):
+            with pytest.raises(Refused, match="free /dev/shm"):
+                send_to(server, "live")
+        wait_mark(others, small.number + 10)
+        filler.unlink()
+        again = send_to(server, "live")
+        again.number = 1000
+        again.send([n * FRAME_MS for n in range(30)], headers=True)
+        wait_mark(seen, again.number - 1, 30)
+        with viewer(server, "live"):
+            wait_mark(others, small.number + 10)
+        assert_rising(others)
+    for sender in (small, large, again):
+        sender.close()
+
+
 @pytest.mark.root
 def test_a_worker_dies_while_shared_memory_is_full(make_server: MakeServer, send_to: SendTo) -> None:
     """Its viewers wait for room, and go on then."""
-    mount = 'mount -t tmpfs -o size=24m tmpfs /dev/shm && exec "$@"'
-    server = make_server(wrap=("unshare", "-m", "sh", "-c", mount, "sh"))
+    server = make_server(wrap=SMALL_MEMORY)
     sender = send_to(server)
     sender.send([n * FRAME_MS for n in range(50)], headers=True)
     with viewer(server) as seen:
         wait_mark(seen, sender.number - 1)
-        filler = Path(f"/proc/{server.pid}/root/dev/shm/filler")
-        with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(4096))
+        filler = _fill(server)
         for worker in server.processes_titled("mist: output RTMP ("):
             os.kill(worker.pid, signal.SIGKILL)
         server.wait_log("The connections of another worker wait", 30)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(600 + 3 * SECONDS)
 
 UPGRADES = 10 if SECONDS >= 10 else 4
 LEAK_SECONDS = 40.0  # after which the figures of dead processes are forgotten
-STAYS = {"controller", f"input {PULLED}"}  # when the main process is another one
+STAYS = {f"input {PULLED}"}  # when the main process is another one
 FEWER_HANGS = 3  # seconds that finding one takes
 # What is killed, by the beginning of its title.
 KINDS = {
@@ -95,7 +95,7 @@ def test_killed(stage: Stage, held: dict[str, int], kind: str) -> None:
 
 
 def test_what_a_killed_main_process_had_started_is_replaced(stage: Stage, held: dict[str, int]) -> None:
-    """But for what would have to connect again, and the controller."""
+    """But for what would have to connect again."""
 
     def crash() -> int:
         struck = stage.kill_main_process()

@@ -127,6 +127,7 @@ class FakeControl:
         self.triggers = FakeTriggers()
         self.done: list[tuple[str | int, ...]] = []
         self.on_reload: Callable[[bool], Awaitable[str]]
+        self.asked_to_leave = False
         self.state = b""
 
     def load_state(self) -> bytes:

@@ -30,7 +30,7 @@ def play(scene: Scene, path: Path, log_socket: socket.socket | None = None, **op
     async def act() -> None:
         listener = free_socket()
         port = listener.getsockname()[1]
-        task = asyncio.create_task(run(services, path, listener, log_socket, **options))  # type: ignore[arg-type]
+        task = asyncio.create_task(run(services, path, listener, log_socket, **options), name="controller")  # type: ignore[arg-type]
         while not services.published and not task.done():
             await asyncio.sleep(0.005)
         try:
@@ -85,6 +85,20 @@ def test_a_reload_reads_the_file_again(tmp_path: Path) -> None:
     services = play(scene, path)
     (line,) = [line for line in services.lines.texts() if "stays as it was" in line]
     assert f"{path}: tags: expected a list (it is 5)" in line
+
+
+def test_one_that_is_asked_to_leave_waits_for_its_last_connection(tmp_path: Path) -> None:
+    async def scene(client: Client, services: FakeControl) -> None:
+        [task] = [one for one in asyncio.all_tasks() if one.get_name() == "controller"]
+        services.asked_to_leave = True
+        await client.command({"addstream": {"a": {"source": "push://"}}}, remote=False)
+        await asyncio.wait([task], timeout=1.1)  # it looks once a second
+        assert not task.done()
+        await client.close()
+        await task
+
+    play(scene, tmp_path / "config.json")
+    assert json.loads((tmp_path / "config.json").read_text())["streams"] == {"a": {"name": "a", "source": "push://"}}
 
 
 def test_bad_file_at_start(tmp_path: Path) -> None:
