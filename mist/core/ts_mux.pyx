@@ -409,7 +409,8 @@ cdef class TsMuxer(Muxer):
 
     cdef int write_pes(self, Elementary* es, const PacketView* packet, uint8_t flags) except -1:
         """Write the gathered pieces as one PES packet (13818-1 section 2.4.3.6)."""
-        cdef uint64_t pts = clock_90khz(packet.dts_us + packet.offset_us)
+        # A picture is never shown before it is decoded (13818-1 section 2.7.5).
+        cdef uint64_t pts = clock_90khz(packet.dts_us + max(packet.offset_us, <int64_t> 0))
         cdef uint64_t dts = clock_90khz(packet.dts_us)
         cdef uint8_t* header = self.pes_header
         cdef uint8_t* place = header + 9

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from tests.support.hls_client import MediaPlaylist, fetch, media_playlist, variants
 from tests.support.live import MARK, Watcher, marks, viewer, wait_mark
+from tests.support.media import HEVC, Sample
+from tests.support.packets import read_media
 from tests.support.processes import wait_until
-from tests.support.rtmp_peer import AUDIO, VIDEO, RtmpPeer
+from tests.support.rtmp_peer import AUDIO, DATA, VIDEO, RtmpPeer, amf_write
 from tests.support.server import MistServer
 
 FRAME_MS = 40
@@ -237,3 +242,158 @@ def test_frame_rates(served: MistServer, stack: ExitStack, rate: str) -> None:
     found = marks(messages, VIDEO)
     assert [stamp for _, stamp in found] == [RATES[rate](number) for number, _ in found]
     assert whole([number for number, _ in found], range(count))
+
+
+# -- times of presentation
+
+
+OFFSETS_MS = (0, 40, -40, 80, -80)
+
+
+def test_composition_offsets_below_zero(served: MistServer, stack: ExitStack, tmp_path: Path) -> None:
+    """Pictures that are shown before they are decoded, as some encoders write them: each comes, and no format says so where it cannot."""
+    stream = "live+negative"
+    sender = publisher(stack, served, stream, audio=False)
+    watchers = {}
+    for number in range(150):
+        if number == 60:
+            watchers = {suffix: watch(stack, served, stream, suffix) for suffix in ("flv", "ts", "mp4", "mkv")}
+        mark, offset_ms = f"<{number:08d}>".encode() + bytes(99), OFFSETS_MS[number % 5]
+        sender.peer.send_video(number * FRAME_MS, mark, key=number % GOP == 0, offset_ms=offset_ms)
+        time.sleep(0.002)  # the network's pace, not a wait for something
+    for suffix, watcher in watchers.items():
+        watcher.wait_mark(149)
+        numbers = watcher.marks()
+        assert whole(numbers, range(150)), suffix
+        target = tmp_path / f"negative.{suffix}"
+        body = bytes(watcher.data)
+        target.write_bytes(body[body.index(b"\r\n\r\n") + 4 :])
+        seen = read_media(target).of("video")
+        if suffix != "mkv":  # which has no decode times
+            assert all(after.dts_us > before.dts_us for before, after in pairwise(seen)), suffix
+        offsets_us = [max(one, 0) if suffix == "ts" else one for one in (one * 1000 for one in OFFSETS_MS)]
+        if suffix in ("flv", "ts"):  # these say both times
+            assert [one.pts_us - one.dts_us for one in seen] == (offsets_us * 30)[: len(seen)], suffix
+
+
+# -- sound
+
+
+MONO_44100 = b"\xaf\x00\x12\x08"
+
+
+def test_sound_whose_parameters_change(served: MistServer, stack: ExitStack) -> None:
+    """From 48 kHz stereo to 44.1 kHz mono: nobody waits, and what each format says of the sound is true."""
+    stream = "live+mono"
+    sender = publisher(stack, served, stream)
+    sender.send(0, 4)
+    watchers = {suffix: watch(stack, served, stream, suffix) for suffix in ("flv", "ts", "mp4", "mkv")}
+    sender.send(4, 6)
+    sender.peer.send(AUDIO, 6000, MONO_44100)
+    sender.send(6, 12)
+    for suffix in ("flv", "ts"):
+        watchers[suffix].wait_mark(SOUND + 12 * 25 - 1)
+        pictures, sounds = split(watchers[suffix].marks())
+        assert whole(pictures, range(12 * 25)) and whole(sounds, range(12 * 25)), suffix
+    assert MONO_44100 in watchers["flv"].data
+    for number, head in ((5 * 25, 3 << 2 | 0), (8 * 25, 4 << 2 | 0)):  # ADTS: 48 kHz, 44.1 kHz
+        place = watchers["ts"].data.index(f"<{number + SOUND:08d}>".encode())
+        adts = watchers["ts"].data.rindex(b"\xff\xf1", place - 40, place)
+        assert watchers["ts"].data[adts + 2] & 0x3C == head, number
+    late = watch(stack, served, stream, "mp4")
+    sender.send(12, 14)
+    late.wait_mark(SOUND + 14 * 25 - 1)
+    pictures, sounds = hls_marks(variants(served.play_url("hls", stream))[0])
+    assert whole(pictures, range(pictures[-1] + 1)) and whole(sounds, range(sounds[-1] + 1))
+
+
+def test_sound_with_gaps_and_tiny_frames(served: MistServer, stack: ExitStack) -> None:
+    """Silence that is not sent, but for a frame of a few bytes now and then: the picture goes on, and the sound is where it was."""
+    stream = "live+dtx"
+    sender = publisher(stack, served, stream)
+    sender.send(0, 3)
+    watchers = {suffix: watch(stack, served, stream, suffix) for suffix in ("flv", "ts", "mp4", "mkv")}
+    messages = stack.enter_context(viewer(served, stream))
+    for second in range(3, 9):
+        sender.send(second, second + 1, sound=False)
+        sender.peer.send_audio(second * 1000 + 400, b"\x21")
+    sender.send(9, 12)
+    for suffix, watcher in watchers.items():
+        watcher.wait_mark(SOUND + 12 * 25 - 1)
+        pictures, sounds = split(watcher.marks())
+        assert whole(pictures, range(12 * 25)), suffix
+        assert whole(sounds, range(3 * 25), range(9 * 25, 12 * 25)), suffix
+    wait_mark(messages, 12 * 25 - 1)
+    tiny = [one.timestamp_ms for one in messages if one.kind == AUDIO and one.payload == b"\xaf\x01\x21"]
+    assert tiny == [second * 1000 + 400 for second in range(3, 9)]
+
+
+# -- data
+
+
+def test_data_alone(served: MistServer, stack: ExitStack) -> None:
+    """A publisher of script data without picture and sound is played as JSON, and nobody waits for ever."""
+    peer = RtmpPeer(served.rtmp_port)
+    stack.callback(peer.socket.close)
+    peer.publish("live+data")
+    watcher = None
+    for number in range(200):
+        body = amf_write("onTextData") + amf_write({"text": f"<{number:08d}>"})
+        peer.send(DATA, number * 100, body)
+        if number == 60:
+            watcher = watch(stack, served, "live+data", "json?maxwaittrackms=1000")
+        time.sleep(0.02)  # the network's pace, not a wait for something
+    assert watcher is not None
+    watcher.wait_mark(199)
+    assert whole(watcher.marks(), range(200))
+    known = json.loads(served.get("/json_live%2Bdata.js"))
+    assert [one["codec"] for one in known["meta"]["tracks"].values()] == ["JSON"]
+
+
+# -- another codec
+
+
+def test_another_codec_in_mid_stream(served: MistServer, stack: ExitStack) -> None:
+    """H.264 becomes HEVC: viewers whose format can change go on, the others are ended and come again, HLS marks the place."""
+    stream = "live+codec"
+    sender = publisher(stack, served, stream)
+    sender.send(0, 4)
+    watchers = {suffix: watch(stack, served, stream, suffix) for suffix in ("flv", "ts", "mp4", "mkv")}
+    sender.send(4, 6)
+    header = hevc_header(Sample("hevc", HEVC, (), tool="ffmpeg-new").flv())
+    sender.peer.send(VIDEO, 6000, header)
+
+    def send(from_s: int, to_s: int) -> None:
+        for number in range(from_s * 25, to_s * 25):
+            key = number % GOP == 0
+            nal = (b"\x26\x01" if key else b"\x02\x01") + f"<{number:08d}>".encode() + bytes(150)
+            head = (b"\x91" if key else b"\xa1") + b"hvc1" + bytes(3)
+            sender.peer.send(VIDEO, number * FRAME_MS, head + struct.pack(">I", len(nal)) + nal)
+            sender.peer.send_audio(number * FRAME_MS + 5, f"<{number + SOUND:08d}>".encode() + bytes(60))
+            time.sleep(0.002)  # the network's pace, not a wait for something
+
+    send(6, 10)
+    for suffix in ("mp4", "mkv"):
+        wait_until(lambda watcher=watchers[suffix]: watcher.closed, 10, f"the end of {suffix}")  # type: ignore[misc]
+        assert whole(split(watchers[suffix].marks())[0], range(6 * 25)), suffix
+        watchers[suffix] = watch(stack, served, stream, suffix)
+    send(10, 16)
+    for suffix, watcher in watchers.items():
+        watcher.wait_mark(SOUND + 16 * 25 - 1)
+        pictures, sounds = split(watcher.marks())
+        assert whole(pictures, range(16 * 25)), (suffix, pictures)
+        assert whole(sounds, range(16 * 25)), (suffix, sounds)
+    media = variants(served.play_url("hls", stream))[0]
+    wait_until(lambda: end_s(media) > 13, 10, "segments of the other codec")
+    pictures, sounds = hls_marks(media)
+    assert whole(pictures, range(pictures[-1] + 1)) and whole(sounds, range(sounds[-1] + 1))
+    playlist = fetch(media)
+    assert playlist.count(b"#EXT-X-DISCONTINUITY\r\n") + playlist.count(b"#EXT-X-DISCONTINUITY-SEQUENCE:1\r\n") == 1
+
+
+def hevc_header(flv: Path) -> bytes:
+    """Return the first picture message of a file: the sequence header of enhanced RTMP."""
+    data, at = flv.read_bytes(), 13
+    while data[at] != VIDEO:
+        at += 15 + int.from_bytes(data[at + 1 : at + 4], "big")
+    return data[at + 11 : at + 11 + int.from_bytes(data[at + 1 : at + 4], "big")]

@@ -50,6 +50,8 @@ TOLERANCE_US = {
 # Short segments, and an end soon after the publisher has gone, so that a test need not wait long.
 STREAM = {"live": {"source": "push://127.0.0.1", "segmentsize": 1000, "inputtimeout": 2}}
 
+PYRAMID = (*BFRAMES, "-bf", "7", "-x264-params", "b-pyramid=normal:ref=5:b-adapt=0")
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -62,6 +64,7 @@ class Case:
 CASES = [
     Case(Sample("plain")),
     Case(Sample("bframes", BFRAMES)),
+    Case(Sample("pyramid", PYRAMID)),
     Case(Sample("film", BFRAMES, rate="24000/1001")),
     Case(Sample("fields", NO_BFRAMES, rate="60000/1001")),
     Case(Sample("thirty", BFRAMES, rate="30")),

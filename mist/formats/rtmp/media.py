@@ -153,7 +153,8 @@ class TrackAssembler:
             self._early.append((time_ms, document_of(values)))
         except LimitExceededError as error:
             self._say(events, f"ignored: {error}")
-        if self._begun or len(self._early) > MAX_EARLY or sum(len(one) for _, one in self._early) > MAX_EARLY_BYTES:
+        begun = self._begun or self._data.number >= 0
+        if begun or len(self._early) > MAX_EARLY or sum(len(one) for _, one in self._early) > MAX_EARLY_BYTES:
             events += self.release_data()
         return events
 

@@ -263,6 +263,7 @@ def test_data_without_media_begins_after_a_while() -> None:
     events = [assembler.feed_data(["onCuePoint", float(number)], number) for number in range(MAX_EARLY + 1)]
     assert all(not one for one in events[:-1])
     assert len(events[-1]) == MAX_EARLY + 2 and isinstance(events[-1][0], TrackFound)
+    assert assembler.feed_data(["onCuePoint", 1.5], 70) == [Packet(0, 70_000, 0, True, b'["onCuePoint",1.5]')]
 
 
 def test_endless_data_is_one_oddity() -> None:
