@@ -42,6 +42,7 @@ cdef class MuxGroup:
     cdef int pump(self) except -1
     cdef int pick(self) except -2
     cdef int pick_by_time(self) except -2
+    cdef int finish_removed(self) except -1
     cdef int mux_one(self, int place) except -1
     cdef int append_output(self) except -1
     cdef int add_entry(self, int64_t dts_us, uint64_t arrival, bint start) except -1

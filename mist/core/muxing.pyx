@@ -284,6 +284,8 @@ cdef class MuxGroup:
         if self.ended:
             return 0
         if load64(&self.table.header.track_set_generation) != self.seen_track_set:
+            if not self.private:
+                count += self.finish_removed()
             self.follow_tracks()
         while not self.ended:
             place = self.pick()
@@ -302,6 +304,28 @@ cdef class MuxGroup:
         if not self.ended and (load32(&self.table.header.stale) or self.table.header.status == 0):
             if self.pick() < 0:
                 self.finish("CLEAN_EOF")
+        return count
+
+    cdef int finish_removed(self) except -1:
+        """Mux what is left of tracks that were removed, with all that arrived before it: what comes in their place begins after that.
+
+        Returns how many packets were muxed.
+        """
+        cdef int place, count = 0
+        cdef uint64_t last = 0
+        cdef TrackReader reader
+        cdef PacketRecord record
+        for place in range(len(self.readers)):
+            reader = <TrackReader> self.readers[place]
+            if reader.removed() and load64(&reader.header.head) and reader.record(load64(&reader.header.head) - 1, &record):
+                last = max(last, record.arrival)
+        while last and not self.ended:
+            place = self.pick()
+            if place < 0 or not (<TrackReader> self.readers[place]).record(self.next_sequence[place], &record):
+                break
+            if record.arrival > last:
+                break
+            count += self.mux_one(place)
         return count
 
     cdef int mux_one(self, int place) except -1:

@@ -147,6 +147,8 @@ cdef class TrackReader:
     cdef dict pages
     cdef Segment page
     cdef uint32_t page_number
+    cdef bint gone                   # the track was removed, and what is not read yet cannot be read any more
+    cdef bint removed(self) noexcept
     cdef int refresh(self) except -1
     cdef int record(self, uint64_t sequence, PacketRecord* out) except -1
     cdef bint key_at(self, uint64_t position, KeyRecord* key) noexcept

@@ -279,9 +279,15 @@ cdef class TrackReader:
         """Follow the index to its newest generation."""
         cdef TrackHeader* header
         cdef Segment segment
-        if self.segment is not None and not load32(&self.header.stale):
+        if self.segment is not None and (self.gone or not load32(&self.header.stale)):
             return 0
-        segment = open_segment(f"{self.table.prefix}.{self.index}")
+        try:
+            segment = open_segment(f"{self.table.prefix}.{self.index}")
+        except NotFound:
+            if self.segment is None or not self.removed():
+                raise
+            self.gone = True
+            return 0
         header = <TrackHeader*> segment.data
         if (
             segment.size < sizeof(TrackHeader)
@@ -296,6 +302,9 @@ cdef class TrackReader:
         self.records = <PacketRecord*> (<uint8_t*> self.keys_ring + header.key_capacity * sizeof(KeyRecord))
         return 1
 
+    cdef bint removed(self) noexcept:
+        return not load32(&self.table.header.tracks[self.index].valid_mask)
+
     def follow(self):
         """Go on with a newer generation of the index if there is one; returns whether."""
         return self.refresh() == 1
@@ -307,6 +316,8 @@ cdef class TrackReader:
                 return 0
             if sequence >= load64(&self.header.head):
                 return 0
+        if self.gone:
+            return 0
         out[0] = self.records[sequence & (self.header.record_capacity - 1)]
         fence()
         return 0 if sequence < load64(&self.header.tail) else 1
@@ -344,6 +355,9 @@ cdef class TrackReader:
         except NotFound:
             self.refresh()
             if sequence < load64(&self.header.tail):
+                return 0
+            self.gone = self.removed()
+            if self.gone:
                 return 0
             raise
         view.dts_us = record.dts_us

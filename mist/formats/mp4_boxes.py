@@ -316,7 +316,7 @@ def init_segment(tracks: Sequence[TrackInfo], payloads: Mapping[int, bytes] | No
     traks = []
     extends = []
     for place, track in enumerate(tracks):
-        if track.type == META:  # events beside the fragments
+        if event_scheme(track):  # beside the fragments
             continue
         timing = track_timing(track)
         traks.append(_track_box(track, place + 1, timing.timescale, payloads.get(place, b"")))

@@ -290,6 +290,37 @@ def test_a_track_that_came_between_the_choice_and_the_joining_is_taken_up(stage:
     assert {9, 8} == {kind for kind, _ in tag_times(drain(sock))} - {18}
 
 
+def test_a_track_in_the_place_of_another_begins_after_its_last_packet(stage: Stage) -> None:
+    sock, _ = stage.join(reselect=lambda states: [state.index for state in states])
+    stage.write(range(2))
+    stage.run()
+    drain(sock)
+    stage.write(range(2, 5))
+    stage.publisher.remove_track(stage.video)
+    stage.video = stage.publisher.add_track(VIDEO_TRACK)
+    stage.write(range(GOP_FRAMES, GOP_FRAMES + 3))
+    stage.run()
+    body = b"FLV" + bytes(10) + drain(sock)
+    times = [time_ms for kind, time_ms in tag_times(body) if kind == 9]
+    assert times == [one * FRAME_US // 1000 for one in (2, 3, 4, *range(GOP_FRAMES, GOP_FRAMES + 3))]
+
+
+def test_who_is_behind_when_a_track_is_removed_loses_no_more_than_that(stage: Stage) -> None:
+    """What it had not opened yet is gone; the viewer stays, and has what comes after it."""
+    sock, _ = stage.join(reselect=lambda states: [state.index for state in states])
+    stage.write(range(2))
+    stage.run()
+    drain(sock)
+    stage.write(range(GOP_FRAMES, GOP_FRAMES + 1), size=9 << 20)
+    stage.publisher.remove_track(stage.video)
+    stage.video = stage.publisher.add_track(VIDEO_TRACK)
+    stage.write(range(2 * GOP_FRAMES, 2 * GOP_FRAMES + 3))
+    stage.run()
+    times = [time_ms for kind, time_ms in tag_times(b"FLV" + bytes(10) + drain(sock)) if kind == 9]
+    assert times == [one * FRAME_US // 1000 for one in range(2 * GOP_FRAMES, 2 * GOP_FRAMES + 3)]
+    assert stage.closed == []
+
+
 def test_changed_init_data_is_announced_before_its_first_packet(stage: Stage) -> None:
     stage.write(range(2))
     sock, _ = stage.join()
