@@ -13,6 +13,9 @@ static inline uint64_t swap64(uint64_t *p, uint64_t v) { return __atomic_exchang
 static inline int cas32(uint32_t *p, uint32_t expected, uint32_t v) {
     return __atomic_compare_exchange_n(p, &expected, v, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
+static inline int cas64(uint64_t *p, uint64_t expected, uint64_t v) {
+    return __atomic_compare_exchange_n(p, &expected, v, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
 static inline void fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 static inline int lowest_bit(uint64_t v) { return __builtin_ctzll(v); }
 #endif

@@ -10,6 +10,7 @@ cdef extern from "mist/core/atomics.h" nogil:
     uint64_t and64(uint64_t*, uint64_t)
     uint64_t swap64(uint64_t*, uint64_t)
     int cas32(uint32_t*, uint32_t, uint32_t)
+    int cas64(uint64_t*, uint64_t, uint64_t)
     void fence()
     int lowest_bit(uint64_t)
 

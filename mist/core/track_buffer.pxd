@@ -131,6 +131,8 @@ cdef class Table:
     cdef Segment segment
     cdef TableHeader* header
     cdef readonly str prefix
+    cdef uint64_t* holder(self, int slot) noexcept
+    cdef int release(self, int slot, uint64_t held) noexcept
     cdef uint64_t[64] silent   # of the slots: claimed at the last look, and not rung since
     cdef int64_t look_at_us
     cdef int ring_armed(self, Ringer ringer) noexcept

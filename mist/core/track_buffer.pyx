@@ -17,7 +17,7 @@ from mist.core.doorbell cimport Ringer
 from mist.core.muxer cimport Muxer
 from mist.core.packet cimport KEYFRAME, Packet, PacketView
 from mist.core.shm cimport (
-    Segment, and64, fence, load32, load64, lowest_bit, monotonic_us, or64, store32, swap64
+    Segment, and64, cas64, fence, load32, load64, lowest_bit, monotonic_us, or64, store32, store64, swap64
 )
 
 import os
@@ -147,17 +147,25 @@ cdef class Table:
                 mask = <uint64_t> 1 << bit
                 free_bits &= ~mask
                 if not or64(&self.header.claimed[word], mask) & mask:
-                    self.header.subscribers[word * 64 + bit].cookie = cookie
-                    store32(&self.header.subscribers[word * 64 + bit].pid, <uint32_t> os.getpid())
+                    store64(self.holder(word * 64 + bit), <uint32_t> os.getpid() | <uint64_t> cookie << 32)
                     return word * 64 + bit
         raise LimitExceededError(f"{MAX_SUBSCRIBERS} processes read this stream already")
 
     def unsubscribe(self, int slot):
         """Give a slot back."""
+        self.release(slot, load64(self.holder(slot)))
+
+    cdef uint64_t* holder(self, int slot) noexcept:
+        """Return who holds a slot, in one word: process number, and cookie above it; 0 while it is being claimed or given back."""
+        return <uint64_t*> &self.header.subscribers[slot]
+
+    cdef int release(self, int slot, uint64_t held) noexcept:
+        """Free a slot, unless it is somebody else's by now: others free those of the dead, and the living claim them at once."""
         cdef uint64_t mask = ~(<uint64_t> 1 << (slot & 63))
-        and64(&self.header.armed[slot >> 6], mask)
-        store32(&self.header.subscribers[slot].pid, 0)
-        and64(&self.header.claimed[slot >> 6], mask)
+        if held and cas64(self.holder(slot), held, 0):
+            and64(&self.header.armed[slot >> 6], mask)
+            and64(&self.header.claimed[slot >> 6], mask)
+        return 0
 
     def subscribers(self):
         """Return the process numbers of all who hold a slot."""
@@ -171,9 +179,11 @@ cdef class Table:
     def release_process(self, uint32_t pid):
         """Free the slots that a killed process held."""
         cdef int slot
+        cdef uint64_t held
         for slot in range(MAX_SUBSCRIBERS):
-            if self.header.claimed[slot >> 6] >> (slot & 63) & 1 and self.header.subscribers[slot].pid == pid:
-                self.unsubscribe(slot)
+            held = load64(self.holder(slot))
+            if self.header.claimed[slot >> 6] >> (slot & 63) & 1 and <uint32_t> held == pid:
+                self.release(slot, held)
 
     def arm(self, int slot):
         """Ask for one ring at the next change. Look again for changes after this, before sleeping."""
@@ -193,7 +203,7 @@ cdef class Table:
 
     cdef int ring_armed(self, Ringer ringer) noexcept:
         cdef int word, slot
-        cdef uint64_t bits
+        cdef uint64_t bits, held
         fence()
         for word in range(SUBSCRIBER_WORDS):
             if not self.header.armed[word]:
@@ -203,8 +213,9 @@ cdef class Table:
             while bits:
                 slot = word * 64 + lowest_bit(bits)
                 bits &= bits - 1
-                if ringer.ring(self.header.subscribers[slot].pid, self.header.subscribers[slot].cookie) < 0:
-                    self.unsubscribe(slot)
+                held = load64(self.holder(slot))
+                if held and ringer.ring(<uint32_t> held, <uint32_t> (held >> 32)) < 0:
+                    self.release(slot, held)
         if monotonic_us() >= self.look_at_us:
             self.look_for_gone(ringer)
         return 0
@@ -216,16 +227,15 @@ cdef class Table:
     cdef int look_for_gone(self, Ringer ringer) noexcept:
         """Free the slots of processes that ended without a word while they were not armed."""
         cdef int word, slot
-        cdef uint32_t pid
-        cdef uint64_t bits
+        cdef uint64_t bits, held
         for word in range(SUBSCRIBER_WORDS):
             bits = self.silent[word] & load64(&self.header.claimed[word])
             while bits:
                 slot = word * 64 + lowest_bit(bits)
                 bits &= bits - 1
-                pid = load32(&self.header.subscribers[slot].pid)
-                if pid and ringer.is_gone(pid) and load32(&self.header.subscribers[slot].pid) == pid:
-                    self.unsubscribe(slot)
+                held = load64(self.holder(slot))
+                if held and ringer.is_gone(<uint32_t> held):
+                    self.release(slot, held)
             self.silent[word] = load64(&self.header.claimed[word])
         self.look_at_us = monotonic_us() + LOOK_US
         return 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,16 @@ import pytest
 from mist.core.doorbell import Doorbell, Ringer
 from mist.core.packet import Packet
 from mist.errors import LimitExceededError, NotFound, SharedMemoryFull
-from mist.stream.publisher import Limits, StreamPublisher, create_account, create_stream, memory_used, remove_stream
+from mist.stream.publisher import (
+    SHM_FOLDER,
+    Limits,
+    StreamPublisher,
+    create_account,
+    create_stream,
+    memory_used,
+    remove_stream,
+    stream_prefix,
+)
 from mist.stream.reader import StreamReader, list_streams
 from mist.stream.state import StreamStatus
 from tests.support.shared_memory import (
@@ -233,6 +244,24 @@ def test_everybody_is_woken_after_a_writer_that_may_have_forgotten_some(instance
     assert bell.drain() == set()
     publisher.table.ring_everybody(Ringer(str(tmp_path)))
     assert bell.drain() == {1}
+    bell.close()
+
+
+def test_a_slot_that_is_just_being_claimed_is_not_taken_from_its_process(instance: str, tmp_path: Path) -> None:
+    """Its process may not have written yet whose it is when a writer wakes everybody."""
+    publisher = make_publisher(instance, tmp_path)
+    cookie = 0xC0FFEE
+    publisher.table.subscribe(cookie)
+    bell, ringer = Doorbell(str(tmp_path)), Ringer(str(tmp_path))
+    file = next(path for path in SHM_FOLDER.iterdir() if path.name == stream_prefix(instance, "live"))
+    with file.open("r+b") as opened, mmap.mmap(opened.fileno(), 0) as table:
+        holder = struct.pack("<II", os.getpid(), cookie)
+        at = table.find(holder)
+        table[at : at + 8] = bytes(8)
+        publisher.table.ring_everybody(ringer)
+        table[at : at + 8] = holder
+    publisher.table.ring_everybody(ringer)
+    assert bell.drain() == {cookie}
     bell.close()
 
 
