@@ -229,7 +229,8 @@ class _Notes:
             return {"files": self._book, "jobs": delivery.state(), "index": index}
 
         try:
-            note.write(document, (self._book_number, checkpoint.index_number, delivery.progress()), book)
+            # What the end of the file adds to its job may leave all the numbers as they are.
+            note.write(document, (self._book_number, checkpoint.index_number, delivery.progress(), self._over), book)
             self._made.spool.noted()
         except OSError as error:
             status.note = None
