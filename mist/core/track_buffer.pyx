@@ -313,7 +313,8 @@ cdef class TrackReader:
         return 1
 
     cdef bint removed(self) noexcept:
-        return not load32(&self.table.header.tracks[self.index].valid_mask)
+        """Tell whether the track, or the whole stream, is no more."""
+        return load32(&self.table.header.stale) or not load32(&self.table.header.tracks[self.index].valid_mask)
 
     def follow(self):
         """Go on with a newer generation of the index if there is one; returns whether."""

@@ -74,7 +74,11 @@ async def record_remotely(services: OutputServices, plan: PushPlan, status: Push
                 delivery.finish()
             else:
                 making = _Making(services, target, container, status, spool, delivery, sending)
-                await making.record(plan, connector, carrier, left, job)
+                try:
+                    await making.record(plan, connector, carrier, left, job)
+                except MistError:
+                    await sending  # what there is of it; what went wrong there is the same, or worse
+                    raise
             await sending
         except asyncio.CancelledError:
             await _send_rest(sending, status)
