@@ -233,14 +233,15 @@ class FakeReader:
                 return track.first_sequence + place
         return track.next_sequence
 
-    def mux_range(self, muxer: Muxer, ranges: Sequence[tuple[int, int, int]]) -> None:
-        """Write the packets of the ranges to the muxer, merged by decode time (ties in the order of the list)."""
+    def mux_range(self, muxer: Muxer, ranges: Sequence[tuple[int, int, int]]) -> int:
+        """Write the packets of the ranges to the muxer, merged by decode time (ties in the order of the list); returns how many."""
         merged: list[tuple[int, int, int, Packet]] = []
         for place, (index, first, end) in enumerate(ranges):
             for number, packet in enumerate(self.packets(index, first, end)):
                 merged.append((packet.dts_us, place, number, packet))
         for _, place, _, packet in sorted(merged, key=lambda entry: entry[:3]):
             muxer.write(Packet(place, packet.dts_us, packet.offset_us, packet.keyframe, packet.payload))
+        return len(merged)
 
 
 def fake_reader(

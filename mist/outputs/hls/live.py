@@ -176,11 +176,16 @@ class LiveRendition:
         infos = [self.stream.info_at(states[index], fragment.from_us) for index in self.indexes]
         muxer = TsMuxer(infos, reader.name, fragment.number, repeat_tables=False)
         ranges = segment_ranges(reader, fragment, self.indexes)
-        reader.mux_range(muxer, ranges)
+        written = reader.mux_range(muxer, ranges)
         muxer.pad_counters()
         segment = muxer.take_output()
         now = {state.index: state for state in reader.tracks()}
-        if not segment or any(index not in now or _trimmed(now[index], fragment) for index in self.indexes):
+        whole = written == sum(end - first for _, first, end in ranges)
+        if (
+            not segment
+            or not whole
+            or any(index not in now or _trimmed(now[index], fragment) for index in self.indexes)
+        ):
             raise NotFound("Fragment out of range")
         return segment
 
