@@ -72,6 +72,10 @@ class NotReady(StreamError):
     """The stream exists but does not play (yet)."""
 
 
+class StreamEnded(NotReady):
+    """The stream was just ending; it can be asked for again at once."""
+
+
 class Busy(StreamError):
     """The stream already has a publisher."""
 

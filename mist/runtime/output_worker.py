@@ -29,7 +29,7 @@ from mist.runtime.served import AcceptedSocket, HeldStream, Served, TrackedFanou
 from mist.runtime.session_link import SessionLink
 from mist.runtime.snapshot import input_timeout_part, stream_settings
 from mist.runtime.span_link import SpanClient
-from mist.runtime.spawner_link import SpawnerLink
+from mist.runtime.spawner_link import SpawnerLink, ask_again
 from mist.runtime.worker import IGNORED_SIGNALS, Worker
 from mist.stream.names import sanitise
 from mist.stream.on_demand import OnDemandReader
@@ -557,7 +557,7 @@ class OutputWorker(Worker):
         state_fd = memory_file(state)
         try:
             message = {"do": "publish", "stream": request["stream"], "request": dict(request)}
-            await self._link.ask(message, (fd, state_fd))
+            await ask_again(lambda: self._link.ask(message, (fd, state_fd)))
             served = self._by_inode.get(os.fstat(fd).st_ino)
             if served is not None and served.visit is not None:
                 served.visit.leave()

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mist.errors import (
     NotFound,
     NotReady,
     SharedMemoryFull,
+    StreamEnded,
     StreamError,
     TransportError,
     UnsupportedError,
@@ -42,6 +43,7 @@ ERRORS: Mapping[str, type[MistError]] = {
         NotFound,
         NotReady,
         SharedMemoryFull,
+        StreamEnded,
         StreamError,
         UnsupportedError,
     )
@@ -53,6 +55,18 @@ def raise_error(answer: Message) -> Message:
     if "error" in answer:
         raise ERRORS.get(answer["error"], MistError)(answer.get("text", ""))
     return answer
+
+
+async def ask_again(ask: Callable[[], Awaitable[Message]]) -> Message:
+    """Return the answer of a stream, of the next one if it was just ending. Raises as `ask`, StreamEnded when it takes too long to end."""
+    until = time.monotonic() + REPLACED_SECONDS
+    while True:
+        try:
+            return await ask()
+        except StreamEnded:
+            if time.monotonic() >= until:
+                raise
+        await asyncio.sleep(AGAIN_SECONDS)  # no event tells of its end
 
 
 class NotSent(TransportError):

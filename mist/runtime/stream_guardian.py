@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from mist.core.doorbell import Ringer
 from mist.core.track_buffer import Table, open_table
-from mist.errors import AccessDenied, Busy, MistError, NotFound, NotReady
+from mist.errors import AccessDenied, Busy, MistError, NotFound, NotReady, StreamEnded
 from mist.net.receive_ring import create_ring
 from mist.runtime.backoff import Backoff
 from mist.runtime.build import is_same_edition, running_build
@@ -144,7 +144,7 @@ class StreamDuty:
         if not hasattr(self, "_table"):
             return
         self._set_status(StreamStatus.SHUTDOWN)
-        self._refuse_all(NotReady("Stream is shutting down"))
+        self._refuse_all(StreamEnded("Stream is shutting down"))
 
     def finish(self) -> None:
         if self._source is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from mist.core.doorbell import Ringer
 from mist.core.track_buffer import open_table
-from mist.errors import Busy, MistError, NotFound, NotReady
+from mist.errors import Busy, MistError, NotFound, NotReady, StreamEnded
 from mist.runtime.backoff import Backoff
 from mist.runtime.book import MAX_JOINING, Around, Book, pass_on_all
 from mist.runtime.build import is_after_crash, running_build
@@ -326,7 +326,7 @@ class Streams(Book):
         child, stream.child = stream.child, None
         assert child is not None
         goes_on = status != 0 and not stream.ending and not self._closed
-        self._requeue(stream, child)
+        self._requeue(stream, child, NotReady if goes_on else StreamEnded)
         if goes_on:
             plan = stream.plan
             stream.plan = StreamPlan(plan.name, plan.source, plan.pulled, adopt=True)
@@ -346,14 +346,17 @@ class Streams(Book):
             self._plan_always_on()
         self._changed()
 
-    def _requeue(self, stream: Stream, child: Child) -> None:
-        """Keep what an ended guardian has not answered for the next one; a publisher whose descriptors it had is refused."""
+    def _requeue(self, stream: Stream, child: Child, refusal: type[NotReady]) -> None:
+        """Keep what an ended guardian has not answered for the next one; a publisher whose descriptors it had is refused.
+
+        refusal: StreamEnded where nobody has them any more, so that they may be sent again.
+        """
         unanswered: list[Held] = []
         for number, pending in tuple(self._pending.items()):
             if pending.child is child:
                 del self._pending[number]
                 if pending.held.fds:
-                    pending.held.answer(_ended_answer(stream))
+                    pending.held.answer(_ended_answer(stream, refusal))
                 else:
                     unanswered.append(pending.held)
         stream.held[:0] = unanswered
@@ -390,5 +393,5 @@ class Streams(Book):
         self._closed = True
 
 
-def _ended_answer(stream: Stream) -> Message:
-    return {"error": "NotReady", "text": f"The stream {stream.plan.name} has ended; try again"}
+def _ended_answer(stream: Stream, refusal: type[NotReady] = StreamEnded) -> Message:
+    return {"error": refusal.__name__, "text": f"The stream {stream.plan.name} has ended; try again"}

@@ -187,7 +187,7 @@ def test_requests_wait_for_the_next_guardian(book: Book) -> None:
     assert book.answers == [], "they came while the stream ended, and are asked of a new one, once"
     assert [message["do"] for message in book.children[3].sent] == ["start", "start"]
     book.children[3].on_ended(0)
-    assert [answer["error"] for answer in book.answers] == ["NotReady", "NotReady"]
+    assert [answer["error"] for answer in book.answers] == ["StreamEnded", "StreamEnded"]
     assert len(book.children) == 4
 
 
