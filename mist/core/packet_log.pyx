@@ -15,14 +15,14 @@ from array import array
 
 from mist.errors import RemoteProtocolError, TruncatedError
 
-MAX_LOGGED = 4 << 20             # packets, 24 bytes each: 16 hours of pictures and sound
-
 cdef enum:
-    LOGGED_LIMIT = 4 << 20
+    LOGGED_LIMIT = 4 << 20       # packets, 24 bytes each: 16 hours of pictures and sound
     MAX_PLACES = 64
     LOGGED_KEY = 0x80            # beside the track, in the lowest byte of a mark and the first one of a packed packet
     PACKED_TRIM = 0x40           # the same: the trim follows the size
     MOST_PACKED_BYTES = 1 + 4 * 10
+
+MAX_LOGGED = LOGGED_LIMIT
 
 
 cdef int by_time(const void* one, const void* other) noexcept nogil:

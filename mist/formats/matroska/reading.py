@@ -322,14 +322,9 @@ def _h264(source: _Source) -> Entry:
     size = (private[4] & 3) + 1 if len(private) > 4 else 4
     init_data = private[:4] + bytes((private[4] | 3,)) + private[5:] if size != 4 else private
     form = FORMS["AS_IS" if size == 4 else "NAL_LENGTHS"]
-    configuration = h264.parse_avcc(init_data)
-    if not configuration.sps:
+    if not h264.parse_avcc(init_data).sps:
         return _entry(source, VIDEO, H264, form=form, unit_bytes=size, probe=True, depth=-1, **common)
-    sps = h264.parse_sps(configuration.sps[0])
-    depth = sps.vui.max_num_reorder_frames
-    if h264.reorders(sps) is False:
-        depth = 0
-    depth = -1 if depth is None else depth
+    depth = codecs.reordering(source.info.changed(codec=H264, init_data=init_data))
     return _entry(source, VIDEO, H264, form=form, unit_bytes=size, init_data=init_data, depth=depth, **common)
 
 
@@ -343,7 +338,7 @@ def _hevc(source: _Source) -> Entry:
     form = FORMS["AS_IS" if size == 4 else "NAL_LENGTHS"]
     if not hevc.parse_hvcc(init_data).of_type(33):
         return _entry(source, VIDEO, HEVC, form=form, unit_bytes=size, probe=True, depth=-1, **common)
-    depth = hevc.configured_sps(init_data).max_num_reorder_pics
+    depth = codecs.reordering(source.info.changed(codec=HEVC, init_data=init_data))
     return _entry(source, VIDEO, HEVC, form=form, unit_bytes=size, init_data=init_data, depth=depth, **common)
 
 
