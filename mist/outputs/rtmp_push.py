@@ -22,13 +22,13 @@ from mist.net.documents import fetch
 from mist.net.remote_schemes import without_password
 from mist.net.rtmp_client import RtmpAddress, publish
 from mist.outputs.base import Capability, choose_tracks, selection
+from mist.outputs.base.film_publishing import Destination, FilmPublishing, is_film
 from mist.outputs.base.publishing import (
     LOST,
     PLAYBACK,
     Publishing,
     let_go,
     push_pace,
-    refuse_files,
     take_left,
     tracks_mask,
     wait_fresh_key,
@@ -101,19 +101,25 @@ async def _publish(
     record = services.open_record("OUTPUT:RTMP", address.host)
     record.set_stream(reader.name)
     try:
-        refuse_files(reader)
         choice = await choose_tracks(services, reader, parameters, _CODECS, "", tracks_mask(given))
         status.tracks = list(choice.indexes)
         added = None
         if other_audio and not any(reader.track(index).info.type == AUDIO for index in choice.indexes):
             added = await _open_audio(other_audio)
-        await wait_fresh_key(services, given, choice)
-        pace = await push_pace(services, parameters, given, choice, CATCH_UP_RATE)
+        pace = {}
+        if reader.live:
+            await wait_fresh_key(services, given, choice)
+            pace = await push_pace(services, parameters, given, choice, CATCH_UP_RATE)
         async with turn():
             dialled, session = await publish(address)
-        publishing = _publishing(services, session, status, given, {"added": added is not None})
+        saved = {"added": added is not None}
         make_muxer = partial(_make_muxer, session, given, added)
-        await publishing.run(dialled, choice, f"RTMP push {plan.number}", make_muxer, record, alone=True, **pace)
+        if reader.live:
+            publishing = _publishing(services, session, status, given, saved)
+            await publishing.run(dialled, choice, f"RTMP push {plan.number}", make_muxer, record, alone=True, **pace)
+        else:
+            film = FilmPublishing(services, _destination(session, given), status, parameters, saved)
+            await film.run(dialled, choice, make_muxer, record)
     finally:
         record.close()
         services.close_stream(reader)
@@ -140,6 +146,9 @@ async def _go_on(
     except BaseException:
         let_go(left)
         raise
+    if is_film(saved):
+        film = FilmPublishing(services, _destination(session, given), status, parameters, {"added": added is not None})
+        return await film.go_on(left, saved, partial(_make_muxer, session, given, added))
     publishing = _publishing(services, session, status, given, {})
     return await publishing.go_on(
         left,
@@ -156,13 +165,19 @@ def _publishing(
     given: Mapping[str, str],
     saved: Mapping[str, Any],
 ) -> Publishing:
-    def farewell() -> bytes:
-        if given["graceless"]:
-            return b""
-        session.close()
-        return session.take_output()
-
+    farewell = partial(_farewell, session, given)
     return Publishing(services, session, status, heard=_heard, farewell=farewell, saved=saved)
+
+
+def _destination(session: ClientSession, given: Mapping[str, str]) -> Destination:
+    return Destination("RTMP", session, _heard, partial(_farewell, session, given))
+
+
+def _farewell(session: ClientSession, given: Mapping[str, str]) -> bytes:
+    if given["graceless"]:
+        return b""
+    session.close()
+    return session.take_output()
 
 
 def _make_muxer(

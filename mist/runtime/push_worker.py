@@ -118,7 +118,10 @@ class PushWorker(OutputWorker):
 
     async def open_stream(self, name: str, visit: Visit | None = None) -> StreamReader:
         """Open the stream that a push begins to send; handlers are asked as for viewers, with neither address nor URL."""
-        connector = _PLAN.get().connector
+        plan = _PLAN.get()
+        if self._running[plan.number].status.goes_on:
+            return await super().open_stream(name, visit)
+        connector = plan.connector
         wanted = (await self.triggers.replace("PLAY_REWRITE", name, [name, "", connector, ""], name)).strip()
         if not wanted:
             raise NotFound("Nothing plays under this name")

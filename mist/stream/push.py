@@ -43,6 +43,7 @@ class PushStatus:
     leave: called for an end that waits until the destination has taken what there is; None where the task is cancelled for that.
     left_file: descriptor of a file that the process before this one had, -1 for none. keep_file: called with one that is to outlive
     this process. left_connection, keep_connection: the same for a connection, the latter with its record and its socket.
+    goes_on: what is opened was begun by another process: its triggers have been asked.
     waiting_bytes: that a destination elsewhere has not taken yet. waiting_full: no more may wait. trouble: why it takes
     nothing now.
     """
@@ -60,6 +61,7 @@ class PushStatus:
     keep_file: Callable[[int], None] = lambda _fd: None
     left_connection: LeftConnection | None = None
     keep_connection: Callable[[Any, int], None] = lambda _record, _fd: None
+    goes_on: bool = False
     waiting_bytes: int = 0
     waiting_full: bool = False
     trouble: str = ""

@@ -38,6 +38,7 @@ class FilmPlayer(OnDemandSender):
     """Sends a film at the speed of its clock, unless the player asked for another. A protocol implements what follows `_play`."""
 
     protocol: str
+    peer = "player"
 
     def __init__(
         self,
@@ -139,16 +140,20 @@ class FilmPlayer(OnDemandSender):
         try:
             data = self._socket.recv(READ_BYTES, socket.MSG_PEEK)
             if not data:
-                raise PeerClosed("the player closed the connection")
+                raise PeerClosed(f"the {self.peer} closed the connection")
             self._hear_bytes(data)
             if len(self._owed) > MAX_OWED_BYTES:
-                raise WriteStalled("the player does not read what it is answered")
+                raise WriteStalled(f"the {self.peer} does not read what it is answered")
         except (BlockingIOError, InterruptedError):
             return
         except (MistError, OSError) as error:
-            self._services.log.info("%s player of %s ends: %s", self.protocol, self._media.name, error)
             self._loop.remove_reader(self._fd)
-            self.close(getattr(error, "reason", "CLEAN_REMOTE_CLOSE"))
+            self._broken(error)
+
+    def _broken(self, error: MistError | OSError) -> None:
+        """End a connection that its peer has closed, or on which it said what it must not."""
+        self._services.log.info("%s player of %s ends: %s", self.protocol, self._media.name, error)
+        self.close(getattr(error, "reason", "CLEAN_REMOTE_CLOSE"))
 
     def _hear_bytes(self, data: bytes) -> None:
         """Take bytes from the player, and from the kernel once they are written down. Raises MistError, OSError."""

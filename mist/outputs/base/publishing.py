@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from mist.core.muxer import Muxer
-from mist.errors import MistError, NoSuitableTrack, PeerClosed
+from mist.errors import MistError, PeerClosed
 from mist.formats.tracks import TrackInfo
 from mist.net.dial import Dialled, Session
 from mist.net.tls_relay import TlsRelay
@@ -42,12 +42,6 @@ SomeSession = TypeVar("SomeSession", bound=Session)
 def tracks_mask(given: Mapping[str, str]) -> int:
     """Return which tracks a push may see: those that pushes are to see, or all with `unmask`."""
     return ANY_MASK if "unmask" in given else PUSHES_MASK
-
-
-def refuse_files(reader: StreamReader) -> None:
-    """Raise NoSuitableTrack for a stream that is not live."""
-    if not reader.live:
-        raise NoSuitableTrack(f"{reader.name} is played on demand: pushes are of live streams")
 
 
 def _delay_us(given: Mapping[str, str]) -> int:

@@ -11,11 +11,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from mist.errors import ConfigError, NoSuitableTrack, NotReady, TransportError
+from mist.errors import ConfigError, NotReady, TransportError
 from mist.formats.containers import Container
 from mist.outputs.base.continued import left_behind, reopened, table_number
 from mist.outputs.base.file_formats import format_of
-from mist.outputs.base.recording_steps import follow, tell_progress, tell_unknown
+from mist.outputs.base.recording_steps import follow, refuse_files, tell_progress, tell_unknown
 from mist.outputs.base.remote_recording import is_remote, record_remotely
 from mist.stream.push import PushPlan, PushStatus
 from mist.stream.reader import StreamReader
@@ -67,8 +67,8 @@ class RecordingPush:
         record = services.open_record(f"OUTPUT:{self.connector}", "")
         record.set_stream(reader.name)
         try:
-            if not isinstance(reader, GoneReader) and not reader.live:
-                raise NoSuitableTrack(f'{reader.name} is on demand: "mist convert" puts its file into another format')
+            if not isinstance(reader, GoneReader):
+                refuse_files(reader)
             recording = _Recording(services, reader, target, container, status)
             if left is not None:
                 recording.go_on(*left)

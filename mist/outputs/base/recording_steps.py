@@ -8,6 +8,7 @@ from collections.abc import Callable, Container
 from contextlib import suppress
 from typing import Final, Protocol
 
+from mist.errors import NoSuitableTrack
 from mist.stream.push import PushStatus
 from mist.stream.reader import StreamReader
 from mist.stream.recorder import GoneReader, Recorder
@@ -32,6 +33,12 @@ def tell_unknown(log: logging.Logger, target: RecordingTarget, known: Container[
     names = [name for name in target.unknown if name not in known]
     if names:
         log.warning("Parameters without a meaning for a recording: %s", ", ".join(names))
+
+
+def refuse_files(reader: StreamReader) -> None:
+    """Raise NoSuitableTrack for a stream that is not live."""
+    if not reader.live:
+        raise NoSuitableTrack(f'{reader.name} is on demand: "mist convert" puts its file into another format')
 
 
 async def follow(

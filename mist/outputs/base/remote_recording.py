@@ -16,8 +16,7 @@ from mist.net.remote_schemes import Writers, remote_schemes, scheme_of, without_
 from mist.net.spool import DEFAULT_FOLDER, DEFAULT_LIMIT_BYTES, Spool
 from mist.outputs.base.continued import left_behind, reopened, table_number
 from mist.outputs.base.file_formats import format_of
-from mist.outputs.base.publishing import refuse_files
-from mist.outputs.base.recording_steps import follow, tell_progress, tell_unknown
+from mist.outputs.base.recording_steps import follow, refuse_files, tell_progress, tell_unknown
 from mist.outputs.base.remote_files import Delivery, Job, RemoteFiles
 from mist.stream.push import PushPlan, PushStatus, split_target
 from mist.stream.reader import StreamReader

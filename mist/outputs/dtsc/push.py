@@ -9,16 +9,17 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from mist import __version__
+from mist.core.dtsc import DtscMuxer
 from mist.errors import AccessDenied, ConfigError, PeerClosed
 from mist.formats import dtsc_session as d
 from mist.net.dial import client_context, dial, talk, turn
 from mist.net.remote_schemes import scheme_of
-from mist.outputs.base import choose_tracks, selection
+from mist.outputs.base import Choice, choose_tracks, selection
+from mist.outputs.base.film_publishing import Destination, FilmPublishing, is_film
 from mist.outputs.base.publishing import (
     PLAYBACK,
     Publishing,
     push_pace,
-    refuse_files,
     take_left,
     tracks_mask,
     wait_fresh_key,
@@ -125,18 +126,18 @@ async def _begin(
     record = services.open_record("OUTPUT:DTSC", address.host)
     record.set_stream(reader.name)
     try:
-        refuse_files(reader)
         choice = await choose_tracks(services, reader, parameters, CAPABILITY, "", tracks_mask(given))
         status.tracks = list(choice.indexes)
-        await wait_fresh_key(services, given, choice)
-        pace = player_pace(parameters, choice)
-        if given.get("pushdelay") or "realtime" in given:
-            pace = await push_pace(services, parameters, given, choice)
+        pace = await _pace(services, parameters, given, choice) if reader.live else {}
         session = d.PushingSession(address.stream, f"mist/{__version__}", address.password, sync)
         async with turn():
             dialled, said = await dial(address.host, address.port, tls), _Talk()
             await talk(dialled, session, said.is_started)
         saved = {"exact": said.knows_exact_times}
+        if not reader.live:
+            film = FilmPublishing(services, _destination(session, said), status, parameters, saved)
+            await film.run(dialled, choice, partial(DtscMuxer, exact=said.knows_exact_times), record)
+            return
         publishing = Publishing(services, session, status, heard=said.heard, farewell=lambda: b"", saved=saved)
         options: dict[str, Any] = {"by_time": sync, **pace}
         make_muxer = partial(player_muxer, reader, exact=said.knows_exact_times)
@@ -146,12 +147,30 @@ async def _begin(
         services.close_stream(reader)
 
 
+async def _pace(
+    services: OutputServices, parameters: PlaybackParameters, given: Mapping[str, str], choice: Choice
+) -> dict[str, Any]:
+    """Return what `Fanout.join` needs for a live stream, once the push may begin. Raises NoSuitableTrack."""
+    await wait_fresh_key(services, given, choice)
+    if given.get("pushdelay") or "realtime" in given:
+        return await push_pace(services, parameters, given, choice)
+    return player_pace(parameters, choice)
+
+
+def _destination(session: d.PushingSession, said: _Talk) -> Destination:
+    return Destination("DTSC", session, said.heard, lambda: b"")
+
+
 async def _go_on(services: OutputServices, status: PushStatus, parameters: PlaybackParameters, mask: int) -> bool:
     """Go on with the connection of another process until the stream ends; False when there is none. Raises MistError."""
     found = take_left(services, status, d.PushingSession.restore)
     if found is None:
         return False
     left, saved, session = found
+    if is_film(saved):
+        exact = bool(saved["exact"])
+        film = FilmPublishing(services, _destination(session, _Talk()), status, parameters, {"exact": exact})
+        return await film.go_on(left, saved, partial(DtscMuxer, exact=exact))
     publishing = Publishing(services, session, status, heard=_Talk().heard, farewell=lambda: b"", saved={})
     return await publishing.go_on(
         left,

@@ -1,0 +1,142 @@
+"""Files on demand pushed to another server, where they are live: each packet once, at the clock's speed, whoever is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_push_connections import publishers, replaced, status, workers
+from tests.integration.test_runtime import mist
+from tests.support.media import BFRAMES, Sample
+from tests.support.packets import SeenMedia, compare, read_media
+from tests.support.ports import free_port
+from tests.support.processes import wait_until
+from tests.support.server import MistServer
+from tests.support.tls_front import make_certificate
+
+pytestmark = [pytest.mark.tools("ffmpeg", "openssl"), pytest.mark.timeout(240)]
+FILM = Sample("pushed", BFRAMES)
+LONG_FILM = Sample("handed", BFRAMES, seconds=20)
+MILLISECOND_US = 1001
+TAKES = {"source": "push://127.0.0.1", "inputtimeout": 4}
+KINDS = ("rtmp", "rtmps", "dtsc", "dtscs")
+
+
+@dataclass
+class Pair:
+    """A server with films, and one that takes pushes in every way. targets: addresses there by kind, without the stream."""
+
+    here: MistServer
+    there: MistServer
+    targets: dict[str, str]
+
+    def push(self, kind: str, film: str, stream: str, recorded: Path, query: str = "") -> None:
+        """Push a film, and have what comes there recorded from its beginning."""
+        before = len(publishers(self.there))
+        self.here.api({"push_start": [film, f"{self.targets[kind]}/{stream}{query}"]})
+        self.there.wait_tracks(2, stream)
+        self.there.api({"push_start": [stream, f"{recorded}?start=1"]})
+        assert len(publishers(self.there)) == before + 1
+
+    def wait_end(self) -> None:
+        """Wait until all is over, here and there."""
+        wait_until(lambda: not self.here.api({"push_list": 1})["push_list"], 60, "the end of the pushes")
+        wait_until(lambda: not self.there.api({"push_list": 1})["push_list"], 30, "the end of the recordings")
+
+
+def assert_whole(film: SeenMedia, recorded: Path) -> None:
+    """Fail unless a recording has each packet of a film once, at the same distances; it begins with the picture."""
+    missing = compare(film, read_media(recorded), tolerance_us=MILLISECOND_US)
+    assert missing["video"] == (0, 0), recorded
+    assert missing["audio"] in ((0, 0), (1, 0), (2, 0)), recorded
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    cert, key = make_certificate(tmp_path_factory.mktemp("tls"))
+    ports = {kind: free_port() for kind in KINDS}
+    there = MistServer(streams=dict.fromkeys(("plain", *KINDS), TAKES))
+    for kind, port in ports.items():
+        secure = {"cert": str(cert), "key": str(key)} if kind.endswith("s") else {}
+        connector = kind.removesuffix("s").upper()
+        there.config["config"]["protocols"].append(
+            {"connector": connector, "port": port, "interface": "127.0.0.1", **secure}
+        )
+    films = {"film": {"source": str(FILM.flv())}, "long": {"source": str(LONG_FILM.flv())}}
+    with ExitStack() as stack:
+        stack.enter_context(there)
+        here = stack.enter_context(MistServer(streams=films, env={"SSL_CERT_FILE": str(cert)}))
+        application = {"rtmp": "/live", "rtmps": "/live", "dtsc": "", "dtscs": ""}
+        yield Pair(here, there, {kind: f"{kind}://localhost:{ports[kind]}{application[kind]}" for kind in KINDS})
+
+
+def test_films_arrive_in_every_way(pair: Pair, tmp_path: Path) -> None:
+    for kind in KINDS:
+        pair.push(kind, "film", kind, tmp_path / f"{kind}.flv")
+    rows = wait_until(lambda: len(found := status(pair.here)) == len(KINDS) and found, 15, "figures")
+    for row in rows.values():
+        assert row["bytes"] > 0
+        assert 0 < row["mediatime"] <= row["active_ms"] + 1000, "ahead of the clock"
+    pair.wait_end()
+    film = read_media(FILM.flv())
+    for kind in KINDS:
+        assert_whole(film, tmp_path / f"{kind}.flv")
+    assert [line for line in pair.here.log if "the stream has ended (CLEAN_EOF)" in line]
+
+
+def test_another_process_goes_on_at_the_byte(pair: Pair, tmp_path: Path) -> None:
+    came = len(publishers(pair.there))
+    pair.push("rtmp", "long", "rtmp", tmp_path / "rtmp.flv")
+    pair.push("dtsc", "long", "dtsc", tmp_path / "dtsc.flv")
+    for blow in (signal.SIGKILL, signal.SIGSEGV):
+        former = workers(pair.here)
+        before = status(pair.here)
+        for pid in former:
+            os.kill(pid, blow)
+        wait_until(lambda former=former: replaced(pair.here, former), 20, "another worker")  # type: ignore[misc]
+        wait_until(
+            lambda before=before: all(
+                row["mediatime"] > before.get(number, row)["mediatime"] for number, row in status(pair.here).items()
+            ),  # type: ignore[misc]
+            20,
+            "media from it",
+        )
+    done = mist(pair.here, "upgrade", "--instance", pair.here.instance)
+    assert (done.returncode, done.stderr) == (0, "")
+    pair.wait_end()
+    film = read_media(LONG_FILM.flv())
+    assert_whole(film, tmp_path / "rtmp.flv")
+    assert_whole(film, tmp_path / "dtsc.flv")
+    assert len(publishers(pair.there)) == came + 2, "a connection was made again"
+
+
+def test_a_part_with_silence_beside_it(pair: Pair, tmp_path: Path) -> None:
+    """`start`, `duration`, the choice of tracks and other audio mean what they mean for live streams."""
+    pair.push("rtmp", "film", "rtmp", tmp_path / "part.flv", "?audio=none,silence&start=3000&duration=4&rate=2")
+    pair.wait_end()
+    media = read_media(tmp_path / "part.flv")
+    assert sorted(media.codecs.values()) == ["aac", "h264"]
+    wanted = [one.digest for one in read_media(FILM.flv()).of("video")]
+    got = [one.digest for one in media.of("video")]
+    begin = wanted.index(got[0])
+    assert begin == 75
+    assert got == wanted[begin : begin + len(got)]
+    assert len(got) in range(98, 103)
+
+
+def test_a_push_that_is_stopped_says_goodbye(pair: Pair, tmp_path: Path) -> None:
+    pair.push("rtmp", "long", "rtmp", tmp_path / "stopped.flv")
+    wait_until(lambda: (tmp_path / "stopped.flv").exists(), 10, "the recording")
+    number = pair.here.api({"push_list": 1})["push_list"][0][0]
+    pair.here.api({"push_stop": number})
+    pair.wait_end()
+    film = read_media(LONG_FILM.flv())
+    missing = compare(film, read_media(tmp_path / "stopped.flv"), tolerance_us=MILLISECOND_US)
+    assert all(before == 0 for before, _ in missing.values())
+    assert any(after > 0 for _, after in missing.values())
