@@ -381,7 +381,8 @@ class Recorder:
             self._news_us = self._clock_us()
         elif self._clock_us() - self._news_us >= IDLE_US:
             return max((state.last_us for state in chosen), default=self._done_us) + 1
-        timed = [max(state.now_us, state.last_us) for state in chosen if state.info.type != META]
+        sure = [state for state in chosen if state.info.type != META] or chosen
+        timed = [max(state.now_us, state.last_us) for state in sure]
         newest_us = max(timed, default=self._done_us)
         return min((one for one in timed if newest_us - one <= STALLED_US), default=newest_us)
 

@@ -54,7 +54,7 @@ class RecordingTarget:
     files: pattern of the media files' names, an absolute or relative path. playlist: pattern of the playlist's path, "" for
     none. split_us: new file at the first keyframe that is so far into one, 0 for never. adjust: split may grow to half the
     length that segments turn out to have. max_entries, target_age_us: the playlist's bounds, 0 for none. unlink: what falls
-    out of the list is deleted. unmask: hidden tracks too. unknown: names of parameters that mean nothing here.
+    out of the list is deleted. unmask: hidden tracks too. film: on demand. unknown: names of parameters that mean nothing here.
     """
 
     files: str
@@ -68,6 +68,7 @@ class RecordingTarget:
     end_list: bool = True
     unmask: bool = False
     playback: PlaybackParameters = field(default_factory=PlaybackParameters)
+    film: bool = False
     unknown: tuple[str, ...] = ()
 
     @property
@@ -294,10 +295,11 @@ class RecordingPlaylist:
     def text(self, *, ended: bool) -> str:
         """Return the list. ended: no file follows, which is said unless the list slides or noendlist was given."""
         target = self._target
+        kind = "VOD" if target.film and ended else "EVENT"
         lines = [
             "#EXTM3U",
             "#EXT-X-VERSION:3",
-            *(() if target.prunes else ("#EXT-X-PLAYLIST-TYPE:EVENT",)),
+            *(() if target.prunes else (f"#EXT-X-PLAYLIST-TYPE:{kind}",)),
             f"#EXT-X-TARGETDURATION:{self._target_s}",
             f"#EXT-X-MEDIA-SEQUENCE:{self._removed}",
             *((f"#EXT-X-DISCONTINUITY-SEQUENCE:{self._removed_breaks}",) if self._removed_breaks else ()),

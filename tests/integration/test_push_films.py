@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mist.formats.m3u8 import MediaPlaylist, parse_playlist
 from tests.integration.test_push_connections import publishers, replaced, status, workers
 from tests.integration.test_runtime import mist
 from tests.support.media import BFRAMES, Sample
@@ -19,6 +21,7 @@ from tests.support.ports import free_port
 from tests.support.processes import wait_until
 from tests.support.server import MistServer
 from tests.support.tls_front import make_certificate
+from tests.support.tools import run
 
 pytestmark = [pytest.mark.tools("ffmpeg", "openssl"), pytest.mark.timeout(240)]
 FILM = Sample("pushed", BFRAMES)
@@ -140,3 +143,32 @@ def test_a_push_that_is_stopped_says_goodbye(pair: Pair, tmp_path: Path) -> None
     missing = compare(film, read_media(tmp_path / "stopped.flv"), tolerance_us=MILLISECOND_US)
     assert all(before == 0 for before, _ in missing.values())
     assert any(after > 0 for _, after in missing.values())
+
+
+def test_films_become_files(pair: Pair, tmp_path: Path) -> None:
+    """As fast as they are read, into any format, in parts, and in segments with their list."""
+    for target in ("a.ts", "a.flv", "a.mp4", "a.mkv", "a.dtsc", "part.flv?start=3000&duration=4", "a.aac?video=none"):
+        pair.here.api({"push_start": ["long", str(tmp_path / target)]})
+    pair.here.api({"push_start": ["long", f"{tmp_path}/$segmentCounter.ts?split=5&m3u8=list.m3u8"]})
+    wait_until(lambda: not pair.here.api({"push_list": 1})["push_list"], 60, "the end of the recordings")
+    film = read_media(LONG_FILM.flv())
+    for name in ("a.ts", "a.flv", "a.mp4"):
+        assert set(compare(film, read_media(tmp_path / name), tolerance_us=MILLISECOND_US).values()) == {(0, 0)}, name
+    part = read_media(tmp_path / "part.flv").of("video")
+    wanted = [one.digest for one in film.of("video")]
+    assert [one.digest for one in part] == wanted[75:175]
+    sound = [one.digest for one in read_media(tmp_path / "a.aac").of("audio")]
+    assert sound == [one.digest for one in film.of("audio")]
+    for name in ("a.mkv", "a.dtsc"):
+        converted = tmp_path / f"{name}.flv"
+        run([sys.executable, "-m", "mist", "convert", str(tmp_path / name), str(converted)], 60)
+        assert set(compare(film, read_media(converted), tolerance_us=MILLISECOND_US).values()) == {(0, 0)}, name
+    text = (tmp_path / "list.m3u8").read_text()
+    assert "#EXT-X-PLAYLIST-TYPE:VOD" in text
+    assert "#EXT-X-ENDLIST" in text
+    listed = parse_playlist(text.encode())
+    assert isinstance(listed, MediaPlaylist)
+    assert [round(one.duration_us / 1e6) for one in listed.segments] == [5, 5, 5, 5]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join((tmp_path / one.uri).read_bytes() for one in listed.segments))
+    assert set(compare(film, read_media(joined), tolerance_us=MILLISECOND_US).values()) == {(0, 0)}

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from mist.errors import MistError
+from mist.stream.film_reader import FilmReader
 from mist.stream.push import PushStatus
 from mist.stream.reader import StreamReader
 from mist.stream.recorder import GoneReader
@@ -23,7 +25,7 @@ def left_behind(services: OutputServices, status: PushStatus) -> tuple[dict[str,
         return None
 
 
-def reopened(services: OutputServices, note: Mapping[str, Any]) -> StreamReader | GoneReader:
+def _reopened(services: OutputServices, note: Mapping[str, Any]) -> StreamReader | GoneReader:
     """Return a reader of the stream that the process before this one recorded; of nothing if it is not there any more."""
     reader = services.reopen_stream(str(note["stream"]))
     if reader is None:
@@ -34,6 +36,24 @@ def reopened(services: OutputServices, note: Mapping[str, Any]) -> StreamReader 
     return reader
 
 
-def table_number(reader: StreamReader) -> int:
+async def opened(
+    services: OutputServices, stream: str, status: PushStatus, note: Mapping[str, Any] | None
+) -> StreamReader | GoneReader:
+    """Return a reader of what is recorded. note: of the process before this one, None where there was none. Raises MistError."""
+    if note is None:
+        return await services.open_stream(stream)
+    if not note.get("film"):  # which a former version does not say
+        return _reopened(services, note)
+    status.goes_on = True
+    try:
+        return await services.open_stream(str(note["stream"]))
+    except MistError as error:
+        services.log.warning("The recording ends here: %s", error)
+        return GoneReader(str(note["stream"]))
+    finally:
+        status.goes_on = False
+
+
+def table_number(reader: StreamReader | FilmReader) -> int:
     """Return what tells a stream's table from the one of another stream of that name."""
     return os.stat(f"/dev/shm/{reader.table.prefix}").st_ino

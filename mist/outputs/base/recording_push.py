@@ -1,4 +1,4 @@
-"""What records: a push of a live stream into files, here or on other machines."""
+"""What records: a push of a stream into files, here or on other machines."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any, Final
 
 from mist.errors import ConfigError, NotReady, TransportError
 from mist.formats.containers import Container
-from mist.outputs.base.continued import left_behind, reopened, table_number
+from mist.outputs.base.continued import left_behind, opened, table_number
 from mist.outputs.base.file_formats import format_of
-from mist.outputs.base.recording_steps import follow, refuse_files, tell_progress, tell_unknown
+from mist.outputs.base.recording_steps import Recorded, follow, source, tell_progress, tell_unknown
 from mist.outputs.base.remote_recording import is_remote, record_remotely
+from mist.stream.film_reader import FilmReader
 from mist.stream.push import PushPlan, PushStatus
-from mist.stream.reader import StreamReader
 from mist.stream.recorder import Checkpoint, GoneReader, Recorder
 from mist.stream.recording import RecordingTarget, parse_target
 from mist.stream.recording_files import RecordingFiles
@@ -63,13 +63,13 @@ class RecordingPush:
         target, container = open_target(plan.target, self.connector)
         tell_unknown(services.log, target)
         left = left_behind(services, status)
-        reader = await services.open_stream(plan.stream) if left is None else reopened(services, left[0])
+        note = None if left is None else left[0]
+        reader = await opened(services, plan.stream, status, note)
         record = services.open_record(f"OUTPUT:{self.connector}", "")
         record.set_stream(reader.name)
         try:
-            if not isinstance(reader, GoneReader):
-                refuse_files(reader)
-            recording = _Recording(services, reader, target, container, status)
+            recorded, target = await source(services, reader, target, note)
+            recording = _Recording(services, recorded, target, container, status)
             if left is not None:
                 recording.go_on(*left)
             await recording.run()
@@ -86,7 +86,7 @@ class _Recording:
     def __init__(
         self,
         services: OutputServices,
-        reader: StreamReader | GoneReader,
+        reader: Recorded | GoneReader,
         target: RecordingTarget,
         container: Container,
         status: PushStatus,
@@ -121,6 +121,7 @@ class _Recording:
         document = {
             "stream": self._reader.name,
             "table": self._table,
+            "film": isinstance(self._reader, FilmReader),
             "began": self._status.began,
             "recorder": checkpoint.state,
             "files": files.state(),
@@ -160,7 +161,7 @@ class _Recording:
         if not self._status.bytes:
             raise NotReady(f"nothing of the stream {self._reader.name} was recorded")
 
-    def _step(self, reader: StreamReader) -> bool:
+    def _step(self, reader: Recorded) -> bool:
         goes_on = self._recorder.step()
         self._note()
         reader.forget_pages()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Container
+import time
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from mist.errors import NoSuitableTrack
+from mist.stream.film_reader import FilmReader
 from mist.stream.push import PushStatus
 from mist.stream.reader import StreamReader
 from mist.stream.recorder import GoneReader, Recorder
@@ -35,16 +36,29 @@ def tell_unknown(log: logging.Logger, target: RecordingTarget, known: Container[
         log.warning("Parameters without a meaning for a recording: %s", ", ".join(names))
 
 
-def refuse_files(reader: StreamReader) -> None:
-    """Raise NoSuitableTrack for a stream that is not live."""
-    if not reader.live:
-        raise NoSuitableTrack(f'{reader.name} is on demand: "mist convert" puts its file into another format')
+Recorded = StreamReader | FilmReader
+
+
+async def source(
+    services: OutputServices, reader: StreamReader | GoneReader, target: RecordingTarget, note: Mapping[str, Any] | None
+) -> tuple[Recorded | GoneReader, RecordingTarget]:
+    """Return what a recorder reads, and the target for it. note: of the process before this one. Raises MistError."""
+    if isinstance(reader, GoneReader) or reader.live:
+        return reader, target
+    film = FilmReader(services.on_demand(reader))
+    target = await film.begin(target, time.time_ns() // 1000)
+    if note is not None:
+        await film.go_to(int(note["recorder"]["done_us"]))
+    return film, target
 
 
 async def follow(
-    services: OutputServices, reader: StreamReader, changed: asyncio.Event, step: Callable[[StreamReader], bool]
+    services: OutputServices, reader: Recorded, changed: asyncio.Event, step: Callable[[Recorded], bool]
 ) -> None:
     """Call `step` whenever there is something new, until it returns False. changed: also when somebody else sets it."""
+    if isinstance(reader, FilmReader):
+        await _follow_film(reader, changed, step)
+        return
     watch = services.fanout.watch(reader, changed.set)
     try:
         while step(reader):
@@ -57,7 +71,22 @@ async def follow(
         services.fanout.unwatch(watch, changed.set)
 
 
-def tell_progress(status: PushStatus, recorder: Recorder, files: Written, reader: StreamReader | GoneReader) -> None:
+async def _follow_film(film: FilmReader, changed: asyncio.Event, step: Callable[[Recorded], bool]) -> None:
+    """Load what comes next whenever what there was is written."""
+    while await film.load():
+        while True:
+            changed.clear()
+            if not step(film):
+                return
+            if not film.waits:
+                break
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await changed.wait()
+    step(film)
+
+
+def tell_progress(status: PushStatus, recorder: Recorder, files: Written, reader: Recorded | GoneReader) -> None:
     """Bring a push's figures up to date."""
     status.bytes, status.current_target = files.bytes_written, files.path
     status.tracks = recorder.tracks

@@ -14,12 +14,12 @@ from mist.formats.containers import Container
 from mist.net.carriers import Carrier, make_carrier
 from mist.net.remote_schemes import Writers, remote_schemes, scheme_of, without_password
 from mist.net.spool import DEFAULT_FOLDER, DEFAULT_LIMIT_BYTES, Spool
-from mist.outputs.base.continued import left_behind, reopened, table_number
+from mist.outputs.base.continued import left_behind, opened, table_number
 from mist.outputs.base.file_formats import format_of
-from mist.outputs.base.recording_steps import follow, refuse_files, tell_progress, tell_unknown
+from mist.outputs.base.recording_steps import Recorded, follow, source, tell_progress, tell_unknown
 from mist.outputs.base.remote_files import Delivery, Job, RemoteFiles
+from mist.stream.film_reader import FilmReader
 from mist.stream.push import PushPlan, PushStatus, split_target
-from mist.stream.reader import StreamReader
 from mist.stream.recorder import Checkpoint, GoneReader, Recorder
 from mist.stream.recording import RecordingTarget, parse_target
 from mist.stream.services import OutputServices
@@ -150,16 +150,16 @@ class _Making:
     ) -> None:
         """Write the files; what is there of them is to be brought away, whatever ends this. Raises MistError."""
         services, status = self.services, self.status
-        reader = await services.open_stream(plan.stream) if left is None else reopened(services, left[0])
+        note = None if left is None else left[0]
+        reader = await opened(services, plan.stream, status, note)
         record = services.open_record(f"OUTPUT:{connector}", scheme_of(self.target.files))
         record.set_stream(reader.name)
         try:
-            if not isinstance(reader, GoneReader):
-                refuse_files(reader)
+            recorded, self.target = await source(services, reader, self.target, note)
             files = RemoteFiles(self.target, reader.name, self.container.mime, self.spool, self.delivery)
             if self.target.append and left is None:
                 await _continue(carrier, files)
-            recording = _Recording(self, reader, files)
+            recording = _Recording(self, recorded, files)
             if left is not None:
                 recording.go_on(*left, job)
             await recording.run()
@@ -182,11 +182,11 @@ async def _continue(carrier: Carrier, files: RemoteFiles) -> None:
 class _Notes:
     """Lets another process go on: writes down where the recorder is, and what is still to be brought away."""
 
-    def __init__(self, made: _Making, stream: str, table: int, files: RemoteFiles) -> None:
-        """table: number of the stream's table, 0 for none."""
+    def __init__(self, made: _Making, reader: Recorded | GoneReader, files: RemoteFiles) -> None:
         self._made = made
-        self._stream = stream
-        self._table = table
+        self._stream = reader.name
+        self._table = 0 if isinstance(reader, GoneReader) else table_number(reader)
+        self._film = isinstance(reader, FilmReader)
         self._files = files
         self._checkpoint: Checkpoint | None = None
         self._state: dict[str, Any] = {"job": 0}  # of the files, at the checkpoint
@@ -220,6 +220,7 @@ class _Notes:
         document = {
             "stream": self._stream,
             "table": self._table,
+            "film": self._film,
             "status": {name: getattr(status, name) for name in _NOTED},
             "recorder": checkpoint.state,
             "files": self._state,
@@ -245,7 +246,7 @@ class _Notes:
 class _Recording:
     """The driver of a recorder that writes remote files."""
 
-    def __init__(self, made: _Making, reader: StreamReader | GoneReader, files: RemoteFiles) -> None:
+    def __init__(self, made: _Making, reader: Recorded | GoneReader, files: RemoteFiles) -> None:
         self._services = made.services
         self._reader = reader
         self._status = made.status
@@ -253,7 +254,7 @@ class _Recording:
         self._delivery = made.delivery
         self._sending = made.sending
         self._changed = asyncio.Event()
-        self._notes = _Notes(made, reader.name, 0 if isinstance(reader, GoneReader) else table_number(reader), files)
+        self._notes = _Notes(made, reader, files)
         self._recorder = Recorder(
             reader,
             made.container,
@@ -289,7 +290,7 @@ class _Recording:
     def _sending_over(self, _sending: object) -> None:
         self._changed.set()
 
-    def _step(self, reader: StreamReader) -> bool:
+    def _step(self, reader: Recorded) -> bool:
         if self._sending.done():
             return False
         self._delivery.note()
