@@ -119,6 +119,24 @@ def test_another_process_goes_on_at_the_byte(pair: Pair, tmp_path: Path) -> None
     assert len(publishers(pair.there)) == came + 2, "a connection was made again"
 
 
+def test_over_tls_it_goes_on_at_a_keyframe(pair: Pair, tmp_path: Path) -> None:
+    """The keys of TLS die with a process: the next one connects again, and begins where the film was, not where it begins."""
+    pair.push("rtmps", "long", "rtmps", tmp_path / "tls.flv")
+    before = wait_until(
+        lambda: (found := status(pair.here)) and next(iter(found.values()))["mediatime"] > 4000, 20, "media"
+    )
+    assert before
+    former = workers(pair.here)
+    for pid in former:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: replaced(pair.here, former), 20, "another worker")
+    pair.wait_end()
+    wanted = [one.digest for one in read_media(LONG_FILM.flv()).of("video")]
+    got = [one.digest for one in read_media(tmp_path / "tls.flv").of("video")]
+    assert list(dict.fromkeys(got)) == wanted
+    assert len(got) - len(wanted) <= 75
+
+
 def test_a_part_with_silence_beside_it(pair: Pair, tmp_path: Path) -> None:
     """`start`, `duration`, the choice of tracks and other audio mean what they mean for live streams."""
     pair.push("rtmp", "film", "rtmp", tmp_path / "part.flv", "?audio=none,silence&start=3000&duration=4&rate=2")

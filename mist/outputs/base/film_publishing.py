@@ -28,6 +28,10 @@ from mist.stream.services import OutputServices
 
 ONE_PACKET: Final = 1  # bytes at least that are muxed at once
 HANG_UP_SECONDS: Final = 20.0  # for a server that was told the end
+NOTE_US: Final = 1_000_000  # of media, until it is noted again how far the film is
+
+AT_US: Final = "at_us"  # members of the note
+TO_US: Final = "to_us"
 
 MakeMuxer = Callable[[list[TrackInfo]], Muxer]
 
@@ -73,7 +77,8 @@ class FilmPublishing:
         status, relay = self._status, dialled.relay
         media = self._services.on_demand(choice.reader)
         try:
-            beginning = await begin(media, choice.indexes, self._parameters, time.time_ns() // 1000)
+            wish = _where_it_was(self._status, self._parameters)
+            beginning = await begin(media, choice.indexes, wish, time.time_ns() // 1000)
             film = self._film(media, choice.indexes, make_muxer, beginning, secure=relay is not None)
         except BaseException:
             dialled.close()
@@ -167,6 +172,7 @@ class _Film(FilmPlayer):
         self._destination = destination
         self._status = status
         self._secure = secure
+        self._noted_us: int | None = None
         self._failure: MistError | None = None
         self._leaving = False
         self._stirred = asyncio.Event()  # the server said something, or the push is to end
@@ -225,6 +231,18 @@ class _Film(FilmPlayer):
         """Send media, and tell how far it is."""
         await super().send(data)
         self._status.bytes, self._status.last_ms = self._sent, self.position_us // 1000
+        if self._noted_us is None or self.position_us - self._noted_us >= NOTE_US:
+            self._note_where()
+
+    def _note_where(self) -> None:
+        """Let a process that has to connect again begin here."""
+        self._noted_us, note = self.position_us, self._status.note
+        if note is None:
+            return
+        try:
+            note.write({AT_US: self.position_us, TO_US: self._beginning.to_us}, AT_US, dict)
+        except OSError as error:
+            self._services.log.debug("If this process dies, its film begins again: %s", error)
 
     async def _pace(self, position_us: int) -> None:
         """Wait until the clock has come near, and answer the server meanwhile."""
@@ -254,6 +272,18 @@ class _Film(FilmPlayer):
             return
         self._failure = error if isinstance(error, MistError) else PeerClosed(f"the connection broke: {error}")
         self.close(self._failure.reason)
+
+
+def _where_it_was(status: PushStatus, parameters: PlaybackParameters) -> PlaybackParameters:
+    """Return the parameters, but for a film that a process before this one had begun its place as the start."""
+    try:
+        left = None if status.note is None else status.note.read()
+    except (OSError, ValueError):
+        left = None
+    if left is None or AT_US not in left[0]:
+        return parameters
+    at_us, to_us = left[0][AT_US], left[0][TO_US]
+    return replace(parameters, start_us=at_us, stop_us=to_us, start_unix_s=None, stop_unix_s=None, duration_us=None)
 
 
 def is_film(saved: Mapping[str, Any]) -> bool:
