@@ -93,7 +93,7 @@ def lasting(look: Callable[[], T]) -> T:
     return look()
 
 
-def test_flat_for_long() -> None:
+def test_flat_for_long(capfd: pytest.CaptureFixture[str]) -> None:
     seed = random.randrange(1 << 30)
     chance = random.Random(seed)
     stage = Stage()
@@ -126,7 +126,8 @@ def test_flat_for_long() -> None:
             f"{visits} connections, {resets} of them reset, {kills} kills, {before_kib} KiB before, {after_kib} KiB after, "
             f"seed {seed}"
         )
-        sys.stderr.write(found + "\n")
+        with capfd.disabled():
+            sys.stderr.write(f"\n{found}\n")
         wrong = {
             "left": [one for one in left if one],
             "KiB": after_kib if after_kib >= most_kib else 0,

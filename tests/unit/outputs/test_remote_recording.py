@@ -8,7 +8,7 @@ from typing import Any
 
 from mist.outputs.base.remote_recording import _NOTED, _Notes
 from mist.stream.push_note import PushNote
-from mist.stream.recorder import Checkpoint
+from mist.stream.recorder import Checkpoint, GoneReader
 
 
 def test_the_end_of_the_file_is_noted_with_all_that_it_has(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_the_end_of_the_file_is_noted_with_all_that_it_has(tmp_path: Path) -> No
     delivery: Any = SimpleNamespace(state=lambda: jobs, progress=lambda: (7, 1))
     files: Any = SimpleNamespace(state=lambda: {"job": 1}, book_number=1, book=dict, open_state=lambda state: None)
     made: Any = SimpleNamespace(status=status, spool=spool, delivery=delivery)
-    notes = _Notes(made, "live", 1, files)
+    notes = _Notes(made, GoneReader("live"), files)
     notes.keep(Checkpoint(state={}, index=b"", index_number=1))
     jobs[0] = {"size": 5000, "whole": True}
     notes.over()
