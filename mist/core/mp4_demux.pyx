@@ -133,7 +133,7 @@ cdef class Mp4Demuxer(Demuxer):
 
         position: of fragments, the byte where a moof or the events before it begin (what `position` was); 0 for the first. Plain files
         do without.
-        Raises NotReady before the tracks are known.   Cost: a binary search; the first one goes once through the tables.
+        Raises NotReady before the tracks are known.   Cost: a binary search; the first one goes once through the rows of the tables.
         """
         cdef TrackReader track
         cdef int64_t at_us = dts_us
