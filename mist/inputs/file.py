@@ -42,6 +42,7 @@ from mist.stream.index_file import (
     serialize_index,
     trim,
 )
+from mist.stream.index_reader import PacketsOnDisk
 from mist.stream.layouts import make_layout
 from mist.stream.names import wildcard_part
 from mist.stream.on_demand import index_name, main_track, pack_tracks, unpack_tracks
@@ -110,6 +111,8 @@ class FileStream:
         self._records: IndexBuilder | None = None
         self._sizes_known = False
         self._logged = asyncio.Event()
+        self._log_lock = asyncio.Lock()
+        self._kept_packets: PacketsOnDisk | None = None
         self._layouts: OrderedDict[str, tuple[int, Mapping[str, Any]]] = OrderedDict()
 
     # -- the index -------------------------------------------------------------------------------------------------
@@ -163,9 +166,24 @@ class FileStream:
         return self.kept.load(self._source) if self.file.lasting else None
 
     def _take_log(self, kept: KeptIndex) -> None:
-        self._log = packed_log(kept.packets)
+        if isinstance(kept.packets, PacketsOnDisk):
+            self._kept_packets = kept.packets
+        else:
+            self._log = packed_log(kept.packets)
         self._sizes_known = kept.sizes_are_exact and not self.index.versions
         self._logged.set()
+
+    async def _read_log(self) -> None:
+        """Read the log of all packets if it is on disk still; without it no length is known."""
+        async with self._log_lock:
+            if self._kept_packets is None:
+                return
+            try:
+                self._log = packed_log(await asyncio.to_thread(self._kept_packets.read))
+            except (MistError, OSError) as error:
+                self._sizes_known = False
+                self.kept.refuse(error)
+            self._kept_packets = None
 
     def _create_index(self, main: int) -> None:
         name = index_name(self.services.instance, self.services.stream)
@@ -181,7 +199,7 @@ class FileStream:
             self._versions,
             self._sizes_known and self._log.whole,
             figures_of([self._indexer.figures(number) for number in range(len(scan.demuxer.tracks))]),
-            [self.index[number] for number in range(self.index.count)],
+            self.index.pack(),
             self._log.pack(),
             self.index.shifts(),
         )
@@ -326,6 +344,7 @@ class FileStream:
     async def answer_layout(self, description: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
         """Return the layout of a file made from the stream, once the whole source was read. Raises UnsupportedError."""
         await self._logged.wait()
+        await self._read_log()
         if not self._sizes_known:
             raise UnsupportedError(f"the packets of {self.file.path} are not as long as its index says")
         key = json.dumps(description, sort_keys=True)
@@ -410,6 +429,8 @@ class FileStream:
             for file in (self.scanned_file, self.file):
                 file.stop()
             self.store.clear()
+            if self._kept_packets is not None:
+                self._kept_packets.close()
             for fd, _ in self._layouts.values():
                 os.close(fd)
             self.scanned_file.close()
