@@ -15,7 +15,7 @@ from mist.core.mp4_fragments cimport FragmentReader, FragmentSample
 from mist.core.mp4_payloads cimport packet_of, size_without_reading
 from mist.core.mp4_tables cimport be32, be64
 from mist.core.mp4_track cimport TrackReader
-from mist.core.mp4_windows cimport Windows
+from mist.core.mp4_windows cimport WINDOW_BYTES, Windows
 from mist.core.muxer cimport Muxer
 from mist.core.packet cimport KEYFRAME, NEW_INIT, Packet, PacketView
 from mist.core.trim cimport trim_flags
@@ -127,6 +127,11 @@ cdef class Mp4Demuxer(Demuxer):
                 count += 1
         self.windows.trim(places, count)
         self.run()
+
+    @property
+    def wants_rest_of_box(self):
+        """Whether what is wanted is a part of a large box, behind which nothing is read."""
+        return self.windows.needs and self.windows.need_bytes > WINDOW_BYTES
 
     def seek(self, int64_t dts_us, int64_t position):
         """Go on at the last keyframe of the first video track that is not after dts_us, and the other tracks at the same time.

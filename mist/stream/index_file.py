@@ -18,16 +18,18 @@ import os
 import re
 import secrets
 import struct
+import sys
 import zlib
+from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import mist
 from mist.core.dtsc import MAX_HEADER_BYTES, packet_bytes
 from mist.core.dtsc_objects import parse_object, serialize_object
-from mist.core.span_index import MAX_TRACKS, SpanIndex, check_spans
+from mist.core.span_index import MAX_TRACKS, PACKED_SPAN_BYTES, SpanIndex, check_spans
 from mist.errors import MistError, RemoteProtocolError, UnsupportedError
 from mist.formats.dtsh import HEAD_BYTES, Index, header_members, index_of
 from mist.stream.index_reader import IndexReader, PacketsOnDisk, large_room
@@ -49,6 +51,7 @@ class KeptIndex:
 
     source: size and mtime (nanoseconds) of the file, and a stamp of the subtitles beside it. versions: the tracks as text, for each version
     of the init data. figures: of each track. spans, shifts: as `SpanIndex` packs and has them. packets: the log of all packets, packed.
+    ends: of tracks in FLV files, as `mist.stream.layouts.track_ends` returns them.
     """
 
     source: tuple[int, int, int]
@@ -59,6 +62,7 @@ class KeptIndex:
     spans: bytes | memoryview
     packets: bytes | memoryview | PacketsOnDisk
     shifts: list[tuple[int, int]]
+    ends: Mapping[int, memoryview] = field(default_factory=dict)
 
     def fill(self, index: SpanIndex) -> None:
         """Publish the spans in an empty index. Raises LimitExceededError, SharedMemoryFull."""
@@ -83,11 +87,13 @@ def serialize_index(index: Index, kept: KeptIndex) -> bytes:
         "figures": kept.figures,
         "shifts": kept.shifts,
         "packets_check": zlib.crc32(kept.packets),
+        "ends": list(kept.ends),
     }
     parts = {
         "about": json.dumps(about, separators=(",", ":")).encode(),
         "packets": kept.packets,
         "spans": kept.spans,
+        "ends": b"".join(_big_endian(one) for one in kept.ends.values()),
     }
     members = header_members(index)
     members["mist"] = {"check": _checksum(parts), **parts}
@@ -96,7 +102,27 @@ def serialize_index(index: Index, kept: KeptIndex) -> bytes:
 
 def _checksum(parts: Mapping[str, bytes | memoryview]) -> int:
     """Return the checksum of what is always read: the packets have their own."""
-    return zlib.crc32(parts["spans"], zlib.crc32(parts["about"]))
+    return zlib.crc32(parts["ends"], zlib.crc32(parts["spans"], zlib.crc32(parts["about"])))
+
+
+def _big_endian(numbers: memoryview) -> bytes:
+    """Return numbers of 64 bits as they are kept."""
+    swapped = array("q", numbers)
+    if sys.byteorder == "little":
+        swapped.byteswap()
+    return swapped.tobytes()
+
+
+def _parse_ends(data: memoryview, tracks: list[int], spans: int) -> dict[int, memoryview]:
+    """Return the ends of tracks, of which each has one for each span and one more. Raises ValueError."""
+    numbers = array("q", bytes(data))
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    each = spans + 1
+    if len(numbers) != each * len(tracks):
+        raise ValueError(f"{len(numbers)} ends of {len(tracks)} tracks and {spans} spans")
+    view = memoryview(numbers)
+    return {track: view[place * each : (place + 1) * each] for place, track in enumerate(tracks)}
 
 
 def parse_index(data: bytes | mmap.mmap, size: int, packets: PacketsOnDisk | None = None) -> KeptIndex | None:
@@ -113,7 +139,7 @@ def parse_index(data: bytes | mmap.mmap, size: int, packets: PacketsOnDisk | Non
         return None
     own = members["mist"]
     try:
-        parts = {name: memoryview(own[name]) for name in ("about", "packets", "spans")}
+        parts = {name: memoryview(own[name]) for name in ("about", "packets", "spans", "ends")}
         if own["check"] != _checksum(parts):
             raise RemoteProtocolError("its checksum is wrong", spec="DTSC")
         about = json.loads(bytes(parts["about"]))
@@ -128,6 +154,7 @@ def parse_index(data: bytes | mmap.mmap, size: int, packets: PacketsOnDisk | Non
             spans=parts["spans"],
             packets=_checked(parts["packets"], about["packets_check"]) if packets is None else packets,
             shifts=[(int(number), int(shift_us)) for number, shift_us in about["shifts"]],
+            ends=_parse_ends(parts["ends"], list(about["ends"]), len(parts["spans"]) // PACKED_SPAN_BYTES),
         )
         if packets is not None:
             packets.check = int(about["packets_check"])
