@@ -289,18 +289,18 @@ cdef class Mp4Demuxer(Demuxer):
         return DONE
 
     cdef int read_moov(self, int64_t size, int header) except -1:
-        cdef const uint8_t* data
         if size > MAX_MOOV_BYTES:
             raise LimitExceededError(f"a moov box of {size} bytes; at most {MAX_MOOV_BYTES} are read", offset=self.scan_position)
-        data = self.windows.gather(self.scan_position, <size_t> size, 0)
-        if data is NULL:
+        if not self.windows.has(self.scan_position, <size_t> size, 0):
             if self.windows.beyond:
                 raise TruncatedError(
                     f"a moov box of {size} bytes goes past the end of the file", offset=self.scan_position,
                     spec="ISO/IEC 14496-12 clause 4.2",
                 )
+            if self.scan_position >= WINDOW_BYTES:  # not in a pipe: read again from its first byte, it need not be copied
+                self.windows.ask(self.scan_position, size, 0)
             return NEEDS_BYTES
-        self.start(self.reader.movie((<const char*> data)[header:size], self.scan_position + header))
+        self.start(self.reader.movie(self.windows.whole(self.scan_position, <size_t> size), self.scan_position, header))
         self.scan_position += size
         self.windows.forget_until(self.scan_position)
         self.first_fragment = self.scan_position

@@ -653,6 +653,26 @@ def test_golden_fragments() -> None:
     assert [p.dts_us for p in packets] == sorted(p.dts_us for p in packets)
 
 
+@pytest.mark.parametrize("base", ["moof", "explicit", ""])
+def test_fragments_of_boxes_with_sizes_of_64_bits(base: str) -> None:
+    head = fragmented(empty())
+    smooth = box(
+        "uuid",
+        bytes.fromhex("6d1d9b0542d544e680e2141daff757b2") + struct.pack(">IQQ", 1 << 24, 7 * 512, 512),
+        wide=True,
+    )
+    for timed in ({"dts": 1024}, {"dts": None, "extra": smooth}):
+        run = Run([nal(0), nal(1), nal(2)], offsets=[512, 0, 512], split=1, base=base, **timed)
+        _, expected = read(head + fragment(run, position=len(head)))
+        data = head + fragment(run, position=len(head), wide=True)
+        _, packets = read(data)
+        assert len(packets) == 3 and packets == expected
+        for wrong in (15, len(data), 1 << 63):
+            at = data.index(b"trun") - 4
+            with pytest.raises(RemoteProtocolError):
+                read(data[: at + 8] + struct.pack(">Q", wrong) + data[at + 16 :])
+
+
 def test_fragments_in_every_split_and_in_order() -> None:
     data = two_fragments()
     _, expected = read(data)
