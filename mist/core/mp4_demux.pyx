@@ -15,7 +15,7 @@ from mist.core.mp4_fragments cimport FragmentReader, FragmentSample
 from mist.core.mp4_payloads cimport packet_of, size_without_reading
 from mist.core.mp4_tables cimport be32, be64
 from mist.core.mp4_track cimport TrackReader
-from mist.core.mp4_windows cimport Windows
+from mist.core.mp4_windows cimport WINDOW_BYTES, Windows
 from mist.core.muxer cimport Muxer
 from mist.core.packet cimport KEYFRAME, NEW_INIT, Packet, PacketView
 from mist.core.trim cimport trim_flags
@@ -128,12 +128,17 @@ cdef class Mp4Demuxer(Demuxer):
         self.windows.trim(places, count)
         self.run()
 
+    @property
+    def wants_rest_of_box(self):
+        """Whether what is wanted is a part of a large box, behind which nothing is read."""
+        return self.windows.needs and self.windows.need_bytes > WINDOW_BYTES
+
     def seek(self, int64_t dts_us, int64_t position):
         """Go on at the last keyframe of the first video track that is not after dts_us, and the other tracks at the same time.
 
         position: of fragments, the byte where a moof or the events before it begin (what `position` was); 0 for the first. Plain files
         do without.
-        Raises NotReady before the tracks are known.   Cost: a binary search; the first one goes once through the tables.
+        Raises NotReady before the tracks are known.   Cost: a binary search; the first one goes once through the rows of the tables.
         """
         cdef TrackReader track
         cdef int64_t at_us = dts_us
@@ -284,18 +289,18 @@ cdef class Mp4Demuxer(Demuxer):
         return DONE
 
     cdef int read_moov(self, int64_t size, int header) except -1:
-        cdef const uint8_t* data
         if size > MAX_MOOV_BYTES:
             raise LimitExceededError(f"a moov box of {size} bytes; at most {MAX_MOOV_BYTES} are read", offset=self.scan_position)
-        data = self.windows.gather(self.scan_position, <size_t> size, 0)
-        if data is NULL:
+        if not self.windows.has(self.scan_position, <size_t> size, 0):
             if self.windows.beyond:
                 raise TruncatedError(
                     f"a moov box of {size} bytes goes past the end of the file", offset=self.scan_position,
                     spec="ISO/IEC 14496-12 clause 4.2",
                 )
+            if self.scan_position >= WINDOW_BYTES:  # not in a pipe: read again from its first byte, it need not be copied
+                self.windows.ask(self.scan_position, size, 0)
             return NEEDS_BYTES
-        self.start(self.reader.movie((<const char*> data)[header:size], self.scan_position + header))
+        self.start(self.reader.movie(self.windows.whole(self.scan_position, <size_t> size), self.scan_position, header))
         self.scan_position += size
         self.windows.forget_until(self.scan_position)
         self.first_fragment = self.scan_position

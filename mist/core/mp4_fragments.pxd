@@ -45,7 +45,7 @@ cdef class FragmentReader:
     cdef void clear(self) noexcept
     cdef int read(self, const uint8_t* moof, size_t size, int64_t position) except -1
     cdef int read_track(self, const uint8_t* body, size_t size, int64_t position, int64_t fragment, int64_t* data_end) except -1
-    cdef int read_time(self, FragmentTrack* track, const uint8_t* box, size_t size, int64_t position) except -1
+    cdef int read_time(self, FragmentTrack* track, const uint8_t* kind, const uint8_t* inner, size_t size, int64_t position) except -1
     cdef FragmentTrack* read_header(self, const uint8_t* body, size_t size, int64_t position, int64_t fragment,
                                     Defaults* defaults, int64_t* base) except? NULL
     cdef int read_run(self, FragmentTrack* track, const uint8_t* body, size_t size, int64_t position, int64_t fragment,

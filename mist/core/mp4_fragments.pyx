@@ -42,6 +42,19 @@ cdef object wrong(str what, int64_t position, str clause):
     return RemoteProtocolError(what, offset=position, spec=f"ISO/IEC 14496-12 clause {clause}")
 
 
+cdef size_t box_size(const uint8_t* box, size_t left, size_t* header) noexcept:
+    """Return the bytes of a box of which at least 8 are there, and those of its header; 0 where it does not fit.
+
+    Spec: ISO/IEC 14496-12 clause 4.2.
+    """
+    cdef uint64_t size = be32(box)
+    header[0] = 8
+    if size == 1 and left >= 16:
+        header[0] = 16
+        size = <uint64_t> be64(box + 8)
+    return <size_t> size if header[0] <= size <= left else 0
+
+
 def event_boxes(int fd, int64_t most):
     """Yield the content of each emsg box of an open file, of those up to so many bytes.
 
@@ -142,14 +155,14 @@ cdef class FragmentReader:
         Raises RemoteProtocolError, with offset, for boxes that do not fit into each other; LimitExceededError.
         """
         cdef size_t at = 16 if be32(moof) == 1 else 8
-        cdef size_t box
+        cdef size_t box, header = 0
         cdef int64_t data_end = position
         while at + 8 <= size:
-            box = be32(moof + at)
-            if box < 8 or box > size - at:
-                raise wrong(f"a box of {box} bytes in a moof of {size}", position + <int64_t> at, "8.8.4")
+            box = box_size(moof + at, size - at, &header)
+            if not box:
+                raise wrong(f"a box of {be32(moof + at)} bytes in a moof of {size}", position + <int64_t> at, "8.8.4")
             if memcmp(moof + at + 4, b"traf", 4) == 0:
-                self.read_track(moof + at + 8, box - 8, position + <int64_t> at + 8, position, &data_end)
+                self.read_track(moof + at + header, box - header, position + <int64_t> (at + header), position, &data_end)
             at += box
         return 0
 
@@ -159,19 +172,19 @@ cdef class FragmentReader:
         cdef Defaults defaults
         cdef int64_t base = data_end[0]
         cdef size_t at = 0
-        cdef size_t box
+        cdef size_t box, header = 0
         memset(&defaults, 0, sizeof(defaults))
         while at + 8 <= size:
-            box = be32(body + at)
-            if box < 8 or box > size - at:
-                raise wrong(f"a box of {box} bytes in a traf of {size}", position + <int64_t> at, "8.8.6")
+            box = box_size(body + at, size - at, &header)
+            if not box:
+                raise wrong(f"a box of {be32(body + at)} bytes in a traf of {size}", position + <int64_t> at, "8.8.6")
             if memcmp(body + at + 4, b"tfhd", 4) == 0:
-                track = self.read_header(body + at + 8, box - 8, position + <int64_t> at, fragment, &defaults, &base)
+                track = self.read_header(body + at + header, box - header, position + <int64_t> at, fragment, &defaults, &base)
                 if track is NULL:
                     return 0
                 data_end[0] = base
             elif track is not NULL and not track.unread:
-                self.read_time(track, body + at, box, position + <int64_t> at)
+                self.read_time(track, body + at + 4, body + at + header, box - header, position + <int64_t> at)
             at += box
         if track is NULL:
             return 0
@@ -180,22 +193,21 @@ cdef class FragmentReader:
         track.timed = True
         at = 0
         while at + 8 <= size:
-            box = be32(body + at)
+            box = box_size(body + at, size - at, &header)
             if memcmp(body + at + 4, b"trun", 4) == 0:
-                self.read_run(track, body + at + 8, box - 8, position + <int64_t> at, fragment, &defaults, base, data_end)
+                self.read_run(track, body + at + header, box - header, position + <int64_t> at, fragment, &defaults, base, data_end)
             at += box
         return 0
 
-    cdef int read_time(self, FragmentTrack* track, const uint8_t* box, size_t size, int64_t position) except -1:
+    cdef int read_time(self, FragmentTrack* track, const uint8_t* kind, const uint8_t* inner, size_t size, int64_t position) except -1:
         """Read tfdt, or the time of a Smooth Streaming fragment if nothing else is known."""
-        cdef const uint8_t* inner = box + 8
-        if memcmp(box + 4, b"tfdt", 4) == 0 and size >= 16:
-            if inner[0] and size < 20:
+        if memcmp(kind, b"tfdt", 4) == 0 and size >= 8:
+            if inner[0] and size < 12:
                 raise wrong("a tfdt box that is cut off", position, "8.8.12")
             track.next_ticks = be64(inner + 4) if inner[0] else be32(inner + 4)
             track.timed = True
-        elif memcmp(box + 4, b"uuid", 4) == 0 and size >= 36 and not track.timed and memcmp(inner, SMOOTH_TIME, 16) == 0:
-            if size >= 44 or not inner[16]:
+        elif memcmp(kind, b"uuid", 4) == 0 and size >= 28 and not track.timed and memcmp(inner, SMOOTH_TIME, 16) == 0:
+            if size >= 36 or not inner[16]:
                 track.next_ticks = be64(inner + 20) if inner[16] else be32(inner + 20)
         return 0
 

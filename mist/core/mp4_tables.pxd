@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cdef enum:
     MAX_SAMPLES = 1 << 25           # of one track: 155 hours of 60 pictures a second
@@ -30,6 +30,11 @@ ctypedef struct Cursor:
     uint32_t stsc_entry
     uint32_t sync_entry
 
+# What lies before a row of a table: samples, and in stts their ticks.
+ctypedef struct RowMark:
+    uint64_t samples
+    int64_t ticks
+
 # A table of fixed rows inside the moov box.
 ctypedef struct Rows:
     const uint8_t* data
@@ -51,8 +56,10 @@ cdef class SampleTable:
     cdef readonly uint32_t count    # samples
     cdef readonly int64_t negative_ticks    # how far composition goes before decoding
     cdef int64_t base               # of moov in the file
-    cdef Cursor* marks              # one every MARK_STRIDE packets
-    cdef size_t mark_count
+    cdef RowMark* stts_marks        # one every ROW_STRIDE rows, NULL until somebody seeks; the same of the others
+    cdef RowMark* ctts_marks
+    cdef RowMark* stsc_marks
+    cdef int64_t* bytes_before      # every SIZE_STRIDE samples
     cdef int rows(self, Rows* found, dict tables, str name, int64_t base) except -1
     cdef int read_sizes(self, dict tables, int64_t base) except -1
     cdef int check_chunks(self, dict tables, int64_t base) except -1
@@ -61,10 +68,20 @@ cdef class SampleTable:
     cdef uint32_t small_size(self, uint32_t number) noexcept nogil
     cdef int64_t step_composition(self, Cursor* cursor) noexcept nogil
     cdef bint step_sync(self, Cursor* cursor) noexcept nogil
-    cdef int make_marks(self) except -1
+    cdef uint64_t chunks_of(self, uint32_t entry) noexcept nogil
+    cdef uint64_t chunk_of(self, uint32_t entry) noexcept nogil
+    cdef uint64_t row_samples(self, const Rows* rows, uint32_t entry) noexcept nogil
+    cdef int64_t row_ticks(self, const Rows* rows, uint32_t entry, int64_t before) noexcept nogil
+    cdef uint32_t delta_of(self, uint32_t entry) noexcept nogil
+    cdef int mark(self, const Rows* rows, RowMark** marks) except -1
+    cdef uint32_t find_row(self, const Rows* rows, const RowMark* marks, uint64_t samples, int64_t ticks, RowMark* before) noexcept nogil
+    cdef int64_t bytes_between(self, uint32_t begin, uint32_t end) except -1
+    cdef int64_t sum_sizes(self, uint32_t begin, uint32_t end) noexcept nogil
+    cdef int mark_sizes(self) except -1
+    cdef int time_sample(self, Cursor* cursor) except -1
+    cdef uint32_t syncs_before(self, uint32_t number) noexcept nogil
     cdef void rewind(self, Cursor* cursor) noexcept nogil
     cdef int next(self, Cursor* cursor, Sample* sample) noexcept nogil
-    cdef Cursor* mark_before(self, uint32_t number, int64_t ticks) except NULL
     cdef int go_to_sample(self, Cursor* cursor, uint32_t number) except -1
     cdef int go_to_time(self, Cursor* cursor, int64_t ticks) except -1
     cdef uint32_t key_before(self, uint32_t number) noexcept nogil

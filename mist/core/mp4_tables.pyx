@@ -1,20 +1,21 @@
 """The sample tables of one MP4 track, read in place: what each sample is, where it lies, and which are random access points.
 
 Spec: ISO/IEC 14496-12 (2022) clauses 8.6.1 (times), 8.6.2 (sync samples), 8.7.3 (sizes), 8.7.4 (chunks), 8.7.5 (offsets).
-No object is made for a sample. A cursor steps through the tables; one in every MARK_STRIDE packets is kept once somebody seeks,
-so that every later seek is a binary search and a short walk.
+No object is made for a sample. A cursor steps through the tables. A seek goes by their rows, each of which may be for many samples; what
+lies before one in every ROW_STRIDE rows is kept once somebody seeks, so that every later seek is a binary search and a short walk.
 """
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport INT64_MAX, UINT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, realloc
+from libc.stdint cimport INT64_MAX, UINT32_MAX, UINT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from mist.errors import LimitExceededError, RemoteProtocolError
 
 cdef enum:
-    MARK_STRIDE = 1024
+    ROW_STRIDE = 256
+    SIZE_STRIDE = 1024
 
 cdef int64_t MAX_TICKS = <int64_t> 1 << 61
 cdef int64_t MAX_POSITION = <int64_t> 1 << 60
@@ -33,7 +34,8 @@ cdef class SampleTable:
     """
 
     def __cinit__(self, bytes moov not None, dict tables not None, int64_t base=0, uint32_t frame_bytes=0):
-        self.marks = NULL
+        self.stts_marks = self.ctts_marks = self.stsc_marks = NULL
+        self.bytes_before = NULL
         self.moov = moov
         self.base = base
         self.rows(&self.stts, tables, "stts", base)
@@ -52,7 +54,10 @@ cdef class SampleTable:
         self.negative_ticks = self.most_negative()
 
     def __dealloc__(self):
-        free(self.marks)
+        free(self.stts_marks)
+        free(self.ctts_marks)
+        free(self.stsc_marks)
+        free(self.bytes_before)
 
     cdef int rows(self, Rows* found, dict tables, str name, int64_t base) except -1:
         """Find a table whose count stands behind version and flags."""
@@ -228,69 +233,192 @@ cdef class SampleTable:
 
     # -- Seeking
 
-    cdef int make_marks(self) except -1:
-        cdef Cursor cursor
-        cdef Sample sample
-        cdef size_t capacity = 0
-        cdef size_t steps = 0
-        cdef void* grown
-        cdef int found = 1
-        if self.marks is not NULL:
+    cdef uint64_t chunks_of(self, uint32_t entry) noexcept nogil:
+        """Return how many chunks a row of stsc is for. The first row is for all from the first chunk on."""
+        cdef uint64_t begin = self.chunk_of(entry)
+        cdef uint64_t end = self.chunks.count
+        if entry + 1 < self.stsc.count:
+            end = min(end, self.chunk_of(entry + 1))
+        return end - begin if end > begin else 0
+
+    cdef uint64_t chunk_of(self, uint32_t entry) noexcept nogil:
+        return be32(self.stsc.data + 12 * <size_t> entry) - 1 if entry else 0
+
+    cdef uint64_t row_samples(self, const Rows* rows, uint32_t entry) noexcept nogil:
+        """Return how many samples a row of stts, ctts or stsc is for."""
+        if rows.data == self.stsc.data:
+            return self.chunks_of(entry) * be32(rows.data + 12 * <size_t> entry + 4)
+        return be32(rows.data + 8 * <size_t> entry)
+
+    cdef int64_t row_ticks(self, const Rows* rows, uint32_t entry, int64_t before) noexcept nogil:
+        """Return the decode time behind a row of stts that begins at another, up to just past MAX_TICKS; 0 for other tables."""
+        cdef int64_t count, delta
+        if rows.data != self.stts.data:
             return 0
-        self.rewind(&cursor)
-        while found > 0:
-            if steps % MARK_STRIDE == 0:
-                if self.mark_count == capacity:
-                    capacity = capacity * 2 if capacity else 64
-                    grown = realloc(self.marks, capacity * sizeof(Cursor))
-                    if grown is NULL:
-                        raise MemoryError
-                    self.marks = <Cursor*> grown
-                self.marks[self.mark_count] = cursor
-                self.mark_count += 1
-            found = self.next(&cursor, &sample)
-            steps += 1
-        if found < 0:
-            raise self.broken()
+        count, delta = be32(rows.data + 8 * <size_t> entry), self.delta_of(entry)
+        if count and delta > (MAX_TICKS + 1 - before) // count:
+            return MAX_TICKS + 1
+        return before + delta * count
+
+    cdef uint32_t delta_of(self, uint32_t entry) noexcept nogil:
+        cdef uint32_t delta = be32(self.stts.data + 8 * <size_t> entry + 4)
+        return delta if delta <= 0x7FFFFFFF else 1      # a time that goes back
+
+    cdef int mark(self, const Rows* rows, RowMark** marks) except -1:
+        """Remember what lies before every ROW_STRIDE-th row of stts, ctts or stsc, once."""
+        cdef uint32_t entry
+        cdef RowMark before
+        if marks[0] is not NULL:
+            return 0
+        marks[0] = <RowMark*> malloc((<size_t> rows.count // ROW_STRIDE + 1) * sizeof(RowMark))
+        if marks[0] is NULL:
+            raise MemoryError
+        before.samples, before.ticks = 0, 0
+        marks[0][0] = before
+        for entry in range(rows.count):
+            if entry % ROW_STRIDE == 0:
+                marks[0][entry // ROW_STRIDE] = before
+            before.samples += self.row_samples(rows, entry)
+            before.ticks = self.row_ticks(rows, entry, before.ticks)
         return 0
 
-    cdef Cursor* mark_before(self, uint32_t number, int64_t ticks) except NULL:
-        """Return the last mark that is not after a sample nor later than a decode time, or the first one."""
-        cdef size_t low = 0
-        cdef size_t high
-        cdef size_t middle
-        self.make_marks()
-        high = self.mark_count
+    cdef uint32_t find_row(self, const Rows* rows, const RowMark* marks, uint64_t samples, int64_t ticks, RowMark* before) noexcept nogil:
+        """Return the last row before which there are no more samples and ticks than these, and what there is. There are rows."""
+        cdef uint32_t low = 0
+        cdef uint32_t high = (rows.count - 1) // ROW_STRIDE + 1
+        cdef uint32_t middle
+        cdef RowMark behind
         while high - low > 1:
             middle = (low + high) // 2
-            if self.marks[middle].sample <= number and self.marks[middle].dts_ticks <= ticks:
+            if marks[middle].samples <= samples and marks[middle].ticks <= ticks:
                 low = middle
             else:
                 high = middle
-        return &self.marks[low]
+        before[0] = marks[low]
+        low *= ROW_STRIDE
+        while low + 1 < rows.count:
+            behind.samples = before.samples + self.row_samples(rows, low)
+            behind.ticks = self.row_ticks(rows, low, before.ticks)
+            if behind.samples > samples or behind.ticks > ticks:
+                break
+            before[0] = behind
+            low += 1
+        return low
+
+    cdef int64_t bytes_between(self, uint32_t begin, uint32_t end) except -1:
+        """Return the bytes of samples from one to before another."""
+        cdef int64_t total = 0
+        cdef uint32_t number = begin
+        if not self.size_bits:
+            return <int64_t> (end - begin) * (self.frame_bytes or self.equal_size)
+        if end - begin > 4 * SIZE_STRIDE:
+            self.mark_sizes()
+            number = end // SIZE_STRIDE * SIZE_STRIDE
+            total = self.bytes_before[end // SIZE_STRIDE] - self.bytes_before[begin // SIZE_STRIDE]
+            total -= self.sum_sizes(begin // SIZE_STRIDE * SIZE_STRIDE, begin)
+        return total + self.sum_sizes(number, end)
+
+    cdef int64_t sum_sizes(self, uint32_t begin, uint32_t end) noexcept nogil:
+        cdef int64_t total = 0
+        cdef uint32_t number
+        for number in range(begin, end):
+            total += be32(self.sizes.data + 4 * <size_t> number) if self.size_bits == 32 else self.small_size(number)
+        return total
+
+    cdef int mark_sizes(self) except -1:
+        """Remember how many bytes lie before every SIZE_STRIDE-th sample, once."""
+        cdef uint32_t place
+        cdef int64_t total = 0
+        if self.bytes_before is not NULL:
+            return 0
+        self.bytes_before = <int64_t*> malloc((<size_t> self.count // SIZE_STRIDE + 1) * sizeof(int64_t))
+        if self.bytes_before is NULL:
+            raise MemoryError
+        for place in range(self.count // SIZE_STRIDE + 1):
+            self.bytes_before[place] = total
+            total += self.sum_sizes(place * SIZE_STRIDE, min((place + 1) * SIZE_STRIDE, self.count))
+        return 0
 
     cdef int go_to_sample(self, Cursor* cursor, uint32_t number) except -1:
         """Go before the packet that holds a sample, or to the end."""
-        cdef Cursor before
-        cdef Sample sample
-        cursor[0] = self.mark_before(number, INT64_MAX)[0]
-        while cursor.sample <= number:
-            before = cursor[0]
-            if self.next(cursor, &sample) <= 0:
-                return 0
-        cursor[0] = before
+        cdef RowMark before
+        cdef uint32_t within, each
+        self.rewind(cursor)
+        if number >= self.count or not self.stsc.count:
+            cursor.sample = self.count
+            return 0
+        self.mark(&self.stsc, &self.stsc_marks)
+        cursor.stsc_entry = self.find_row(&self.stsc, self.stsc_marks, number, 0, &before)
+        each = be32(self.stsc.data + 12 * <size_t> cursor.stsc_entry + 4)
+        if not each:
+            cursor.sample = self.count
+            return 0
+        within = <uint32_t> ((number - before.samples) % each)
+        number -= within % FRAMES_PER_PACKET if self.frame_bytes else 0
+        within -= within % FRAMES_PER_PACKET if self.frame_bytes else 0
+        cursor.sample = number
+        cursor.chunk = <uint32_t> (self.chunk_of(cursor.stsc_entry) + (number - before.samples) // each)
+        if within:
+            self.enter_chunk(cursor)
+            cursor.chunk_left -= within
+            cursor.position += self.bytes_between(number - within, number)
+        self.time_sample(cursor)
+        cursor.sync_entry = self.syncs_before(number + 1)
+        return 0
+
+    cdef int time_sample(self, Cursor* cursor) except -1:
+        """Bring times and offsets to where the cursor's sample is."""
+        cdef RowMark before
+        cdef uint32_t entry
+        cdef uint32_t number = cursor.sample
+        cdef uint64_t end
+        if not number:
+            return 0
+        if self.stts.count:
+            self.mark(&self.stts, &self.stts_marks)
+            entry = self.find_row(&self.stts, self.stts_marks, number - 1, INT64_MAX, &before)
+            end = before.samples + self.row_samples(&self.stts, entry)
+            cursor.stts_entry, cursor.delta = entry + 1, self.delta_of(entry)
+            cursor.stts_left = <uint32_t> (end - number) if end > number else 0
+            cursor.dts_ticks = before.ticks + <int64_t> cursor.delta * <int64_t> (number - before.samples)
+        if self.ctts.count:
+            self.mark(&self.ctts, &self.ctts_marks)
+            entry = self.find_row(&self.ctts, self.ctts_marks, number - 1, 0, &before)
+            end = before.samples + self.row_samples(&self.ctts, entry)
+            cursor.ctts_entry = entry + 1
+            cursor.ctts_left = <uint32_t> (end - number) if end > number else 0
         return 0
 
     cdef int go_to_time(self, Cursor* cursor, int64_t ticks) except -1:
         """Go before the last packet that is not later than a decode time, or to the first one."""
-        cdef Cursor before
-        cdef Sample sample
-        before = self.mark_before(UINT32_MAX, ticks)[0]
-        cursor[0] = before
-        while self.next(cursor, &sample) > 0 and cursor.dts_ticks <= ticks and cursor.sample < self.count:
-            before = cursor[0]
-        cursor[0] = before
-        return 0
+        cdef RowMark before
+        cdef uint32_t entry
+        cdef int64_t delta
+        cdef uint64_t number = 0
+        if ticks >= 0 and self.stts.count and self.count:
+            self.mark(&self.stts, &self.stts_marks)
+            entry = self.find_row(&self.stts, self.stts_marks, UINT64_MAX, ticks, &before)
+            delta = self.delta_of(entry)
+            number = <uint64_t> ((ticks - before.ticks) // delta) if delta else UINT32_MAX
+            if entry + 1 < self.stts.count:
+                number = min(number, self.row_samples(&self.stts, entry))
+            number = min(before.samples + number, <uint64_t> (self.count - 1))
+        elif ticks >= 0 and self.count:
+            number = self.count - 1     # all at once
+        return self.go_to_sample(cursor, <uint32_t> number)
+
+    cdef uint32_t syncs_before(self, uint32_t number) noexcept nogil:
+        """Return how many sync samples there are before one, counted from 1."""
+        cdef uint32_t low = 0
+        cdef uint32_t high = self.sync.count
+        cdef uint32_t middle
+        while low < high:
+            middle = low + (high - low) // 2
+            if be32(self.sync.data + 4 * <size_t> middle) < number:
+                low = middle + 1
+            else:
+                high = middle
+        return low
 
     cdef uint32_t key_before(self, uint32_t number) noexcept nogil:
         """Return the last sync sample that is not after a sample, from 0; the first one where there is none."""

@@ -5,7 +5,7 @@ from mist.core.buffer cimport ByteBuffer
 cdef enum:
     MAX_WINDOWS = 160
     WINDOW_BYTES = 1 << 18          # read at a time
-    MAX_WANT_BYTES = 1 << 20        # asked for at a time where something larger is needed in one piece
+    MAX_WANT_BYTES = 1 << 26        # asked for at a time where something larger is needed in one piece
     KEPT_AHEAD_BYTES = 1 << 24      # how far before a window somebody may stand for it to be kept
 
 ctypedef struct Window:
@@ -30,6 +30,9 @@ cdef class Windows:
     cdef const uint8_t* gather(self, int64_t position, size_t size, int64_t through) except? NULL
     cdef void ask(self, int64_t position, int64_t size, int64_t through) noexcept
     cdef int find(self, int64_t position) noexcept
+    cdef bint has(self, int64_t position, size_t size, int64_t through) noexcept
+    cdef int copy(self, int64_t position, uint8_t* room, size_t size) except -1
+    cdef bytes whole(self, int64_t position, size_t size)
     cdef int take(self, object data) except -1
     cdef bint continued(self) except -1
     cdef int add(self, int64_t begin, object owner, const uint8_t* data, size_t size) except -1

@@ -1,7 +1,7 @@
 """Pieces of a file that are kept for a while, because several tracks read in it at places of their own."""
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memcpy
 
@@ -29,31 +29,55 @@ cdef class Windows:
 
         through: bytes that are read although nobody asked for them, rather than left out, to get there.
         """
+        cdef int place = self.find(position)
+        if not self.has(position, size, through):
+            return NULL
+        if place >= 0 and self.windows[place].end >= position + <int64_t> size:
+            return self.windows[place].data + (position - self.windows[place].begin)
+        self.joined.clear()
+        self.joined.reserve(size)
+        self.copy(position, self.joined.data, size)
+        return self.joined.data
+
+    cdef bint has(self, int64_t position, size_t size, int64_t through) noexcept:
+        """Return whether bytes of the input are there; where they are not, as `gather`."""
         cdef int64_t at = position
         cdef int64_t end = position + <int64_t> size
-        cdef int64_t taken
-        cdef int place = self.find(at)
-        cdef Window* window
+        cdef int place
         self.beyond = end > self.input_end
         if self.beyond:
-            return NULL
-        if place >= 0 and self.windows[place].end >= end:
-            return self.windows[place].data + (position - self.windows[place].begin)
+            return False
         while at < end:
             place = self.find(at)
             if place < 0:
                 self.ask(at, end - at, through)
-                return NULL
+                return False
             at = self.windows[place].end
-        self.joined.clear()
-        self.joined.reserve(size)
-        at = position
+        return True
+
+    cdef int copy(self, int64_t position, uint8_t* room, size_t size) except -1:
+        """Copy bytes that are there."""
+        cdef int64_t at = position
+        cdef int64_t end = position + <int64_t> size
+        cdef int64_t taken
+        cdef Window* window
         while at < end:
             window = &self.windows[self.find(at)]
             taken = min(window.end, end) - at
-            memcpy(self.joined.data + (at - position), window.data + (at - window.begin), <size_t> taken)
+            memcpy(room + (at - position), window.data + (at - window.begin), <size_t> taken)
             at += taken
-        return self.joined.data
+        return 0
+
+    cdef bytes whole(self, int64_t position, size_t size):
+        """Return bytes that are there as an object, which is not forgotten with the windows."""
+        cdef bytes found
+        cdef int place = self.find(position)
+        cdef Window* window = &self.windows[place]
+        if type(self.owners[place]) is bytes and window.begin == position and window.end == position + <int64_t> size:
+            return self.owners[place]
+        found = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> size)
+        self.copy(position, <uint8_t*> PyBytes_AS_STRING(found), size)
+        return found
 
     cdef void ask(self, int64_t position, int64_t size, int64_t through) noexcept:
         self.needs = True

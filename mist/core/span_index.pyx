@@ -8,17 +8,19 @@ One writer, any number of readers: a record is complete before the count that co
 """
 
 cimport cython
-from libc.stdint cimport INT64_MIN, int64_t, uint32_t, uint64_t
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 
 from mist.core.demuxer cimport Demuxer
+from mist.core.dtsc_objects cimport be32, be64, put_be32, put_be64
 from mist.core.muxer cimport Muxer
 from mist.core.packet cimport KEYFRAME, PacketView
 from mist.core.shm cimport fence, load32, load64, store32, store64
 
 from mist.core.shm import create_segment, open_segment
-from mist.errors import LimitExceededError, NotFound
+from mist.errors import LimitExceededError, NotFound, RemoteProtocolError
 
 INDEX_MAGIC = 0x4D535058
 INDEX_VERSION = 2
@@ -26,8 +28,10 @@ INDEX_SUFFIX = ".spans"
 MAX_SPANS = 1 << 20              # 23 days of spans of two seconds
 MAX_TRACKS = 64
 RESERVE_BYTES = 64 << 10
+PACKED_SPAN_BYTES = 41           # from, to, position, bytes 64 bits each, packets 32, keyframe 8, version 32; big-endian
 
 cdef enum:
+    PACKED_BYTES = 41
     SPAN_BYTES = 8 << 20         # a keyframe begins a new span once the old one holds this much, however short it is
     FORCED_BYTES = 32 << 20      # ... and any packet of the main track does at this much
     FORCED_PACKETS = 1 << 16
@@ -65,6 +69,47 @@ cdef class SpanIndex:
         record.shift_us = shift_us
         self.header.versions = max(self.header.versions, version)
         self.append(&record, to_us)
+
+    def pack(self):
+        """Return the spans as they are kept on disk, PACKED_SPAN_BYTES each."""
+        cdef uint64_t count = load64(&self.header.count)
+        cdef uint64_t number
+        cdef SpanRecord* record = self.records
+        packed = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> count * PACKED_BYTES)
+        cdef uint8_t* at = <uint8_t*> PyBytes_AS_STRING(packed)
+        for number in range(count):
+            at = put_be64(at, <uint64_t> record.from_us)
+            at = put_be64(at, <uint64_t> (record[1].from_us if number + 1 < count else self.header.end_us))
+            at = put_be64(at, <uint64_t> record.position)
+            at = put_be64(at, record.bytes)
+            at = put_be32(at, record.packets)
+            at[0] = record.flags & SPAN_KEY
+            at = put_be32(at + 1, record.flags // SPAN_VERSION)
+            record += 1
+        return packed
+
+    def fill(self, const uint8_t[::1] packed not None, list shifts not None):
+        """Publish the spans that `pack` returned in an empty index, and finish it. shifts: as `shifts` returned them.
+
+        Raises LimitExceededError, SharedMemoryFull.
+        """
+        cdef SpanRecord record
+        cdef const uint8_t* at = &packed[0] if packed.shape[0] else NULL
+        cdef uint64_t number
+        cdef uint32_t version
+        changes = dict(shifts)
+        record.shift_us = 0
+        for number in range(<uint64_t> packed.shape[0] // PACKED_BYTES):
+            if number in changes:
+                record.shift_us = changes[number]
+            record.from_us, record.position, record.bytes = <int64_t> be64(at), <int64_t> be64(at + 16), be64(at + 24)
+            record.packets = be32(at + 32)
+            version = be32(at + 37)
+            record.flags = (SPAN_KEY if at[36] else 0) | version * SPAN_VERSION
+            self.header.versions = max(self.header.versions, version)
+            self.append(&record, <int64_t> be64(at + 8))
+            at += PACKED_BYTES
+        self.finish()
 
     def finish(self):
         """Say that there are all records."""
@@ -172,6 +217,25 @@ cdef class SpanIndex:
         while key and low and not self.records[low].flags & SPAN_KEY:
             low -= 1
         return low
+
+
+def check_spans(const uint8_t[::1] packed not None, uint64_t versions, int64_t size):
+    """Raise RemoteProtocolError unless packed spans fit each other, a file of `size` bytes and so many versions of the init data."""
+    cdef uint64_t number
+    cdef uint64_t count = <uint64_t> packed.shape[0] // PACKED_BYTES
+    cdef const uint8_t* at = &packed[0] if packed.shape[0] else NULL
+    cdef int64_t from_us, to_us, position
+    cdef int64_t last_us = 0
+    if not count or packed.shape[0] % PACKED_BYTES:
+        raise RemoteProtocolError(f"{packed.shape[0]} bytes of spans, of {PACKED_SPAN_BYTES} bytes each")
+    for number in range(count):
+        from_us, to_us, position = <int64_t> be64(at), <int64_t> be64(at + 8), <int64_t> be64(at + 16)
+        if (number and from_us != last_us) or to_us < from_us or at[36] > 1 or be32(at + 37) >= versions:
+            raise RemoteProtocolError("its spans do not fit each other")
+        if position < 0 or position >= size:
+            raise RemoteProtocolError(f"byte {position} is outside of a file of {size} bytes")
+        last_us = to_us
+        at += PACKED_BYTES
 
 
 def create_index(str name not None, tuple identity not None, int main):

@@ -201,12 +201,12 @@ class MovieReader:
     """The face of this module to `mist.core.mp4_demux.Mp4Demuxer`, which knows no codec's set-up."""
 
     @staticmethod
-    def movie(moov: bytes, offset: int) -> Movie:
-        """Read the content of a `moov` box. offset: byte of the file where it begins.
+    def movie(moov: bytes, offset: int, header_bytes: int) -> Movie:
+        """Read a `moov` box. offset: byte of the file where it begins. header_bytes: of it, before its content.
 
         Raises RemoteProtocolError, with offset; UnsupportedError where no track is of a codec that is carried.
         """
-        return _Reader(moov, offset).movie()
+        return _Reader(moov, offset).movie(header_bytes)
 
     event = staticmethod(timed_metadata.parse_event)
 
@@ -245,12 +245,12 @@ class _Reader:
 
     # -- The movie
 
-    def movie(self) -> Movie:
+    def movie(self, header_bytes: int) -> Movie:
         timescale, fragmented = 1000, False
         places: list[tuple[int, int]] = []
         defaults: dict[int, tuple[int, int, int, int]] = {}
         heard: tuple[int, int] | None = None
-        for kind, begin, end in self.boxes(0, len(self.moov), "moov"):
+        for kind, begin, end in self.boxes(header_bytes, len(self.moov), "moov"):
             if kind == "mvhd":
                 version = self.unpack(">B", begin, end, kind)[0]
                 (timescale,) = self.unpack(">I", begin + (20 if version == 1 else 12), end, kind)

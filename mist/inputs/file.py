@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import time
+from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
@@ -42,7 +43,8 @@ from mist.stream.index_file import (
     serialize_index,
     trim,
 )
-from mist.stream.layouts import make_layout
+from mist.stream.index_reader import PacketsOnDisk
+from mist.stream.layouts import layout_of_ends, make_layout, track_ends
 from mist.stream.names import wildcard_part
 from mist.stream.on_demand import index_name, main_track, pack_tracks, unpack_tracks
 from mist.stream.services import InputServices
@@ -110,6 +112,9 @@ class FileStream:
         self._records: IndexBuilder | None = None
         self._sizes_known = False
         self._logged = asyncio.Event()
+        self._log_lock = asyncio.Lock()
+        self._kept_packets: PacketsOnDisk | None = None
+        self._ends: Mapping[int, memoryview] = {}  # of tracks in FLV files
         self._layouts: OrderedDict[str, tuple[int, Mapping[str, Any]]] = OrderedDict()
 
     # -- the index -------------------------------------------------------------------------------------------------
@@ -163,9 +168,25 @@ class FileStream:
         return self.kept.load(self._source) if self.file.lasting else None
 
     def _take_log(self, kept: KeptIndex) -> None:
-        self._log = packed_log(kept.packets)
+        if isinstance(kept.packets, PacketsOnDisk):
+            self._kept_packets = kept.packets
+        else:
+            self._log = packed_log(kept.packets)
+        self._ends = kept.ends
         self._sizes_known = kept.sizes_are_exact and not self.index.versions
         self._logged.set()
+
+    async def _read_log(self) -> None:
+        """Read the log of all packets if it is on disk still; without it no length is known."""
+        async with self._log_lock:
+            if self._kept_packets is None:
+                return
+            try:
+                self._log = packed_log(await asyncio.to_thread(self._kept_packets.read))
+            except (MistError, OSError) as error:
+                self._sizes_known = False
+                self.kept.refuse(error)
+            self._kept_packets = None
 
     def _create_index(self, main: int) -> None:
         name = index_name(self.services.instance, self.services.stream)
@@ -181,13 +202,17 @@ class FileStream:
             self._versions,
             self._sizes_known and self._log.whole,
             figures_of([self._indexer.figures(number) for number in range(len(scan.demuxer.tracks))]),
-            [self.index[number] for number in range(self.index.count)],
+            self.index.pack(),
             self._log.pack(),
             self.index.shifts(),
+            {number: memoryview(ends) for number, ends in self._track_ends().items()},
         )
         data = serialize_index(built(scan.demuxer, self._records), kept)
         if self.file.lasting and not await self._change():
             await asyncio.to_thread(self.kept.save, data)
+
+    def _track_ends(self) -> Mapping[int, array[int]]:
+        return track_ends(self._log, self.index, unpack_tracks(self._versions[0])) if self._sizes_known else {}
 
     async def _new_scan(self) -> FileDemuxer:
         scan = FileDemuxer(self.scanned_file, self.container)
@@ -326,18 +351,25 @@ class FileStream:
     async def answer_layout(self, description: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
         """Return the layout of a file made from the stream, once the whole source was read. Raises UnsupportedError."""
         await self._logged.wait()
-        if not self._sizes_known:
-            raise UnsupportedError(f"the packets of {self.file.path} are not as long as its index says")
         key = json.dumps(description, sort_keys=True)
         found = self._layouts.pop(key, None)
         if found is None:
-            infos = unpack_tracks(self._versions[0])
-            first = await self.store.get(0)
-            found = make_layout(description, self._log, self.index, infos, partial(_first_payload, first))
+            found = await self._make_layout(description)
             while len(self._layouts) >= KEPT_LAYOUTS:
                 os.close(self._layouts.popitem(last=False)[1][0])
         self._layouts[key] = found
         return found
+
+    async def _make_layout(self, description: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
+        infos = unpack_tracks(self._versions[0])
+        found = layout_of_ends(description, self._ends, self.index, infos) if self._sizes_known else None
+        if found is not None:
+            return found
+        await self._read_log()
+        if not self._sizes_known:
+            raise UnsupportedError(f"the packets of {self.file.path} are not as long as its index says")
+        first = await self.store.get(0)
+        return make_layout(description, self._log, self.index, infos, partial(_first_payload, first))
 
     async def _read_ahead(self, number: int) -> None:
         for ahead in range(number, min(number + READ_AHEAD_SPANS, self.index.count)):
@@ -410,6 +442,8 @@ class FileStream:
             for file in (self.scanned_file, self.file):
                 file.stop()
             self.store.clear()
+            if self._kept_packets is not None:
+                self._kept_packets.close()
             for fd, _ in self._layouts.values():
                 os.close(fd)
             self.scanned_file.close()

@@ -17,30 +17,31 @@ import mmap
 import os
 import re
 import secrets
-import stat
 import struct
+import sys
 import zlib
+from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import mist
 from mist.core.dtsc import MAX_HEADER_BYTES, packet_bytes
 from mist.core.dtsc_objects import parse_object, serialize_object
-from mist.core.span_index import MAX_TRACKS, SpanIndex
-from mist.errors import LimitExceededError, MistError, RemoteProtocolError, UnsupportedError
+from mist.core.span_index import MAX_TRACKS, PACKED_SPAN_BYTES, SpanIndex, check_spans
+from mist.errors import MistError, RemoteProtocolError, UnsupportedError
 from mist.formats.dtsh import HEAD_BYTES, Index, header_members, index_of
+from mist.stream.index_reader import IndexReader, PacketsOnDisk, large_room
 from mist.stream.on_demand import unpack_tracks
 
 SUFFIX: Final = ".dtsh"
-LAYOUT: Final = 2  # of the member that only mist reads
+LAYOUT: Final = 3  # of the member that only mist reads
 MARGIN_S: Final = 15  # an index must be this much newer than what it describes
 DEFAULT_CACHE_BYTES: Final = 1 << 30
 DISK_BLOCK_BYTES: Final = 512  # what `st_blocks` counts
 LONG_BYTES: Final = 4096  # of a member: longer ones are looked at where they are
 FIGURES: Final = 8  # of each track, as `SpanIndexer.figures` returns them
-_SPAN: Final = struct.Struct(">qqqQI?I")
 _CACHED_NAME: Final = re.compile(r"[0-9a-f]{40}\.(?:dtsh|asset)")
 
 
@@ -49,7 +50,8 @@ class KeptIndex:
     """What of an index is not in the layout of others.
 
     source: size and mtime (nanoseconds) of the file, and a stamp of the subtitles beside it. versions: the tracks as text, for each version
-    of the init data. figures: of each track. spans, shifts: as `SpanIndex` has them. packets: the log of all packets, packed.
+    of the init data. figures: of each track. spans, shifts: as `SpanIndex` packs and has them. packets: the log of all packets, packed.
+    ends: of tracks in FLV files, as `mist.stream.layouts.track_ends` returns them.
     """
 
     source: tuple[int, int, int]
@@ -57,22 +59,24 @@ class KeptIndex:
     versions: list[str]
     sizes_are_exact: bool
     figures: list[tuple[int, ...]]
-    spans: list[tuple[int, int, int, int, int, bool, int]]
-    packets: bytes | memoryview
+    spans: bytes | memoryview
+    packets: bytes | memoryview | PacketsOnDisk
     shifts: list[tuple[int, int]]
+    ends: Mapping[int, memoryview] = field(default_factory=dict)
 
     def fill(self, index: SpanIndex) -> None:
         """Publish the spans in an empty index. Raises LimitExceededError, SharedMemoryFull."""
-        shifts = dict(self.shifts)
-        shift_us = 0
-        for number, span in enumerate(self.spans):
-            shift_us = shifts.get(number, shift_us)
-            index.add(*span, shift_us)
-        index.finish()
+        index.fill(self.spans, self.shifts)
+
+    def close(self) -> None:
+        """Let go of what stayed on disk."""
+        if isinstance(self.packets, PacketsOnDisk):
+            self.packets.close()
 
 
 def serialize_index(index: Index, kept: KeptIndex) -> bytes:
     """Return the content of a `.dtsh` file."""
+    assert not isinstance(kept.packets, PacketsOnDisk)
     about = {
         "layout": LAYOUT,
         "program": mist.__version__,
@@ -82,11 +86,14 @@ def serialize_index(index: Index, kept: KeptIndex) -> bytes:
         "sizes_are_exact": kept.sizes_are_exact,
         "figures": kept.figures,
         "shifts": kept.shifts,
+        "packets_check": zlib.crc32(kept.packets),
+        "ends": list(kept.ends),
     }
     parts = {
         "about": json.dumps(about, separators=(",", ":")).encode(),
         "packets": kept.packets,
-        "spans": b"".join(_SPAN.pack(*span) for span in kept.spans),
+        "spans": kept.spans,
+        "ends": b"".join(_big_endian(one) for one in kept.ends.values()),
     }
     members = header_members(index)
     members["mist"] = {"check": _checksum(parts), **parts}
@@ -94,13 +101,35 @@ def serialize_index(index: Index, kept: KeptIndex) -> bytes:
 
 
 def _checksum(parts: Mapping[str, bytes | memoryview]) -> int:
-    return zlib.crc32(parts["spans"], zlib.crc32(parts["packets"], zlib.crc32(parts["about"])))
+    """Return the checksum of what is always read: the packets have their own."""
+    return zlib.crc32(parts["ends"], zlib.crc32(parts["spans"], zlib.crc32(parts["about"])))
 
 
-def parse_index(data: bytes | mmap.mmap, size: int) -> KeptIndex | None:
+def _big_endian(numbers: memoryview) -> bytes:
+    """Return numbers of 64 bits as they are kept."""
+    swapped = array("q", numbers)
+    if sys.byteorder == "little":
+        swapped.byteswap()
+    return swapped.tobytes()
+
+
+def _parse_ends(data: memoryview, tracks: list[int], spans: int) -> dict[int, memoryview]:
+    """Return the ends of tracks, of which each has one for each span and one more. Raises ValueError."""
+    numbers = array("q", bytes(data))
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    each = spans + 1
+    if len(numbers) != each * len(tracks):
+        raise ValueError(f"{len(numbers)} ends of {len(tracks)} tracks and {spans} spans")
+    view = memoryview(numbers)
+    return {track: view[place * each : (place + 1) * each] for place, track in enumerate(tracks)}
+
+
+def parse_index(data: bytes | mmap.mmap, size: int, packets: PacketsOnDisk | None = None) -> KeptIndex | None:
     """Read the content of a `.dtsh` file; None for a sound one that another program made.
 
-    size: of the file that it describes. Raises RemoteProtocolError, UnsupportedError for another version of the layout.
+    size: of the file that it describes. packets: those that are not in `data`; they are checked when they are read.
+    Raises RemoteProtocolError, UnsupportedError for another version of the layout.
     """
     if data[:4] != b"DTSC" or len(data) < HEAD_BYTES or len(data) != HEAD_BYTES + int.from_bytes(data[4:8], "big"):
         raise RemoteProtocolError(f"{len(data)} bytes that are not one whole index", offset=0, spec="DTSC")
@@ -110,7 +139,7 @@ def parse_index(data: bytes | mmap.mmap, size: int) -> KeptIndex | None:
         return None
     own = members["mist"]
     try:
-        parts = {name: memoryview(own[name]) for name in ("about", "packets", "spans")}
+        parts = {name: memoryview(own[name]) for name in ("about", "packets", "spans", "ends")}
         if own["check"] != _checksum(parts):
             raise RemoteProtocolError("its checksum is wrong", spec="DTSC")
         about = json.loads(bytes(parts["about"]))
@@ -122,10 +151,13 @@ def parse_index(data: bytes | mmap.mmap, size: int) -> KeptIndex | None:
             versions=list(about["versions"]),
             sizes_are_exact=bool(about["sizes_are_exact"]),
             figures=[tuple(one) for one in about["figures"]],
-            spans=list(_SPAN.iter_unpack(parts["spans"])),
-            packets=_copied(parts["packets"]),
+            spans=parts["spans"],
+            packets=_checked(parts["packets"], about["packets_check"]) if packets is None else packets,
             shifts=[(int(number), int(shift_us)) for number, shift_us in about["shifts"]],
+            ends=_parse_ends(parts["ends"], list(about["ends"]), len(parts["spans"]) // PACKED_SPAN_BYTES),
         )
+        if packets is not None:
+            packets.check = int(about["packets_check"])
         _check(kept, size)
     except (KeyError, IndexError, TypeError, ValueError, struct.error) as error:
         raise RemoteProtocolError(f"a member is damaged: {error!r}", spec="DTSC") from None
@@ -139,15 +171,7 @@ def _check(kept: KeptIndex, size: int) -> None:
         raise RemoteProtocolError("its tracks do not fit each other")
     if any(len(one) != FIGURES for one in kept.figures) or not 0 <= kept.main < len(kept.figures):
         raise RemoteProtocolError("its figures do not fit the tracks")
-    last_us = None
-    for from_us, to_us, position, _, _, _, version in kept.spans:
-        if (last_us is not None and from_us != last_us) or to_us < from_us or version >= len(tracks):
-            raise RemoteProtocolError("its spans do not fit each other")
-        if not 0 <= position < size:
-            raise RemoteProtocolError(f"byte {position} is outside of a file of {size} bytes")
-        last_us = to_us
-    if last_us is None:
-        raise RemoteProtocolError("it has no spans")
+    check_spans(kept.spans, len(tracks), size)
 
 
 def cache_settings(server: Mapping[str, Any]) -> tuple[str, int]:
@@ -192,8 +216,7 @@ class IndexFile:
             return None
         reason = ""
         try:
-            data = _read(path, status)
-            kept = parse_index(data, source[0])
+            kept = _read(path, status, source[0])
         except (MistError, OSError) as error:
             reason, kept = f"cannot be used: {error}", None
         else:
@@ -203,8 +226,9 @@ class IndexFile:
             if kept is None or stale or kept.source != source:
                 reason = "is older than the file"
         if reason:
-            self.log.info("the index %s %s; it is made anew", path, reason)
-            self._remove(path)
+            if kept is not None:
+                kept.close()
+            self._refuse(path, reason)
             return None
         if path == self.cached:
             with contextlib.suppress(OSError):
@@ -212,7 +236,14 @@ class IndexFile:
         self.written = path
         return kept
 
-    def _remove(self, path: Path) -> None:
+    def refuse(self, error: Exception) -> None:
+        """Delete the index that was loaded, whose packets cannot be used: it is made anew at the next start."""
+        if self.written is not None:
+            self._refuse(self.written, f"cannot be used: {error}")
+            self.written = None
+
+    def _refuse(self, path: Path, reason: str) -> None:
+        self.log.info("the index %s %s; it is made anew", path, reason)
         try:
             path.unlink()
         except OSError as error:
@@ -247,32 +278,25 @@ class IndexFile:
                 os.utime(self.written)
 
 
-def _room(size_bytes: int) -> mmap.mmap:
-    """Return memory in large pages where the system has them: touching it in small ones would take longer than filling it."""
-    room = mmap.mmap(-1, max(size_bytes, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):  # a system without such pages
-        room.madvise(mmap.MADV_HUGEPAGE)
-    return room
-
-
-def _copied(data: memoryview) -> memoryview:
-    """Return a copy of what outlives the rest of an index."""
-    room = memoryview(_room(len(data)))[: len(data)]
+def _checked(data: memoryview, check: int) -> memoryview:
+    """Return a copy of the packets, which outlive the rest of an index. Raises RemoteProtocolError."""
+    if zlib.crc32(data) != check:
+        raise RemoteProtocolError("the checksum of its packets is wrong", spec="DTSC")
+    room = memoryview(large_room(len(data)))[: len(data)]
     room[:] = data
     return room
 
 
-def _read(path: Path, status: os.stat_result) -> mmap.mmap:
-    if not stat.S_ISREG(status.st_mode):
-        raise RemoteProtocolError("it is not a file")
-    if status.st_size > MAX_HEADER_BYTES:
-        raise LimitExceededError(f"{status.st_size} bytes; the limit is {MAX_HEADER_BYTES}")
-    room = _room(status.st_size)
-    with path.open("rb") as file:
-        count = file.readinto(room)
-    if count != status.st_size:
-        raise RemoteProtocolError(f"it has {count} bytes instead of {status.st_size}")
-    return room
+def _read(path: Path, status: os.stat_result, size: int) -> KeptIndex | None:
+    reader = IndexReader(path, status)
+    packets = reader.take_packets()
+    kept = None
+    try:
+        kept = parse_index(reader.data, size, packets)
+    finally:
+        if kept is None and packets is not None:
+            packets.close()
+    return kept
 
 
 def _write(path: Path, data: bytes) -> str:

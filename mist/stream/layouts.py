@@ -145,10 +145,54 @@ def _streamed_layout(
 ) -> tuple[array[int], bytes]:
     sizes = kind.sizes(tracks)
     ends = log.span_ends(sizes, lambda: sizes.total_bytes, places, index, **window)
+    return _streamed_file(kind, tracks, ends, index, window)
+
+
+def _streamed_file(
+    kind: _Streamed, tracks: list[TrackInfo], ends: array[int], index: SpanIndex, window: Mapping[str, Any]
+) -> tuple[array[int], bytes]:
+    """Return positions and header of a file. ends: media bytes before each span, and in all."""
     from_us = window.get("from_us", index[0][0])
     to_us = min(window.get("to_us", index.end_us), index.end_us)
-    header = kind.header(tracks, from_us, max(to_us - from_us, 0), sizes.total_bytes)
+    header = kind.header(tracks, from_us, max(to_us - from_us, 0), ends[-1])
     return array("q", (len(header) + end for end in ends)), header
+
+
+def track_ends(log: PacketLog, index: SpanIndex, infos: Sequence[TrackInfo]) -> dict[int, array[int]]:
+    """Return for each track that an FLV file can have what its packets take there: before each span, and in all.
+
+    These add up to the layout of an FLV file with any of the tracks, so that it is known without the log. Empty where that does not hold.
+    """
+    found: dict[int, array[int]] = {}
+    if not log.whole or not index.count or index[index.count - 1][6]:
+        return found
+    for number, info in enumerate(infos):
+        if info.codec in TEXTS:
+            continue
+        try:
+            sizes = FlvSizes([info])
+        except UnsupportedError:
+            continue
+        places = [-1] * len(infos)
+        places[number] = 0
+        found[number] = log.span_ends(sizes, lambda sizes=sizes: sizes.total_bytes, places, index)  # type: ignore[misc]
+    return found
+
+
+def layout_of_ends(
+    description: Mapping[str, Any], ends: Mapping[int, memoryview], index: SpanIndex, infos: Sequence[TrackInfo]
+) -> tuple[int, dict[str, Any]] | None:
+    """Return what `make_layout` does from the ends of tracks that were kept; None where they do not say it."""
+    indexes = [int(one) for one in description["indexes"]]
+    tracks = [infos[one] for one in indexes]
+    windowed = any(description.get(name) is not None for name in ("from_us", "to_us"))
+    alone = len({info.type for info in tracks}) == len(
+        tracks
+    )  # further tracks of a type take more than they do by themselves
+    if description["kind"] != FLV or windowed or not alone or not all(one in ends for one in indexes):
+        return None
+    sums = array("q", map(sum, zip(*(ends[one] for one in indexes), strict=True)))
+    return _memory(*_streamed_file(STREAMED[FLV], tracks, sums, index, {})), {"spans": len(sums)}
 
 
 def _memory(positions: array[int], header: bytes) -> int:

@@ -18,8 +18,8 @@ def box(kind: str, *parts: bytes, wide: bool = False) -> bytes:
     return struct.pack(">I4s", size + 8, kind.encode("latin-1")) + b"".join(parts)
 
 
-def full(kind: str, *parts: bytes, version: int = 0, flags: int = 0) -> bytes:
-    return box(kind, struct.pack(">I", version << 24 | flags), *parts)
+def full(kind: str, *parts: bytes, version: int = 0, flags: int = 0, wide: bool = False) -> bytes:
+    return box(kind, struct.pack(">I", version << 24 | flags), *parts, wide=wide)
 
 
 def rows(kind: str, form: str, *values: tuple[int, ...], version: int = 0) -> bytes:
@@ -176,13 +176,14 @@ class Run:
     split: int = 0
 
 
-def fragment(*runs: Run, position: int = 0, sequence: int = 1) -> bytes:
-    """Return moof and mdat. position: byte of the file where moof begins."""
-    made = _moof(runs, 0, position, sequence)
-    return _moof(runs, len(made), position, sequence) + box("mdat", *(one for run in runs for one in run.payloads))
+def fragment(*runs: Run, position: int = 0, sequence: int = 1, wide: bool = False) -> bytes:
+    """Return moof and mdat. position: byte of the file where moof begins. wide: all boxes in moof have sizes of 64 bits."""
+    made = _moof(runs, 0, position, sequence, wide)
+    media = box("mdat", *(one for run in runs for one in run.payloads))
+    return _moof(runs, len(made), position, sequence, wide) + media
 
 
-def _moof(runs: Sequence[Run], size: int, position: int, sequence: int) -> bytes:
+def _moof(runs: Sequence[Run], size: int, position: int, sequence: int, wide: bool) -> bytes:
     at = size + 8
     trafs = []
     for run in runs:
@@ -191,19 +192,19 @@ def _moof(runs: Sequence[Run], size: int, position: int, sequence: int) -> bytes
         if run.default_duration is not None:
             flags |= 8
             head += struct.pack(">I", run.default_duration)
-        parts = [full("tfhd", struct.pack(">I", run.number), head, flags=flags)]
+        parts = [full("tfhd", struct.pack(">I", run.number), head, flags=flags, wide=wide)]
         if run.dts is not None:
-            parts.append(full("tfdt", struct.pack(">Q", run.dts), version=1))
+            parts.append(full("tfdt", struct.pack(">Q", run.dts), version=1, wide=wide))
         cut = run.split or len(run.payloads)
         for begin, end in ((0, cut), (cut, len(run.payloads))):
             if begin < end:
-                parts.append(_trun(run, begin, end, at if begin == 0 else None))
+                parts.append(_trun(run, begin, end, at if begin == 0 else None, wide))
         at += sum(map(len, run.payloads))
-        trafs.append(box("traf", *parts, run.extra))
-    return box("moof", full("mfhd", struct.pack(">I", sequence)), *trafs)
+        trafs.append(box("traf", *parts, run.extra, wide=wide))
+    return box("moof", full("mfhd", struct.pack(">I", sequence), wide=wide), *trafs, wide=wide)
 
 
-def _trun(run: Run, begin: int, end: int, offset: int | None) -> bytes:
+def _trun(run: Run, begin: int, end: int, offset: int | None, wide: bool) -> bytes:
     flags = 0x200
     head = b""
     if offset is not None:
@@ -224,7 +225,7 @@ def _trun(run: Run, begin: int, end: int, offset: int | None) -> bytes:
             body += struct.pack(">I", run.flags[number])
         if run.offsets:
             body += struct.pack(">i", run.offsets[number])
-    return full("trun", struct.pack(">I", end - begin), head, body, version=1, flags=flags)
+    return full("trun", struct.pack(">I", end - begin), head, body, version=1, flags=flags, wide=wide)
 
 
 def trex(number: int, duration: int = 512, size: int = 0, flags: int = 0x0101_0000) -> bytes:

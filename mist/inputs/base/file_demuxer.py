@@ -66,7 +66,7 @@ class FileDemuxer:
 
     def _feed(self, position: int, data: bytes) -> None:
         """Feed what was read; of what makes the tracks known only the beginning, up to where they are."""
-        if self.media.ready:
+        if self.media.ready or getattr(self.media, "wants_rest_of_box", False):
             self.demuxer.feed(data)
             return
         at = 0

@@ -504,6 +504,76 @@ def test_keys_of_many_samples() -> None:
         assert wanted is None or wanted[0] <= keys[3 * number + 1]
 
 
+def _runs(numbers: random.Random, count: int, most: int, values: Callable[[], int]) -> list[tuple[int, int]]:
+    """Return rows of (samples, value) for so many samples; some rows are for none."""
+    made, left = [], count
+    while left > 0:
+        length = min(numbers.randrange(0, most + 1), left)
+        made.append((length, values()))
+        left -= length
+    return made
+
+
+def _chunks(numbers: random.Random, count: int, most: int) -> list[int]:
+    return [length for length, _ in _runs(numbers, count, most, lambda: 0) if length]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_seek_finds_what_reading_finds(seed: int) -> None:
+    """Tables with more rows, and chunks with more samples, than are passed over at once."""
+    numbers = random.Random(seed)
+    count = 6000
+    most = (1, 2, 9, 6000)[seed % 4]
+    sync = sorted({1, *numbers.sample(range(1, count + 1), (40, 2000)[seed % 2])})
+    track = Track(
+        [struct.pack(">IBI", 5 + n % 7, 0x41, n) + bytes(n % 7) for n in range(count)],
+        deltas=_runs(numbers, count - numbers.randrange(2) * 1000, most, lambda: numbers.choice([1, 512, 512, 700])),
+        offsets=_runs(numbers, count, most, lambda: numbers.randrange(3) * 512),
+        chunks=_chunks(numbers, count, (3, 6000)[seed // 4]),
+        sync=sync,
+        size_bits=(8, 16, 32)[seed % 3],
+    )
+    audio = sounds(2000, chunks=_chunks(numbers, 2000, 5))
+    data = plain(track, audio)
+    _, expected = read(data)
+    assert len(expected) == 8000
+    demuxer = ready(data)
+    keys = [packet for packet in of(expected) if packet.keyframe]
+    times = [-1, 0, 1, keys[-1].dts_us + 10**9, *(key.dts_us for key in keys[::97])]
+    for dts_us in [*times, *(numbers.randrange(expected[-1].dts_us) for _ in range(20))]:
+        sink = PacketList()
+        demuxer.attach(None)
+        demuxer.seek(dts_us, 0)
+        demuxer.attach(sink)
+        list(drive(demuxer, data))
+        found = sink.take()
+        first = next((key for key in reversed(keys) if key.dts_us <= dts_us), keys[0])
+        assert of(found) == of(expected)[of(expected).index(first) :]
+        heard = of(expected, 1)
+        begin = next((n for n in reversed(range(2000)) if heard[n].dts_us <= min(dts_us, first.dts_us)), 0)
+        assert of(found, 1) == heard[begin:]
+
+
+def test_a_seek_in_sound_of_single_frames_finds_what_reading_finds() -> None:
+    """Frames of uncompressed sound are packets of at most 1024 frames, as far as they lie together."""
+    count = 20_000
+    entry = audio_entry("twos", rate_hz=48_000)
+    frames = [struct.pack(">I", number) for number in range(count)]
+    chunks = [5000, 700, 1024, 3, 9000, 4273]
+    audio = Track(frames, [entry], "soun", timescale=48_000, deltas=[(count, 1)], chunks=chunks, size_bits=0)
+    data = plain(audio)
+    _, expected = read(data)
+    demuxer = ready(data)
+    for frame in (0, 1, 1023, 1024, 4999, 5000, 5699, 5700, 6723, 6724, 6727, 19_999, 20_000, 1 << 40):
+        sink = PacketList()
+        demuxer.attach(None)
+        demuxer.seek(us(frame, 48_000), 0)
+        demuxer.attach(sink)
+        list(drive(demuxer, data))
+        begin = max(n for n, one in enumerate(expected) if one.dts_us <= us(frame, 48_000))
+        assert sink.take() == expected[begin:]
+
+
 def test_seeking_before_the_tracks_are_known() -> None:
     for call in (lambda d: d.seek(0, 0), lambda d: d.keys(0), lambda d: d.share()):
         with pytest.raises(NotReady):
@@ -581,6 +651,26 @@ def test_golden_fragments() -> None:
     assert [n for n, p in enumerate(video) if p.keyframe] == [0, 4]
     assert [p.dts_us for p in audio] == [us(n * 1024, 48_000) for n in range(14)]
     assert [p.dts_us for p in packets] == sorted(p.dts_us for p in packets)
+
+
+@pytest.mark.parametrize("base", ["moof", "explicit", ""])
+def test_fragments_of_boxes_with_sizes_of_64_bits(base: str) -> None:
+    head = fragmented(empty())
+    smooth = box(
+        "uuid",
+        bytes.fromhex("6d1d9b0542d544e680e2141daff757b2") + struct.pack(">IQQ", 1 << 24, 7 * 512, 512),
+        wide=True,
+    )
+    for timed in ({"dts": 1024}, {"dts": None, "extra": smooth}):
+        run = Run([nal(0), nal(1), nal(2)], offsets=[512, 0, 512], split=1, base=base, **timed)
+        _, expected = read(head + fragment(run, position=len(head)))
+        data = head + fragment(run, position=len(head), wide=True)
+        _, packets = read(data)
+        assert len(packets) == 3 and packets == expected
+        for wrong in (15, len(data), 1 << 63):
+            at = data.index(b"trun") - 4
+            with pytest.raises(RemoteProtocolError):
+                read(data[: at + 8] + struct.pack(">Q", wrong) + data[at + 16 :])
 
 
 def test_fragments_in_every_split_and_in_order() -> None:

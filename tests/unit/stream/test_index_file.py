@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import struct
 from array import array
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from mist.core.span_index import SpanIndex, create_index
 from mist.errors import MistError, RemoteProtocolError, TruncatedError, UnsupportedError
 from mist.formats.dtsh import Index, IndexTrack, parse_dtsh, serialize_dtsh
 from mist.stream.index_file import IndexFile, KeptIndex, cache_settings, parse_index, serialize_index, trim
+from mist.stream.index_reader import PacketsOnDisk
 from mist.stream.on_demand import pack_tracks
 from tests.support.flv_files import AUDIO_TRACK, VIDEO_TRACK
 from tests.support.shared_memory import shared_instance
@@ -47,9 +49,18 @@ def log(packets: int = 50) -> PacketLog:
     return result
 
 
+def packed(spans: list[tuple[int, int, int, int, int, bool, int]]) -> bytes:
+    return b"".join(struct.pack(">qqqQI?I", *span) for span in spans)
+
+
 def kept(**changed: object) -> KeptIndex:
+    if isinstance(changed.get("spans"), list):
+        changed["spans"] = packed(changed["spans"])
     figures = [(50, 8575, -7, 1_959_993, 4000, 5000, 25_000, 1), (50, 8575, -90_000, 2_000_000, 4000, 5000, 0, 0)]
-    return replace(KeptIndex(SOURCE, 0, [TRACKS], True, figures, SPANS, log().pack(), [(0, 0)]), **changed)
+    ends = {1: memoryview(array("q", [0, 7, 1 << 40]))}
+    return replace(
+        KeptIndex(SOURCE, 0, [TRACKS], True, figures, packed(SPANS), log().pack(), [(0, 0)], ends), **changed
+    )
 
 
 def content(**changed: object) -> bytes:
@@ -73,7 +84,8 @@ def test_everything_comes_back() -> None:
     again = parse_index(content(), SIZE)
     assert again is not None
     assert (again.source, again.main, again.versions, again.sizes_are_exact) == (SOURCE, 0, [TRACKS], True)
-    assert (again.figures, again.spans) == (kept().figures, SPANS)
+    assert (again.figures, again.spans) == (kept().figures, packed(SPANS))
+    assert {track: list(ends) for track, ends in again.ends.items()} == {1: [0, 7, 1 << 40]}
     assert unpacked(again.packets).count == 100 and again.packets == log().pack()
 
 
@@ -84,7 +96,78 @@ def test_time_bases_come_back() -> None:
         index = create_index(f"mist.{instance}.film.spans", (1, 2, 3), 0)
         again.fill(index)
         assert index.shifts() == [(0, 0), (1, 8_000_000)]
+        assert [index[number] for number in range(2)] == SPANS and index.pack() == packed(SPANS)
         assert (index.bases(0), index.bases(1)) == ((0, 8_000_000), (8_000_000, 0))
+
+
+def long_log() -> PacketLog:
+    """Return a log that is longer than what is read of an index to begin with."""
+    result = PacketLog()
+    for number in range(120_000):
+        result.write(Packet(0, number * 40_000, 0, False, b"x"))
+    return result
+
+
+def test_the_log_of_a_long_file_is_read_when_it_is_wanted(film: Path) -> None:
+    file = IndexFile(str(film), NO_CACHE, LOG)
+    packets = long_log().pack()
+    file.save(content(packets=packets))
+    age(file.beside, 99)
+    found = file.load(SOURCE)
+    assert found is not None and isinstance(found.packets, PacketsOnDisk)
+    assert found.spans == packed(SPANS)
+    file.beside.unlink()  # another index may take its place meanwhile
+    assert found.packets.read() == packets
+
+
+def test_damage_in_the_log_of_a_long_file_is_noticed_when_it_is_read(
+    film: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = IndexFile(str(film), NO_CACHE, LOG)
+    packets = long_log().pack()
+    data = content(packets=packets)
+    at = data.index(packets) + len(packets) // 2
+    for damaged in (data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :], data):
+        file.beside.write_bytes(damaged)
+        age(file.beside, 99)
+        found = file.load(SOURCE)
+        assert found is not None and isinstance(found.packets, PacketsOnDisk)
+        if damaged is data:
+            os.truncate(file.beside, at)
+        with pytest.raises(RemoteProtocolError) as caught:
+            found.packets.read()
+        with caplog.at_level(logging.INFO):
+            file.refuse(caught.value)
+        assert f"the index {file.beside} cannot be used: {caught.value}" in caplog.text
+        assert not file.beside.exists()
+
+
+def test_what_stays_on_disk_is_given_back_unread(film: Path) -> None:
+    file = IndexFile(str(film), NO_CACHE, LOG)
+    before = len(os.listdir("/proc/self/fd"))
+    file.save(content(packets=long_log().pack()))
+    for seconds, fresh in ((99, True), (1, False)):
+        age(file.beside, seconds)
+        found = file.load(SOURCE)
+        assert (found is not None) == fresh
+        if found is not None:
+            assert len(os.listdir("/proc/self/fd")) == before + 1
+            found.close()
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_damage_before_the_log_of_a_long_file_is_noticed_at_once(film: Path) -> None:
+    data = content(packets=long_log().pack())
+    own = data.index(b"\x00\x04mist")
+    log_at, spans_at = data.index(b"\x00\x07packets\x02", own), data.rindex(b"\x00\x05spans\x02")
+    file = IndexFile(str(film), NO_CACHE, LOG)
+    for at in (*range(8, log_at + 14, 11), *range(spans_at, len(data) - 8, 3)):
+        file.beside.write_bytes(data[:at] + bytes([data[at] ^ 0x41]) + data[at + 1 :])
+        age(file.beside, 99)
+        found = file.load(SOURCE)
+        assert found is None or at < own  # the layout of others has no checksum
+        if found is not None:
+            found.close()
 
 
 def test_others_read_it_as_their_own() -> None:
@@ -139,6 +222,7 @@ def test_every_damaged_byte_is_noticed() -> None:
         {"figures": []},
         {"figures": [(1, 2), (3, 4)]},
         {"spans": []},
+        {"ends": {0: memoryview(array("q", [0, 1]))}},
         {"spans": [(0, 1, SIZE, 1, 1, True, 0)]},
         {"spans": [(0, 1, -1, 1, 1, True, 0)]},
         {"spans": [(5, 1, 0, 1, 1, True, 0)]},
@@ -167,7 +251,7 @@ def test_it_is_kept_beside_the_file(film: Path) -> None:
     )
     assert file.beside.stat().st_mode & 0o777 == 0o644
     found = IndexFile(str(film), NO_CACHE, LOG).load(SOURCE)
-    assert found is not None and found.spans == SPANS
+    assert found is not None and found.spans == packed(SPANS)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from mist.errors import UnsupportedError
 from mist.formats.flv import FlvDemuxer
 from mist.formats.mp4_movie import make_demuxer
 from mist.formats.tracks import META, SUBTITLE, TrackInfo
-from mist.stream.layouts import Layout, make_layout, open_layout
+from mist.stream.layouts import Layout, layout_of_ends, make_layout, open_layout, track_ends
 from mist.stream.on_demand import places
 from tests.support.flv_files import AUDIO_TRACK, VIDEO_TRACK, by_track, flv_file, interleaved
 from tests.support.shared_memory import shared_instance
@@ -87,6 +87,27 @@ def test_streamed_spans_lie_where_the_layout_says(made: Made, window: dict[str, 
         span.mux(muxer, [0, 1], **window)
         end += len(muxer.take_output())
     assert positions[-1] == end > len(header)
+
+
+@pytest.mark.parametrize("indexes", [[0, 1], [1, 0], [1], [0]])
+def test_ends_that_were_kept_say_the_same_as_the_log(made: Made, indexes: list[int]) -> None:
+    index, log, _ = made
+    description = {"kind": "flv", "indexes": indexes, "from_us": None, "to_us": None}
+    ends = {number: memoryview(one) for number, one in track_ends(log, index, TRACKS).items()}
+    found = layout_of_ends(description, ends, index, TRACKS)
+    assert found is not None
+    kept, computed = open_layout(*found), open_layout(*make_layout(description, log, index, TRACKS, lambda track: b""))
+    assert (bytes(kept.header), list(kept.positions)) == (bytes(computed.header), list(computed.positions))
+
+
+def test_kept_ends_do_not_say_everything(made: Made) -> None:
+    index, log, _ = made
+    ends = {number: memoryview(one) for number, one in track_ends(log, index, TRACKS).items()}
+    whole = {"kind": "flv", "indexes": [0, 1], "from_us": None, "to_us": None}
+    for other in ({"from_us": 0}, {"to_us": 9}, {"kind": "mp4"}, {"indexes": [0, 0]}):
+        assert layout_of_ends({**whole, **other}, ends, index, TRACKS) is None
+    assert layout_of_ends(whole, {0: ends[0]}, index, TRACKS) is None
+    assert set(track_ends(log, index, [VIDEO_TRACK, TrackInfo(META, SUBTITLE)])) == {0}
 
 
 def test_the_span_of_a_byte(made: Made) -> None:
