@@ -96,11 +96,12 @@ def bandwidth(controller: Controller, command: Command) -> None:
 
 async def config_backup(controller: Controller, command: Command) -> None:
     """Return the whole configuration without what is state."""
-    document, built_in = controller.store.document, controller.store.built_in
-    streams = document.get("streams", {})
-    if made := [name for name in built_in if streams.get(name) == built_in[name]]:
-        document = {**document, "streams": {name: one for name, one in streams.items() if name not in made}}
-    command.reply["config_backup"] = await controller.shown(len(streams), lambda: _without_state(document))
+    document, built_in = dict(controller.store.document), controller.store.built_in
+    configured = document.pop("streams", None)
+    backup = command.reply["config_backup"] = _without_state(document)
+    if configured is not None:
+        streams = {name: one for name, one in configured.items() if one != built_in.get(name)}
+        backup["streams"] = await controller.shown(streams, lambda name: _without_state(streams[name]))
 
 
 def _without_state(value: Any) -> Any:

@@ -161,7 +161,7 @@ async def _tell_deleted(controller: Controller, gone: Mapping[str, Any]) -> None
 
 async def reply(controller: Controller, command: Command) -> None:
     """Show the streams with their states: all, or only those that were added when nobody asked for all."""
-    wanted = controller.store.streams
+    wanted = dict(controller.store.streams)
     begin: dict[str, Any] = {}
     if "streams" not in command and command.named_streams is not None:
         wanted = {name: wanted[name] for name in command.named_streams if name in wanted}
@@ -169,10 +169,10 @@ async def reply(controller: Controller, command: Command) -> None:
     elif "streams" not in command and command.minimal:
         return
 
-    def shown() -> dict[str, Any] | None:
-        return {**begin, **{name: _shown(controller, command, name, wanted[name]) for name in wanted}} or None
+    def shown(name: str) -> Any:
+        return begin[name] if name in begin else _shown(controller, command, name, wanted[name])
 
-    command.reply["streams"] = await controller.shown(len(wanted), shown)
+    command.reply["streams"] = await controller.shown([*begin, *wanted], shown) or None
 
 
 def _shown(controller: Controller, command: Command, name: str, stream: Mapping[str, Any]) -> dict[str, Any]:
