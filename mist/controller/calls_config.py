@@ -190,19 +190,19 @@ def tags(controller: Controller, command: Command) -> None:
     """Replace the server's tags when given a list."""
     if isinstance(command["tags"], list):
         _set_tags(controller, set(command.names("tags")))
-    _show_tags(controller, command)
+    show_tags(controller, command)
 
 
 def add_tag(controller: Controller, command: Command) -> None:
     """Add tags to the server."""
     _set_tags(controller, {*_tags(controller.store.document), *command.names("add_tag")})
-    _show_tags(controller, command)
+    show_tags(controller, command)
 
 
 def remove_tag(controller: Controller, command: Command) -> None:
     """Remove tags from the server."""
     _set_tags(controller, set(_tags(controller.store.document)) - set(command.names("remove_tag")))
-    _show_tags(controller, command)
+    show_tags(controller, command)
 
 
 def _tags(document: Mapping[str, Any]) -> list[str]:
@@ -217,5 +217,6 @@ def _set_tags(controller: Controller, wanted: set[str]) -> None:
         controller.store.document.pop("tags", None)
 
 
-def _show_tags(controller: Controller, command: Command) -> None:
+def show_tags(controller: Controller, command: Command) -> None:
+    """Show the server's tags."""
     command.reply["tags"] = _tags(controller.store.document)

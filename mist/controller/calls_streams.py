@@ -38,26 +38,29 @@ async def streams(controller: Controller, command: Command) -> None:
         await _tell_deleted(controller, gone)
 
 
+def name_streams(controller: Controller, command: Command) -> None:
+    """Let the reply show the streams that a command adds, and not all of them."""
+    command.named_streams = command.named_streams or []
+
+
 async def addstream(controller: Controller, command: Command) -> None:
     """Add or overwrite streams."""
-    command.named_streams = command.named_streams or []
     given = command["addstream"]
-    if isinstance(given, dict):
-        checked = await _checked(controller, command, given)
-        controller.store.streams.update(checked)
-        command.named_streams.extend(checked)
+    checked = await _checked(controller, command, given) if isinstance(given, dict) else {}
+    controller.store.streams.update(checked)
+    command.named_streams = [*(command.named_streams or ()), *checked]
 
 
 async def deletestream(controller: Controller, command: Command) -> None:
     """Delete streams; an always-on one stops."""
-    command.named_streams = command.named_streams or []
+    name_streams(controller, command)
     await _tell_deleted(controller, _taken_out(controller, command, command.names("deletestream")))
 
 
 async def deletestreamsource(controller: Controller, command: Command) -> None:
     """Delete streams and the files they play; the reply tells for each what was deleted."""
     given = command["deletestreamsource"]
-    command.named_streams = command.named_streams or []
+    name_streams(controller, command)
     sources = Counter(str(stream.get("source", "")) for stream in controller.store.streams.values())
     told: dict[str, str] = {}
     texts: list[str] = []
