@@ -50,8 +50,10 @@ CALLS: tuple[Call, ...] = (
     Call(
         "streams", _s.streams, READ, replies.StreamsGiven | Presence, {"streams": replies.StreamsShown}, given_object, STREAMS
     ),
-    _writes("addstream", _s.addstream, STREAMS, replies.StreamsGiven, {"streams": replies.SomeStreams}),
-    _writes("deletestream", _s.deletestream, STREAMS, Names, {"streams": replies.SomeStreams}),
+    _writes(
+        "addstream", _s.addstream, STREAMS, replies.StreamsGiven, {"streams": replies.SomeStreams}, otherwise=_s.name_streams
+    ),
+    _writes("deletestream", _s.deletestream, STREAMS, Names, {"streams": replies.SomeStreams}, otherwise=_s.name_streams),
     _writes(
         "deletestreamsource", _s.deletestreamsource, STREAMS, Names,
         {"deletestreamsource": replies.DeletedSources, "streams": replies.SomeStreams},
@@ -60,8 +62,8 @@ CALLS: tuple[Call, ...] = (
     _writes("deleteprotocol", _c.deleteprotocol, CONFIG, replies.Protocols),
     _writes("updateprotocol", _c.updateprotocol, CONFIG, tuple[replies.ProtocolObject, replies.ProtocolObject]),
     Call("tags", _c.tags, READ, list[Any] | Presence, {"tags": list[str]}, given_list, CONFIG),
-    _writes("add_tag", _c.add_tag, CONFIG, Names, {"tags": list[str]}),
-    _writes("remove_tag", _c.remove_tag, CONFIG, Names, {"tags": list[str]}),
+    _writes("add_tag", _c.add_tag, CONFIG, Names, {"tags": list[str]}, otherwise=_c.show_tags),
+    _writes("remove_tag", _c.remove_tag, CONFIG, Names, {"tags": list[str]}, otherwise=_c.show_tags),
     Call("capabilities", calls_server.capabilities, READ, Presence, {"capabilities": replies.Capabilities | None}),
     Call("load", calls_server.load, READ, Presence, {"load": replies.Load}),
     Call("browse", _t.browse, STREAMS, str | Presence, {"browse": replies.Browse}, late=True),
@@ -70,7 +72,7 @@ CALLS: tuple[Call, ...] = (
         given_object, STREAMS,
     ),
     _writes(
-        "streamkey_del", _k.streamkey_del, STREAMS, Names,
+        "streamkey_del", _k.streamkey_del, STREAMS, Names | Presence,
         {"streamkey_del": replies.Deleted, "streamkeys": dict[str, str] | None},
     ),
     _writes(
@@ -96,11 +98,11 @@ CALLS: tuple[Call, ...] = (
     _writes("clearstatlogs", calls_server.clearstatlogs, CONFIG, Presence),
     Call(
         "clients", calls_statistics.clients, READ, replies.Query | list[Any] | Presence,
-        {"clients": replies.Clients | list[replies.Clients]},
+        {"clients": replies.Clients | list[replies.Clients] | None},
     ),
     Call(
         "totals", calls_statistics.totals, READ, replies.TotalsQuery | list[Any] | Presence,
-        {"totals": replies.Totals | list[replies.Totals]},
+        {"totals": replies.Totals | list[replies.Totals] | None},
     ),
     Call(
         "active_streams", calls_statistics.active_streams, READ, replies.ActiveQuery | list[Any] | Presence,
@@ -137,18 +139,26 @@ CALLS: tuple[Call, ...] = (
     Call("proc_list", _t.proc_list, READ, str | Presence, {"proc_list": dict[str, Any] | None}),
     Call("variable_list", _h.variable_list, READ, Presence, {"variable_list": replies.VariablesShown}),
     _writes(
-        "variable_add", _h.variable_add, CONFIG, dict[str, Any] | list[Any], {"variable_list": replies.VariablesShown}
+        "variable_add", _h.variable_add, CONFIG, dict[str, Any] | list[Any], {"variable_list": replies.VariablesShown},
+        otherwise=_h.variable_list,
     ),
-    _writes("variable_remove", _h.variable_remove, CONFIG, Names, {"variable_list": replies.VariablesShown}),
+    _writes(
+        "variable_remove", _h.variable_remove, CONFIG, Names, {"variable_list": replies.VariablesShown},
+        otherwise=_h.variable_list,
+    ),
     _writes("trigger_stat", _h.trigger_stat, CONFIG, dict[str, Any], alone=True),
     _writes("trigger_fail", _h.trigger_fail, CONFIG, str, alone=True),
     Call("trigger_stats", _h.triggers, READ, Presence, {"trigger_stats": dict[str, Any] | None}, late=True),
     Call("trigger_test", _h.trigger_test, ADMIN, replies.TriggerTest, {"trigger_test": list[Any]}, late=True),
     Call("external_writer_list", _t.external_writer_list, READ, Presence, {"external_writer_list": replies.Writers}),
     _writes(
-        "external_writer_add", _t.external_writer_add, ADMIN, replies.WriterGiven, {"external_writer_list": replies.Writers}
+        "external_writer_add", _t.external_writer_add, ADMIN, replies.WriterGiven, {"external_writer_list": replies.Writers},
+        otherwise=_t.external_writer_list,
     ),
-    _writes("external_writer_remove", _t.external_writer_remove, ADMIN, Names, {"external_writer_list": replies.Writers}),
+    _writes(
+        "external_writer_remove", _t.external_writer_remove, ADMIN, Names, {"external_writer_list": replies.Writers},
+        otherwise=_t.external_writer_list,
+    ),
     Call("enumerate_sources", _t.enumerate_sources, READ, Presence, {"enumerate_sources": Any}),
     Call("account_list", _a.account_list, ADMIN, Presence, {"account_list": dict[str, Any] | None}),
     _writes("account_set", _a.account_set, ADMIN, _a.AccountChange, {"account_set": replies.Done}, late=True),
@@ -218,6 +228,8 @@ def _may_run(controller: Controller, command: Command, call: Call) -> bool:
     problem = call.problem(value)
     if problem:
         controller.log.warning("API call %s", problem)
+        if call.otherwise is not None:
+            call.otherwise(controller, command)
         return False
     if call.changes(value):
         controller.log.info(

@@ -96,11 +96,12 @@ def bandwidth(controller: Controller, command: Command) -> None:
 
 async def config_backup(controller: Controller, command: Command) -> None:
     """Return the whole configuration without what is state."""
-    document, built_in = controller.store.document, controller.store.built_in
-    streams = document.get("streams", {})
-    if made := [name for name in built_in if streams.get(name) == built_in[name]]:
-        document = {**document, "streams": {name: one for name, one in streams.items() if name not in made}}
-    command.reply["config_backup"] = await controller.shown(len(streams), lambda: _without_state(document))
+    document, built_in = dict(controller.store.document), controller.store.built_in
+    configured = document.pop("streams", None)
+    backup = command.reply["config_backup"] = _without_state(document)
+    if configured is not None:
+        streams = {name: one for name, one in configured.items() if one != built_in.get(name)}
+        backup["streams"] = await controller.shown(streams, lambda name: _without_state(streams[name]))
 
 
 def _without_state(value: Any) -> Any:
@@ -189,19 +190,19 @@ def tags(controller: Controller, command: Command) -> None:
     """Replace the server's tags when given a list."""
     if isinstance(command["tags"], list):
         _set_tags(controller, set(command.names("tags")))
-    _show_tags(controller, command)
+    show_tags(controller, command)
 
 
 def add_tag(controller: Controller, command: Command) -> None:
     """Add tags to the server."""
     _set_tags(controller, {*_tags(controller.store.document), *command.names("add_tag")})
-    _show_tags(controller, command)
+    show_tags(controller, command)
 
 
 def remove_tag(controller: Controller, command: Command) -> None:
     """Remove tags from the server."""
     _set_tags(controller, set(_tags(controller.store.document)) - set(command.names("remove_tag")))
-    _show_tags(controller, command)
+    show_tags(controller, command)
 
 
 def _tags(document: Mapping[str, Any]) -> list[str]:
@@ -216,5 +217,6 @@ def _set_tags(controller: Controller, wanted: set[str]) -> None:
         controller.store.document.pop("tags", None)
 
 
-def _show_tags(controller: Controller, command: Command) -> None:
+def show_tags(controller: Controller, command: Command) -> None:
+    """Show the server's tags."""
     command.reply["tags"] = _tags(controller.store.document)

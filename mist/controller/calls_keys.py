@@ -79,6 +79,9 @@ def streamkey_del(controller: Controller, command: Command) -> None:
     given, keys = command["streamkey_del"], _keys(controller)
     if isinstance(given, dict):
         deleted = [key for key, name in given.items() if key in keys and keys[key] == name]
+    elif not isinstance(given, str | list):
+        command.reply["streamkey_del"] = {"error": "Expected a key, a list of keys, or an object of key and stream"}
+        return
     else:
         deleted = [key for key in dict.fromkeys(command.names("streamkey_del")) if key in keys]
     for key in deleted:

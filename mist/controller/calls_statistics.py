@@ -23,7 +23,7 @@ def totals(controller: Controller, command: Command) -> None:
 
 def _each(value: object, answer: Any) -> Any:
     if isinstance(value, list):
-        return [answer(query if isinstance(query, dict) else {}) for query in value[:MAX_QUERIES]]
+        return [answer(query if isinstance(query, dict) else {}) for query in value[:MAX_QUERIES]] or None
     return answer(value if isinstance(value, dict) else {})
 
 

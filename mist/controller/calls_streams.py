@@ -38,26 +38,29 @@ async def streams(controller: Controller, command: Command) -> None:
         await _tell_deleted(controller, gone)
 
 
+def name_streams(controller: Controller, command: Command) -> None:
+    """Let the reply show the streams that a command adds, and not all of them."""
+    command.named_streams = command.named_streams or []
+
+
 async def addstream(controller: Controller, command: Command) -> None:
     """Add or overwrite streams."""
-    command.named_streams = command.named_streams or []
     given = command["addstream"]
-    if isinstance(given, dict):
-        checked = await _checked(controller, command, given)
-        controller.store.streams.update(checked)
-        command.named_streams.extend(checked)
+    checked = await _checked(controller, command, given) if isinstance(given, dict) else {}
+    controller.store.streams.update(checked)
+    command.named_streams = [*(command.named_streams or ()), *checked]
 
 
 async def deletestream(controller: Controller, command: Command) -> None:
     """Delete streams; an always-on one stops."""
-    command.named_streams = command.named_streams or []
+    name_streams(controller, command)
     await _tell_deleted(controller, _taken_out(controller, command, command.names("deletestream")))
 
 
 async def deletestreamsource(controller: Controller, command: Command) -> None:
     """Delete streams and the files they play; the reply tells for each what was deleted."""
     given = command["deletestreamsource"]
-    command.named_streams = command.named_streams or []
+    name_streams(controller, command)
     sources = Counter(str(stream.get("source", "")) for stream in controller.store.streams.values())
     told: dict[str, str] = {}
     texts: list[str] = []
@@ -161,7 +164,7 @@ async def _tell_deleted(controller: Controller, gone: Mapping[str, Any]) -> None
 
 async def reply(controller: Controller, command: Command) -> None:
     """Show the streams with their states: all, or only those that were added when nobody asked for all."""
-    wanted = controller.store.streams
+    wanted = dict(controller.store.streams)
     begin: dict[str, Any] = {}
     if "streams" not in command and command.named_streams is not None:
         wanted = {name: wanted[name] for name in command.named_streams if name in wanted}
@@ -169,10 +172,10 @@ async def reply(controller: Controller, command: Command) -> None:
     elif "streams" not in command and command.minimal:
         return
 
-    def shown() -> dict[str, Any] | None:
-        return {**begin, **{name: _shown(controller, command, name, wanted[name]) for name in wanted}} or None
+    def shown(name: str) -> Any:
+        return begin[name] if name in begin else _shown(controller, command, name, wanted[name])
 
-    command.reply["streams"] = await controller.shown(len(wanted), shown)
+    command.reply["streams"] = await controller.shown([*begin, *wanted], shown) or None
 
 
 def _shown(controller: Controller, command: Command, name: str, stream: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class Call:
     a call with other names: {key: type}. needs: who may call it; to_change: who may, when `changes` says that a value
     changes something. late: runs after the calls that share the configuration's lock. Any call may wait; the commands
     that change something wait for it then, and no others. alone: a command that has it does nothing else, and its reply is
-    empty.
+    empty. otherwise: fills the reply for a request that does not fit.
     """
 
     name: str
@@ -72,6 +72,7 @@ class Call:
     every: bool = False
     late: bool = False
     alone: bool = False
+    otherwise: Handler | None = None
 
     def permission(self, value: Any) -> Permission:
         """Return what a caller needs for a value."""

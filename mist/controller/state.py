@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import string
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from mist.controller.statistics import KEPT, LAYOUT, Statistics, StreamTotals
 from mist.controller.store import Store
 from mist.controller.streams import StreamWatch
 from mist.controller.system_load import SystemLoad, boot_time, default_memory_bound
+from mist.controller.turns import Turns
 from mist.controller.variables import Variables
 from mist.errors import ConfigError, MistError
 from mist.formats.json_text import Written, dumps
@@ -30,7 +31,7 @@ from mist.stream.session_identity import Kind
 from mist.stream.triggers import TRIGGERS, asks_for_tags
 
 FEW_SESSIONS: Final = 100  # what is known of so many is written in 3 ms
-MANY: Final = 200  # streams whose text takes longer than to have it made elsewhere
+MANY: Final = 200  # streams, which nobody is to wait for until the text of all is made
 
 
 class Controller:
@@ -135,9 +136,16 @@ class Controller:
                 counts[key] += number
         return found
 
-    async def shown(self, count: int, make: Callable[[], Any]) -> Any:
-        """Return a part of a reply that is made of many things: as it is, or as text that is made in a process beside."""
-        return make() if count <= MANY else await self.beside(lambda: Written(dumps(make())))
+    async def shown(self, names: Collection[str], make: Callable[[str], Any]) -> Any:
+        """Return an object with what is made for each name: as it is, or, when there are many, as text that is made in turns."""
+        if len(names) <= MANY:
+            return {name: make(name) for name in names}
+        turns = Turns()
+        texts: list[str] = []
+        for name in sorted(names):
+            texts.append(f"{dumps(name)}:{dumps(make(name))}")
+            await turns()
+        return Written("{" + ",".join(texts) + "}")
 
     def warn(self, config: Config) -> None:
         """Log what nobody knows in a configuration."""

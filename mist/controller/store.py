@@ -16,7 +16,6 @@ from mist.controller.beside import Beside
 from mist.controller.config import DEFAULT_PROTOCOLS, Config, Entry, check, configured, parse, save_document
 from mist.controller.config_files import difference, fingerprint, keep_aside, merge, read_parts
 from mist.controller.last_good import LastGood
-from mist.controller.turns import Turns
 from mist.errors import ConfigError, MistError
 
 WRITE_DELAY_SECONDS = 60.0
@@ -276,7 +275,6 @@ class Store:
 
     async def _rebuilt(self, found: _Difference) -> Config:
         """Return the configuration whose difference was found, made piece by piece so that others get their turn."""
-        await self._unshare()
         streams = dict(self._committed.get("streams", {}))
         self._checked.clear()
         for piece in found.changed:
@@ -304,14 +302,6 @@ class Store:
             except (OSError, MistError) as failure:
                 aside, error = [], failure
             self._written(content, version, before, aside, error)
-            await self._unshare()
-
-    async def _unshare(self) -> None:
-        """Touch each stream in short turns, after a fork has made the memory of all shared: what goes through all is quick then."""
-        turns = Turns()
-        for entry in self.config.entries.values():
-            _ = entry.model, entry.normal, entry.settings
-            await turns()
 
     def _write(self, content: Document) -> tuple[list[tuple[Path, Path]], Exception | None]:
         """Write the files; those that could not be used go out of the way. Returns (file, its new name) of them, and what failed."""

@@ -22,7 +22,7 @@ from mist.runtime.instance import Instance, write_atomically
 from mist.runtime.leftovers import all_records, open_records
 from mist.runtime.process import fork, own, send_signal
 from mist.runtime.program import Server
-from mist.runtime.resident import give_back
+from mist.runtime.resident import give_back, unshare
 from mist.runtime.session_link import SessionLink
 from mist.runtime.snapshot import SnapshotWriter, canonical
 from mist.runtime.spawner_link import SpawnerLink
@@ -178,6 +178,7 @@ class Control(Worker):
         except OSError:
             result.close()
             raise
+        self.loop.run_in_executor(None, unshare)
         handle = os.pidfd_open(pid)
 
         def reap() -> None:

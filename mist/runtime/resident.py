@@ -1,4 +1,4 @@
-"""Memory that a process has mapped and does not need: what importing leaves behind."""
+"""The memory of a process: what it has mapped and does not need, and what it shares with a process that it forked."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ from pathlib import Path
 from typing import Final
 
 _SMAPS = Path("/proc/self/smaps")
+_MAPS = Path("/proc/self/maps")
 # "7f00a1000-7f00a2000 r-xp 00000000 08:01 1234   /usr/lib/libz.so": only what is of a file, and cannot be written.
 _MAPPING: Final = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r-[x-]p [0-9a-f]+ [0-9a-f]+:[0-9a-f]+ [1-9][0-9]* ")
+# "7f00a1000-7f00a2000 rw-p 00000000 00:00 0", or one called [heap]: what objects are in.
+_OBJECTS: Final = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) rw-p [0-9a-f]+ 00:00 0 *(?:\[heap\])?$", re.MULTILINE)
+_PRESENT: Final = re.compile(rb"\x01+")  # as mincore(2) says it
+_POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE of Linux 5.14
+_PIECE_BYTES: Final = 1 << 20
 _C: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -39,3 +45,24 @@ def _untouched(smaps: str) -> Iterator[tuple[int, int]]:
             if line.split()[1] == "0":
                 yield span
             span = None
+
+
+def unshare() -> None:
+    """Have the pages copied that a fork has made shared, many at a time, before each costs a fault when it is touched.
+
+    The interpreter's lock is held for a small part of it: for use in a thread. A kernel that cannot do it leaves all as it was.
+    """
+    for found in _OBJECTS.finditer(_MAPS.read_text()):
+        start, end = int(found[1], 16), int(found[2], 16)
+        for at in range(start, end, _PIECE_BYTES):
+            _unshare(at, min(_PIECE_BYTES, end - at))
+
+
+def _unshare(start: int, size: int) -> None:
+    """Have those pages copied that are there. The others would be new memory."""
+    present = ctypes.create_string_buffer(size // mmap.PAGESIZE)
+    if _C.mincore(ctypes.c_void_p(start), ctypes.c_size_t(size), present):
+        return  # it was unmapped meanwhile
+    for run in _PRESENT.finditer(present.raw):
+        at, length = start + run.start() * mmap.PAGESIZE, len(run[0]) * mmap.PAGESIZE
+        _C.madvise(ctypes.c_void_p(at), ctypes.c_size_t(length), _POPULATE_WRITE)

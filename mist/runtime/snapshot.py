@@ -21,6 +21,7 @@ MIN_PART_SECONDS = 0.25
 EMPTY: Snapshot = {"generation": 0, "config": {"protocols": [], "controller": {}}, "streams": {}}
 
 
+LINES_AT_ONCE = 500  # that are joined: a text of the whole costs as many page faults as it has pages
 _STREAMS = b',"streams":{\n'
 _END = b"\n}}\n"
 _NAME = re.compile(rb'^"((?:[^"\\]|\\.)*)":', re.MULTILINE)
@@ -76,8 +77,8 @@ class SnapshotWriter:
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
         self._lines: dict[str, tuple[object, bytes]] = {}
+        self._rest = b""  # what the file says before the streams; b"" before anything was written
         self._generation = 0
-        self._body = b""  # what the file says behind its generation; b"" before it was read
 
     def prepare(self, streams: Mapping[str, object]) -> None:
         """Make the text of streams that the next snapshot will have."""
@@ -85,35 +86,33 @@ class SnapshotWriter:
 
     def write(self, snapshot: Snapshot) -> bool:
         """Replace the snapshot, with the next generation number; False when it says what it said before."""
-        if not self._body:
-            self._read_former()
         rest = {**EMPTY, **snapshot}
         streams = rest.pop("streams")
         del rest["generation"]
-        known = self._lines
+        known, packed = self._lines, _packed(rest)[1:-1] + _STREAMS
         self._lines = {
             name: line if (line := known.get(name)) is not None and line[0] is stream else (stream, _line(name, stream))
             for name, stream in streams.items()
         }
-        parts = [_packed(rest)[1:-1] + _STREAMS]  # joined at once: each copy of a large text costs milliseconds
-        for _, text in self._lines.values():
-            parts += (text, b",\n")
-        if self._lines:
-            parts.pop()
-        parts.append(_END)
-        body = b"".join(parts)
-        if body == self._body:
+        lines = [line for _, line in self._lines.values()]
+        former, self._rest = self._rest, packed
+        if packed == former and lines == [line for _, line in known.values()]:
             return False
-        write_atomically(self._instance.config_file, b'{"generation":%d,\n' % (self._generation + 1), body)
+        pieces = [b",\n".join(lines[start : start + LINES_AT_ONCE]) for start in range(0, len(lines), LINES_AT_ONCE)]
+        parts = [packed, *(part for piece in pieces for part in (piece, b",\n"))]
+        parts[len(parts) - bool(pieces) :] = [_END]
+        if not former and not self._is_other(parts):
+            return False
         self._generation += 1
-        self._body = body
+        write_atomically(self._instance.config_file, b'{"generation":%d,\n' % self._generation, *parts)
         return True
 
-    def _read_former(self) -> None:
-        """Take note of what the file says."""
-        head, _, self._body = _read(self._instance).partition(b"\n")
-        first = json.loads(head.removesuffix(b",") + b"}" if self._body else head or b"{}")  # 0.1.0 wrote one line
+    def _is_other(self, parts: list[bytes]) -> bool:
+        """Take note of the generation that the file has, and return whether it says something else than these parts."""
+        head, _, body = _read(self._instance).partition(b"\n")
+        first = json.loads(head.removesuffix(b",") + b"}" if body else head or b"{}")  # 0.1.0 wrote one line
         self._generation = int(first.get("generation", 0))
+        return body != b"".join(parts)
 
 
 def _line(name: str, stream: object) -> bytes:

@@ -184,6 +184,50 @@ def test_many_streams(tmp_path: Path) -> None:
     assert any("streams.s1.DVR" in line for line in control.services.lines.texts())
 
 
+def test_others_get_their_turn_while_many_streams_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they change meanwhile is not in it."""
+    streams = {f"s{number}": {"source": "push://"} for number in range(MANY + 5)}
+    control = make_controller(tmp_path, {"streams": streams})
+    monkeypatch.setattr("mist.controller.turns.PIECE_SECONDS", 0.0)
+    turns: list[float] = []
+
+    async def others(done: asyncio.Event) -> None:
+        while not done.is_set():
+            turns.append(0)
+            control.controller.store.streams.pop(f"s{len(turns)}", None)
+            await asyncio.sleep(0)
+
+    async def act(**command: Any) -> dict[str, Any]:
+        turns.clear()
+        done = asyncio.Event()
+        other = asyncio.create_task(others(done))
+        reply = await Api(control.controller).run({"minimal": 1, **command}, ApiConnection(), LOCAL)
+        done.set()
+        await other
+        return json.loads(dumps(reply))  # type: ignore[no-any-return]
+
+    shown = asyncio.run(act(streams=1))["streams"]
+    assert shown.keys() == streams.keys()
+    assert len(turns) >= len(streams)
+    left = dict(control.controller.store.streams)
+    assert len(left) <= MANY  # few: nobody needs a turn
+    assert asyncio.run(act(config_backup=1))["config_backup"]["streams"].keys() == left.keys()
+    assert len(turns) <= 2
+
+
+def test_backup_without_streams_says_so(tmp_path: Path) -> None:
+    """Else what is restored later would keep those that there are then."""
+    control = make_controller(tmp_path, {"streams": {"error": {"source": "push://"}}})
+    api = Api(control.controller)
+
+    async def ask(**command: Any) -> Any:
+        return json.loads(dumps(await api.run({"minimal": 1, **command}, ApiConnection(), LOCAL)))
+
+    assert asyncio.run(ask(config_backup=1))["config_backup"]["streams"] == {"error": {"source": "push://"}}
+    asyncio.run(ask(deletestream="error"))
+    assert asyncio.run(ask(config_backup=1))["config_backup"]["streams"] == {}
+
+
 def test_work_behind_calls(tmp_path: Path) -> None:
     """Calls that say nothing in their reply reach the runtime: nuke, shutdown, stop of an always-on stream."""
     control = make_controller(tmp_path, {"streams": {"a": {"source": "push://", "always_on": True}}})

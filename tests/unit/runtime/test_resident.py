@@ -1,10 +1,16 @@
-"""Memory that is given back: only what can be read from its file again."""
+"""Memory that is given back: only what can be read from its file again; and what a fork shared."""
 
 from __future__ import annotations
 
+import mmap
+import os
+import resource
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-from mist.runtime.resident import _untouched, give_back
+from mist.runtime.resident import _untouched, give_back, unshare
 
 SMAPS = """\
 10000-20000 r-xp 00000000 08:01 77                                       /usr/lib/a.so
@@ -35,3 +41,55 @@ def test_a_process_goes_on_afterwards() -> None:
     give_back()
     give_back()
     assert zlib.decompress(packed) == b"x" * 100_000
+
+
+def minor_faults() -> int:
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+
+
+@contextmanager
+def forked() -> Iterator[None]:
+    """Have a child that shares this process's memory, and does nothing."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(write)
+        os.read(read, 1)
+        os._exit(0)
+    os.close(read)
+    try:
+        yield
+    finally:
+        os.close(write)
+        os.waitpid(pid, 0)
+
+
+def test_what_a_fork_shared_is_copied_before_it_is_touched() -> None:
+    pages = 2048
+    with mmap.mmap(-1, pages * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+
+        def touch() -> int:
+            before = minor_faults()
+            for page in range(pages):
+                memory[page * mmap.PAGESIZE] = 1
+            return minor_faults() - before
+
+        touch()
+        with forked():
+            assert touch() >= pages
+        with forked():
+            unshare()
+            assert touch() < pages // 10
+
+
+def test_memory_that_nothing_is_in_stays_unused() -> None:
+    with mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory[5 << 20] = 1
+        before = resident_bytes()
+        unshare()
+        assert memory[5 << 20] == 1
+        assert resident_bytes() - before < 8 << 20
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
