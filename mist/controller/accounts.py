@@ -112,7 +112,7 @@ def permissions_of(entry: Mapping[str, Any]) -> frozenset[Permission]:
 def permissions(words: object) -> frozenset[Permission]:
     """Return permissions named in a list, or in a text with spaces; what is none is passed over."""
     members = words.split() if isinstance(words, str) else words if isinstance(words, list) else ()
-    found = {Permission(word) for word in members if word in Permission._value2member_map_}
+    found = {Permission(word) for word in members if isinstance(word, str) and word in Permission._value2member_map_}
     return frozenset(Permission) if Permission.ADMIN in found else frozenset({*found, Permission.READ})
 
 

@@ -115,6 +115,9 @@ async def config_restore(controller: Controller, command: Command) -> None:
     backup = command["config_restore"]
     if not isinstance(backup, dict):
         return
+    if all(part is None for part in backup.values()):
+        controller.log.error("API call config_restore: an empty object is no backup")
+        return
     if command.refused and isinstance(backup.get("streams"), dict):
         present = controller.store.streams
         stay = {name: present[name] for name in command.refused if name in present}

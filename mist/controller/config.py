@@ -342,8 +342,13 @@ def _raise(problems: list[Problem], named: Callable[[str], str], most: int) -> N
 
 
 def _lines(problems: list[Problem], named: Callable[[str], str], most: int) -> list[str]:
-    lines = [f"{named(one.path)}: {one.expected} (it is {_short(one.value)})" for one in problems[:most]]
+    lines = [f"{named(one.path)}: {one.expected}{_told(one)}" for one in problems[:most]]
     return lines if len(problems) <= most else [*lines, f"and {len(problems) - most} more problems"]
+
+
+def _told(problem: Problem) -> str:
+    """Return what stands at a problem's key, if that may be read in a log: keys that sign are no less secret for a mistake in them."""
+    return "" if problem.path.startswith("jwks[") else f" (it is {_short(problem.value)})"
 
 
 def _short(value: object) -> str:
@@ -365,8 +370,8 @@ def _validation_problems(error: ValidationError, raw: Mapping[str, Any]) -> list
 
 
 def _plain(message: str) -> str:
-    """Return pydantic's words for a bound in the form "a value of …"."""
-    text = message.removeprefix("Input should be ")
+    """Return pydantic's words for a bound in the form "a value of …", and those of our own checks as they are."""
+    text = message.removeprefix("Input should be ").removeprefix("Value error, ")
     return f"a value {text}" if text.startswith(("less", "greater")) else text
 
 

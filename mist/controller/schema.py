@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from mist.controller.declaration import Permission
+from mist.errors import ConfigError
+from mist.stream import token_keys
 
 MINIMUM_BUFFER_MS = 1000
 DEFAULT_CACHE_BYTES = 1024 * 1024 * 1024
@@ -267,6 +269,17 @@ DEFAULT_BANDWIDTH_EXCEPTIONS = [
 DEFAULT_BANDWIDTH_LIMIT = 128 * 1024 * 1024  # what a server that was not told reports
 
 
+def _signing_keys(value: Any) -> Any:
+    """Check a key, or the URL of a set of them; either may stand in a list, alone or with its permissions."""
+    try:
+        return token_keys.stored(token_keys.configured(value))
+    except ConfigError as error:
+        raise ValueError(f"a key or the URL of keys; {str(error).removeprefix('expected ')}") from None
+
+
+SigningKeys = Annotated[Any, AfterValidator(_signing_keys)]
+
+
 class Bandwidth(Section):
     """Bandwidth that the server reports as its limit, in bytes a second, and addresses that are not counted."""
 
@@ -285,7 +298,7 @@ class Document(Section):
     variables: dict[str, Variable] = {}
     extwriters: list[tuple[str, str, list[str]]] = []
     streamkeys: dict[str, str] = {}
-    jwks: list[Any] = []
+    jwks: list[SigningKeys] = []
     bandwidth: Bandwidth = Bandwidth()
     tags: Words = []
     ui_settings: dict[str, Any] = {}

@@ -255,8 +255,10 @@ class Store:
             self.on_commit(self.config)
 
     async def restore(self, document: Mapping[str, Any], now: float) -> None:
-        """Replace everything by a backup; one without streams keeps the current ones. Raises MistError."""
+        """Replace everything by a backup; one without streams or accounts keeps the current ones. Raises MistError."""
         kept = {"streams": self.streams} if "streams" not in document else {}
+        if document.get("account") is None and "account" in self.document:  # without any, whoever comes first makes one
+            document = {**document, "account": self.document["account"]}
         found = await self.beside(lambda: self._difference(lambda: parse({**kept, **document}, self.capabilities)))
         self._publish(await self._rebuilt(found), now)
 

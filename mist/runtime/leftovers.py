@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 
@@ -11,6 +12,8 @@ from mist.core.track_buffer import open_table
 from mist.errors import MistError
 from mist.runtime.instance import SHARED_MEMORY, Instance, unlink_shared
 from mist.runtime.process import is_alive
+
+log = logging.getLogger(__name__)
 
 # The figures of the connections of a dead worker stay readable this long, so that statistics see how they ended.
 RECORDS_LINGER_SECONDS = 10.0
@@ -75,7 +78,12 @@ class RecordSweeper:
     def sweep(self, now: float | None = None) -> float | None:
         """Remove what is due; returns the seconds after which to sweep again, or None when nothing waits."""
         now = time.monotonic() if now is None else now
-        dead = {table: pid for pid, table in all_records(self._instance).items() if not is_alive(pid)}
+        try:
+            tables = all_records(self._instance)
+        except OSError as error:  # there is no descriptor left to look with
+            log.error("What dead processes left cannot be looked for: %s", error.strerror)
+            return RECORDS_LINGER_SECONDS
+        dead = {table: pid for pid, table in tables.items() if not is_alive(pid)}
         self._dead_since = {table: since for table, since in self._dead_since.items() if table in dead}
         for table, pid in dead.items():
             dead_seconds = now - self._dead_since.setdefault(table, now)

@@ -70,7 +70,11 @@ class Reload:
             self._end(error)
             return
         log.info("Trying the code that is installed now, %s", installed_build(), extra={"kind": "CONF"})
-        self._trial = Trial(self._family, self._reactor, self._tried)
+        try:
+            self._trial = Trial(self._family, self._reactor, self._tried)
+        except OSError as error:
+            self._fail(f"its trial cannot be started: {error.strerror}")
+            return
         self._reactor.call_later(PROGRESS_SECONDS, self._tell_progress)
 
     def _tell_progress(self) -> None:

@@ -96,6 +96,7 @@ class Trial:
     """A child that runs the installed code with the option `--trial`. on_done: told whether it works, and what it said."""
 
     def __init__(self, family: Family, reactor: Reactor, on_done: Callable[[bool, str], None]) -> None:
+        """Start it. Raises OSError when there are no descriptors or processes left."""
         self._reactor = reactor
         self._on_done = on_done
         self._said = b""
@@ -108,16 +109,21 @@ class Trial:
             os.nice(NICENESS)
             os.execve(sys.executable, [*command(), "--trial"], {**os.environ, "NOTIFY_SOCKET": ""})
 
-        self._child = family.start(
-            "The trial of the new code",
-            run,
-            on_message=lambda child, message, fds: None,
-            on_ended=self._ended,
-            fds=[writer],
-        )
+        try:
+            self._child = family.start(
+                "The trial of the new code",
+                run,
+                on_message=lambda child, message, fds: None,
+                on_ended=self._ended,
+                fds=[writer],
+            )
+        except OSError:
+            os.close(self._reader)
+            raise
+        finally:
+            os.close(writer)
         self._child.stopping = True  # how it ends is told by the one who asked
         self._child.watched = False
-        os.close(writer)
         reactor.add_reader(self._reader, self._read)
         self._timer = reactor.call_later(TRIAL_SECONDS, self._child.signal, signal.SIGKILL)
 

@@ -84,6 +84,14 @@ def _entry(source: Any, permissions: Any) -> Entry:
     return [checked] if permissions is None else [checked, _permissions(permissions)]
 
 
+def configured(value: Any) -> Entry:
+    """Return an entry of a configuration file in its list form. Raises ConfigError for what is none."""
+    entry = unstored(value)
+    if not 1 <= len(entry) <= 2:
+        raise ConfigError("expected a key or a URL, alone or in a list with its permissions")
+    return _entry(entry[0], entry[1] if len(entry) == 2 else None)
+
+
 def usable_key(value: Any) -> dict[str, Any]:
     """Return a key with only the members that keys have. Raises ConfigError when it could check no token."""
     if not isinstance(value, dict):
@@ -229,8 +237,8 @@ def admin_claims(token: str, present: Iterable[Any], address: str, now: float) -
         raise AccessDenied("The token is not valid at this time")
     if "ipa" in claims and not _covers(claims["ipa"], address):
         raise AccessDenied("The token is for another address")
-    if "permissions" not in claims:
-        raise AccessDenied('The token has no claim "permissions"')
+    if not isinstance(claims.get("permissions"), list | str):
+        raise AccessDenied('The token has no claim "permissions", a list')
     return claims
 
 

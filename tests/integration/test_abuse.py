@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
@@ -278,6 +280,24 @@ def test_full_shared_memory(make_server: MakeServer, send_to: SendTo) -> None:
     again = send_to(server, "live")
     again.send([n * FRAME_MS for n in range(20)], headers=True)
     again.close()
+
+
+@pytest.mark.root
+def test_a_request_when_not_even_a_record_fits_is_told_why(make_server: MakeServer) -> None:
+    server = make_server(
+        wrap=("unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=8m tmpfs /dev/shm && exec "$@"', "sh")
+    )
+    filler = Path(f"/proc/{server.pid}/root/dev/shm/filler")
+    with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    with pytest.raises(HTTPError) as refused:
+        urlopen(f"{server.http_url}/json_live.js", timeout=10)
+    assert refused.value.code == 503
+    assert b"free /dev/shm" in refused.value.read()
+    filler.unlink()
+    with urlopen(f"{server.http_url}/json_live.js", timeout=10) as reply:
+        assert reply.status == 200
 
 
 # -- what the operator gets wrong ----------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from mist.stream.token_keys import subject_of
 from mist.stream.visits import Visit
 
 DEFAULT_PORT: Final = 8080
+RETRY_AFTER_S: Final = "10"
 WRAPPERS: Final = (
     "html5", "hlsjs", "videojs", "dashjs", "wheprtc", "webrtc", "mews", "rawws", "flv", "flash_strobe",
 )  # fmt: skip
@@ -168,6 +169,23 @@ class Site:
         response.send(reply.status, reply.body, headers=reply.headers, reason=reply.reason)
 
 
+class Unavailable:
+    """What answers the first request of a connection for which there is no room in shared memory: why, and no more."""
+
+    def __init__(self, services: OutputServices, peer: str, error: Exception) -> None:
+        self.settings = HttpSettings()
+        self._error = error
+        services.log.error("Requests from %s are refused: %s", peer, error)
+
+    def handle(self, request: Request, response: Response) -> None:
+        """Refuse it."""
+        response.send(503, f"{self._error}\n".encode(), headers={"Retry-After": RETRY_AFTER_S}, close=True)
+
+    def failed(self, request: Request, response: Response, error: Exception) -> None:
+        """Refuse what is no request either."""
+        self.handle(request, response)
+
+
 class HttpOutput:
     """The OUTPUT of this package."""
 
@@ -181,8 +199,13 @@ class HttpOutput:
     ) -> HttpConnection:
         """Serve an accepted, non-blocking socket; the connection owns it from here on."""
         site = self._site(services, options)
-        record = services.open_record(CAPABILITY.name, peer)
-        connection = self._make(services, site, sock, peer, record)
+        record: Any = None
+        application: Site | Unavailable = site
+        try:
+            record = services.open_record(CAPABILITY.name, peer)
+        except (MistError, OSError) as error:
+            application = Unavailable(services, peer, error)
+        connection = self._make(services, application, sock, peer, record)
         try:
             connection.serve(sock)
         except OSError as error:  # the peer is gone already
@@ -199,7 +222,7 @@ class HttpOutput:
         return site
 
     def _make(
-        self, services: OutputServices, site: Site, sock: socket.socket, peer: str, record: Any
+        self, services: OutputServices, site: Site | Unavailable, sock: socket.socket, peer: str, record: Any
     ) -> HttpConnection:
         return HttpConnection(
             site,

@@ -231,6 +231,7 @@ def test_tokens(tmp_path: Path) -> None:
             token({"exp": START + 60}), token({"permissions": ["admin"]}), token(good, kid="other"),
             token(good, base64.urlsafe_b64encode(b"x" * 32).decode()),
             {"Authorization": "Bearer " + jwt.encode(good, "", algorithm="none")},
+            token({**good, "permissions": None}), token({**good, "permissions": {"admin": 1}}),
         ]  # fmt: skip
         for headers in bad:
             assert await asked(client, headers, {"tags": 1}) == 401
@@ -263,3 +264,4 @@ def test_permission_words() -> None:
     assert accounts.permissions("pushes flub") == {Permission.PUSHES, Permission.READ}
     assert accounts.permissions([]) == {Permission.READ}
     assert accounts.permissions(5) == {Permission.READ}
+    assert accounts.permissions([["admin"], {}, None, "pushes"]) == {Permission.PUSHES, Permission.READ}

@@ -228,6 +228,29 @@ def test_backup_without_streams_says_so(tmp_path: Path) -> None:
     assert asyncio.run(ask(config_backup=1))["config_backup"]["streams"] == {}
 
 
+def test_a_backup_of_nothing_changes_nothing(tmp_path: Path) -> None:
+    """It would open ports that are closed. One that says nothing of accounts would let anybody make the first one."""
+    root = {"password": "0" * 32}
+    control = make_controller(tmp_path, {"account": {"root": root}, "config": {"serverid": "a"}, "tags": ["a"]})
+
+    async def restore(backup: dict[str, Any]) -> None:
+        await Api(control.controller).run({"config_restore": backup}, ApiConnection(), LOCAL)
+
+    async def act() -> None:
+        store = control.controller.store
+        nothing: tuple[dict[str, Any], ...] = ({}, {"config": None})
+        for empty in nothing:
+            await restore(empty)
+            assert (store.document["config"]["serverid"], store.document["tags"]) == ("a", ["a"])
+        await restore({"config": {"serverid": "b"}})
+        assert (store.document["config"]["serverid"], store.document["account"]) == ("b", {"root": root})
+        await restore({"account": {}, "config": {"serverid": "c"}})
+        assert not store.document.get("account")
+
+    asyncio.run(act())
+    assert "no backup" in "".join(control.services.lines.texts())
+
+
 def test_work_behind_calls(tmp_path: Path) -> None:
     """Calls that say nothing in their reply reach the runtime: nuke, shutdown, stop of an always-on stream."""
     control = make_controller(tmp_path, {"streams": {"a": {"source": "push://", "always_on": True}}})

@@ -109,6 +109,35 @@ def test_refused(document: dict[str, Any], path: str, value: object, text: str) 
 
 
 @pytest.mark.parametrize(
+    "entry",
+    [
+        5, None, "no url", [], [[]], [{"kty": "OKP", "crv": "Ed25519", "x": "AA"}], ["https://keys.example/set", 5],
+        [{"kty": "oct", "k": "se cret"}], [{"kty": "oct", "k": "c2VjcmV0"}, {"stream": 7}], ["https://keys.example/set", {}, {}],
+    ],
+)  # fmt: skip
+def test_what_can_check_no_token_is_refused(entry: object) -> None:
+    """Each call about keys, and each bearer, would fail of it. A key with a mistake stays out of the log."""
+    error = refused({"jwks": ["https://keys.example/set", entry]})
+    assert error.path == "jwks[1]"
+    assert str(error).startswith("jwks[1]: expected a key or the URL of keys; ")
+    assert "cret" not in str(error) and "c2Vj" not in str(error)
+
+
+def test_keys_of_all_forms() -> None:
+    key = {"kty": "oct", "k": "c2VjcmV0"}
+    given = [
+        key,
+        [{**key, "kty": "octets"}],
+        [key, {"admin": True}],
+        "https://a.example/1",
+        ["https://a.example/2", {}],
+    ]
+    assert parse({"jwks": given}).document()["jwks"] == [
+        [key], [key], [key, {"admin": True}], "https://a.example/1", ["https://a.example/2", {}],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
     ("document", "path", "text"),
     [
         ({"config": {"protocols": [{"connector": "RTMP", "prot": 1}]}}, "config.protocols[0].prot", 'mean "port"?'),

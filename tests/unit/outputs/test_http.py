@@ -423,6 +423,30 @@ def test_an_accepted_socket_is_served() -> None:
     asyncio.run(scenario())
 
 
+def test_who_cannot_be_written_down_is_told_why() -> None:
+    """A connection that shared memory has no room for gets a reply, also to what is no request, and is closed then."""
+
+    class FullServices(FakeServices):
+        def open_record(self, connector: str, host: str) -> FakeRecord:
+            raise SharedMemoryFull("no room for 65536 bytes; free /dev/shm")
+
+    async def run(sent: bytes) -> bytes:
+        here, there = socket.socketpair()
+        there.setblocking(False)
+        OUTPUT.connection(FullServices(), {}, there, "192.0.2.1")  # type: ignore[arg-type]
+        here.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=here)
+        writer.write(sent)
+        data = await reader.read(-1)
+        writer.close()
+        return data
+
+    for sent in (get("/live.flv"), get("/any.html", method="POST")):
+        [(status, headers, body)] = split_replies(asyncio.run(run(sent)))
+        assert (status, body) == (503, b"no room for 65536 bytes; free /dev/shm\n")
+        assert headers["connection"] == "close" and int(headers["retry-after"]) > 0
+
+
 def test_templates_and_scripts_are_escaped() -> None:
     assert fill("@A@ @B@ @C@", {"A": "@B@", "B": "x"}) == "@B@ x @C@"
     assert script_json("</script>\u2028&") == '"\\u003c/script\\u003e\\u2028\\u0026"'

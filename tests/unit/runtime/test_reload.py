@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -13,7 +14,7 @@ import pytest
 from mist.runtime import reload as reloading
 from mist.runtime.channel import Message
 from mist.runtime.reload import Reload
-from mist.runtime.upgrade import INHERITANCE, Inheritance, inherited
+from mist.runtime.upgrade import INHERITANCE, Inheritance, Trial, inherited
 
 
 class Asker:
@@ -97,6 +98,32 @@ def test_other_code_is_tried_and_a_bad_configuration_comes_first(
     assert "ImportError: no" in asker.heard[0]["text"]
     assert scene.executed == []
     assert "ImportError: no" in scene.reload.failure
+
+
+def test_who_waits_is_told_when_no_trial_can_be_started(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> Trials:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(reloading, "Trial", full)
+    scene = Scene()
+    asker = scene.begin(force=True)
+    scene.reload.controller_said("")
+    assert "Too many open files" in asker.heard[0]["text"]
+    monkeypatch.setattr(reloading, "Trial", trials)
+    scene.begin(force=True)
+    scene.reload.controller_said("")
+    assert len(trials.done) == 1
+
+
+def test_a_trial_that_cannot_be_started_keeps_no_descriptor() -> None:
+    class Full:
+        def start(self, *_: object, **__: object) -> object:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="temporarily"):
+        Trial(Full(), Full(), lambda works, said: None)  # type: ignore[arg-type]
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_a_publisher_on_its_way_is_waited_for(trials: Trials) -> None:

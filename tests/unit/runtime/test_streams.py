@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -322,6 +323,15 @@ def test_a_dead_process_lets_go_of_streams_and_its_doorbell(tmp_path: Path) -> N
         for _ in range(2):
             end_records(instance, os.getpid())
             assert list(instance.bells.iterdir()) == []
+
+
+def test_without_descriptors_the_sweeper_comes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: object) -> NoReturn:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    sweeper = RecordSweeper(Instance("none", tmp_path))
+    monkeypatch.setattr(os, "scandir", full)
+    assert sweeper.sweep(100.0) == RECORDS_LINGER_SECONDS
 
 
 def test_figures_of_a_dead_process_stay_a_while(tmp_path: Path, dead_process: int) -> None:
