@@ -154,8 +154,8 @@ cdef bint coded_frame(const uint8_t* data, size_t size, bint video, CodedFrame* 
 def parse_video_body(bytes body not None):
     """Parse the body of a video tag or message.
 
-    Returns its parts in wire order; empty for command frames and empty bodies. Unknown codecs are returned too.
-    Raises TruncatedError, UnsupportedError, RemoteProtocolError.   Spec: FLV E.4.3, E-RTMP v2 ExVideoTagHeader.
+    Returns its parts in wire order; empty for command frames and bodies with nothing behind their head. Unknown codecs are
+    returned too. Raises TruncatedError, UnsupportedError, RemoteProtocolError.   Spec: FLV E.4.3, E-RTMP v2 ExVideoTagHeader.
     """
     cdef const uint8_t* data = <const uint8_t*> PyBytes_AS_STRING(body)
     cdef size_t size = <size_t> PyBytes_GET_SIZE(body)
@@ -173,7 +173,8 @@ def parse_video_body(bytes body not None):
         return []
     codec = _VIDEO_OF_ID.get(codec_id, f"video codec {codec_id}")
     if codec_id == AVC_CODEC_ID or codec_id == DOMESTIC_HEVC_CODEC_ID:
-        _need(size, 5, "video tag body")
+        if size < 5:
+            return []       # at most an end of sequence without its composition time
         if data[1] > 2:
             raise RemoteProtocolError(f"AVC packet type {data[1]}", offset=1, spec="FLV E.4.3.1")
         kind = (INIT, FRAME, END)[data[1]]

@@ -236,6 +236,15 @@ def parse_range(header: str, size: int) -> tuple[int, int] | None:
     return start, end
 
 
+def asked_range(headers: Mapping[str, str], size: int) -> tuple[int, int] | None:
+    """Return the range that a request asks for, as `parse_range` does; headers: by lower-case name.
+
+    With If-Range it wants the rest of a version that it has a part of. Documents made here have no validators, so that cannot
+    be known to be this one, and it gets the whole (RFC 9110 section 13.1.5).   Raises RangeNotSatisfiable.
+    """
+    return None if headers.get("if-range") else parse_range(headers.get("range", ""), size)
+
+
 def normalise_address(text: str) -> str:
     """Return an address as the statistics show it: IPv4-mapped IPv6 as dotted IPv4, no brackets, zone or port."""
     text = text.strip()

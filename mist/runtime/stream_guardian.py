@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 # A publisher that sent nothing for this long gives way to the next one.
 SILENT_PUBLISHER_SECONDS = 2.0
+LEAVING_SECONDS = (
+    1.0  # for which a second publisher waits: the first one may have hung up, and its process not have seen it yet
+)
 START_WAIT_SECONDS = 20.0
 PUBLISHER_WAIT_SECONDS = 5.0
 VIEWER_CHECK_SECONDS = 5.0  # at most
@@ -77,6 +80,7 @@ class StreamDuty:
         self._source: Source | None = None
         self._standby: WorkerHandle | None = None
         self._next: tuple[Message, list[int]] | None = None
+        self._second: tuple[Message, list[int]] | None = None  # one that waits for the publisher to leave by itself
         self._waiting: list[Message] = []
         self._backoff = Backoff()
         self._had_media = False
@@ -157,10 +161,9 @@ class StreamDuty:
         for message in self._waiting:
             refuse(self._guardian.upstream, message, error)
         self._waiting.clear()
-        if self._next is not None:
-            message, fds = self._next
-            self._next = None
+        for message, fds in filter(None, (self._next, self._second)):
             refuse(self._guardian.upstream, message, error, fds)
+        self._next = self._second = None
 
     def _end(self, reason: str) -> None:
         self._set_status(StreamStatus.SHUTDOWN)  # nobody begins to play what workers still have of it
@@ -246,11 +249,15 @@ class StreamDuty:
             refuse(self._guardian.upstream, message, error, fds)
 
     def _replace_publisher(self, message: Message, fds: list[int]) -> None:
-        """Keep a publisher's request until the one before it has left. Raises Busy when that one stays."""
+        """Keep a publisher's request until the one before it has left. Raises Busy when another one waits already."""
         assert self._source is not None
+        if self._next is not None or self._second is not None:
+            raise self._busy()
         silent = time.monotonic() - max(self._table.clocks[4] / 1e6, self._source.started)
-        if self._next is not None or not (self._takeover or silent > SILENT_PUBLISHER_SECONDS):
-            raise Busy(f"The stream {self._plan.name} already has a publisher, {self._source.host or 'another one'}")
+        if not (self._takeover or silent > SILENT_PUBLISHER_SECONDS):
+            self._second = (message, fds)
+            self._guardian.reactor.call_later(LEAVING_SECONDS, self._refuse_second, message)
+            return
         log.info(
             "Publisher %s takes over from %s",
             message["request"].get("host", ""),
@@ -259,6 +266,16 @@ class StreamDuty:
         )
         self._next = (message, fds)
         self._guardian.stop_worker(self._source.worker, "CLEAN_LIVE_BUFFER_REQ")
+
+    def _refuse_second(self, message: Message) -> None:
+        """Refuse a publisher for which the one before it did not leave."""
+        if self._second is not None and self._second[0] is message:
+            (message, fds), self._second = self._second, None
+            refuse(self._guardian.upstream, message, self._busy(), fds)
+
+    def _busy(self) -> Busy:
+        host = self._source.host if self._source is not None else ""
+        return Busy(f"The stream {self._plan.name} already has a publisher, {host or 'another one'}")
 
     # -- the source's process --------------------------------------------------------------------------------------
 
@@ -393,7 +410,8 @@ class StreamDuty:
 
     def may_retire(self) -> bool:
         source = self._source
-        return self._next is None and self._standby is None and (source is None or source.publish is None)
+        waits = self._next is not None or self._second is not None
+        return not waits and self._standby is None and (source is None or source.publish is None)
 
     def retire(self) -> None:
         """What waits is asked for again, of the next guardian."""
@@ -502,9 +520,10 @@ class StreamDuty:
         if self._guardian.ending:
             return
         self._set_status(StreamStatus.WAIT)
-        if self._next is not None:
-            (message, fds), self._next = self._next, None
-            self._start_source(message, fds)
+        following = self._next or self._second
+        self._next = self._second = None
+        if following is not None:
+            self._start_source(*following)
         elif not self._plan.pulled:
             self._plan_leave()
         else:

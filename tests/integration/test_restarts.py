@@ -76,6 +76,36 @@ def test_equal_times_still_rise(server: MistServer, send_to: SendTo) -> None:
     sender.close()
 
 
+@pytest.mark.parametrize("how", ["goodbye", "close"])
+def test_a_publisher_that_comes_back_at_once_is_welcome(make_server: MakeServer, how: str) -> None:
+    """Whoever stops an encoder and starts it again must not be told that the name is in use, by itself."""
+    server = make_server(streams={"live": {"source": "push://", "inputtimeout": 20}})
+    for _ in range(10):
+        with RtmpPeer(server.rtmp_port) as peer:
+            peer.publish("live")
+            peer.send_headers()
+            peer.send_video(0, b"picture", key=True)
+            if how == "goodbye":
+                peer.command("FCUnpublish", None, "live")
+                peer.command("deleteStream", None, peer.stream_id)
+
+
+def test_a_second_publisher_is_told_that_there_is_one(make_server: MakeServer, send_to: SendTo) -> None:
+    server = make_server(streams={"live": {"source": "push://", "inputtimeout": 20}})
+    first = send_to(server)
+    first.send([n * FRAME_MS for n in range(30)], headers=True)
+    with viewer(server) as seen:
+        with RtmpPeer(server.rtmp_port) as second:
+            second.connect("live")
+            second.stream_id = int(second.call("createStream", None)[1])
+            second.command("publish", None, "live", "live", stream_id=second.stream_id)
+            first.send([n * FRAME_MS for n in range(30, 60)])
+            with pytest.raises(Refused, match="already has a publisher"):
+                second.wait_status("NetStream.Publish.Start")
+        first.send([n * FRAME_MS for n in range(60, 90)])
+        wait_mark(seen, 89)
+
+
 @pytest.mark.parametrize("how", ["goodbye", "close", "kill"])
 def test_viewers_stay_while_a_publisher_restarts(make_server: MakeServer, how: str, send_to: SendTo) -> None:
     """The second publisher starts its clock at zero again; the viewer's goes on."""

@@ -86,6 +86,8 @@ def test_a_length_is_exact(vod: MistServer, path: str) -> None:
         assert (code, headers["Content-Range"]) == (206, f"bytes {begin}-{end}/{size}")
         assert part == whole[begin : end + 1], (begin, end)
     assert ask(vod, path, Range="bytes=-100")[2] == whole[-100:]
+    resumed = ask(vod, path, Range="bytes=100-", **{"If-Range": '"of-another-server"'})
+    assert (resumed[0], resumed[2]) == (200, whole)
     code, headers, _ = ask(vod, path, Range=f"bytes={size}-")
     assert (code, headers["Content-Range"]) == (416, f"bytes */{size}")
     part_path = path + ("&" if "?" in path else "?") + "start=9000&stop=21000"

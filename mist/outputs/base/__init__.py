@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from mist.core.muxer import Muxer
 from mist.errors import MistError, NoSuitableTrack, NotFound, NotReady
 from mist.formats.tracks import TrackInfo
-from mist.net.http_messages import parse_range
+from mist.net.http_messages import asked_range
 from mist.net.http_server import Resumed, request_saver
 from mist.outputs.base.beginning import settle_times
 from mist.outputs.base.on_demand import Beginning, OnDemandSender, Sender, begin, time_window
@@ -272,7 +272,7 @@ class ProgressiveOutput:
         if layout is None:
             return False
         headers = {**headers, "Accept-Ranges": "bytes"}
-        wanted = parse_range(request.headers.get("range", ""), layout.size)
+        wanted = asked_range(request.headers, layout.size)
         begin_at, end = wanted or (0, layout.size)
         if wanted is not None:
             headers["Content-Range"] = f"bytes {begin_at}-{end - 1}/{layout.size}"

@@ -12,6 +12,7 @@ from mist.net.http_messages import (
     Request,
     RequestRefused,
     TrustedProxies,
+    asked_range,
     fixed_head,
     header_lines,
     normalise_address,
@@ -109,6 +110,13 @@ def test_a_query_has_a_limit() -> None:
 )
 def test_ranges(header: str, expected: tuple[int, int] | None) -> None:
     assert parse_range(header, 100) == expected
+
+
+@pytest.mark.parametrize("version", ['"an-entity-tag"', "Mon, 01 Jan 2001 00:00:00 GMT"])
+def test_the_rest_of_another_version_is_the_whole(version: str) -> None:
+    assert asked_range({"range": "bytes=10-", "if-range": version}, 100) is None
+    assert asked_range({"range": "bytes=500-", "if-range": version}, 100) is None
+    assert asked_range({"range": "bytes=10-"}, 100) == (10, 100)
 
 
 @pytest.mark.parametrize(
