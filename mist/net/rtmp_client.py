@@ -1,14 +1,16 @@
-"""Publishing to an RTMP server: connect, with TLS for `rtmps://`, and talk until the server wants media."""
+"""Publishing to an RTMP server: connect, with TLS for `rtmps://`, say who we are if it asks, and talk until the server wants media."""
 
 from __future__ import annotations
 
 import os
+import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from mist.errors import AccessDenied, ConfigError
+from mist.formats.rtmp import adobe_access
 from mist.formats.rtmp import messages as m
 from mist.formats.rtmp.client import ClientSession
 from mist.net.dial import Dialled, client_context, dial, talk
@@ -18,7 +20,7 @@ _PORTS: Final = {"rtmp": 1935, "rtmps": 443}
 
 @dataclass(frozen=True, slots=True)
 class RtmpAddress:
-    """Where a stream is published: `rtmp://host[:port]/app/stream`. verify: a certificate must be right."""
+    """Where a stream is published: `rtmp://[user:password@]host[:port]/app/stream`. verify: a certificate must be right."""
 
     host: str
     port: int
@@ -26,6 +28,8 @@ class RtmpAddress:
     stream: str
     secure: bool
     verify: bool = True
+    user: str = ""
+    password: str = field(default="", repr=False)
 
     @classmethod
     def parse(cls, url: str, *, app: str = "", stream: str = "", verify: bool = True) -> RtmpAddress:
@@ -40,11 +44,28 @@ class RtmpAddress:
         if parts.query:
             path_stream += f"?{parts.query}"
         found = cls(
-            name, port, app or unquote(path_app), stream or unquote(path_stream), parts.scheme == "rtmps", verify
+            name,
+            port,
+            app or unquote(path_app),
+            stream or unquote(path_stream),
+            parts.scheme == "rtmps",
+            verify,
+            unquote(parts.username or ""),
+            unquote(parts.password or ""),
         )
         if not name or not found.stream:
             raise ConfigError(f"{url} names no host or no stream: rtmp://HOST/APP/STREAM", path="target", value=url)
         return found
+
+    def moved_to(self, tc_url: str) -> RtmpAddress:
+        """Return where the same stream is published at another URL, which may be relative. Raises ConfigError for what is none."""
+        if not tc_url:
+            return self
+        scheme, host = "rtmps" if self.secure else "rtmp", self.tc_url.split("/")[2]
+        if "://" not in tc_url:
+            tc_url = f"{scheme}:{tc_url}" if tc_url.startswith("//") else f"{scheme}://{host}/{tc_url.lstrip('/')}"
+        found = RtmpAddress.parse(f"{tc_url.rstrip('/')}/-", stream=self.stream, verify=self.verify)
+        return replace(found, user=self.user, password=self.password)
 
     @property
     def tc_url(self) -> str:
@@ -57,11 +78,27 @@ class RtmpAddress:
 
 async def publish(address: RtmpAddress) -> tuple[Dialled, ClientSession]:
     """Connect and ask to publish. Raises TransportError, AccessDenied (the server's refusal), RemoteProtocolError."""
+    access, attempts = "", adobe_access.ATTEMPTS
+    while True:
+        attempts -= 1
+        try:
+            return await _publish(address, access)
+        except AccessDenied as refusal:
+            challenge = secrets.token_hex(4)
+            access = (
+                adobe_access.answer(str(refusal), address.user, address.password, challenge) if address.user else ""
+            )
+            if not access or not attempts:
+                raise
+
+
+async def _publish(address: RtmpAddress, access: str) -> tuple[Dialled, ClientSession]:
+    """Connect once. access: for the server's management of access, behind the name of the application."""
     dialled = await dial(address.host, address.port, client_context(address.verify) if address.secure else None)
     session = ClientSession(
-        app=address.app,
+        app=address.app + access,
         stream=address.stream,
-        tc_url=address.tc_url,
+        tc_url=address.tc_url + access,
         publish=True,
         entropy=os.urandom,
         now=time.monotonic(),

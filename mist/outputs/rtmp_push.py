@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -38,6 +39,9 @@ from mist.stream.push import PushPlan, PushStatus, split_target
 from mist.stream.services import OutputServices
 
 CATCH_UP_RATE: Final = 1.25
+MOVE_SECONDS: Final = (
+    5.0  # at least between two requests to connect elsewhere; a server that asks more often has failed
+)
 _OWN: Final = frozenset({"host", "app", "stream", "graceless", "keepts", "verify", "vidmap", "audmap"})
 _CODECS: Final = Capability(
     name="RTMP push",
@@ -83,8 +87,19 @@ class RtmpPush:
         if other_audio:
             given["audio"] = own_audio or "none"
         parameters = parse_parameters(given)
-        if not await _go_on(services, status, parameters, given, other_audio):
-            await _publish(services, plan, status, address, parameters, given, other_audio)
+        moved_at = -MOVE_SECONDS
+        while True:
+            try:
+                if not await _go_on(services, status, parameters, given, other_audio):
+                    await _publish(services, plan, status, address, parameters, given, other_audio)
+            except _Moved as moved:
+                if services.loop.time() - moved_at < MOVE_SECONDS:
+                    raise
+                moved_at, address = services.loop.time(), address.moved_to(moved.tc_url)
+                parameters = _from_now_on(parameters, status)
+                services.log.info("The server asks to connect again, to %s", address.tc_url)
+            else:
+                return
 
 
 async def _publish(
@@ -205,8 +220,25 @@ async def _open_audio(items: Sequence[str]) -> AddedTrack:
     raise trouble
 
 
+class _Moved(PeerClosed):
+    """The server wants that the push connects again. tc_url: where to, as of `ReconnectRequested`."""
+
+    def __init__(self, tc_url: str) -> None:
+        super().__init__("the server asks to connect again")
+        self.tc_url = tc_url
+
+
+def _from_now_on(parameters: PlaybackParameters, status: PushStatus) -> PlaybackParameters:
+    """Return the parameters of a push that goes on in another connection: it begins where this one was, if it has no length."""
+    if status.last_ms is None or parameters.duration_us is not None:
+        return parameters
+    return replace(parameters, start_us=status.last_ms * 1000, start_unix_s=None)
+
+
 def _heard(event: Any) -> None:
     """Raise what a server's event means for a push."""
+    if isinstance(event, m.ReconnectRequested):
+        raise _Moved(event.tc_url)
     if isinstance(event, m.Refused):
         raise AccessDenied(event.description or event.code)
     if isinstance(event, m.StreamEnded):

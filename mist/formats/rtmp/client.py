@@ -39,6 +39,7 @@ _TRANSITIONS: Final[dict[tuple[State, str], State]] = {
     (State.STARTING, "started"): State.STARTED,
     (State.STARTED, "end"): State.ENDED,
 }
+_RECONNECT: Final = "NetConnection.Connect.ReconnectRequest"
 _STARTS: Final = frozenset({"NetStream.Publish.Start", "NetStream.Play.Start"})
 _ENDS: Final = frozenset(
     {"NetStream.Play.UnpublishNotify", "NetStream.Play.Stop", "NetStream.Play.Complete", "NetStream.Unpublish.Success"}
@@ -140,6 +141,8 @@ class ClientSession:
             return  # servers need not know releaseStream and FCPublish
         if error or info.get("level") == "error":
             events.append(m.Refused(code, description))
+        elif code == _RECONNECT:
+            events.append(m.ReconnectRequested(m.text(info.get("tcUrl"))))
         elif code in _STARTS and self.state is State.STARTING:
             self._advance("started")
             events.append(m.Started(code))

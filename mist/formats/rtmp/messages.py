@@ -136,6 +136,13 @@ class StreamEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class ReconnectRequested:
+    """To a client: it is to connect again, to another URL of the application if that is not "".   Spec: E-RTMP v2, reconnect request."""
+
+    tc_url: str
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """To a client: publishing or playing was accepted."""
 
@@ -160,6 +167,7 @@ Event = (
     | SeekRequested
     | BufferLengthSet
     | StreamEnded
+    | ReconnectRequested
     | Started
     | Refused
 )
