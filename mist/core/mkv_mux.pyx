@@ -40,6 +40,7 @@ MAX_CUES = CUE_LIMIT
 cdef enum:
     PLANS = 64
     LONGEST_MS = 5000
+    SOUND_MS = 120          # no usual packet of sound is longer
     LARGEST_BYTES = 5000000
     REACH_MS = 32000            # between a Cluster's time and a block's, which has 16 bits
     MAX_BLOCK = (1 << 28) - 8   # its size fits 4 bytes
@@ -443,8 +444,11 @@ cdef class MatroskaMuxer(Muxer):
     cdef int note(self, Plan* plan, int track, const PacketView* packet, int64_t time_ms) except -1:
         """Keep a packet's time for the duration, and its place if it is one to seek to."""
         cdef int64_t end_ms
-        if plan.has_last and time_ms > plan.last_ms:
-            plan.step_ms = min(time_ms - plan.last_ms, <int64_t> LONGEST_MS)
+        cdef int64_t since_ms = time_ms - plan.last_ms
+        if plan.has_last and since_ms > 0 and (
+            plan.video or plan.text or plan.step_ms == 0 or since_ms <= max(2 * plan.step_ms + 1, <int64_t> SOUND_MS)
+        ):                                                          # else it is silence that is not sent
+            plan.step_ms = min(since_ms, <int64_t> LONGEST_MS)
         plan.last_ms = time_ms
         plan.has_last = True
         if not self.has_times or time_ms < self.first_ms:

@@ -16,6 +16,7 @@ cdef class TrackWriter:
     cdef KeyRecord* keys_ring
     cdef uint32_t page_used
     cdef TrackWriter anchor       # the video track that audio keys wait for, or None
+    cdef list companions          # of a picture the sounds, of a sound the pictures
     cdef int64_t jitter_start_media
     cdef int64_t jitter_start_clock
     cdef int64_t jitter_peak
@@ -33,8 +34,15 @@ cdef class TrackWriter:
     cdef int begin_fragment(self, int64_t dts_us) noexcept
     cdef bint was_silent(self) noexcept
     cdef int end_silence(self, int64_t now_us) except -1
-    cdef int put_silent_key(self, int64_t dts_us, uint32_t fragment) except -1
-    cdef uint32_t count_breaks(self) noexcept
+    cdef int begin_silent_fragment(self, int64_t dts_us) except -1
+    cdef int put_silent_key(self, int64_t dts_us, uint32_t fragment, uint32_t breaks) except -1
+    cdef uint32_t newest_breaks(self) noexcept
+    cdef uint32_t count_breaks(self, bint new_sound) noexcept
+    cdef bint has_new_sound(self, int64_t dts_us) except -1
+    cdef uint32_t init_changes_before(self, int64_t dts_us) noexcept
+    cdef int64_t begins_after(self, uint64_t sequence) noexcept
+    cdef int break_pictures(self) except -1
+    cdef int break_behind(self, int64_t dts_us) noexcept
     cdef KeyRecord* oldest_key(self) noexcept
     cdef int trim_window(self) except -1
     cdef int drop_oldest_key(self) except -1

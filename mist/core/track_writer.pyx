@@ -57,6 +57,9 @@ cdef class TrackWriter:
     Made by `create_track` or, after the death of the process that wrote before, by `adopt_track`.
     """
 
+    def __cinit__(self):
+        self.companions = []
+
     cdef int map_rings(self) except -1:
         self.header = <TrackHeader*> self.segment.data
         self.keys_ring = <KeyRecord*> (self.segment.data + sizeof(TrackHeader) + self.header.init_capacity)
@@ -131,6 +134,13 @@ cdef class TrackWriter:
         """Keep this track's keys until they are older than the first key of `anchor`."""
         self.anchor = anchor
 
+    def set_companions(self, companions):
+        """Set the pictures that play with this sound, or the sounds that play with this picture.
+
+        Where a sound's init data change, the pictures' next fragment whose sound is all of the new kind breaks off.
+        """
+        self.companions = list(companions)
+
     def set_account(self, Segment account):
         """Count memory in the instance's account as well (two words: used, limit)."""
         self.account = account
@@ -186,6 +196,17 @@ cdef class TrackWriter:
     @property
     def packets(self):
         return self.header.head
+
+    @property
+    def init_range(self):
+        """Return how often the init data had changed before the oldest key in the buffer, how often before the newest one."""
+        cdef uint32_t first = self.oldest_key().breaks // KEY_NEW_INIT if self.header.key_head else 0
+        return first, self.newest_breaks() // KEY_NEW_INIT
+
+    @property
+    def init_in_use(self):
+        """Whether packets were made with the init data that the index holds."""
+        return self.header.head > 0 and not self.due_breaks() & KEY_NEW_INIT
 
     @property
     def pages(self):
@@ -374,11 +395,16 @@ cdef class TrackWriter:
         cdef TrackHeader* header = self.header
         cdef KeyRecord* key
         cdef int64_t length_us = packet.dts_us - header.fragment_start_us
-        cdef uint32_t breaks = self.count_breaks()
+        cdef bint new_sound = self.has_new_sound(packet.dts_us)
+        cdef uint32_t breaks = self.count_breaks(new_sound)
         if header.key_head == 0:
             header.fragment_start_us = packet.dts_us
-        elif length_us >= self.table.header.segment_us or self.due_breaks() or (length_us > 0 and self.was_silent()):
+        elif length_us >= self.table.header.segment_us or self.due_breaks() or new_sound or (
+            length_us > 0 and self.was_silent()
+        ):
             self.begin_fragment(packet.dts_us)
+        if not self.video and self.due_breaks() & KEY_NEW_INIT:
+            self.break_pictures()
         key = &self.keys_ring[header.key_head & (header.key_capacity - 1)]
         key.sequence, key.dts_us, key.arrival = sequence, packet.dts_us, arrival
         key.bytes = header.total_bytes
@@ -409,8 +435,7 @@ cdef class TrackWriter:
         cdef TrackHeader* header = self.header
         if header.key_head == 0 or now_us - header.fragment_start_us < self.table.header.segment_us or now_us <= header.last_us:
             return
-        self.begin_fragment(now_us)
-        self.put_silent_key(now_us, header.fragment)
+        self.begin_silent_fragment(now_us)
         add64(&self.table.header.key_generation, 1)
         self.trim_window()
 
@@ -423,17 +448,20 @@ cdef class TrackWriter:
         if now_us - self.header.fragment_start_us > LONGEST_CUT * step_us:
             return 0
         while now_us - self.header.fragment_start_us >= step_us + step_us // 4:
-            self.begin_fragment(self.header.fragment_start_us + step_us)
-            self.put_silent_key(self.header.fragment_start_us, self.header.fragment)
+            self.begin_silent_fragment(self.header.fragment_start_us + step_us)
         return 0
 
-    cdef int put_silent_key(self, int64_t dts_us, uint32_t fragment) except -1:
+    cdef int begin_silent_fragment(self, int64_t dts_us) except -1:
+        cdef uint32_t breaks = self.newest_breaks()
+        if self.has_new_sound(dts_us):
+            breaks = add_break(breaks)
+        self.begin_fragment(dts_us)
+        return self.put_silent_key(dts_us, self.header.fragment, breaks)
+
+    cdef int put_silent_key(self, int64_t dts_us, uint32_t fragment, uint32_t breaks) except -1:
         cdef KeyRecord* key
-        cdef uint32_t breaks = 0
         if self.header.key_head - self.header.key_tail == self.header.key_capacity:
             self.grow(self.header.record_capacity, self.header.key_capacity * 2, self.header.init_capacity)
-        if self.header.key_head:
-            breaks = self.keys_ring[(self.header.key_head - 1) & (self.header.key_capacity - 1)].breaks
         key = &self.keys_ring[self.header.key_head & (self.header.key_capacity - 1)]
         key.sequence, key.dts_us, key.arrival = self.header.head, dts_us, load64(&self.table.header.arrival)
         key.bytes, key.breaks = self.header.total_bytes, breaks
@@ -454,7 +482,7 @@ cdef class TrackWriter:
             key = &other.keys_ring[number & (other.header.key_capacity - 1)]
             if key.dts_us < now_us and (number == other.header.key_tail or key.fragment & FRAGMENT_MASK != fragment):
                 fragment = key.fragment & FRAGMENT_MASK
-                self.put_silent_key(key.dts_us, fragment)
+                self.put_silent_key(key.dts_us, fragment, key.breaks & KEY_BREAK_MASK)
                 self.header.fragment, self.header.fragment_start_us = fragment, key.dts_us
         self.header.first_fragment = other.header.first_fragment
         self.header.longest_fragment_us = other.header.longest_fragment_us
@@ -472,16 +500,83 @@ cdef class TrackWriter:
         add64(&self.table.header.key_generation, 1)
         add64(&self.table.header.track_set_generation, 1)
 
-    cdef uint32_t count_breaks(self) noexcept:
+    cdef uint32_t newest_breaks(self) noexcept:
+        """Return the counters of the newest key."""
+        if self.header.key_head == 0:
+            return 0
+        return self.keys_ring[(self.header.key_head - 1) & (self.header.key_capacity - 1)].breaks
+
+    cdef uint32_t count_breaks(self, bint new_sound) noexcept:
         """Return the counters of the next key."""
-        cdef uint32_t breaks = 0
-        if self.header.key_head:
-            breaks = self.keys_ring[(self.header.key_head - 1) & (self.header.key_capacity - 1)].breaks
-            if self.due_breaks():
-                breaks = (breaks & ~<uint32_t> KEY_BREAK_MASK) | ((breaks + KEY_BREAK) & KEY_BREAK_MASK)
-            if self.due_breaks() & KEY_NEW_INIT:
-                breaks += KEY_NEW_INIT
+        cdef uint32_t breaks = self.newest_breaks()
+        if self.header.key_head and (self.due_breaks() or new_sound):
+            breaks = add_break(breaks)
+        if self.header.key_head and self.due_breaks() & KEY_NEW_INIT:
+            breaks += KEY_NEW_INIT
         return breaks
+
+    cdef bint has_new_sound(self, int64_t dts_us) except -1:
+        """Return whether a sound's init data changed after the open fragment of this picture began, and before a time."""
+        cdef TrackWriter sound
+        if not self.video or self.header.key_head == 0:
+            return False
+        for sound in self.companions:
+            if sound.init_changes_before(dts_us) != sound.init_changes_before(self.header.fragment_start_us):
+                return True
+        return False
+
+    cdef uint32_t init_changes_before(self, int64_t dts_us) noexcept:
+        """Return how often the init data had changed where all packets are that are not before a time."""
+        cdef uint64_t number = self.header.key_head
+        cdef KeyRecord* key
+        cdef uint32_t changes = 0
+        while number > self.header.key_tail:
+            number -= 1
+            key = &self.keys_ring[number & (self.header.key_capacity - 1)]
+            changes = key.breaks // KEY_NEW_INIT
+            if self.begins_after(key.sequence) < dts_us:
+                break
+        return changes
+
+    cdef int64_t begins_after(self, uint64_t sequence) noexcept:
+        """Return the decode time of the packet before this one, or just before its own where that is gone."""
+        cdef TrackHeader* header = self.header
+        if sequence > header.tail:
+            return self.records[(sequence - 1) & (header.record_capacity - 1)].dts_us
+        return self.records[sequence & (header.record_capacity - 1)].dts_us - 1
+
+    cdef int break_pictures(self) except -1:
+        """Let the pictures' first fragment break off that is there and has none of the sound up to now."""
+        cdef TrackWriter picture
+        for picture in self.companions:
+            picture.break_behind(self.header.last_us)
+        return 0
+
+    cdef int break_behind(self, int64_t dts_us) noexcept:
+        """Count a break for the first fragment that begins after a time, unless it breaks off as it is."""
+        cdef TrackHeader* header = self.header
+        cdef KeyRecord* key
+        cdef KeyRecord* before
+        cdef uint64_t first = header.key_head
+        cdef uint64_t number = header.key_head
+        while number > header.key_tail + 1:
+            number -= 1
+            key = &self.keys_ring[number & (header.key_capacity - 1)]
+            before = &self.keys_ring[(number - 1) & (header.key_capacity - 1)]
+            if key.dts_us <= dts_us:
+                break
+            if (key.fragment ^ before.fragment) & FRAGMENT_MASK:
+                first = number
+        if first == header.key_head:
+            return 0  # the next one sees it
+        key = &self.keys_ring[first & (header.key_capacity - 1)]
+        before = &self.keys_ring[(first - 1) & (header.key_capacity - 1)]
+        if (key.breaks ^ before.breaks) & KEY_BREAK_MASK:
+            return 0
+        for number in range(first, header.key_head):
+            key = &self.keys_ring[number & (header.key_capacity - 1)]
+            key.breaks = add_break(key.breaks)
+        return 0
 
     cdef int trim_window(self) except -1:
         """Drop keys that have left the live window."""
@@ -654,6 +749,10 @@ cdef class TrackWriter:
 cdef inline uint32_t first_whole(const KeyRecord* oldest, const KeyRecord* second) noexcept:
     # Return the number of the oldest fragment that is left without a key: one that has lost its first key is not whole any more.
     return (second.fragment & FRAGMENT_MASK) + (second.fragment & FRAGMENT_MASK == oldest.fragment & FRAGMENT_MASK)
+
+
+cdef inline uint32_t add_break(uint32_t breaks) noexcept:
+    return (breaks & ~<uint32_t> KEY_BREAK_MASK) | ((breaks + KEY_BREAK) & KEY_BREAK_MASK)
 
 
 cdef void set_text(char* target, size_t size, str text) noexcept:

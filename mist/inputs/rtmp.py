@@ -20,6 +20,7 @@ from mist.stream.continued_tracks import ContinuedTracks
 from mist.stream.services import InputServices
 
 STATE_VERSION: Final = 1
+EARLY_DATA_SECONDS: Final = 2.0  # documents wait so long for the media that they belong to
 MAX_OFFSET_MS: Final = 10 * 365 * 86_400_000
 
 
@@ -43,6 +44,7 @@ class RtmpInput(PublisherConnection):
     _assembler: TrackAssembler
     _timeline: Timeline
     _tracks: ContinuedTracks
+    _wait_limited = False
 
     def _begin(self, state: bytes) -> None:
         services = self._services
@@ -75,6 +77,7 @@ class RtmpInput(PublisherConnection):
             raise LocalProtocolError(f"damaged state of a publisher: {error}") from error
         self._tracks = ContinuedTracks(self._services.publisher, self._services.log, indexes)
         self._session = ServerSession.restore(session, time.monotonic())
+        self._limit_wait()
 
     def _state_bytes(self) -> int:
         return self._session.memory_bytes
@@ -97,8 +100,19 @@ class RtmpInput(PublisherConnection):
                 self._publish(self._assembler.feed(event.type_id, event.time_ms, event.payload))
             elif isinstance(event, m.Data):
                 self._publish(self._assembler.feed_data((event.name, *event.values), event.time_ms))
+                self._limit_wait()
             elif isinstance(event, m.StreamEnded):
                 self._end()
+
+    def _limit_wait(self) -> None:
+        """See to it that documents do not wait for ever for media that does not come."""
+        if self._assembler.holds_data and not self._wait_limited:
+            self._wait_limited = True
+            release = self._services.loop.call_later(EARLY_DATA_SECONDS, self._guarded, self._release_data)
+            self._timers.append(release)
+
+    def _release_data(self) -> None:
+        self._publish(self._assembler.release_data())
 
     def _publish(self, events: list[MediaEvent]) -> None:
         services = self._services

@@ -25,12 +25,14 @@ from mist.core.track_writer import (
 )
 from mist.errors import LimitExceededError, NotFound, SharedMemoryFull, StreamError
 from mist.formats.tracks import AUDIO, VIDEO, TrackInfo
+from mist.stream import former_properties
 from mist.stream.names import shm_name
 from mist.stream.replay import Replay
 from mist.stream.state import StreamStatus
 
 SHM_FOLDER: Final = Path("/dev/shm")
 MAX_TRACKS: Final = 64
+MAX_CHANGES: Final = 1 << 16
 ALL_VIEWERS: Final = 255
 ACCOUNT_BYTES: Final = 4096
 # A picture that comes no more is not waited for after this: segments go on with sound alone.
@@ -168,6 +170,8 @@ class StreamPublisher:
             if not track.isdigit():
                 continue
             writer = self._writers.get(int(track))
+            if writer is not None and page.startswith(former_properties.MARK):
+                continue
             if writer is None or (page and not (page.isdigit() and int(page) in writer.pages)):
                 unlink_segment(path.name)
 
@@ -179,7 +183,7 @@ class StreamPublisher:
         self._infos[index] = track_info(self.table, index)
         if writer.last_us is None:
             self._fresh.add(index)
-        self._anchor_audio()
+        self._connect_tracks()
 
     @property
     def tracks(self) -> dict[int, TrackInfo]:
@@ -206,7 +210,7 @@ class StreamPublisher:
         self._describe(writer, info)
         self._infos[index] = info
         self._fresh.add(index)
-        self._anchor_audio()
+        self._connect_tracks()
         show_track(self.table, index, valid_mask)
         self.table.ring(self._ringer)
         return index
@@ -238,19 +242,33 @@ class StreamPublisher:
             info.bandwidth_bps,
         )
 
-    def _anchor_audio(self) -> None:
-        """Let the other tracks keep what the first video track keeps."""
-        video = next((w for i, w in sorted(self._writers.items()) if self._infos.get(i, _NONE).type == VIDEO), None)
+    def _connect_tracks(self) -> None:
+        """Let the other tracks keep what the first video track keeps, and pictures and sounds know of each other's breaks."""
+        pictures, sounds = (
+            [one for index, one in sorted(self._writers.items()) if self._infos.get(index, _NONE).type == kind]
+            for kind in (VIDEO, AUDIO)
+        )
+        video = pictures[0] if pictures else None
         for writer in self._writers.values():
             writer.set_anchor(None if writer is video else video)
+            writer.set_companions(sounds if writer in pictures else pictures if writer in sounds else ())
 
     def update_track(self, index: int, info: TrackInfo) -> None:
         """Change what is known of a track; readers see it before the next packet."""
         if self._replay is not None:
             self._replay.infos[index] = info
         elif self._infos[index] != info:
+            self._keep_former(index, info)
             self._describe(self._writers[index], info)
             self._infos[index] = info
+
+    def _keep_former(self, index: int, info: TrackInfo) -> None:
+        """Keep the properties that others replace, for those who read packets that were made with them."""
+        writer = self._writers[index]
+        first, last = writer.init_range
+        former_properties.forget(self.table.prefix, index, first, last)
+        if writer.init_in_use and not writer.has_init(info.codec, info.init_data):
+            former_properties.keep(self.table.prefix, index, last, self._infos[index])
 
     def write(self, packet: Packet) -> None:
         """Append a packet to the track `packet.track` and wake who waits.
@@ -378,10 +396,12 @@ class StreamPublisher:
         """Take a track out of the stream."""
         if self._replay is not None and index not in self._writers:
             return
-        self._writers.pop(index).close(True)
+        writer = self._writers.pop(index)
+        former_properties.forget(self.table.prefix, index, MAX_CHANGES, writer.init_range[1])
+        writer.close(True)
         self._fresh.discard(index)
         del self._infos[index]
-        self._anchor_audio()
+        self._connect_tracks()
         self.table.ring(self._ringer)
 
     def set_status(self, status: StreamStatus, progress: int = 0) -> None:

@@ -10,6 +10,7 @@ from mist.core.packet import Packet
 from mist.core.track_buffer import Table, TrackReader, mux_ranges, open_table
 from mist.errors import NotFound
 from mist.formats.tracks import TrackInfo
+from mist.stream import former_properties
 from mist.stream.publisher import SHM_FOLDER, stream_prefix
 from mist.stream.state import FragmentStart, Key, StreamStatus, TrackState
 
@@ -42,6 +43,7 @@ class StreamReader:
         self.name = name
         self.table = open_table(stream_prefix(instance, name))
         self._readers: dict[int, TrackReader] = {}
+        self._former: dict[tuple[int, int], TrackInfo] = {}
         self._states_at = -1
 
     def status(self) -> StreamStatus:
@@ -92,6 +94,7 @@ class StreamReader:
             valid = {index for index, _mask in self.table.valid_tracks()}
             for index in [index for index in self._readers if index not in valid]:
                 del self._readers[index]
+                self._former = {key: info for key, info in self._former.items() if key[0] != index}
         states = []
         for index, mask in self.table.valid_tracks():
             try:
@@ -134,6 +137,19 @@ class StreamReader:
             Key(sequence, dts, arrival, number, breaks, changes)
             for sequence, dts, arrival, number, _, breaks, changes in self.track_reader(index).key_records()
         ]
+
+    def info_at(self, index: int, init_changes: int) -> TrackInfo | None:
+        """Return a track's properties after so many changes of its init data, None if they are not kept any more. Raises NotFound."""
+        known = self._former.get((index, init_changes))
+        if known is not None:
+            return known
+        keys = self.keys(index)
+        now = self.track(index).info
+        former = former_properties.find(self.table.prefix, index, init_changes)  # kept before others are told
+        if former is None:
+            return now if not keys or init_changes >= keys[-1].init_changes else None
+        self._former[index, init_changes] = former
+        return former
 
     def fragment_starts(self, index: int) -> list[FragmentStart]:
         """Return where the fragments of a track begin that are in the buffer, oldest first."""

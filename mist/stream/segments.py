@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from mist.core.muxer import Muxer
 from mist.core.packet import Packet
 from mist.stream.on_demand import SpanPlace
-from mist.stream.state import FragmentStart, TrackState
+from mist.stream.state import FragmentStart, Key, TrackState
 
 STALLED_US: Final = 5_000_000  # a track this far behind the main one is not waited for
 MIN_LISTED_TARGETS: Final = 4  # a playlist keeps this many target durations when it drops old segments
@@ -159,6 +159,28 @@ def segment_ranges(reader: Reader, fragment: Fragment, indexes: Sequence[int]) -
         (index, reader.sequence_at(index, fragment.from_us), reader.sequence_at(index, fragment.to_us))
         for index in indexes
     ]
+
+
+def init_runs(keys: Sequence[Key], first: int, end: int) -> list[Key]:
+    """Return the keys with which the init data of the packets from first to before end begin to hold, oldest first."""
+    before = [key for key in keys if key.sequence <= first]
+    runs = before[-1:] or list(keys[:1])
+    for key in keys:
+        if first < key.sequence < end and key.init_changes != runs[-1].init_changes:
+            runs.append(key)
+    return runs
+
+
+def split_ranges(
+    reader: Reader, ranges: Sequence[tuple[int, int, int]], place: int, key: Key
+) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
+    """Return what of the ranges comes before a key, and the rest. place: that of the key's track in the list."""
+    cuts = [
+        key.sequence if number == place else min(max(reader.sequence_at(index, key.dts_us), first), end)
+        for number, (index, first, end) in enumerate(ranges)
+    ]
+    before = [(index, first, cut) for (index, first, _), cut in zip(ranges, cuts, strict=True)]
+    return before, [(index, cut, end) for (index, _, end), cut in zip(ranges, cuts, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import socket
 import struct
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +23,7 @@ from tests.support.packets import read_media
 from tests.support.processes import wait_until
 from tests.support.rtmp_peer import AUDIO, DATA, VIDEO, RtmpPeer, amf_write
 from tests.support.server import MistServer
+from tests.support.tools import find_tool
 
 FRAME_MS = 40
 GOP = 25
@@ -305,6 +309,65 @@ def test_sound_whose_parameters_change(served: MistServer, stack: ExitStack) -> 
     late.wait_mark(SOUND + 14 * 25 - 1)
     pictures, sounds = hls_marks(variants(served.play_url("hls", stream))[0])
     assert whole(pictures, range(pictures[-1] + 1)) and whole(sounds, range(sounds[-1] + 1))
+    assert breaks(variants(served.play_url("hls", stream))[0]) == ["6000"]
+
+
+def breaks(url: str) -> list[str]:
+    """Return where the segments begin that do not continue the one before them, in ms."""
+    return re.findall(r"#EXT-X-DISCONTINUITY\r\n(?:#[^\n]*\n)*(?:.*/)?(\d+)_\d+\.ts", fetch(url).decode())
+
+
+def tags_with_sounds(sounds: Sequence[Sample], each_ms: int) -> list[tuple[int, int, bytes]]:
+    """Return (kind, time, message): the picture of the first sample, with each sample's sound for so long."""
+    found = []
+    for place, sample in enumerate(sounds):
+        data, at = sample.flv().read_bytes(), 13
+        while at < len(data):
+            kind, size = data[at], int.from_bytes(data[at + 1 : at + 4], "big")
+            stamp, body = int.from_bytes(data[at + 4 : at + 7], "big"), data[at + 11 : at + 11 + size]
+            at += 15 + size
+            if kind == AUDIO and body[1] == 0:  # AAC's setup
+                found.append((place * each_ms, kind, body))
+            elif (kind == VIDEO and not place) or (kind == AUDIO and stamp // each_ms == place):
+                found.append((stamp, kind, body))
+    return [(kind, stamp, body) for stamp, kind, body in sorted(found, key=lambda one: one[0])]
+
+
+def test_real_sound_that_changes_while_the_picture_goes_on(
+    served: MistServer, stack: ExitStack, tmp_path: Path
+) -> None:
+    """Mono and 5.1: HLS marks both places, loses no packet, and two ffmpegs decode it all without a word."""
+    stream = "live+sounds"
+    shapes = ((48000, 2), (44100, 1), (48000, 6))
+    samples = [Sample("sounds", seconds=8, sample_rate=rate, channels=channels) for rate, channels in shapes]
+    sent = tags_with_sounds(samples, 2500)
+    peer = RtmpPeer(served.rtmp_port)
+    stack.callback(peer.socket.close)
+    peer.publish(stream)
+    for kind, stamp, body in sent:
+        peer.send(kind, stamp, body)
+    url = variants(served.play_url("hls", stream))[0]
+    wait_until(lambda: end_s(url) > 7, 10, "segments of the last sound")
+    assert [begin[:1] for begin in breaks(url)] == ["3", "5"]
+    playlist = fetch(url).decode()
+    media = media_playlist(url)
+    for number, (_, name) in enumerate(media.segments):
+        (tmp_path / f"{number}.ts").write_bytes(fetch(name))
+    numbers = iter(range(len(media.segments)))
+    kept = tmp_path / "index.m3u8"
+    lines = [line if line.startswith("#") else f"{next(numbers)}.ts" for line in playlist.split()]
+    kept.write_text("\n".join([*lines, "#EXT-X-ENDLIST", ""]))
+    payloads = [body[2:] for kind, _, body in sent if kind == AUDIO and body[1] == 1]
+    whole_text = b"".join((tmp_path / f"{number}.ts").read_bytes() for number in range(len(media.segments)))
+    (tmp_path / "whole.ts").write_bytes(whole_text)
+    heard = [one.digest for one in read_media(tmp_path / "whole.ts").of("audio")]
+    wanted = [hashlib.sha256(one).hexdigest()[:16] for one in payloads]
+    assert len(heard) > 250
+    assert heard == wanted[wanted.index(heard[0]) :][: len(heard)]
+    for tool in ("ffmpeg", "ffmpeg-new"):
+        command = [find_tool(tool), "-hide_banner", "-v", "warning", "-xerror", "-i", str(kept), "-f", "null", "-"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), tool
 
 
 def test_sound_with_gaps_and_tiny_frames(served: MistServer, stack: ExitStack) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from mist.core.muxer import Muxer
 from mist.core.packet import Packet
-from mist.formats.tracks import VIDEO, TrackInfo
+from mist.formats.tracks import AUDIO, VIDEO, TrackInfo
 from mist.stream.state import FragmentStart, Key, StreamStatus, TrackState
 
 AUDIO_KEY_INTERVAL_US = 1_000_000
@@ -33,6 +33,7 @@ class _Track:
     longest_fragment_us: int = 0
     discontinuities: int = 0
     init_changes: int = 0
+    former: dict[int, TrackInfo] = field(default_factory=dict)
     breaks_due: bool = False
     valid: bool = True
     payload_bytes: int = 0
@@ -89,11 +90,14 @@ class FakeStream:
         return len(self._tracks) - 1
 
     def update_track(self, index: int, info: TrackInfo) -> None:
-        """Replace a track's properties; other init data begin a new fragment at the next key."""
+        """Replace a track's properties; other init data begin a new fragment at the next key, those of a sound in the pictures too."""
         track = self._tracks[index]
         if track.packets and (info.init_data, info.codec) != (track.info.init_data, track.info.codec):
             track.breaks_due = True
+            track.former[track.init_changes] = track.info
             track.init_changes += 1
+            for picture in self._tracks:
+                picture.breaks_due |= info.type == AUDIO and picture.info.type == VIDEO and bool(picture.packets)
         track.info = info
         self.track_set_generation += 1
 
@@ -213,6 +217,10 @@ class FakeReader:
 
     def keys(self, index: int) -> list[Key]:
         return list(self._stream.track(index).keys)
+
+    def info_at(self, index: int, init_changes: int) -> TrackInfo | None:
+        track = self._stream.track(index)
+        return track.info if init_changes == track.init_changes else track.former.get(init_changes)
 
     def fragment_starts(self, index: int) -> list[FragmentStart]:
         found: list[FragmentStart] = []

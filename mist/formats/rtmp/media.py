@@ -175,6 +175,11 @@ class TrackAssembler:
         return events
 
     @property
+    def holds_data(self) -> bool:
+        """Whether documents wait for the first packet of the media."""
+        return bool(self._early)
+
+    @property
     def data_track(self) -> int:
         """The number of the track of JSON, -1 before there is one."""
         return self._data.number

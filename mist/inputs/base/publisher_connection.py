@@ -111,7 +111,7 @@ class PublisherConnection:
         try:
             held = self._attach()
             loop.add_reader(self._socket.fileno(), self._guarded, self._read)
-            self._timers = [loop.call_later(self._silence_s, self._check_silence)]
+            self._timers.insert(0, loop.call_later(self._silence_s, self._check_silence))
             self._timers.append(loop.call_later(FORGET_TRACKS_SECONDS, self._forget_left))
             self._services.on_yield = self._yield
             self._guarded(self._catch_up, held)

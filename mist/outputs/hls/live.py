@@ -19,17 +19,20 @@ from mist.stream.segments import (
     Fragment,
     FragmentList,
     SegmentCache,
+    init_runs,
     list_fragments,
     listed,
     segment_ranges,
+    split_ranges,
     target_duration_s,
 )
 from mist.stream.services import OutputServices
-from mist.stream.state import TrackState
+from mist.stream.state import Key, TrackState
 
 IDLE_TARGETS: Final = 3
 MIN_IDLE_S: Final = 4.0
 START_FRAGMENTS: Final = 2  # a new stream's playlist waits for this many
+NEVER_US: Final = 1 << 62
 RECHECK_S: Final = 0.01  # how often a track that lags is looked at again
 
 
@@ -69,8 +72,12 @@ class LiveRendition:
         """Look at the stream's fragments. Raises NotFound."""
         main, others = self._tracks()
         found = list_fragments(reader, main, others, reader.status() in UNPLAYABLE)
-        self.stream.note_init_data([main, *others])
-        whole = tuple(one for one in found.fragments if self.stream.knows_init_data(main.index, one.init_changes))
+        unknown = [span for state in (main, *others) for span in self.stream.unknown_spans(state.index)]
+        whole = tuple(
+            one
+            for one in found.fragments
+            if all(to_us <= one.from_us or from_us >= one.to_us for from_us, to_us in unknown)
+        )
         self.fragments = FragmentList(whole, found.complete, found.ended)
         self._target_s = target_duration_s(reader, main, self.fragments.fragments)
         self.stream.target_s = max(self.stream.target_s, self._target_s)
@@ -173,10 +180,17 @@ class LiveRendition:
         states = {state.index: state for state in reader.tracks()}
         if any(index not in states for index in self.indexes):
             raise NotFound("Fragment out of range")
-        infos = [self.stream.info_at(states[index], fragment.from_us) for index in self.indexes]
-        muxer = TsMuxer(infos, reader.name, fragment.number, repeat_tables=False)
         ranges = segment_ranges(reader, fragment, self.indexes)
-        written = reader.mux_range(muxer, ranges)
+        runs = [init_runs(reader.keys(index), first, end) for index, first, end in ranges]
+        infos = [self.stream.info_of(states[index], run[:1]) for index, run in zip(self.indexes, runs, strict=True)]
+        muxer = TsMuxer(infos, reader.name, fragment.number, repeat_tables=False)
+        written, rest = 0, ranges
+        for key, place in sorted(((key, place) for place, run in enumerate(runs) for key in run[1:]), key=_time_of):
+            part, rest = split_ranges(reader, rest, place, key)
+            written += reader.mux_range(muxer, part)
+            infos[place] = self.stream.info_of(states[self.indexes[place]], [key])
+            muxer.set_tracks(infos)
+        written += reader.mux_range(muxer, rest)
         muxer.pad_counters()
         segment = muxer.take_output()
         now = {state.index: state for state in reader.tracks()}
@@ -188,6 +202,10 @@ class LiveRendition:
         ):
             raise NotFound("Fragment out of range")
         return segment
+
+
+def _time_of(change: tuple[Key, int]) -> tuple[int, int]:
+    return change[0].dts_us, change[1]
 
 
 def _trimmed(track: TrackState, fragment: Fragment) -> bool:
@@ -242,7 +260,6 @@ class LiveStream(HlsStream):
         """Take a reader; `close` gives it back."""
         super().__init__(services, reader, url_name, cache, serial)
         self.target_s = 1  # the longest of any rendition
-        self._infos: dict[int, dict[int, TrackInfo]] = {}
 
     def idle_s(self, longest_s: float) -> float:
         """Return some segments' time: a player asks for the playlist at least once in that of one."""
@@ -265,24 +282,20 @@ class LiveStream(HlsStream):
         """Return the rendition of a subtitle track."""
         return LiveSubtitles(self, name, indexes)
 
-    def note_init_data(self, states: Sequence[TrackState]) -> None:
-        """Remember the tracks' properties for the fragments that go with them; shared memory has the newest only."""
-        for state in states:
-            keys = self.reader.keys(state.index)
-            if keys:
-                known = self._infos.setdefault(state.index, {})
-                known.setdefault(keys[-1].init_changes, state.info)
-                for old in [number for number in known if number < keys[0].init_changes]:
-                    del known[old]
+    def unknown_spans(self, index: int) -> list[tuple[int, int]]:
+        """Return the times, from and before, in which packets of a track have init data that are not kept any more."""
+        keys = self.reader.keys(index)
+        numbers = {key.init_changes for key in keys}
+        unknown = {number for number in numbers if len(numbers) > 1 and self.reader.info_at(index, number) is None}
+        ends = [*(key.dts_us for key in keys[1:]), NEVER_US]
+        return [(key.dts_us, end) for key, end in zip(keys, ends, strict=False) if key.init_changes in unknown]
 
-    def knows_init_data(self, index: int, init_changes: int) -> bool:
-        """Return whether a fragment of a track can be muxed: not if its init data were replaced before we looked."""
-        return init_changes in self._infos.get(index, ())
+    def info_of(self, state: TrackState, begin: Sequence[Key]) -> TrackInfo:
+        """Return the properties that a track had from a key on. Raises NotFound.
 
-    def info_at(self, state: TrackState, time_us: int) -> TrackInfo:
-        """Return the properties that a track had at a decode time."""
-        change = next(
-            (key.init_changes for key in reversed(self.reader.keys(state.index)) if key.dts_us <= time_us), None
-        )
-        known = self._infos.get(state.index, {})
-        return known.get(change, state.info) if change is not None else state.info
+        begin: that key, empty where nothing of the track is there.
+        """
+        info = self.reader.info_at(state.index, begin[0].init_changes) if begin else state.info
+        if info is None:
+            raise NotFound("Fragment out of range")
+        return info

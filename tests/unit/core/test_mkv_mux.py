@@ -266,3 +266,15 @@ def test_what_does_not_fit() -> None:
         with pytest.raises(UnsupportedError):
             engine.write(Packet(0, time_us, 0, True, b"x"))
     assert engine.take_output() == b""
+
+
+def test_silence_that_is_not_sent_is_no_packet_of_its_length() -> None:
+    """Opus that sends nothing in pauses: the file ends where its last packet does."""
+    track = TrackInfo(AUDIO, "opus", OPUS_HEAD, sample_rate_hz=48000, channels=2)
+    times_ms = [*range(0, 1000, 20), *range(3500, 4000, 20)]
+    data = mux_file(
+        muxer([track], indexed=True), [Packet(0, time_ms * 1000, 0, True, b"\x08\x0b") for time_ms in times_ms]
+    )
+    engine = demuxer()
+    engine.feed(data)
+    assert engine.duration_us == 4_000_000

@@ -15,10 +15,12 @@ from mist.core.flv import serialize_frame, serialize_init
 from mist.core.nal import join_length_prefixed
 from mist.core.packet import Packet
 from mist.errors import MistError, PeerClosed, RemoteProtocolError, TransportError
+from mist.formats import amf
 from mist.formats.h264 import build_avcc
 from mist.formats.rtmp import messages as m
 from mist.formats.rtmp.server import ServerSession, State
-from mist.formats.tracks import AAC, AUDIO, H264, VIDEO, TrackInfo
+from mist.formats.tracks import AAC, AUDIO, H264, JSON, VIDEO, TrackInfo
+from mist.inputs import rtmp
 from mist.inputs.rtmp import INPUT
 from tests.support.rtmp_fakes import ClientOnLoop, FakeInputServices, FakePublisher
 
@@ -149,6 +151,24 @@ def test_times_that_wrap_go_on() -> None:
         await p.send(AVC, base, base + 0x1FFF0, base + 0x20010)
         times = [time for _, time in await p.packets(3)]
         assert [time - times[0] for time in times] == [0, 0x1FFF0, 0x20010]
+
+    run(work)
+
+
+def test_documents_without_media_come_after_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A publisher that sends nothing else for now is played as well; what comes later is never held."""
+    monkeypatch.setattr(rtmp, "EARLY_DATA_SECONDS", 0.0)
+
+    async def work(p: Publishing) -> None:
+        body = amf.encode("onTextData", {"text": "alone"})
+        p.client.session.send_media(m.DATA_AMF0, 40, body)
+        await p.client.flush()
+        assert await p.packets(1) == [(0, 40)]
+        assert [info.codec for info in p.publisher.tracks.values()] == [JSON]
+        assert p.publisher.packets[0].payload == b'["onTextData",{"text":"alone"}]'
+        await p.setup(AVC)
+        await p.send(AVC, 80)
+        assert await p.packets(2) == [(0, 40), (1, 80)]
 
     run(work)
 

@@ -455,7 +455,7 @@ def test_break_of_the_stream() -> None:
 
 
 def test_new_init_data() -> None:
-    """Fragments keep the parameter sets they were coded with; a worker that never saw those leaves them out."""
+    """Fragments keep the parameter sets they were coded with, for late workers too; those of unknown ones are left out."""
 
     async def test() -> None:
         stream = make_stream(160)
@@ -474,9 +474,50 @@ def test_new_init_data() -> None:
         after = (await server.get("0_1/8000_10000.ts")).body
         assert b"\x67other" in after
         assert SPS not in after
-        playlist = await late.media("0_1/index.m3u8")
-        assert [segment.uri for segment in playlist.segments] == ["8000_10000.ts", "10000_12000.ts"]
+        assert (await late.media("0_1/index.m3u8")).segments == playlist.segments
+        assert (await late.get("0_1/2000_4000.ts")).body == before
         assert (await late.get("0_1/8000_10000.ts")).body == after
+        stream.track(0).former.clear()
+        playlist = await Server(stream).media("0_1/index.m3u8")
+        assert [segment.uri for segment in playlist.segments] == ["8000_10000.ts", "10000_12000.ts"]
+
+    run(test)
+
+
+def adts_rates(segment: bytes) -> list[int]:
+    """Return the sample rate index of each AAC frame of 120 bytes in a segment."""
+    starts = [
+        at for at in range(len(segment) - 7) if segment[at : at + 2] == b"\xff\xf1" and segment[at + 4] == 127 >> 3
+    ]
+    return [segment[at + 2] >> 2 & 15 for at in starts]
+
+
+def test_new_init_data_of_the_sound() -> None:
+    """The sound's parameters change within a segment: each frame says its own, the next segment breaks off and says only the new."""
+
+    async def test() -> None:
+        stream = make_stream(160)
+        server, late = Server(stream), Server(stream)
+        await server.media("0_1/index.m3u8")
+        stream.update_track(1, replace(AUDIO_TRACK, init_data=b"\x11\x90", sample_rate_hz=48000))
+        feed(stream, range(160, 320))
+        for name in ("0", "1", "0_1"):
+            playlist = await server.media(f"{name}/index.m3u8")
+            assert [(one.uri, one.discontinuity, one.discontinuity_sequence) for one in playlist.segments] == [
+                ("2000_4000.ts", False, 0), ("4000_6000.ts", False, 0), ("6000_8000.ts", False, 0),
+                ("8000_10000.ts", True, 1), ("10000_12000.ts", False, 1),
+            ][-len(playlist.segments) :]  # fmt: skip
+        segments = [(await server.get(f"0_1/{name}.ts")).body for name in ("4000_6000", "6000_8000", "8000_10000")]
+        rates = [adts_rates(segment) for segment in segments]
+        assert rates == [[4] * 100, [4] * 20 + [3] * 80, [3] * 100]
+        assert (await late.media("0_1/index.m3u8")).segments == playlist.segments
+        assert [(await late.get(f"0_1/{name}.ts")).body for name in ("4000_6000", "6000_8000")] == segments[:2]
+        stream.trim(0, 5)
+        stream.trim_before(1, 10_000_000)
+        feed(stream, range(320, 560))
+        playlist = await server.media("0_1/index.m3u8")
+        assert playlist.discontinuity_sequence == 1
+        assert not any(segment.discontinuity for segment in playlist.segments)
 
     run(test)
 

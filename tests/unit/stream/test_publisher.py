@@ -14,6 +14,8 @@ import pytest
 from mist.core.doorbell import Doorbell, Ringer
 from mist.core.packet import Packet
 from mist.errors import LimitExceededError, NotFound, SharedMemoryFull
+from mist.formats.tracks import TrackInfo
+from mist.stream import former_properties
 from mist.stream.publisher import (
     SHM_FOLDER,
     Limits,
@@ -305,3 +307,41 @@ def test_an_account_is_made_anew(tmp_path: Path) -> None:
     with shared_instance(total_bytes=1 << 20) as instance:
         create_account(instance, 5 << 20)
         assert memory_used(instance) == (0, 5 << 20)
+
+
+def test_former_properties_are_kept_as_long_as_packets_have_them(tmp_path: Path) -> None:
+    """Readers find what a track was before its init data changed, also behind a killed writer; the oldest are forgotten."""
+
+    def sound(number: int) -> TrackInfo:
+        return AUDIO_TRACK.changed(init_data=bytes([number]), sample_rate_hz=8000 + number)
+
+    with shared_instance() as instance:
+        publisher = make_publisher(instance, tmp_path)
+        audio = publisher.add_track(sound(0))
+        publisher.update_track(audio, sound(1))  # nothing was made with the first
+        for number in range(1, 4):
+            publisher.update_track(audio, sound(number))
+            publisher.write(Packet(audio, number * 1_000_000, 0, True, b"sound"))
+        publisher.update_track(audio, sound(4))
+        reader = StreamReader(instance, "live")
+        assert [key.init_changes for key in reader.keys(audio)] == [0, 1, 2]
+        assert [reader.info_at(audio, number) for number in range(3)] == [sound(1), sound(2), sound(3)]
+        publisher.close()
+        publisher = StreamPublisher(instance, "live", str(tmp_path), resumed=True)
+        assert [StreamReader(instance, "live").info_at(audio, number) for number in range(3)] == [
+            sound(1), sound(2), sound(3),
+        ]  # fmt: skip
+        for number in range(4, 60):
+            publisher.update_track(audio, sound(number))
+            publisher.write(Packet(audio, number * 1_000_000, 0, True, b"sound"))
+        files = [
+            path for path in Path("/dev/shm").iterdir() if f"mist.{instance}." in path.name and ".was" in path.name
+        ]
+        assert len(files) == former_properties.MAX_KEPT
+        late = StreamReader(instance, "live")
+        assert [late.info_at(audio, number) for number in (41, 42, 43, 57, 58)] == [
+            None, sound(43), sound(44), sound(58), sound(59),
+        ]  # fmt: skip
+        publisher.remove_track(audio)
+        assert not any(path.exists() for path in files)
+        publisher.close()

@@ -9,14 +9,17 @@ import pytest
 
 from mist.core.packet import Packet
 from mist.formats.tracks import AUDIO, VIDEO, TrackInfo
+from mist.stream.publisher import StreamPublisher
 from mist.stream.reader import StreamReader
 from mist.stream.segments import (
     STALLED_US,
     Fragment,
     SegmentCache,
+    init_runs,
     list_fragments,
     listed,
     segment_ranges,
+    split_ranges,
     target_duration_s,
 )
 from tests.support.fake_stream import FakeReader, FakeStream
@@ -184,6 +187,120 @@ def test_breaks_in_shared_memory(tmp_path: Path) -> None:
         ]  # fmt: skip
         assert [key.discontinuities for key in reader.keys(audio)][-1] == 1
         assert states[0].longest_fragment_us == 2_000_000
+        reader.close()
+        publisher.close()
+
+
+OTHER_SOUND = AUDIO_TRACK.changed(init_data=b"\x12\x10", sample_rate_hz=44100)
+
+
+def breaks_of(reader: StreamReader, index: int) -> list[tuple[int, int]]:
+    """Return (begin in ms, breaks) of a track's fragments."""
+    return [(one.dts_us // 1000, one.discontinuities) for one in reader.fragment_starts(index)]
+
+
+def write_sound(publisher: StreamPublisher, audio: int, numbers: range, shift_us: int = 0) -> None:
+    for number in numbers:
+        publisher.write(Packet(audio, number * FRAME_US + shift_us, 0, True, b"sound"))
+
+
+@pytest.mark.parametrize(
+    ("ahead", "at", "shift_us", "breaks_at_ms"),
+    [
+        (0, 60, 0, (4000, 3000)),  # within a fragment: the next one is all new
+        (0, 100, 0, (4000, 4000)),  # with the keyframe
+        (0, 100, 5_000, (4000, 4000)),  # the first sound behind the keyframe is a new one
+        (0, 101, 5_000, (6000, 5000)),  # the second: the fragment begins with an old one
+        (40, 100, 0, (4000, 4000)),  # the sound comes early
+        (40, 101, 5_000, (6000, 5000)),
+        (-20, 99, 0, (4000, 4000)),  # it comes when the next keyframe is there already
+        (-20, 100, 5_000, (4000, 4000)),
+        (-20, 101, 5_000, (6000, 5000)),
+    ],
+)
+def test_breaks_where_the_sound_changes(
+    tmp_path: Path, ahead: int, at: int, shift_us: int, breaks_at_ms: tuple[int, int]
+) -> None:
+    """The first fragment breaks off whose sound is all of the new kind, whichever track comes first, and by one.
+
+    ahead: frames of the sound before the picture's. breaks_at_ms: of pictures with a keyframe every two seconds and every second.
+    """
+    with shared_instance() as instance:
+        publisher = make_publisher(instance, tmp_path)
+        video, second, audio = (publisher.add_track(info) for info in (VIDEO_TRACK, VIDEO_TRACK, AUDIO_TRACK))
+        for number in range(-40, 220):
+            if 0 <= number < 175:
+                publisher.write(Packet(video, number * FRAME_US, 0, number % 50 == 0, b"picture"))
+                publisher.write(Packet(second, number * FRAME_US, 0, number % 25 == 0, b"picture"))
+            sound = number + ahead
+            if sound == at:
+                publisher.update_track(audio, OTHER_SOUND)
+            if 0 <= sound < 175:
+                write_sound(publisher, audio, range(sound, sound + 1), shift_us)
+        reader = StreamReader(instance, "live")
+        for index, begin_ms in zip((video, second), breaks_at_ms, strict=True):
+            found = breaks_of(reader, index)
+            assert [breaks for _, breaks in found] == [int(begin >= begin_ms) for begin, _ in found]
+            assert begin_ms in [begin for begin, _ in found]
+        reader.close()
+        publisher.close()
+
+
+def test_one_break_where_picture_and_sound_begin_anew(tmp_path: Path) -> None:
+    with shared_instance() as instance:
+        publisher = make_publisher(instance, tmp_path)
+        video, audio = publisher.add_track(VIDEO_TRACK), publisher.add_track(AUDIO_TRACK)
+        write_frames(publisher, video, audio, range(120))
+        publisher.mark_discontinuity()
+        publisher.update_track(video, VIDEO_TRACK.changed(init_data=b"\x01\x42\x00\x1e"))
+        publisher.update_track(audio, OTHER_SOUND)
+        write_frames(publisher, video, audio, range(150, 301))
+        reader = StreamReader(instance, "live")
+        assert breaks_of(reader, video) == [(0, 0), (2000, 0), (4000, 0), (6000, 1), (8000, 1), (10000, 1), (12000, 1)]
+        reader.close()
+        publisher.close()
+
+
+def test_breaks_of_the_sound_while_there_is_no_picture(tmp_path: Path) -> None:
+    """Fragments of sound alone break off too, and a picture that comes late goes on with the count."""
+    with shared_instance() as instance:
+        publisher = make_publisher(instance, tmp_path)
+        video, audio = publisher.add_track(VIDEO_TRACK), publisher.add_track(AUDIO_TRACK)
+        write_sound(publisher, audio, range(100))
+        publisher.update_track(audio, OTHER_SOUND)
+        write_sound(publisher, audio, range(100, 250))
+        write_frames(publisher, video, audio, range(250, 350))
+        write_sound(publisher, audio, range(350, 500))
+        publisher.update_track(audio, AUDIO_TRACK)
+        write_sound(publisher, audio, range(500, 800))
+        reader = StreamReader(instance, "live")
+        found = breaks_of(reader, video)
+        assert [breaks for _, breaks in found] == sorted(breaks for _, breaks in found)
+        assert next(begin for begin, breaks in found if breaks == 1) == next(
+            begin for begin, breaks in breaks_of(reader, audio) if breaks == 1
+        )
+        assert 20_000 <= next(begin for begin, breaks in found if breaks == 2) < 22_000
+        assert found[-1][1] == 2
+        reader.close()
+        publisher.close()
+
+
+def test_a_fragment_with_two_sounds_is_split_between_its_packets(tmp_path: Path) -> None:
+    with shared_instance() as instance:
+        publisher = make_publisher(instance, tmp_path)
+        video, audio = publisher.add_track(VIDEO_TRACK), publisher.add_track(AUDIO_TRACK)
+        write_frames(publisher, video, audio, range(60))
+        publisher.update_track(audio, OTHER_SOUND)
+        write_frames(publisher, video, audio, range(60, 151))
+        reader = StreamReader(instance, "live")
+        fragment = list_fragments(reader, *(lambda states: (states[0], states[1:]))(reader.tracks())).fragments[1]
+        ranges = segment_ranges(reader, fragment, (video, audio))
+        runs = init_runs(reader.keys(audio), *ranges[1][1:])
+        assert [(run.sequence, run.init_changes) for run in runs[1:]] == [(60, 1)]
+        assert runs[0].init_changes == 0
+        before, after = split_ranges(reader, ranges, 1, runs[1])
+        assert before == [(video, 50, 60), (audio, 50, 60)]
+        assert after == [(video, 60, 100), (audio, 60, 100)]
         reader.close()
         publisher.close()
 
