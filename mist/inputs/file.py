@@ -114,7 +114,7 @@ class FileStream:
         self._logged = asyncio.Event()
         self._log_lock = asyncio.Lock()
         self._kept_packets: PacketsOnDisk | None = None
-        self._ends: Mapping[int, memoryview] = {}  # of tracks in FLV files
+        self._ends: Mapping[int, array[int] | memoryview] = {}  # of tracks in FLV files
         self._layouts: OrderedDict[str, tuple[int, Mapping[str, Any]]] = OrderedDict()
 
     # -- the index -------------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ class FileStream:
             self.index.pack(),
             self._log.pack(),
             self.index.shifts(),
-            {number: memoryview(ends) for number, ends in self._track_ends().items()},
+            self._track_ends(),
         )
         data = serialize_index(built(scan.demuxer, self._records), kept)
         if self.file.lasting and not await self._change():

@@ -62,7 +62,7 @@ class KeptIndex:
     spans: bytes | memoryview
     packets: bytes | memoryview | PacketsOnDisk
     shifts: list[tuple[int, int]]
-    ends: Mapping[int, memoryview] = field(default_factory=dict)
+    ends: Mapping[int, array[int] | memoryview] = field(default_factory=dict)
 
     def fill(self, index: SpanIndex) -> None:
         """Publish the spans in an empty index. Raises LimitExceededError, SharedMemoryFull."""
@@ -105,7 +105,7 @@ def _checksum(parts: Mapping[str, bytes | memoryview]) -> int:
     return zlib.crc32(parts["ends"], zlib.crc32(parts["spans"], zlib.crc32(parts["about"])))
 
 
-def _big_endian(numbers: memoryview) -> bytes:
+def _big_endian(numbers: array[int] | memoryview) -> bytes:
     """Return numbers of 64 bits as they are kept."""
     swapped = array("q", numbers)
     if sys.byteorder == "little":

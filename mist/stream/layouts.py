@@ -180,7 +180,10 @@ def track_ends(log: PacketLog, index: SpanIndex, infos: Sequence[TrackInfo]) -> 
 
 
 def layout_of_ends(
-    description: Mapping[str, Any], ends: Mapping[int, memoryview], index: SpanIndex, infos: Sequence[TrackInfo]
+    description: Mapping[str, Any],
+    ends: Mapping[int, array[int] | memoryview],
+    index: SpanIndex,
+    infos: Sequence[TrackInfo],
 ) -> tuple[int, dict[str, Any]] | None:
     """Return what `make_layout` does from the ends of tracks that were kept; None where they do not say it."""
     indexes = [int(one) for one in description["indexes"]]

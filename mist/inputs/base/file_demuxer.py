@@ -59,6 +59,8 @@ class FileDemuxer:
             self._feed(position, data)
         except RemoteProtocolError as error:
             place = error.offset if error.offset is not None else position
+            if self.file.size is not None:
+                place = min(place, self.file.size)  # where something ends that goes past the end
             raise type(error)(
                 f"{self.file.path}, byte {place}: {error}", offset=place, spec=error.spec, reason=error.reason
             ) from None

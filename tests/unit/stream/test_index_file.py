@@ -57,7 +57,7 @@ def kept(**changed: object) -> KeptIndex:
     if isinstance(changed.get("spans"), list):
         changed["spans"] = packed(changed["spans"])
     figures = [(50, 8575, -7, 1_959_993, 4000, 5000, 25_000, 1), (50, 8575, -90_000, 2_000_000, 4000, 5000, 0, 0)]
-    ends = {1: memoryview(array("q", [0, 7, 1 << 40]))}
+    ends = {1: array("q", [0, 7, 1 << 40])}
     return replace(
         KeptIndex(SOURCE, 0, [TRACKS], True, figures, packed(SPANS), log().pack(), [(0, 0)], ends), **changed
     )
@@ -222,7 +222,7 @@ def test_every_damaged_byte_is_noticed() -> None:
         {"figures": []},
         {"figures": [(1, 2), (3, 4)]},
         {"spans": []},
-        {"ends": {0: memoryview(array("q", [0, 1]))}},
+        {"ends": {0: array("q", [0, 1])}},
         {"spans": [(0, 1, SIZE, 1, 1, True, 0)]},
         {"spans": [(0, 1, -1, 1, 1, True, 0)]},
         {"spans": [(5, 1, 0, 1, 1, True, 0)]},

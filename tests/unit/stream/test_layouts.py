@@ -93,7 +93,7 @@ def test_streamed_spans_lie_where_the_layout_says(made: Made, window: dict[str, 
 def test_ends_that_were_kept_say_the_same_as_the_log(made: Made, indexes: list[int]) -> None:
     index, log, _ = made
     description = {"kind": "flv", "indexes": indexes, "from_us": None, "to_us": None}
-    ends = {number: memoryview(one) for number, one in track_ends(log, index, TRACKS).items()}
+    ends = track_ends(log, index, TRACKS)
     found = layout_of_ends(description, ends, index, TRACKS)
     assert found is not None
     kept, computed = open_layout(*found), open_layout(*make_layout(description, log, index, TRACKS, lambda track: b""))
@@ -102,7 +102,7 @@ def test_ends_that_were_kept_say_the_same_as_the_log(made: Made, indexes: list[i
 
 def test_kept_ends_do_not_say_everything(made: Made) -> None:
     index, log, _ = made
-    ends = {number: memoryview(one) for number, one in track_ends(log, index, TRACKS).items()}
+    ends = track_ends(log, index, TRACKS)
     whole = {"kind": "flv", "indexes": [0, 1], "from_us": None, "to_us": None}
     for other in ({"from_us": 0}, {"to_us": 9}, {"kind": "mp4"}, {"indexes": [0, 0]}):
         assert layout_of_ends({**whole, **other}, ends, index, TRACKS) is None
