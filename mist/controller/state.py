@@ -61,7 +61,6 @@ class Controller:
         self.log_ring = LogRing()
         self.pushes = Pushes(self)
         self.processes = StreamProcesses(runs)
-        self.beside = store.beside
         self.memory = Memory(services.load_state, services.save_state, services.run_beside, services.log)
         self.memory.keep("statistics", self.statistics, KEPT, LAYOUT)
         self.memory.keep("pushes", self.pushes, ("_told",))

@@ -22,7 +22,7 @@ from mist.runtime.instance import Instance, write_atomically
 from mist.runtime.leftovers import all_records, open_records
 from mist.runtime.process import fork, own, send_signal
 from mist.runtime.program import Server
-from mist.runtime.resident import give_back, unshare
+from mist.runtime.resident import give_back, own_pages, unshare
 from mist.runtime.session_link import SessionLink
 from mist.runtime.snapshot import SnapshotWriter, canonical
 from mist.runtime.spawner_link import SpawnerLink
@@ -173,12 +173,13 @@ class Control(Worker):
                 return 1
             return 0
 
+        pages = own_pages()
         try:
             pid = fork(role, keep=(result.fileno(),))
         except OSError:
             result.close()
             raise
-        self.loop.run_in_executor(None, unshare)
+        self.loop.run_in_executor(None, unshare, pages)
         handle = os.pidfd_open(pid)
 
         def reap() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Final
 
 _SMAPS = Path("/proc/self/smaps")
 _MAPS = Path("/proc/self/maps")
+_PAGE_MAP = Path("/proc/self/pagemap")
 # "7f00a1000-7f00a2000 r-xp 00000000 08:01 1234   /usr/lib/libz.so": only what is of a file, and cannot be written.
 _MAPPING: Final = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r-[x-]p [0-9a-f]+ [0-9a-f]+:[0-9a-f]+ [1-9][0-9]* ")
 # "7f00a1000-7f00a2000 rw-p 00000000 00:00 0", or one called [heap]: what objects are in.
 _OBJECTS: Final = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) rw-p [0-9a-f]+ 00:00 0 *(?:\[heap\])?$", re.MULTILINE)
-_PRESENT: Final = re.compile(rb"\x01+")  # as mincore(2) says it
+_ENTRY_BYTES: Final = 8  # of a page in the page map, the last of which says that it is there, and mapped by nobody else
+_OWN: Final = re.compile(rb"\x81+")
 _POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE of Linux 5.14
 _PIECE_BYTES: Final = 1 << 20
 _C: Final = ctypes.CDLL(None, use_errno=True)
@@ -47,22 +50,27 @@ def _untouched(smaps: str) -> Iterator[tuple[int, int]]:
             span = None
 
 
-def unshare() -> None:
-    """Have the pages copied that a fork has made shared, many at a time, before each costs a fault when it is touched.
+def own_pages() -> list[tuple[int, int]]:
+    """Return the (start, size) of memory with objects in it that no other process has, as it has what was there before a fork."""
+    found: list[tuple[int, int]] = []
+    with _PAGE_MAP.open("rb", buffering=0) as file:
+        for match in _OBJECTS.finditer(_MAPS.read_text()):
+            start, end = int(match[1], 16), int(match[2], 16)
+            entries = os.pread(
+                file.fileno(), (end - start) // mmap.PAGESIZE * _ENTRY_BYTES, start // mmap.PAGESIZE * _ENTRY_BYTES
+            )
+            for run in _OWN.finditer(entries[_ENTRY_BYTES - 1 :: _ENTRY_BYTES]):
+                found.append((start + run.start() * mmap.PAGESIZE, len(run[0]) * mmap.PAGESIZE))
+    return found
 
-    The interpreter's lock is held for a small part of it: for use in a thread. A kernel that cannot do it leaves all as it was.
+
+def unshare(pages: list[tuple[int, int]]) -> None:
+    """Have memory copied that a fork has made shared, many pages at a time, before each costs a fault when it is touched.
+
+    pages: (start, size) of what was the process's own. The interpreter's lock is held for a small part of it: for use in a
+    thread. What was unmapped meanwhile is passed over, and a kernel that cannot do it leaves all as it was.
     """
-    for found in _OBJECTS.finditer(_MAPS.read_text()):
-        start, end = int(found[1], 16), int(found[2], 16)
-        for at in range(start, end, _PIECE_BYTES):
-            _unshare(at, min(_PIECE_BYTES, end - at))
-
-
-def _unshare(start: int, size: int) -> None:
-    """Have those pages copied that are there. The others would be new memory."""
-    present = ctypes.create_string_buffer(size // mmap.PAGESIZE)
-    if _C.mincore(ctypes.c_void_p(start), ctypes.c_size_t(size), present):
-        return  # it was unmapped meanwhile
-    for run in _PRESENT.finditer(present.raw):
-        at, length = start + run.start() * mmap.PAGESIZE, len(run[0]) * mmap.PAGESIZE
-        _C.madvise(ctypes.c_void_p(at), ctypes.c_size_t(length), _POPULATE_WRITE)
+    for start, size in pages:
+        for at in range(start, start + size, _PIECE_BYTES):
+            length = min(_PIECE_BYTES, start + size - at)
+            _C.madvise(ctypes.c_void_p(at), ctypes.c_size_t(length), _POPULATE_WRITE)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mist.runtime.resident import _untouched, give_back, unshare
+from mist.runtime.resident import _untouched, give_back, own_pages, unshare
 
 SMAPS = """\
 10000-20000 r-xp 00000000 08:01 77                                       /usr/lib/a.so
@@ -77,18 +77,34 @@ def test_what_a_fork_shared_is_copied_before_it_is_touched() -> None:
         touch()
         with forked():
             assert touch() >= pages
+        own = own_pages()
         with forked():
-            unshare()
+            unshare(own)
             assert touch() < pages // 10
 
 
-def test_memory_that_nothing_is_in_stays_unused() -> None:
+def test_what_is_not_there_or_was_shared_before_stays_as_it_is() -> None:
+    """The processes of a server share what they had from the one that forked them."""
     with mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-        memory[5 << 20] = 1
-        before = resident_bytes()
-        unshare()
-        assert memory[5 << 20] == 1
-        assert resident_bytes() - before < 8 << 20
+        memory[: 8 << 20] = b"x" * (8 << 20)
+        with forked():
+            memory[0] = 1
+            own = own_pages()
+            before = resident_bytes()
+            unshare(own)
+            assert memory[0] == 1
+            assert resident_bytes() - before < 8 << 20
+            faults = minor_faults()
+            memory[: 8 << 20] = b"y" * (8 << 20)
+            assert minor_faults() - faults > (8 << 20) // mmap.PAGESIZE // 2
+
+
+def test_memory_that_is_gone_is_passed_over() -> None:
+    memory = mmap.mmap(-1, 4 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory[: 4 << 20] = b"x" * (4 << 20)
+    own = own_pages()
+    memory.close()
+    unshare(own)
 
 
 def resident_bytes() -> int:
