@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 from mist.stream.push import PushStatus
+from mist.stream.push_note import table_number
 from mist.stream.reader import StreamReader
 from mist.stream.recorder import GoneReader
 from mist.stream.services import OutputServices
@@ -28,12 +28,7 @@ def reopened(services: OutputServices, note: Mapping[str, Any]) -> StreamReader 
     reader = services.reopen_stream(str(note["stream"]))
     if reader is None:
         return GoneReader(str(note["stream"]))
-    if table_number(reader) != note["table"]:
+    if table_number(reader.table) != note["table"]:
         services.close_stream(reader)
         return GoneReader(str(note["stream"]))
     return reader
-
-
-def table_number(reader: StreamReader) -> int:
-    """Return what tells a stream's table from the one of another stream of that name."""
-    return os.stat(f"/dev/shm/{reader.table.prefix}").st_ino

@@ -14,12 +14,13 @@ from mist.formats.containers import Container
 from mist.net.carriers import Carrier, make_carrier
 from mist.net.remote_schemes import Writers, remote_schemes, scheme_of, without_password
 from mist.net.spool import DEFAULT_FOLDER, DEFAULT_LIMIT_BYTES, Spool
-from mist.outputs.base.continued import left_behind, reopened, table_number
+from mist.outputs.base.continued import left_behind, reopened
 from mist.outputs.base.file_formats import format_of
 from mist.outputs.base.publishing import refuse_files
-from mist.outputs.base.recording_steps import follow, tell_progress, tell_unknown
+from mist.outputs.base.recording_steps import follow, own_push, tell_progress, tell_unknown
 from mist.outputs.base.remote_files import Delivery, Job, RemoteFiles
 from mist.stream.push import PushPlan, PushStatus, split_target
+from mist.stream.push_note import table_number
 from mist.stream.reader import StreamReader
 from mist.stream.recorder import Checkpoint, GoneReader, Recorder
 from mist.stream.recording import RecordingTarget, parse_target
@@ -254,7 +255,9 @@ class _Recording:
         self._delivery = made.delivery
         self._sending = made.sending
         self._changed = asyncio.Event()
-        self._notes = _Notes(made, reader.name, 0 if isinstance(reader, GoneReader) else table_number(reader), files)
+        self._notes = _Notes(
+            made, reader.name, 0 if isinstance(reader, GoneReader) else table_number(reader.table), files
+        )
         self._recorder = Recorder(
             reader,
             made.container,
@@ -298,6 +301,7 @@ class _Recording:
             return True
         goes_on = self._recorder.step()
         self._note()
+        own_push(self._services.log, self._status, self._recorder)
         reader.forget_pages()
         return goes_on
 
