@@ -25,6 +25,7 @@ from mist.runtime.stream_events import StreamEvents
 from mist.runtime.stream_source import HANG_SECONDS, LOOK_SECONDS, SOUND_SECONDS, InputStart, Source
 from mist.runtime.vigil import START_SECONDS, Vigil, Watched
 from mist.stream.publisher import Limits, create_stream, remove_stream, stream_prefix
+from mist.stream.push_note import is_awaited, table_number
 from mist.stream.state import StreamStatus
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ START_WAIT_SECONDS = 20.0
 PUBLISHER_WAIT_SECONDS = 5.0
 VIEWER_CHECK_SECONDS = 5.0  # at most
 RESTART_SOURCE_SECONDS = 1.0
+RECORDER_SECONDS = 0.5  # between two looks whether a recorder that was killed has its successor
 HEAR_OUT_SECONDS = 1.0
 # An input that ends for this reason could not begin: trying again makes no sense before somebody asks again.
 START_FAILURE = "READ_START_FAILURE"
@@ -557,12 +559,25 @@ class StreamDuty:
             refuse(self._guardian.upstream, message, NotReady(source.failure or "The source of the stream failed"))
         self._waiting.clear()
         if not self._always_on and (status == 0 or source.reason == START_FAILURE):
-            self._end("CLEAN_EOF" if status == 0 else START_FAILURE)
+            self._end_recorded("CLEAN_EOF" if status == 0 else START_FAILURE)
             return
         delay = self._backoff.next_delay(source.ran_seconds())
         if status == 0:
             delay = max(delay, RESTART_SOURCE_SECONDS)
         self._guardian.reactor.call_later(delay, self._start_source)
+
+    def _end_recorded(self, reason: str) -> None:
+        """End the stream when every recording has it all."""
+        if self._guardian.ending:
+            return
+        if self._is_awaited():
+            self._guardian.reactor.call_later(RECORDER_SECONDS, self._end_recorded, reason)
+        else:
+            self._end(reason)
+
+    def _is_awaited(self) -> bool:
+        """Tell whether the recorder of a recording was killed and the next one is not there yet: it needs what is in memory."""
+        return is_awaited(self._guardian.instance.push_notes, table_number(self._table), is_alive)
 
     # -- time-outs -------------------------------------------------------------------------------------------------
 
@@ -577,7 +592,9 @@ class StreamDuty:
         def idle() -> bool:
             return count == self._leave_count and self._source is None
 
-        if idle():
+        if idle() and self._is_awaited():
+            self._guardian.reactor.call_later(RECORDER_SECONDS, self._leave, count)
+        elif idle():
             self._events.ask_unload("CLEAN_INACTIVE", idle, self._end, self._plan_leave)
 
     def _check_s(self) -> float:

@@ -1,7 +1,8 @@
 """What a push leaves for the process that goes on with it, and how it is kept: in the memory of the machine, outside of every process.
 
 A note is two files in the runtime directory, which is in memory: the note itself, replaced by renaming at every checkpoint, and a
-book of what changes seldom and may be large, whose number the note has. A note is never there without its book.
+book of what changes seldom and may be large, whose number the note has. A note is never there without its book. Beside it stands
+which process records the stream: when that one is dead, the next one still needs what is in memory, see `is_awaited`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,11 @@ from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from mist.core.track_buffer import Table
+from mist.stream.publisher import SHM_FOLDER
+
 LAYOUT_VERSION: Final = 1
+_OWNER: Final = ".owner"
 
 
 class PushNote:
@@ -22,6 +27,16 @@ class PushNote:
         """folder: of all notes. number: of the push."""
         self._path = folder / str(number)
         self._book: tuple[Hashable, int] | None = None
+        self.owned = False
+
+    def own(self) -> None:
+        """Say that the push is this process's now, which has caught up with the stream. Raises OSError."""
+        self.owned = True
+        try:
+            self._put(self._owner_path(), os.getpid())
+        except OSError:
+            self._owner_path().unlink(missing_ok=True)  # or the stream would stay for the process before this one
+            raise
 
     def read(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Return note and book, None when there is none. Raises ValueError for one that is damaged or of another layout."""
@@ -40,6 +55,8 @@ class PushNote:
     def write(self, note: Mapping[str, Any], book_key: Hashable, book: Callable[[], Mapping[str, Any]]) -> None:
         """Replace the note. book_key: which another one of means that the book is another one. Raises OSError."""
         old = self._book
+        if old is None and not self.owned:
+            self.own()
         if old is None or old[0] != book_key:
             self._book = (book_key, old[1] + 1 if old is not None else 1)
             self._put(self._book_path(self._book[1]), book())
@@ -51,7 +68,10 @@ class PushNote:
     def _book_path(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}")
 
-    def _put(self, path: Path, document: Mapping[str, Any]) -> None:
+    def _owner_path(self) -> Path:
+        return self._path.with_name(f"{self._path.name}{_OWNER}")
+
+    def _put(self, path: Path, document: Mapping[str, Any] | int) -> None:
         draft = self._path.with_name(f"{self._path.name}.draft")
         draft.write_text(json.dumps(document, separators=(",", ":")))
         draft.rename(path)
@@ -71,7 +91,7 @@ class PushNote:
             book = 0
         except (ValueError, KeyError, TypeError):
             book = self._newest_book()
-        for path in (self._path, self._path.with_name(f"{self._path.name}.draft")):
+        for path in (self._path, self._path.with_name(f"{self._path.name}.draft"), self._owner_path()):
             path.unlink(missing_ok=True)
         for number in (book - 1, book, book + 1):  # a note is written between its book and the end of the one before
             self._book_path(number).unlink(missing_ok=True)
@@ -80,3 +100,23 @@ class PushNote:
         """Return the number of the newest book of a note that cannot be read."""
         numbers = (path.suffix[1:] for path in self._path.parent.glob(f"{self._path.name}.*"))
         return max((int(number) for number in numbers if number.isdecimal()), default=0)
+
+
+def table_number(table: Table) -> int:
+    """Return what tells a stream's table from the one of another stream of that name."""
+    return os.stat(SHM_FOLDER / table.prefix).st_ino
+
+
+def is_awaited(folder: Path, table: int, is_alive: Callable[[int], bool]) -> bool:
+    """Tell whether the stream of a table is still to be recorded by a process that is not there yet: the one before it was killed.
+
+    folder: of all notes. table: as notes name it. is_alive: whether there is a process of that number.
+    """
+    for path in folder.glob(f"*{_OWNER}"):
+        try:
+            note = json.loads(path.with_suffix("").read_bytes())["note"]
+            if note.get("table") == table and not note.get("over") and not is_alive(int(path.read_bytes())):
+                return True
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            continue  # the push has ended meanwhile, or cannot be gone on with
+    return False

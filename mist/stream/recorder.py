@@ -171,6 +171,12 @@ class Recorder:
         return self._begin is not None
 
     @property
+    def caught_up(self) -> bool:
+        """Whether all that there is of the stream is recorded."""
+        states = (state for state in self._reader.tracks() if state.index in self._positions)
+        return self.recording and all(self._positions[state.index] >= state.next_sequence for state in states)
+
+    @property
     def tracks(self) -> list[int]:
         """The indexes of the tracks that are recorded."""
         return list(self._indexes)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -424,8 +426,9 @@ def test_chromium_takes_the_codec_strings(folder: Path) -> None:
     page = folder / "types.html"
     page.write_text(f"<!doctype html><body><script>{script}</script></body>")
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile"]
-    done = subprocess.run(
-        [*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=60, check=True
-    )
+    command += ["--dump-dom", page.as_uri()]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own:  # it leaves things there
+        environment = {**os.environ, "TMPDIR": own}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=environment)
     refused = json.loads(done.stdout.split("<body>")[1].split("<")[0])
     assert not refused

@@ -13,6 +13,7 @@ from tests.integration.test_runtime import mist
 from tests.support.media import BFRAMES, NO_BFRAMES, Sample
 from tests.support.packets import compare, read_media
 from tests.support.processes import wait_until
+from tests.support.put_sink import PutSink
 from tests.support.server import MistServer
 from tests.support.tools import find_tool, run
 
@@ -20,6 +21,7 @@ UPGRADED = Sample("upgraded", NO_BFRAMES, seconds=10)
 RECORDED = Sample("handed", BFRAMES, seconds=20)
 ONE_FILE = ("ts", "flv", "mp4", "mkv")
 TOLERANCE_US = 1001
+LAST = Sample("last", BFRAMES, seconds=5)
 STREAMS = {"live": {"source": "push://127.0.0.1", "inputtimeout": 3}}
 HANDLER = '#!/bin/sh\ncat > "$0.$1.$$.part" && mv "$0.$1.$$.part" "$0.$1.$$"\n'
 
@@ -147,3 +149,34 @@ def test_an_upgrade_goes_on_in_the_same_file(make_server: MakeServer, publish: P
         found = [source.index(packet.digest) for packet in read_media(path).of("video")]
         assert all(after == (one + 1) % len(source) for one, after in pairwise(found)), path
         assert decode_errors(path) == "", path
+
+
+def test_a_stream_stays_for_the_recorder_that_comes_after_its_end(
+    make_server: MakeServer, publish: Publish, tmp_path: Path
+) -> None:
+    """The recorders are killed as the publisher leaves; their guardian hangs, so that others come long after the time-out."""
+    server = make_server(streams={"live": {"source": "push://127.0.0.1", "inputtimeout": 1}})
+    with PutSink() as sink:
+        publisher = publish(server, LAST)
+        server.wait_tracks(2)
+        names = ("a.flv", "b.ts")
+        for name in names:
+            server.api({"push_start": ["live", f"{tmp_path}/{name}?start=1"]})
+            server.api({"push_start": ["live", f"http://127.0.0.1:{sink.port}/{name}?start=1"]})
+        wait_until(lambda: len(recorders(server)) == 4, 20, "the recorders")
+        [guardian] = guardians(server)
+        lost = recorders(server)
+        publisher.wait(40)
+        os.kill(guardian, signal.SIGSTOP)
+        for pid in lost:
+            os.kill(pid, signal.SIGKILL)
+        server.wait_log("The recording goes on", 60)
+        wait_until(lambda: not server.api({"push_list": 1})["push_list"], 60, "the end of the pushes")
+        for name in names:
+            (tmp_path / f"sent-{name}").write_bytes(sink.files[f"/{name}"])
+    wait_until(lambda: not server.api({"active_streams": 1})["active_streams"], 20, "the end of the stream")
+    source = read_media(LAST.flv())
+    for path in (*(tmp_path / name for name in names), *(tmp_path / f"sent-{name}" for name in names)):
+        missing = compare(source, read_media(path), tolerance_us=TOLERANCE_US)
+        assert {after for _, after in missing.values()} == {0}, path
+    assert not list((server.runtime_folder / "push").iterdir())

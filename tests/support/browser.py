@@ -35,7 +35,8 @@ class Browser:
     def __init__(self, *flags: str, width: int = 1280, height: int = 800) -> None:
         program = find_chromium()
         assert program is not None
-        self._profile = tempfile.mkdtemp(prefix="mist-chromium-")
+        # Its profile, and what it makes in the folder for temporary files and leaves there.
+        self._folder = tempfile.mkdtemp(prefix="mist-chromium-")
         read_commands, self._commands = os.pipe()
         self._answers, write_answers = os.pipe()
         self.console: list[str] = []
@@ -48,7 +49,7 @@ class Browser:
                 program,
                 *FLAGS,
                 *flags,
-                f"--user-data-dir={self._profile}",
+                f"--user-data-dir={self._folder}/profile",
                 f"--window-size={width},{height}",
                 "about:blank",
             ],
@@ -56,6 +57,7 @@ class Browser:
             preexec_fn=lambda: (os.dup2(theirs[0], 3), os.dup2(theirs[1], 4)),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env={**os.environ, "TMPDIR": self._folder},
             start_new_session=True,
         )
         for fd in theirs:
@@ -161,4 +163,4 @@ class Browser:
             os.killpg(self._process.pid, signal.SIGKILL)  # its helpers would write into the profile again
         os.close(self._commands)
         os.close(self._answers)
-        shutil.rmtree(self._profile, ignore_errors=True)
+        shutil.rmtree(self._folder, ignore_errors=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import queue
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -73,10 +75,16 @@ def run_page(page: str, media: Mapping[str, tuple[str, Media]], timeout_s: float
     server.daemon_threads = True
     server.block_on_close = False
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", f"http://127.0.0.1:{server.server_port}/"]
+    # The profile, and what the browser makes in the folder for temporary files and leaves there.
+    with tempfile.TemporaryDirectory(prefix="mist-chromium-", ignore_cleanup_errors=True) as folder:
+        command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder}/profile", f"http://127.0.0.1:{server.server_port}/"]
         browser = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "TMPDIR": folder},
+            start_new_session=True,
         )
         try:
             return reports.get(timeout=timeout_s)
@@ -89,5 +97,7 @@ def run_page(page: str, media: Mapping[str, tuple[str, Media]], timeout_s: float
             except subprocess.TimeoutExpired:
                 browser.kill()
                 browser.wait(5)
+            with suppress(ProcessLookupError):
+                os.killpg(browser.pid, signal.SIGKILL)  # its helpers would write into the folder again
             server.shutdown()
             server.server_close()

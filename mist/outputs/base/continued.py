@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 from mist.errors import MistError
-from mist.stream.film_reader import FilmReader
 from mist.stream.push import PushStatus
+from mist.stream.push_note import table_number
 from mist.stream.reader import StreamReader
 from mist.stream.recorder import GoneReader
 from mist.stream.services import OutputServices
@@ -30,7 +29,7 @@ def _reopened(services: OutputServices, note: Mapping[str, Any]) -> StreamReader
     reader = services.reopen_stream(str(note["stream"]))
     if reader is None:
         return GoneReader(str(note["stream"]))
-    if table_number(reader) != note["table"]:
+    if table_number(reader.table) != note["table"]:
         services.close_stream(reader)
         return GoneReader(str(note["stream"]))
     return reader
@@ -52,8 +51,3 @@ async def opened(
         return GoneReader(str(note["stream"]))
     finally:
         status.goes_on = False
-
-
-def table_number(reader: StreamReader | FilmReader) -> int:
-    """Return what tells a stream's table from the one of another stream of that name."""
-    return os.stat(f"/dev/shm/{reader.table.prefix}").st_ino

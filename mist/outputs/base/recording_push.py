@@ -13,12 +13,13 @@ from typing import Any, Final
 
 from mist.errors import ConfigError, NotReady, TransportError
 from mist.formats.containers import Container
-from mist.outputs.base.continued import left_behind, opened, table_number
+from mist.outputs.base.continued import left_behind, opened
 from mist.outputs.base.file_formats import format_of
-from mist.outputs.base.recording_steps import Recorded, follow, source, tell_progress, tell_unknown
+from mist.outputs.base.recording_steps import Recorded, follow, own_push, source, tell_progress, tell_unknown
 from mist.outputs.base.remote_recording import is_remote, record_remotely
 from mist.stream.film_reader import FilmReader
 from mist.stream.push import PushPlan, PushStatus
+from mist.stream.push_note import table_number
 from mist.stream.recorder import Checkpoint, GoneReader, Recorder
 from mist.stream.recording import RecordingTarget, parse_target
 from mist.stream.recording_files import RecordingFiles
@@ -94,7 +95,7 @@ class _Recording:
         self._services = services
         self._reader = reader
         self._status = status
-        self._table = 0 if isinstance(reader, GoneReader) else table_number(reader)
+        self._table = 0 if isinstance(reader, GoneReader) else table_number(reader.table)
         self._files = RecordingFiles(target, reader.name)
         self._recorder = Recorder(
             reader,
@@ -164,6 +165,7 @@ class _Recording:
     def _step(self, reader: Recorded) -> bool:
         goes_on = self._recorder.step()
         self._note()
+        own_push(self._services.log, self._status, self._recorder)
         reader.forget_pages()
         return goes_on
 

@@ -86,6 +86,17 @@ async def _follow_film(film: FilmReader, changed: asyncio.Event, step: Callable[
     step(film)
 
 
+def own_push(log: logging.Logger, status: PushStatus, recorder: Recorder) -> None:
+    """Let the stream end when it ends, once all that the process before this one left unrecorded is recorded."""
+    note = status.note
+    if note is None or note.owned or not recorder.caught_up:
+        return
+    try:
+        note.own()
+    except OSError as error:
+        log.warning("If this process dies, the stream may end before the next one has it all: %s", error)
+
+
 def tell_progress(status: PushStatus, recorder: Recorder, files: Written, reader: Recorded | GoneReader) -> None:
     """Bring a push's figures up to date."""
     status.bytes, status.current_target = files.bytes_written, files.path

@@ -14,12 +14,13 @@ from mist.formats.containers import Container
 from mist.net.carriers import Carrier, make_carrier
 from mist.net.remote_schemes import Writers, remote_schemes, scheme_of, without_password
 from mist.net.spool import DEFAULT_FOLDER, DEFAULT_LIMIT_BYTES, Spool
-from mist.outputs.base.continued import left_behind, opened, table_number
+from mist.outputs.base.continued import left_behind, opened
 from mist.outputs.base.file_formats import format_of
-from mist.outputs.base.recording_steps import Recorded, follow, source, tell_progress, tell_unknown
+from mist.outputs.base.recording_steps import Recorded, follow, own_push, source, tell_progress, tell_unknown
 from mist.outputs.base.remote_files import Delivery, Job, RemoteFiles
 from mist.stream.film_reader import FilmReader
 from mist.stream.push import PushPlan, PushStatus, split_target
+from mist.stream.push_note import table_number
 from mist.stream.recorder import Checkpoint, GoneReader, Recorder
 from mist.stream.recording import RecordingTarget, parse_target
 from mist.stream.services import OutputServices
@@ -185,7 +186,7 @@ class _Notes:
     def __init__(self, made: _Making, reader: Recorded | GoneReader, files: RemoteFiles) -> None:
         self._made = made
         self._stream = reader.name
-        self._table = 0 if isinstance(reader, GoneReader) else table_number(reader)
+        self._table = 0 if isinstance(reader, GoneReader) else table_number(reader.table)
         self._film = isinstance(reader, FilmReader)
         self._files = files
         self._checkpoint: Checkpoint | None = None
@@ -298,6 +299,7 @@ class _Recording:
             return True
         goes_on = self._recorder.step()
         self._note()
+        own_push(self._services.log, self._status, self._recorder)
         reader.forget_pages()
         return goes_on
 

@@ -278,7 +278,7 @@ def test_notes_of_another_layout_are_told(tmp_path: Path) -> None:
     note.write({"a": 2}, "other", lambda: {"b": 3})
     assert note.version() != version
     assert PushNote(tmp_path, 7).read() == ({"a": 2}, {"b": 3})
-    assert len(list(tmp_path.iterdir())) == 2
+    assert {one.name for one in tmp_path.iterdir()} == {"7", "7.2", "7.owner"}
     (tmp_path / "7").write_text('{"layout": 99}')
     with pytest.raises(ValueError, match="layout 99"):
         note.read()
