@@ -231,6 +231,8 @@ def split_files(document: Mapping[str, Any], path: Path) -> list[tuple[str, Path
 
 def read_part(path: Path, *, must_exist: bool = False) -> Part:
     """Read one file, {} when there is none. Raises ConfigError naming line and column."""
+    if path.is_fifo() and path.resolve().exists():  # /dev/stdin is a pipe without a name
+        raise ConfigError(f"{path}: a named pipe; whoever reads it may wait for ever")
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)

@@ -72,8 +72,8 @@ class Reload:
         log.info("Trying the code that is installed now, %s", installed_build(), extra={"kind": "CONF"})
         try:
             self._trial = Trial(self._family, self._reactor, self._tried)
-        except OSError as failure:
-            self._fail(f"its trial cannot be started: {failure.strerror}")
+        except OSError as os_error:
+            self._fail(f"its trial cannot be started: {os_error.strerror}")
             return
         self._reactor.call_later(PROGRESS_SECONDS, self._tell_progress)
 

@@ -34,6 +34,7 @@ from mist.runtime.instance import Instance
 from mist.runtime.leftovers import RecordSweeper, release_subscriptions
 from mist.runtime.listeners import Listeners, bind_unix
 from mist.runtime.notify import notify, watchdog_seconds
+from mist.runtime.orphans import Orphans
 from mist.runtime.process import (
     RESET_SIGNALS,
     adopt_orphans,
@@ -111,6 +112,7 @@ class Spawner:
         self._exit_status = 0
         self._serving = False
         self._homecoming = Homecoming(self._reactor, self._serve)
+        self._orphans = Orphans(self._reactor, lambda: self._family.children)
         self._strangers: dict[int, Departure] = {}
         self._reload = Reload(
             self._family, self._reactor, self._controller.ask_to_reload, self._execute, self._streams.is_busy
@@ -265,6 +267,7 @@ class Spawner:
         else:
             refuse(fds)
         self._homecoming.came_back(pid)
+        self._orphans.came_back(pid)
 
     def _watchdog(self) -> None:
         seconds = watchdog_seconds()
@@ -344,6 +347,7 @@ class Spawner:
         if self._ending:
             self._end_if_alone()
             return
+        self._orphans.look()
         release_subscriptions(self.instance, pid)
         self._plan_sweep(SWEEP_DELAY_SECONDS)
 

@@ -9,6 +9,7 @@ import socket
 import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -416,6 +417,32 @@ def test_killed_processes_leave_nothing(make_server: MakeServer, send_to: SendTo
         return named <= living and len(descriptors(server.pid)) <= before
 
     wait_until(settled, 25, "no trace of the dead")
+
+
+def test_a_worker_that_hangs_when_its_guardian_dies_is_killed(make_server: MakeServer, send_to: SendTo) -> None:
+    """Nobody watches over it any more. Its viewers are told by the end of their connections, and come again."""
+    server = make_server(env={"MIST_REJOIN_SECONDS": "3"})
+    sender = send_to(server)
+    sender.send([n * FRAME_MS for n in range(50)], headers=True)
+    address = ("127.0.0.1", server.http_port)
+    with socket.create_connection(address) as watching:
+        watching.sendall(b"GET /live.flv HTTP/1.1\r\nHost: here\r\n\r\n")
+        watching.settimeout(30)
+        assert watching.recv(100).startswith(b"HTTP/1.1 200")
+        title = "mist: output HTTP (1 "
+        [worker] = wait_until(lambda: server.processes_titled(title), 5, title)
+        [guardian] = server.processes_titled("mist: guardian HTTP")
+        os.kill(worker.pid, signal.SIGSTOP)
+        os.kill(guardian.pid, signal.SIGKILL)
+        wait_until(lambda: look(worker.pid) is None, 15, "the end of the worker")
+        with suppress(ConnectionResetError):
+            while watching.recv(65536):
+                pass
+    with socket.create_connection(address) as watching:
+        watching.sendall(b"GET /live.flv HTTP/1.1\r\nHost: here\r\n\r\n")
+        watching.settimeout(30)
+        assert watching.recv(100).startswith(b"HTTP/1.1 200")
+    sender.close()
 
 
 def test_sigterm_with_viewers_and_publishers(

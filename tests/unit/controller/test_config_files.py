@@ -94,6 +94,20 @@ def test_mistakes_name_the_file_they_are_in(write: Write) -> None:
             load(path)
 
 
+def test_a_named_pipe_is_not_waited_for(write: Write) -> None:
+    """A pipe without a name is read: `mist config check /dev/stdin`."""
+    main = write("config.json", "{}")
+    main.with_name("conf.d").mkdir()
+    os.mkfifo(main.with_name("conf.d") / "10.json")
+    with pytest.raises(ConfigError, match=r"10\.json: a named pipe"):
+        read_parts(main)
+    reader, writer = os.pipe()
+    os.write(writer, b'{"tags": ["a"]}')
+    os.close(writer)
+    assert load(Path(f"/dev/fd/{reader}")).document() == {"tags": ["a"]}
+    os.close(reader)
+
+
 def test_each_part_keeps_what_is_its_own(write: Write) -> None:
     """A change goes to the file the value is from, a new option to that of its stream, a new stream to the main file."""
     path = write("config.json", '{"streams": {"a": {"source": "push://"}}}')
