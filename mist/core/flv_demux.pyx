@@ -76,7 +76,7 @@ def has_data(int fd):
 cdef class FlvDemuxer(Demuxer):
     """Demuxes FLV. A subclass says what bodies mean.
 
-    It implements `take_media` and `take_script`, and calls `put_track` and `put` in the order of the wire.
+    It implements `take_media`, `take_script` and `take_damage`, and calls `put_track` and `put` in the order of the wire.
 
     A file that is cut inside a tag ends before that tag. Behind a tag whose size is wrong reading goes on at the next one.
     Times are unwrapped beyond 32 bits of milliseconds and made increasing.
@@ -119,7 +119,9 @@ cdef class FlvDemuxer(Demuxer):
                 if self.rest.size < self.needed(self.rest.data, self.rest.size):
                     continue
                 self.lost = not self.is_next(self.rest.data)
-                if not self.lost:
+                if self.lost:
+                    self.take_damage(self.at + <int64_t> place - TAG_HEAD_BYTES)
+                else:
                     self.structure(self.rest.data, self.rest.size, self.at + <int64_t> place - <int64_t> self.rest.size)
                     self.rest.clear()
             else:
@@ -128,7 +130,9 @@ cdef class FlvDemuxer(Demuxer):
                     self.rest.append(source + place, size - place)
                     break
                 self.lost = not self.is_next(source + place)
-                if not self.lost:
+                if self.lost:
+                    self.take_damage(self.at + <int64_t> place + BACK_BYTES)
+                else:
                     self.structure(source + place, need, self.at + <int64_t> place)
                     place += need
         self.at += <int64_t> size
@@ -286,6 +290,10 @@ cdef class FlvDemuxer(Demuxer):
 
     def take_media(self, int tag_type, int64_t time_ms, bytes body):
         """Take the body of an audio (8) or video (9) tag whose time is unwrapped, milliseconds."""
+        raise NotImplementedError
+
+    def take_damage(self, int64_t position):
+        """Take note of something that is no tag."""
         raise NotImplementedError
 
     def take_script(self, int64_t time_ms, bytes body):

@@ -110,6 +110,7 @@ class FileStream:
         self._ahead: set[asyncio.Task[None]] = set()
         self._log = PacketLog()
         self._records: IndexBuilder | None = None
+        self._told = 0  # of what the scan left out
         self._sizes_known = False
         self._logged = asyncio.Event()
         self._log_lock = asyncio.Lock()
@@ -226,11 +227,16 @@ class FileStream:
         self._create_index(main_track(scan.demuxer.tracks))
         scan.demuxer.on_tracks = self._tracks_changed
         self._publish_tracks(scan.demuxer.tracks)
-        for text in scan.media.left_out:
-            self.services.log.warning("%s: %s", self.file.path, text)
+        self._tell_left_out(scan)
         self._versions = [pack_tracks(scan.demuxer.tracks)]
         self._records = IndexBuilder(scan.demuxer, self._log)
         self._indexer = SpanIndexer(self.index, scan.demuxer, self.publisher.limits.segment_us, self._records)
+
+    def _tell_left_out(self, scan: FileDemuxer) -> None:
+        """Log what is left out of the file as far as it was read, once."""
+        for text in scan.media.left_out[self._told :]:
+            self.services.log.warning("%s: %s", self.file.path, text)
+        self._told = len(scan.media.left_out)
 
     def _publish_tracks(self, infos: Sequence[TrackInfo]) -> None:
         """Make the demuxer's tracks known; their numbers are the same there and in the stream."""
@@ -280,6 +286,7 @@ class FileStream:
             failure = error
         scan = self._scan
         self._indexer.finish()
+        self._tell_left_out(scan)
         self._report()
         self._all_logged(scan)
         if not self.index.count:
