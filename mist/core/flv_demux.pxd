@@ -22,6 +22,7 @@ cdef class FlvDemuxer(Demuxer):
     cdef int64_t at                 # input byte that comes next
     cdef size_t skip                # bytes still to be ignored: header extension, previous-tag sizes
     cdef bint begun                 # behind the file header
+    cdef bint lost                  # after damage: looking for a tag
     cdef bint has_time
     cdef int64_t time_ms            # of the newest tag, unwrapped
     cdef uint8_t announced          # flags of the file header
@@ -37,6 +38,8 @@ cdef class FlvDemuxer(Demuxer):
     cdef bint matched               # its codec is known
     cdef set changed                # tracks whose set-up changed since their last packet
 
+    cdef size_t find_tag(self, const uint8_t* data, size_t size) except? 0
+    cdef int drop_first(self) noexcept
     cdef size_t needed(self, const uint8_t* data, size_t have) except 0
     cdef int structure(self, const uint8_t* data, size_t size, int64_t position) except -1
     cdef int file_header(self, const uint8_t* data) except -1

@@ -8,7 +8,7 @@ Specs: Adobe Flash Video File Format 10.1 annex E ("FLV E.2"), Enhanced RTMP v2 
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memmove
 from posix.types cimport off_t
 
 from mist.core.buffer cimport ByteBuffer
@@ -41,6 +41,8 @@ cdef enum:
     MAX_FILE_HEAD_BYTES = 4096
     HAS_VIDEO = 1               # flags of the file header, FLV E.2
     HAS_AUDIO = 4
+    TAG_KIND = 0x1F
+    RESERVED = 0xC0             # bits of a tag's type, 0
     ENCRYPTED = 0x20            # "filter" bit of a tag's type, FLV E.4.1
     WAIT_MS = 3000              # how much media may pass before announced tracks are given up
     WAIT_BYTES = 16 << 20
@@ -69,12 +71,24 @@ def has_data(int fd):
     return False
 
 
+cdef bint is_tag(const uint8_t* head) noexcept nogil:
+    """Tell whether a tag may begin so; else what was before it, or its size, is damaged."""
+    cdef uint8_t kind = head[0] & TAG_KIND
+    return not head[0] & RESERVED and (kind == AUDIO_TAG or kind == VIDEO_TAG or kind == SCRIPT_TAG)
+
+
+cdef bint begins_tag(const uint8_t* head) noexcept nogil:
+    """Tell whether bytes after damage are the head of a tag, of any size but 0, whose stream id is 0."""
+    return is_tag(head) and not head[0] & ENCRYPTED and u24(head + 1) and not u24(head + 8)
+
+
 cdef class FlvDemuxer(Demuxer):
     """Demuxes FLV. A subclass says what bodies mean.
 
-    It implements `take_media` and `take_script`, and calls `put_track` and `put` in the order of the wire.
+    It implements `take_media`, `take_script` and `take_damage`, and calls `put_track` and `put` in the order of the wire.
 
-    A file that is cut inside a tag ends before that tag. Times are unwrapped beyond 32 bits of milliseconds and made increasing.
+    A file that is cut inside a tag ends before that tag. What is no tag (damage, the header of a file that was put behind another)
+    is passed over up to the next one. Times are unwrapped beyond 32 bits of milliseconds and made increasing.
     Raises RemoteProtocolError for what is not FLV, UnsupportedError for encrypted tags. Bound: one tag (16 MiB) is kept, and what
     `Demuxer` holds back.
     """
@@ -104,14 +118,24 @@ cdef class FlvDemuxer(Demuxer):
                 count = min(self.skip, size - place)
                 self.skip -= count
                 place += count
+            elif self.lost:
+                place += self.find_tag(source + place, size - place)
             elif self.rest.size:
                 need = self.needed(self.rest.data, self.rest.size)
                 count = min(need - self.rest.size, size - place)
                 self.rest.append(source + place, count)
                 place += count
-                if self.rest.size >= self.needed(self.rest.data, self.rest.size):
+                if self.begun and self.rest.size == TAG_HEAD_BYTES and not is_tag(self.rest.data):
+                    self.lost = True
+                    self.take_damage(self.at + <int64_t> place - TAG_HEAD_BYTES)
+                    self.drop_first()
+                elif self.rest.size >= self.needed(self.rest.data, self.rest.size):
                     self.structure(self.rest.data, self.rest.size, self.at + <int64_t> place - <int64_t> self.rest.size)
                     self.rest.clear()
+            elif self.begun and size - place >= TAG_HEAD_BYTES and not is_tag(source + place):
+                self.lost = True
+                self.take_damage(self.at + <int64_t> place)
+                place += 1
             else:
                 need = self.needed(source + place, size - place)
                 if need > size - place:
@@ -120,6 +144,25 @@ cdef class FlvDemuxer(Demuxer):
                 self.structure(source + place, need, self.at + <int64_t> place)
                 place += need
         self.at += <int64_t> size
+
+    cdef size_t find_tag(self, const uint8_t* data, size_t size) except? 0:
+        """After damage: take bytes until the head of a tag is in `rest`; return how many."""
+        cdef size_t taken = 0
+        while taken < size:
+            self.rest.append(data + taken, 1)
+            taken += 1
+            if self.rest.size == TAG_HEAD_BYTES:
+                if begins_tag(self.rest.data):
+                    self.lost = False
+                    break
+                self.drop_first()
+        return taken
+
+    cdef int drop_first(self) noexcept:
+        """Forget the first byte of `rest`."""
+        self.rest.size -= 1
+        memmove(self.rest.data, self.rest.data + 1, self.rest.size)
+        return 0
 
     cdef size_t needed(self, const uint8_t* data, size_t have) except 0:
         """Return how many bytes the structure at data has, or as many as tell."""
@@ -147,13 +190,11 @@ cdef class FlvDemuxer(Demuxer):
 
     cdef int tag(self, const uint8_t* data, size_t size, int64_t position) except -1:
         """Take one whole tag (FLV E.4.1)."""
-        cdef int kind = data[0] & 0x1F
+        cdef int kind = data[0] & TAG_KIND
         cdef const uint8_t* body = data + TAG_HEAD_BYTES
         size -= TAG_HEAD_BYTES
         if data[0] & ENCRYPTED:
             raise UnsupportedError("encrypted FLV tag", offset=position, spec="FLV E.4.1")
-        if kind != AUDIO_TAG and kind != VIDEO_TAG and kind != SCRIPT_TAG:
-            return 0
         self.position = position
         if kind == SCRIPT_TAG:
             script = PyBytes_FromStringAndSize(<const char*> body, <Py_ssize_t> size)
@@ -246,6 +287,10 @@ cdef class FlvDemuxer(Demuxer):
         """Take the body of a script data tag whose time is unwrapped, milliseconds."""
         raise NotImplementedError
 
+    def take_damage(self, int64_t position):
+        """Take note that there is no tag where one should begin."""
+        raise NotImplementedError
+
     def take_ready(self):
         """Make known what is to be known before the first packet is written: the other tracks are."""
 
@@ -320,6 +365,7 @@ cdef class FlvDemuxer(Demuxer):
         self.at = position
         self.rest.clear()
         self.skip = 0
+        self.lost = False
         self.begun = position > 0
         self.ended = False
         self.timeline.know(self.bases)

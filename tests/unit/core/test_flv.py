@@ -99,7 +99,9 @@ def test_golden_audio_bodies(name: str) -> None:
     assert (part.type, _seen(part)) == (AUDIO, expected)
 
 
-@pytest.mark.parametrize("body", ["", "5700000000", "17 01 000000", "d1 68766331 00", "17", "17 01 00", "17 02", "5700"])
+@pytest.mark.parametrize(
+    "body", ["", "5700000000", "17 01 000000", "d1 68766331 00", "17", "17 01 00", "17 02", "5700"]
+)
 def test_bodies_that_say_nothing(body: str) -> None:
     assert parse_video_body(bytes.fromhex(body)) == []
 
@@ -108,9 +110,7 @@ def test_audio_that_says_nothing() -> None:
     assert [parse_audio_body(bytes.fromhex(body)) for body in ("", "af", "af01", "914f707573")] == [[], [], [], []]
 
 
-@pytest.mark.parametrize(
-    "body", ["17 03 000000 00", "90 6876", "91 68766331 0000", "97 05", "96 66 00"]
-)
+@pytest.mark.parametrize("body", ["17 03 000000 00", "90 6876", "91 68766331 0000", "97 05", "96 66 00"])
 def test_broken_video_bodies(body: str) -> None:
     with pytest.raises(RemoteProtocolError):
         parse_video_body(bytes.fromhex(body))

@@ -54,6 +54,14 @@ def _tag(kind: int, body: bytes, time_ms: int = 0) -> bytes:
     return head + bytes((time_ms >> 24, 0, 0, 0)) + body + (11 + len(body)).to_bytes(4, "big")
 
 
+def _behind(data: bytes) -> int:
+    """Return how many bytes the last ten tags of an FLV file have."""
+    count = 0
+    for _ in range(10):
+        count += 4 + int.from_bytes(data[len(data) - count - 4 : len(data) - count], "big")
+    return count
+
+
 def test_what_goes_in_comes_out() -> None:
     data, packets = _stream()
     demuxer = FlvDemuxer()
@@ -88,6 +96,28 @@ def test_times_that_jump_go_on_without_the_jump() -> None:
     later, _ = _stream(1_000_000)
     times = [packet.dts_us for packet in demux(FlvDemuxer(), data + later[13:])]
     assert len(times) == 40 and times == sorted(times) and times[-1] - times[0] < 500_000
+
+
+@pytest.mark.parametrize("damage", [b"", bytes(400), b"\xff" * 50, b"picture" * 30, FILE_HEADER])
+def test_what_is_no_tag_is_passed_over(damage: bytes) -> None:
+    """Zeros, noise, or the header of a file that was put behind another one; wherever the pieces begin and end."""
+    data, packets = _stream()
+    half = len(data) - _behind(data)
+    bent = data[:half] + damage + data[half:]
+    for step in (*range(1, 40), len(bent)):
+        demuxer, seen = _fed(bent, step)
+        assert seen == packets, step
+        assert demuxer.left_out == ([f"passed over: what is no FLV tag at byte {half}"] if damage else [])
+
+
+def test_a_tag_whose_size_is_damaged_costs_little() -> None:
+    data, packets = _stream()
+    half = len(data) - _behind(data)
+    bent = bytearray(data)
+    bent[half + 3] += 9  # the size of the tag at that place
+    for step in (1, 7, len(bent)):
+        _, seen = _fed(bytes(bent), step)
+        assert seen[:10] == packets[:10] and seen[-8:] == packets[-8:]
 
 
 def test_a_cut_file_ends_before_the_tag_that_is_not_whole() -> None:
