@@ -109,6 +109,7 @@ class FileStream:
         self._log = PacketLog()
         self._packed = b""  # the log as it was kept, until it is needed
         self._records: IndexBuilder | None = None
+        self._told = 0  # of what the scan left out
         self._sizes_known = False
         self._logged = asyncio.Event()
         self._layouts: OrderedDict[str, tuple[int, Mapping[str, Any]]] = OrderedDict()
@@ -200,11 +201,16 @@ class FileStream:
         self._create_index(main_track(scan.demuxer.tracks))
         scan.demuxer.on_tracks = self._tracks_changed
         self._publish_tracks(scan.demuxer.tracks)
-        for text in scan.media.left_out:
-            self.services.log.warning("%s: %s", self.file.path, text)
+        self._tell_left_out(scan)
         self._versions = [pack_tracks(scan.demuxer.tracks)]
         self._records = IndexBuilder(scan.demuxer, self._log)
         self._indexer = SpanIndexer(self.index, scan.demuxer, self.publisher.limits.segment_us, self._records)
+
+    def _tell_left_out(self, scan: FileDemuxer) -> None:
+        """Log what is left out of the file as far as it was read, once."""
+        for text in scan.media.left_out[self._told :]:
+            self.services.log.warning("%s: %s", self.file.path, text)
+        self._told = len(scan.media.left_out)
 
     def _publish_tracks(self, infos: Sequence[TrackInfo]) -> None:
         """Make the demuxer's tracks known; their numbers are the same there and in the stream."""
@@ -254,6 +260,7 @@ class FileStream:
             failure = error
         scan = self._scan
         self._indexer.finish()
+        self._tell_left_out(scan)
         self._report()
         self._all_logged(scan)
         if not self.index.count:

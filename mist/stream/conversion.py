@@ -141,6 +141,7 @@ class Conversion:
         self._muxer: Muxer | None = None
         self._filter = PacketFilter(self._begin)
         self.left_out: list[LeftOut] = []
+        self._told = 0  # of what the demuxer left out
         self.reading: tuple[int, int] | None = None  # what was wanted last
         demuxer.attach(self._filter)
 
@@ -180,6 +181,7 @@ class Conversion:
         if self._muxer is None:
             self._begin()
         assert self._muxer is not None
+        self._tell_left_out()
         self._filter.release()
         if not self._filter.packets:
             raise NoSuitableTrack("there is no packet in it" + (" after the start" if self._wishes.start_us else ""))
@@ -194,7 +196,8 @@ class Conversion:
         assert self._container.make_muxer is not None
         tracks = self._demuxer.tracks
         self._indexes, self.left_out = choose_tracks(tracks, self._container, self._wishes.selectors)
-        for one in (*self._demuxer.left_out, *self.left_out):
+        self._tell_left_out()
+        for one in self.left_out:
             self._tell(str(one))
         self._infos = [tracks[index] for index in self._indexes]
         self._seen_tracks = len(tracks)
@@ -212,6 +215,12 @@ class Conversion:
             leads=[self._container.lead_us(info) for info in tracks] if self._container.lead_us is not None else None,
         )
         self._demuxer.on_tracks = self._change
+
+    def _tell_left_out(self) -> None:
+        """Say what the demuxer has left out since it was asked last."""
+        for text in self._demuxer.left_out[self._told :]:
+            self._tell(text)
+        self._told = len(self._demuxer.left_out)
 
     def _add(self, index: int, info: TrackInfo) -> None:
         """Take a track that begins late along, where the output can have one more after its first packets."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from mist.core.demuxer import PacketList
-from mist.core.flv import FlvReader, parse_audio_body, parse_video_body
+from mist.core.flv import parse_audio_body, parse_video_body
 from mist.core.packet import Packet
 from mist.errors import RemoteProtocolError
 from mist.formats import amf
@@ -13,6 +14,8 @@ from mist.formats.flv import FlvDemuxer
 from mist.formats.rtmp.media import MediaEvent, TrackAssembler
 
 SCRIPT = 18
+TAG_TYPES = (8, 9, SCRIPT)
+HEAD = 11
 
 
 def fuzz(data: bytes) -> None:
@@ -53,13 +56,32 @@ def _assembled(data: bytes) -> list[bytes]:
     """Return the payloads that the engine for publishers makes of the same tags."""
     assembler = TrackAssembler()
     events: list[MediaEvent] = []
-    for tag in FlvReader().feed(data):
-        if tag.tag_type in (8, 9):
-            events += assembler.feed(tag.tag_type, tag.time_ms, tag.body)
-        elif tag.tag_type == SCRIPT:
-            events += assembler.feed_data(_values(tag.body), tag.time_ms)
+    for kind, time_ms, body in _tags(data):
+        if kind == SCRIPT:
+            events += assembler.feed_data(_values(body), time_ms)
+        else:
+            events += assembler.feed(kind, time_ms, body)
     events += assembler.release_data()
     return [event.payload for event in events if isinstance(event, Packet)]
+
+
+def _tags(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield type, time and body of the tags of a file, passing over what is none."""
+    at = int.from_bytes(data[5:9], "big") + 4
+    while at + HEAD <= len(data):
+        size = int.from_bytes(data[at + 1 : at + 4], "big")
+        if data[at] not in TAG_TYPES:
+            at += 1
+            while at + HEAD <= len(data) and (
+                data[at] not in TAG_TYPES or not any(data[at + 1 : at + 4]) or any(data[at + 8 : at + 11])
+            ):
+                at += 1
+        elif at + HEAD + size > len(data):
+            return
+        else:
+            time_ms = int.from_bytes(data[at + 4 : at + 7], "big") | data[at + 7] << 24
+            yield data[at], time_ms, data[at + HEAD : at + HEAD + size]
+            at += HEAD + size + 4
 
 
 def _values(body: bytes) -> list[Any]:

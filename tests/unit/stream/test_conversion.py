@@ -204,3 +204,20 @@ def test_a_muxer_that_cannot_follow_a_change_says_where() -> None:
     data += muxer.take_output()
     with pytest.raises(UnsupportedError, match=r"track 1 \(audio, AAC\) changes after 0\.9\d+ s .* fmp4 cannot follow"):
         convert(data, "fmp4")
+
+
+def test_damage_far_behind_the_beginning_is_told() -> None:
+    packets, data = source()
+    told: list[str] = []
+    make = format_of("flv").make_demuxer
+    assert make is not None
+    conversion = Conversion(make(), format_of("ts"), Wishes(), tell=told.append)
+    place = data.index(b"\x09", len(data) // 2)
+    while int.from_bytes(data[place - 4 : place], "big") > 400 or any(data[place + 8 : place + 11]):
+        place = data.index(b"\x09", place + 1)
+    bent = data[:place] + bytes(100) + data[place:]
+    while (wanted := conversion.want()) is not None:
+        conversion.feed(bent[wanted[0] : wanted[0] + 4096])
+    conversion.finish()
+    assert conversion.packets == len(packets)
+    assert told == [f"passed over: what is no FLV tag at byte {place}"]
