@@ -16,7 +16,7 @@ from mist.formats.tracks import VIDEO, TrackInfo
 from mist.outputs.base import Capability, Choice, ProgressiveOutput
 from mist.stream.parameters import PlaybackParameters
 from mist.stream.reader import StreamReader
-from mist.stream.selectors import select_tracks
+from mist.stream.selectors import configured_sorting, select_tracks
 from mist.stream.services import OutputServices
 from mist.stream.state import TrackState
 
@@ -83,9 +83,10 @@ class _WebM(_Matroska):
     ) -> Choice:
         """Choose among WebM's codecs first."""
         choice = await super().choose(services, reader, parameters, user_agent)
+        sorting = configured_sorting(services.config, self.capability.name)
 
         def select(states: list[TrackState]) -> list[int]:
-            return select_tracks(states, parameters.selectors, _WEBM_MATRIX)
+            return select_tracks(states, parameters.selectors, _WEBM_MATRIX, live=reader.live, sorting=sorting)
 
         indexes = select(reader.tracks())
         if _kinds(reader, indexes) >= _kinds(reader, choice.indexes):

@@ -31,6 +31,7 @@ from mist.stream.capability import Capability, listener_options
 from mist.stream.on_demand import OnDemandReader
 from mist.stream.parameters import PlaybackParameters, parse_parameters
 from mist.stream.reader import StreamReader
+from mist.stream.selectors import configured_sorting
 from mist.stream.services import ConnectionRecord, OutputServices
 from mist.stream.state import TrackState
 from mist.stream.visits import Visit
@@ -452,9 +453,10 @@ def _resume_play(
     viewer.fd = sock.fileno()
     capability = played_capability(saved["enhanced"], any_codec=saved["any_codec"])
     parameters = parse_parameters(dict(parse_qsl(saved["query"], keep_blank_values=True)))
+    sorting = configured_sorting(services.config, capability.name)
 
     def reselect(reader: StreamReader, states: list[TrackState]) -> list[int]:
-        indexes = selection(reader, parameters, capability, saved["agent"])(states)
+        indexes = selection(reader, parameters, capability, saved["agent"], sorting=sorting)(states)
         return indexes if saved["enhanced"] else _first_of_each(states, indexes)
 
     viewer.subscription, _ = resume_viewer(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from mist.formats import languages
 from mist.formats.tracks import AUDIO, META, VIDEO
@@ -298,6 +298,13 @@ def sort_tracks(tracks: Iterable[TrackState], sorting: str, live: bool) -> list[
         sorting = "id_htl" if live else "id_lth"
     name, _, direction = sorting.partition("_")
     return sorted(tracks, key=keys[name], reverse=direction == "htl")
+
+
+def configured_sorting(config: Mapping[str, Any], connector: str) -> str:
+    """Return the option `default_track_sorting` of a connector, "" for the default order."""
+    protocols = (config.get("config") or {}).get("protocols") or ()
+    entry: Mapping[str, Any] = next((one for one in protocols if one.get("connector") == connector), {})
+    return str(entry.get("default_track_sorting") or "")
 
 
 def explicit_selector(parameters: Mapping[str, str], kind: str) -> str:

@@ -25,7 +25,7 @@ from mist.stream.on_demand import OnDemandReader
 from mist.stream.parameters import UNLIMITED_RATE, PlaybackParameters
 from mist.stream.playability import UNPLAYABLE, is_playable
 from mist.stream.reader import StreamReader
-from mist.stream.selectors import VIEWERS_MASK, select_tracks
+from mist.stream.selectors import VIEWERS_MASK, configured_sorting, select_tracks
 from mist.stream.services import ConnectionRecord, OutputServices
 from mist.stream.session_identity import record_token
 from mist.stream.state import TrackState
@@ -61,8 +61,9 @@ def selection(
     capability: Capability,
     user_agent: str,
     mask: int = VIEWERS_MASK,
+    sorting: str = "",
 ) -> Callable[[list[TrackState]], list[int]]:
-    """Return what chooses a viewer's tracks. mask: of those who may see a track."""
+    """Return what chooses a viewer's tracks. mask: of those who may see a track. sorting: see `sort_tracks`."""
 
     def select(states: list[TrackState]) -> list[int]:
         return select_tracks(
@@ -70,6 +71,7 @@ def selection(
             parameters.selectors,
             capability.codecs,
             live=reader.live,
+            sorting=sorting,
             exceptions=capability.exceptions,
             user_agent=user_agent,
             mask=mask,
@@ -91,7 +93,8 @@ async def choose_tracks(
     Raises NoSuitableTrack, NotReady when the stream ends meanwhile.
     """
 
-    select = selection(reader, parameters, capability, user_agent, mask)
+    sorting = configured_sorting(services.config, capability.name)
+    select = selection(reader, parameters, capability, user_agent, mask, sorting)
     if reader.live:
         await wait_playable(services, reader, parameters, select)
     indexes = select(reader.tracks())
@@ -371,13 +374,14 @@ class ProgressiveOutput:
             return
         agent = request.headers.get("user-agent", "")
         record = resumed.record
+        sorting = configured_sorting(services.config, self.capability.name)
         resume_viewer(
             services,
             resumed.sock,
             record,
             resumed.saved,
             lambda _reader, tracks: self.make_muxer(str(resumed.saved["stream"]), tracks),
-            lambda reader, states: selection(reader, parameters, self.capability, agent)(states),
+            lambda reader, states: selection(reader, parameters, self.capability, agent, sorting=sorting)(states),
             on_close=lambda reason: record.close(),
         )
 

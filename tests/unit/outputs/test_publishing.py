@@ -14,7 +14,7 @@ from mist.core.packet import Packet
 from mist.errors import NoSuitableTrack
 from mist.formats.tracks import AUDIO, VIDEO, TrackInfo
 from mist.net.dial import AT_ONCE, turn
-from mist.outputs.base import Choice, selection
+from mist.outputs.base import Choice, choose_tracks, selection
 from mist.outputs.base.publishing import PLAYBACK, tracks_mask, wait_fresh_key
 from mist.outputs.rtmp_push import parse_target
 from mist.stream.parameters import parse_parameters
@@ -84,6 +84,28 @@ def test_hidden_tracks(query: str, wanted: list[int]) -> None:
     states = stream.reader().tracks()
     states = [replace(states[0], valid_mask=1, next_sequence=9), replace(states[1], valid_mask=3, next_sequence=9)]
     assert selection(reader, parse_parameters({}), capability, "", tracks_mask(given))(states) == wanted
+
+
+@pytest.mark.parametrize(
+    ("sorting", "live_index", "file_index"),
+    [("", 1, 0), ("id_lth", 0, 0), ("id_htl", 1, 1), ("bps_lth", 1, 1), ("bps_htl", 0, 0)],
+)
+def test_the_order_of_tracks_that_a_protocol_is_configured_with(sorting: str, live_index: int, file_index: int) -> None:
+    """It decides which one a viewer gets who asks for none; other protocols keep theirs."""
+    stream = FakeStream("live", [AAC_TRACK, AAC_TRACK])
+    states = [replace(one, next_sequence=9) for one in stream.reader().tracks()]
+    states[0] = replace(states[0], bytes_per_second=1000)
+    capability: Any = SimpleNamespace(name="FLV", codecs=((("AAC",),),), exceptions={})
+    entries = [
+        {"connector": "TS", "default_track_sorting": "id_htl"},
+        {"connector": "FLV", "default_track_sorting": sorting},
+    ]
+    services: Any = SimpleNamespace(config={"config": {"protocols": entries}})
+    reader: Any = SimpleNamespace(live=False, name="live", tracks=lambda: states)
+    choice = asyncio.run(choose_tracks(services, reader, parse_parameters({}), capability, ""))
+    assert choice.indexes == choice.reselect(states) == [file_index]
+    reader.live = True
+    assert choice.reselect(states) == [live_index]
 
 
 def test_parameters_do_not_stay_in_the_name() -> None:

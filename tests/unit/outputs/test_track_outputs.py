@@ -41,6 +41,7 @@ class Joined:
         self.key = ""
         self.muxer: Any = None
         self.options: Mapping[str, Any] = {}
+        self.config: Mapping[str, Any] = {}
         self.resumed = None
 
     def saved(self, **_members: Any) -> bytes:
