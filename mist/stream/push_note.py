@@ -50,6 +50,8 @@ class PushNote:
         except (KeyError, TypeError) as error:
             raise ValueError(f"a note without {error}") from error
         self._book = (None, int(note["book"]))
+        # Of a process that was killed between a note and the end of the book before it.
+        self._book_path(int(note["book"]) - 1).unlink(missing_ok=True)
         return note["note"], book
 
     def write(self, note: Mapping[str, Any], book_key: Hashable, book: Callable[[], Mapping[str, Any]]) -> None:

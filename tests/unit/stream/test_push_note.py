@@ -64,3 +64,16 @@ def test_nothing_is_left(tmp_path: Path) -> None:
     begun(tmp_path)
     PushNote(tmp_path, 1).remove()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_book_that_a_killed_process_did_not_remove_goes(tmp_path: Path) -> None:
+    note = PushNote(tmp_path, 1)
+    note.write({"table": TABLE}, "first", dict)
+    note.write({"table": TABLE}, "second", dict)
+    (tmp_path / "1.1").write_text("{}")
+    after = PushNote(tmp_path, 1)
+    assert after.read() is not None
+    after.write({"table": TABLE}, "third", dict)
+    after.write({"table": TABLE}, "fourth", dict)
+    after.remove()
+    assert not list(tmp_path.iterdir())
