@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -202,8 +203,8 @@ class Stage:
                 os.kill(one.pid, how)
         return len(found)
 
-    def phase(self, name: str, blow: Callable[[], int], seconds: int) -> Phase:
-        """Have somebody strike once a second, and return what the viewers saw."""
+    def phase(self, name: str, blow: Callable[[], int], seconds: int, within_s: float = math.inf) -> Phase:
+        """Have somebody strike once a second, and return what the viewers saw. within_s: when to stop, however few blows those were."""
         before = {id(book): (len(book.faults), book.closed) for book in self.books}
         for book in self.books:
             book.pause_s = 0.0
@@ -211,6 +212,8 @@ class Stage:
         begun = time.monotonic()
         for number in range(1, seconds + 1):
             result.blows += blow()
+            if time.monotonic() - begun > within_s:
+                break  # who is killed again and again comes back later and later
             time.sleep(max(0.0, begun + number * INTERVAL_S - time.monotonic()))  # the blows' pace
         self._settle()
         for program in self._programs:

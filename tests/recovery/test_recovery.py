@@ -10,7 +10,7 @@ import av
 import pytest
 
 from tests.integration.test_runtime import mist
-from tests.recovery.stage import PULLED, SECONDS, WAIT_S, Phase, Stage, write_report
+from tests.recovery.stage import INTERVAL_S, PULLED, SECONDS, WAIT_S, Phase, Stage, write_report
 from tests.support.numbered import Book
 from tests.support.processes import wait_until
 
@@ -91,7 +91,7 @@ def blow_at(stage: Stage, title: str, how: int) -> Callable[[], int]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed(stage: Stage, held: dict[str, int], kind: str) -> None:
-    judge(stage.phase(f"{kind} killed", blow_at(stage, KINDS[kind], signal.SIGKILL), SECONDS))
+    judge(stage.phase(f"{kind} killed", blow_at(stage, KINDS[kind], signal.SIGKILL), SECONDS, SECONDS * INTERVAL_S))
 
 
 def test_what_a_killed_main_process_had_started_is_replaced(stage: Stage, held: dict[str, int]) -> None:
@@ -108,7 +108,7 @@ def test_what_a_killed_main_process_had_started_is_replaced(stage: Stage, held: 
 
 @pytest.mark.parametrize("kind", CRASHES)
 def test_crashes(stage: Stage, kind: str) -> None:
-    judge(stage.phase(f"{kind} crashes", blow_at(stage, KINDS[kind], signal.SIGSEGV), SECONDS))
+    judge(stage.phase(f"{kind} crashes", blow_at(stage, KINDS[kind], signal.SIGSEGV), SECONDS, SECONDS * INTERVAL_S))
 
 
 @pytest.mark.parametrize("kind", HANGS)
