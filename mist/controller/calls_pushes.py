@@ -42,8 +42,7 @@ def push_stop_graceful(controller: Controller, command: Command) -> None:
 def _stop(controller: Controller, given: Any, *, gracefully: bool = False) -> None:
     for one in given if isinstance(given, list) else [given]:
         if isinstance(one, str) and not one.isdigit():
-            found = [push.number for push in controller.pushes.running() if push.stream == one]
-            controller.pushes.stop(found, gracefully=gracefully)
+            controller.pushes.stop_streams(one, gracefully=gracefully)
         elif isinstance(one, int | str):
             controller.pushes.stop([int(one)], gracefully=gracefully)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LOG_LINES: Final = 10
 DEFAULT_WAIT_SECONDS: Final = 3
 MAX_REMEMBERED: Final = 10_000
+FRESH_SECONDS: Final = 10.0  # after which a push of which the main process does not tell was lost with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ class Pushes:
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
-        self._starting: set[tuple[str, str]] = set()
+        self._starting: dict[tuple[str, str], bool] = {}  # streams and targets; whether they are still wanted
+        self._fresh: deque[tuple[float, Running]] = deque()  # begun, and when; oldest first
         self._tasks: set[asyncio.Task[None]] = set()
         self._waited: dict[tuple[str, str], int] = {}  # by rule and stream: seconds that its push is missing
         self._ready: set[str] = set()
@@ -65,13 +67,17 @@ class Pushes:
     # -- what runs -------------------------------------------------------------------------------------------------
 
     def all(self) -> list[Running]:
-        """Return all pushes that run or have ended lately."""
-        return [
+        """Return all pushes that run or have ended lately, and those that were begun since the main process told of them."""
+        told = [
             Running(
                 one["number"], one["stream"], one["requested"], one["target"], one["status"], one["result"] is not None
             )
             for one in self._controller.services.pushes()
         ]
+        newest, since = max((one.number for one in told), default=0), self._controller.clock() - FRESH_SECONDS
+        while self._fresh and (self._fresh[0][1].number <= newest or self._fresh[0][0] < since):
+            self._fresh.popleft()
+        return told + [one for _, one in self._fresh]
 
     def running(self) -> list[Running]:
         """Return the pushes that run."""
@@ -111,6 +117,12 @@ class Pushes:
         names = {*self._active(), *(watch.configured if configured and pattern.startswith("#") else ())}
         return sorted(name for name in names if matches(pattern, name, self._tags(name)))
 
+    def stop_streams(self, pattern: str, *, gracefully: bool = False) -> None:
+        """End the pushes of a stream, or of the wildcard streams that a pattern means; those that a handler is asked about do not begin."""
+        for stream, target in [one for one in self._starting if matches(pattern, one[0], set())]:
+            self._starting[stream, target] = False
+        self.stop((one.number for one in self.running() if matches(pattern, one.stream, set())), gracefully=gracefully)
+
     def stop(self, numbers: Iterable[int], *, gracefully: bool = False) -> None:
         """End pushes; gracefully, when their destinations have taken what there is."""
         for number in numbers:
@@ -122,7 +134,7 @@ class Pushes:
         wanted = (stream, target)
         if wanted in known or (stream, self._used_target(stream, target)) in known or wanted in self._starting:
             return False
-        self._starting.add((stream, target))
+        self._starting[stream, target] = True
         self._spawn(self._start(stream, target))
         return True
 
@@ -138,11 +150,17 @@ class Pushes:
                     "A handler of PUSH_OUT_START stopped the push to %s", target, extra={"stream": stream}
                 )
                 return
-            await controller.services.start_push(stream, target, self._used_target(stream, wanted))
+            if not self._starting[stream, target]:
+                return
+            used = self._used_target(stream, wanted)
+            number = await controller.services.start_push(stream, target, used)
+            self._fresh.append((controller.clock(), Running(number, stream, target, used, None, False)))
+            if not self._starting[stream, target]:
+                await self._stop(number, gracefully=False)
         except MistError as error:
             controller.log.error("The push to %s was not started: %s", target, error, extra={"stream": stream})
         finally:
-            self._starting.discard((stream, target))
+            del self._starting[stream, target]
 
     async def _stop(self, number: int, *, gracefully: bool) -> None:
         try:

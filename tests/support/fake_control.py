@@ -124,6 +124,7 @@ class FakeControl:
         self.states: dict[str, Any] = {}
         self.published: list[dict[str, Any]] = []
         self.pushed: list[Mapping[str, Any]] = []
+        self.told: int | None = None  # of how many pushes the main process has told
         self.triggers = FakeTriggers()
         self.done: list[tuple[str | int, ...]] = []
         self.on_reload: Callable[[bool], Awaitable[str]]
@@ -174,7 +175,7 @@ class FakeControl:
         return [4711] if name in self.streams_by_name else []
 
     def pushes(self) -> list[Mapping[str, Any]]:
-        return self.pushed
+        return self.pushed[: self.told]
 
     async def start_push(self, stream: str, requested: str, target: str) -> int:
         number = len(self.pushed) + 1

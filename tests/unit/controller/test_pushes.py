@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.fake_control import ControllerUnderTest as Control
 from tests.support.fake_control import make_controller
 from tests.support.fake_stream import FakeStream
@@ -58,6 +60,37 @@ def test_a_handler_changes_or_stops_a_push(tmp_path: Path) -> None:
         await second()
 
     assert pushed(run(tmp_path, work, {})) == [("live", TARGET, "/other/live.ts")]
+
+
+@pytest.mark.parametrize("pattern", ["live", "live+"])
+def test_a_push_is_stopped_while_a_handler_is_asked_about_it(tmp_path: Path, pattern: str) -> None:
+    stream = "live+one" if pattern == "live+" else "live"
+
+    async def work(control: Control, second: Any) -> None:
+        control.controller.pushes.start(stream, TARGET)
+        control.controller.pushes.stop_streams(pattern)
+        await second()
+
+    assert not run(tmp_path, work, {}).services.pushed
+
+
+def test_a_push_that_the_main_process_has_not_told_of_yet_is_known(tmp_path: Path) -> None:
+    """It does not begin twice, is listed, and is stopped."""
+
+    async def work(control: Control, second: Any) -> None:
+        control.services.told = 0
+        control.controller.pushes.start("live", TARGET)
+        await second()
+        control.controller.pushes.start("live", TARGET)
+        await second()
+        assert [row[:4] for row in control.controller.pushes.shown() or []] == [[1, "live", TARGET, "/media/live.ts"]]
+        control.controller.pushes.stop_streams("live")
+        await second()
+        control.services.told = None
+        assert control.controller.pushes.shown() is None
+
+    control = run(tmp_path, work, {})
+    assert [one["result"] for one in control.services.pushed] == [{}]
 
 
 def test_a_rule_starts_at_once_and_again_after_a_while(tmp_path: Path) -> None:
