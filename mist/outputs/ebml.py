@@ -66,6 +66,13 @@ class _Matroska(ProgressiveOutput):
         """Return the type for video, or the one for sound alone."""
         return self._kind([choice.reader.track(index).info for index in choice.indexes]) + "/x-matroska"
 
+    def timed_header(self, tracks: list[TrackInfo], length_us: int) -> bytes:
+        """Return a header with the Segment's duration."""
+        return muxer(tracks, webm=self._as_webm(tracks), length_us=length_us).header()
+
+    def _as_webm(self, tracks: list[TrackInfo]) -> bool:
+        return False
+
     def _kind(self, tracks: list[TrackInfo]) -> str:
         return "video" if any(track.type == VIDEO for track in tracks) else "audio"
 
@@ -77,6 +84,9 @@ class _WebM(_Matroska):
         super().__init__()
         self.suffix = "webm"
         self.make_muxer = _webm
+
+    def _as_webm(self, tracks: list[TrackInfo]) -> bool:
+        return is_webm(tracks)
 
     async def choose(
         self, services: OutputServices, reader: StreamReader, parameters: PlaybackParameters, user_agent: str

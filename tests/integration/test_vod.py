@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import threading
 import time
 import urllib.error
@@ -162,6 +163,20 @@ def test_a_rate_paces_the_viewer(vod: MistServer, tmp_path: Path) -> None:
     began = time.monotonic()
     fetch(vod, "/film.flv?rate=10&buffer=0.5", tmp_path / "paced.flv")
     assert time.monotonic() - began > 2.0
+
+
+@pytest.mark.parametrize(("query", "seconds"), [("", 30.1), ("?start=10000", 20.1), ("?start=10000&duration=4", 4.0)])
+@pytest.mark.parametrize("suffix", ["mkv", "webm"])
+def test_matroska_says_how_long_it_is(vod: MistServer, suffix: str, query: str, seconds: float) -> None:
+    """Though its length in bytes is not known; once the whole file is in the index."""
+    vod.get("/film.mp4?duration=1", timeout_s=30)
+    header = vod.get(f"/film.{suffix}{query}", timeout_s=30)[:4096]
+    at = header.index(b"\x44\x89\x88") + 3
+    told_s = struct.unpack(">d", header[at : at + 8])[0] / 1000
+    assert abs(told_s - seconds) < 0.2
+    probe = [find_tool("ffprobe"), "-v", "error", "-show_entries", "format=duration", "-of", "csv=p=0"]
+    found = run([*probe, f"{vod.play_url(suffix, 'film')}{query}"], 30).stdout.decode()
+    assert abs(float(found) - seconds) < 0.2
 
 
 def test_a_download_has_a_file_name(vod: MistServer) -> None:

@@ -65,7 +65,7 @@ META_CODECS: Final = (SUBTITLE, JSON)
 WEBM_VIDEO_CODECS: Final = (VP8, VP9, AV1)
 WEBM_AUDIO_CODECS: Final = (OPUS, VORBIS)
 
-_INFO, _TRACKS, _CUES = 0x1549A966, 0x1654AE6B, 0x1C53BB6B
+_INFO, _TRACKS, _CUES, _DURATION = 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x4489
 _TRACK_TYPES: Final = {VIDEO: 1, AUDIO: 2, SUBTITLE: 0x11, JSON: 0x21}
 _NEEDS_INIT: Final = frozenset({H264, HEVC, AV1, OPUS, FLAC, VORBIS, THEORA})
 _SELF_DESCRIBING: Final = frozenset({H264, HEVC, AV1, VP8, VP9, MPEG2, JPEG, MP3, MP2, AC3, EAC3, DTS})
@@ -121,16 +121,19 @@ class Layout:
     tracks_at: int
 
 
-def muxer(tracks: Sequence[TrackInfo], webm: bool = False, indexed: bool = False) -> MatroskaMuxer:
+def muxer(tracks: Sequence[TrackInfo], webm: bool = False, indexed: bool = False, length_us: int = 0) -> MatroskaMuxer:
     """Return a muxer of Matroska or WebM. indexed: for a file, whose header has room for what is known at its end.
 
-    Raises UnsupportedError for tracks that it cannot carry.
+    length_us: how long it will be, where that is known in advance. Raises UnsupportedError for tracks that it cannot carry.
     """
-    return MatroskaMuxer(tracks, Schema(), webm, indexed)
+    return MatroskaMuxer(tracks, Schema(length_us / 1000), webm, indexed)
 
 
 class Schema:
-    """What `MatroskaMuxer` asks of the header and the end."""
+    """What `MatroskaMuxer` asks of the header and the end. length_ms: how long it will be, 0 where that is not known yet."""
+
+    def __init__(self, length_ms: float = 0.0) -> None:
+        self._length_ms = length_ms
 
     def header(self, tracks: Sequence[TrackInfo], webm: bool, indexed: bool) -> Layout:
         """Return everything before the first Cluster. Raises UnsupportedError for a track without a place in it."""
@@ -147,6 +150,8 @@ class Schema:
         )
         if indexed:
             info += void_element(DURATION_BYTES)
+        elif self._length_ms:
+            info += float_element(_DURATION, self._length_ms)
         data += element(_INFO, info)
         tracks_at = len(data)
         entries = [_track_entry(place + 1, track, webm) for place, track in enumerate(tracks)]
@@ -201,7 +206,7 @@ class Schema:
         return [
             (layout.segment_at - 8, sized(media_at + media_bytes + index_bytes)),
             (layout.seek_head_at, seek_head),
-            (layout.duration_at, float_element(0x4489, float(length_ms))),
+            (layout.duration_at, float_element(_DURATION, float(length_ms))),
         ]
 
 

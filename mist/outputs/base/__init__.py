@@ -242,7 +242,7 @@ class ProgressiveOutput:
             lambda tracks: self.make_muxer(reader.name, tracks),
             beginning,
             parameters,
-            None if layout is None else bytes(layout.header),
+            self._film_header(media, choice.indexes, beginning) if layout is None else bytes(layout.header),
         )
         if request.method == "HEAD":
             response.send(200, b"", self.media_type(choice), headers)
@@ -254,6 +254,18 @@ class ProgressiveOutput:
         elif chunked:
             headers = {**headers, "Transfer-Encoding": "chunked"}
         self._hand_over(services, request, response, choice, sender, 200, headers, chunked=chunked)
+
+    def _film_header(self, media: OnDemandReader, indexes: list[int], beginning: Beginning) -> bytes | None:
+        """Return the header of a reply whose length in bytes is not known, but that in time is; None for the muxer's own."""
+        if not media.complete:
+            return None
+        end_us = media.index.end_us if beginning.to_us is None else min(beginning.to_us, media.index.end_us)
+        tracks = [beginning.loaded.infos[index] for index in indexes]
+        return self.timed_header(tracks, end_us - beginning.start_us)
+
+    def timed_header(self, tracks: list[TrackInfo], length_us: int) -> bytes | None:
+        """Return a header that tells how long the media is, None where the format's does not."""
+        return None
 
     async def deliver_file(
         self,
