@@ -16,7 +16,7 @@ def make_muxer(stream: str, tracks: list[TrackInfo]) -> Muxer:
 OUTPUT = ProgressiveOutput(
     Capability(
         name="HTTPTS",
-        push_urls=("/*.ts",),
+        push_urls=("/*.ts", "https://*/http_upload_hls?"),
         friendly="TS over HTTP",
         desc="Pseudostreaming in MPEG2/TS format over HTTP",
         deps="HTTP",

@@ -100,7 +100,8 @@ class Program:
         """Return the connector that pushes to a target, and the target without a connector's name in front; or None.
 
         "NAME:rest" names the connector, unless a "//" follows. Else the first by name one of whose patterns fits; what is compared ends
-        at the target's last "?". schemes: of the URLs that files can be written to; a pattern for files fits those, too.
+        at the target's last "?", for a pattern that ends in one at its first. schemes: of the URLs that files can be written to; a
+        pattern for files fits those, too.
         """
         prefix, colon, rest = target.partition(":")
         if colon and not rest.startswith("//"):
@@ -108,10 +109,11 @@ class Program:
             if named is not None:
                 return named, rest
         plain = target.rpartition("?")[0] or target
+        to_first = target.partition("?")[0] + "?"
         remote = scheme_of(plain) in schemes
         for name in sorted(self.pushes):
             patterns = self.outputs[name].capability.push_urls
-            if any(fits(pattern, plain) for pattern in patterns):
+            if any(fits(pattern, to_first if pattern.endswith("?") else plain) for pattern in patterns):
                 return name, target
             if remote and any(fits(pattern[1:], plain) for pattern in patterns if pattern.startswith("/*.")):
                 return name, target

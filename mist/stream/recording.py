@@ -6,6 +6,7 @@ Nothing here opens a file or looks at a clock.
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +23,12 @@ DEFAULT_SPLIT_US: Final = 60_000_000  # with a playlist
 SEGMENT_COUNTER: Final = "segmentCounter"
 MEDIA_TIME: Final = "currentMediaTime"
 MAX_TARGET_CHARACTERS: Final = 4096
+# Where YouTube and others take HLS: each file's name follows "file=".
+_HLS_UPLOAD: Final = re.compile(
+    r"(?P<head>(?P<base>(?P<scheme>[A-Za-z]+)://[^?]+)/http_upload_hls\?(?:[^#]*&)?file=)(?P<tail>(?:&[^#]*)?)"
+)
+UPLOAD_SPLIT_US: Final = 1_000_000
+UPLOAD_ENTRIES: Final = 3
 
 _PLAYBACK: Final = frozenset(
     ("audio", "video", "subtitle", "meta", "start", "stop", "duration", "waitkey", "waittrackcount")
@@ -54,7 +61,8 @@ class RecordingTarget:
     files: pattern of the media files' names, an absolute or relative path. playlist: pattern of the playlist's path, "" for
     none. split_us: new file at the first keyframe that is so far into one, 0 for never. adjust: split may grow to half the
     length that segments turn out to have. max_entries, target_age_us: the playlist's bounds, 0 for none. unlink: what falls
-    out of the list is deleted. unmask: hidden tracks too. film: on demand. unknown: names of parameters that mean nothing here.
+    out of the list is deleted. unmask: hidden tracks too. film: on demand. upload: URL of each file before and behind its name, where that
+    is a parameter. unknown: names of parameters that mean nothing here.
     """
 
     files: str
@@ -69,6 +77,7 @@ class RecordingTarget:
     unmask: bool = False
     playback: PlaybackParameters = field(default_factory=PlaybackParameters)
     film: bool = False
+    upload: tuple[str, str] | None = None
     unknown: tuple[str, ...] = ()
 
     @property
@@ -81,6 +90,8 @@ def parse_target(text: str, schemes: Container[str] = ()) -> RecordingTarget:
     """Read a target: a path, and after its last "?" the parameters. schemes: of URLs that may take its place. Raises ConfigError."""
     if not text or len(text) > MAX_TARGET_CHARACTERS or "\0" in text:
         raise ConfigError("a target is the path of a file, with parameters after a '?'", path="TARGET", value=text)
+    if (hls_upload := _HLS_UPLOAD.fullmatch(text)) and hls_upload["scheme"].lower() in schemes:
+        return _upload_target(hls_upload)
     path, mark, query = text.rpartition("?")
     path, query = (path, query) if mark else (text, "")
     scheme, separator, rest = path.partition("://")
@@ -114,6 +125,18 @@ def parse_target(text: str, schemes: Container[str] = ()) -> RecordingTarget:
         unmask="unmask" in given,
         playback=_playback(given),
         unknown=tuple(sorted(given.keys() - _PLAYBACK - _FILES)),
+    )
+
+
+def _upload_target(found: re.Match[str]) -> RecordingTarget:
+    """Return what such a server takes: the newest segments of a second, and a list of three of them."""
+    return RecordingTarget(
+        files=f"{found['base']}/${SEGMENT_COUNTER}.ts",
+        playlist=f"{found['base']}/index.m3u8",
+        split_us=UPLOAD_SPLIT_US,
+        max_entries=UPLOAD_ENTRIES,
+        unlink=False,
+        upload=(found["head"], found["tail"]),
     )
 
 

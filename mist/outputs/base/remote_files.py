@@ -281,8 +281,7 @@ class RemoteFiles:
                 self._file.patch(position, data)
         self.abandon()
         if self._playlist is not None:
-            uri = relative_uri(_path(self._playlist_url), _path(self._url))
-            entry = Entry(uri, span.end_us - span.begin_us, iso_date(span.date_us), span.discontinuity)
+            entry = Entry(self._uri(), span.end_us - span.begin_us, iso_date(span.date_us), span.discontinuity)
             self._remove(self._playlist.add(entry))
             self._write_playlist(ended=False)
         self._delivery.note()
@@ -362,7 +361,17 @@ class RemoteFiles:
         scheme, _, rest = found.partition("://")
         host, slash, path = rest.partition("/")
         path = posixpath.normpath(f"/{path}") if slash else "/"
+        if self._target.upload is not None:
+            before, behind = self._target.upload
+            return f"{before}{quote(posixpath.basename(path))}{behind}"
         return f"{scheme}://{host}{quote(path, safe=_SAFE_IN_URLS)}"
+
+    def _uri(self) -> str:
+        """Return the open file's name as the playlist has it."""
+        if self._target.upload is not None:
+            before, behind = self._target.upload
+            return self._url[len(before) : len(self._url) - len(behind)]
+        return relative_uri(_path(self._playlist_url), _path(self._url))
 
     def _free_name(self, begin_us: int) -> str:
         """Return the next file's name: not one that this recording has used."""

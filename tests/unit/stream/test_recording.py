@@ -40,6 +40,28 @@ def test_a_plain_target() -> None:
     assert target.end_list
 
 
+@pytest.mark.parametrize(
+    ("text", "upload"),
+    [
+        ("https://a.b/http_upload_hls?cid=x&copy=0&file=", ("https://a.b/http_upload_hls?cid=x&copy=0&file=", "")),
+        ("https://a.b/c/http_upload_hls?file=&cid=x", ("https://a.b/c/http_upload_hls?file=", "&cid=x")),
+    ],
+)
+def test_names_may_be_a_parameter_of_the_url(text: str, upload: tuple[str, str]) -> None:
+    target = parse_target(text, ("https",))
+    base = text.partition("/http_upload_hls")[0]
+    assert target.upload == upload
+    assert (target.files, target.playlist) == (f"{base}/$segmentCounter.ts", f"{base}/index.m3u8")
+    assert (target.split_us, target.max_entries, target.unlink) == (SECOND_US, 3, False)
+
+
+@pytest.mark.parametrize(
+    "text", ["https://a.b/http_upload_hls?cid=x", "https://a.b/other.ts?file=", "/http_upload_hls?file="]
+)
+def test_other_names_are_in_the_path(text: str) -> None:
+    assert parse_target(text, ("https",)).upload is None
+
+
 def test_parameters_follow_the_last_question_mark() -> None:
     target = parse_target(
         "/m/a?b.ts?split=1.5&append&nounlink&noendlist&maxEntries=3&targetAge=60&adjustSplit&unmask&x=1"
