@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -109,22 +110,22 @@ def test_log_goes_on(shared: MistServer) -> None:
     """What is there already, and what comes; the change says who made it."""
     command = [sys.executable, "-m", "mist", "log", "-f", "--instance", shared.instance]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=shared._env) as process:
-        assert process.stdout is not None
-        assert re.match(
-            r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] ", process.stdout.readline()
-        )  # how many there are nobody knows
-        found = threading.Event()
+        try:
+            assert process.stdout is not None
+            assert re.match(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] ", process.stdout.readline())
+            found = threading.Event()
 
-        def read() -> None:
-            for line in process.stdout or ():
-                if "add_tag" in line and "followed" in line:
-                    found.set()
-                    return
+            def read() -> None:
+                for line in process.stdout or ():
+                    if "add_tag" in line and "followed" in line:
+                        found.set()
+                        return
 
-        reader = threading.Thread(target=read)
-        reader.start()
-        wait_until(lambda: bool(shared.api({"add_tag": "followed"})) and found.wait(0.2), 20, "the line")
-        process.terminate()
+            reader = threading.Thread(target=read)
+            reader.start()
+            wait_until(lambda: bool(shared.api({"add_tag": "followed"})) and found.wait(0.2), 20, "the line")
+        finally:
+            process.terminate()
         reader.join(10)
     shared.wait_log('local from 127.0.0.1: add_tag "followed"')
 
