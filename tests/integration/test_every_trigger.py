@@ -141,7 +141,7 @@ def test_a_push_and_a_fallback(server: MistServer, service: Service) -> None:
     server.api({"config": {"defaultStream": "test"}})
     url = server.play_url("flv", "missing")
     assert play(url) == 200
-    assert lines_of(service, "DEFAULT_STREAM") == ["test", "missing", "127.0.0.1", "FLV", url]
+    assert lines_of(service, "DEFAULT_STREAM", "test") == ["test", "missing", "127.0.0.1", "FLV", url]
 
 
 def test_the_server_stops(service: Service) -> None:
