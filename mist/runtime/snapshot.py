@@ -77,7 +77,9 @@ class SnapshotWriter:
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
         self._lines: dict[str, tuple[object, bytes]] = {}
-        self._rest = b""  # what the file says before the streams; b"" before anything was written
+        self._said: list[
+            bytes
+        ] = []  # by the file: all but the streams, and each of them; none before anything was written
         self._generation = 0
 
     def prepare(self, streams: Mapping[str, object]) -> None:
@@ -89,23 +91,25 @@ class SnapshotWriter:
         rest = {**EMPTY, **snapshot}
         streams = rest.pop("streams")
         del rest["generation"]
-        known, packed = self._lines, _packed(rest)[1:-1] + _STREAMS
+        known = self._lines
         self._lines = {
             name: line if (line := known.get(name)) is not None and line[0] is stream else (stream, _line(name, stream))
             for name, stream in streams.items()
         }
         lines = [line for _, line in self._lines.values()]
-        former, self._rest = self._rest, packed
-        if packed == former and lines == [line for _, line in known.values()]:
+        says = [_packed(rest)[1:-1] + _STREAMS, *lines]
+        if says == self._said:
             return False
         pieces = [b",\n".join(lines[start : start + LINES_AT_ONCE]) for start in range(0, len(lines), LINES_AT_ONCE)]
-        parts = [packed, *(part for piece in pieces for part in (piece, b",\n"))]
+        parts = [says[0], *(part for piece in pieces for part in (piece, b",\n"))]
         parts[len(parts) - bool(pieces) :] = [_END]
-        if not former and not self._is_other(parts):
-            return False
-        self._generation += 1
-        write_atomically(self._instance.config_file, b'{"generation":%d,\n' % self._generation, *parts)
-        return True
+        if self._said or self._is_other(parts):
+            write_atomically(self._instance.config_file, b'{"generation":%d,\n' % (self._generation + 1), *parts)
+            self._generation += 1
+            self._said = says
+            return True
+        self._said = says
+        return False
 
     def _is_other(self, parts: list[bytes]) -> bool:
         """Take note of the generation that the file has, and return whether it says something else than these parts."""

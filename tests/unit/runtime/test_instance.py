@@ -123,6 +123,29 @@ def test_generations_rise_with_changes_only(tmp_path: Path) -> None:
     assert read_snapshot(instance)["generation"] == 2
 
 
+def test_what_was_prepared_is_written(tmp_path: Path) -> None:
+    """Its text is there before the snapshot that has it; also one that could not be written is written at the next time."""
+    instance = Instance("unit", tmp_path)
+    instance.folder.mkdir()
+    writer = SnapshotWriter(instance)
+    first, second = {"source": "push://"}, {"source": "/a"}
+    assert writer.write({"streams": {"one": first}})
+    writer.prepare({"two": second})
+    assert writer.write({"streams": {"one": first, "two": second}})
+    assert list(read_snapshot(instance)["streams"]) == ["one", "two"]
+    writer.prepare({"two": first})
+    assert writer.write({"streams": {"one": first, "two": first}})
+    assert read_snapshot(instance)["streams"]["two"] == first
+    assert not writer.write({"streams": {"one": first, "two": first}})
+    folder = instance.config_file.parent
+    folder.rename(folder.with_name("away"))
+    with pytest.raises(OSError, match="No such file"):
+        writer.write({"streams": {"one": second}})
+    folder.with_name("away").rename(folder)
+    assert writer.write({"streams": {"one": second}})
+    assert list(read_snapshot(instance)["streams"]) == ["one"]
+
+
 def test_streams_of_a_snapshot_are_read_one_by_one(tmp_path: Path) -> None:
     """Whatever the names are; the same stream objects are not serialized again."""
     instance = Instance("unit", tmp_path)
