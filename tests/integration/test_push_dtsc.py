@@ -102,4 +102,5 @@ def test_the_password_stands_in_the_address(pair: Pair, publish: Publish, place:
     pair.here.api({"push_stop": "live"})
     wait_until(lambda: not pair.here.api({"push_list": 1})["push_list"], 10, "the end of the push")
     publisher.stop()
-    wait_until(lambda: "locked" not in (pair.there.api({"active_streams": 1})["active_streams"] or []), 15, "its end")
+    for server, stream in ((pair.there, "locked"), (pair.here, "live")):
+        wait_until(lambda: stream not in (server.api({"active_streams": 1})["active_streams"] or []), 15, "its end")  # noqa: B023

@@ -165,10 +165,15 @@ def test_a_push_that_is_stopped_says_goodbye(pair: Pair, tmp_path: Path) -> None
 
 def test_films_become_files(pair: Pair, tmp_path: Path) -> None:
     """As fast as they are read, into any format, in parts, and in segments with their list."""
-    for target in ("a.ts", "a.flv", "a.mp4", "a.mkv", "a.dtsc", "part.flv?start=3000&duration=4", "a.aac?video=none"):
-        pair.here.api({"push_start": ["long", str(tmp_path / target)]})
-    pair.here.api({"push_start": ["long", f"{tmp_path}/$segmentCounter.ts?split=5&m3u8=list.m3u8"]})
-    wait_until(lambda: not pair.here.api({"push_list": 1})["push_list"], 60, "the end of the recordings")
+    files = ("a.ts", "a.flv", "a.mp4", "a.mkv", "a.dtsc", "part.flv?start=3000&duration=4", "a.aac?video=none")
+    targets = [*files, "$segmentCounter.ts?split=5&m3u8=list.m3u8"]
+    for target in targets:
+        pair.here.api({"push_start": ["long", f"{tmp_path}/{target}"]})
+
+    def ended() -> int:
+        return sum(f"Push to {tmp_path}" in line and "has ended (CLEAN_EOF)" in line for line in pair.here.log)
+
+    wait_until(lambda: ended() == len(targets), 60, "the end of the recordings")
     film = read_media(LONG_FILM.flv())
     for name in ("a.ts", "a.flv", "a.mp4"):
         assert set(compare(film, read_media(tmp_path / name), tolerance_us=MILLISECOND_US).values()) == {(0, 0)}, name

@@ -341,7 +341,7 @@ def test_a_main_process_that_does_not_come_back_is_the_end_of_all(people: People
         people.viewer(server).read_more()
         os.kill(server.pid, signal.SIGKILL)
         wait_until(lambda: not server.processes(), 5, "the end of all processes")
-        assert not server.running
+        wait_until(lambda: not server.running, 5, "the end of the main process")
     finally:
         server.stop(check=False)
 
@@ -356,7 +356,7 @@ def test_a_new_server_clears_what_a_killed_one_left(people: People) -> None:
             with suppress(ProcessLookupError):
                 os.kill(one.pid, signal.SIGKILL)
         wait_until(lambda: not server.processes(), 5, "the end of all processes")
-        assert not server.running
+        wait_until(lambda: not server.running, 5, "the end of the main process")
         assert server.shared_memory()
         assert server.runtime_folder.exists()
         server.start()
@@ -695,7 +695,7 @@ def test_status_and_stop(make_server: MakeServer, people: People) -> None:
         assert "mist: controller" in shown.stdout
         assert "H264" in shown.stdout
         assert mist(server, "stop", "--instance", server.instance).returncode == 0
-        assert not server.running
+        wait_until(lambda: not server.running, 5, "the end of the main process")
         assert server.leftovers() == []
         server.start()
     found = mist(server, "status", "--instance", server.instance)
