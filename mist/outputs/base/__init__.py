@@ -234,7 +234,9 @@ class ProgressiveOutput:
             return
         beginning = await begin(media, choice.indexes, parameters, time.time_ns() // 1000)
         layout: Layout | None = None
-        if kind in STREAMED:
+        # Who seeks wants the picture, not the length of what is left.
+        seeks = beginning.from_us is not None and beginning.to_us is None
+        if kind in STREAMED and not seeks:
             layout = await media.layout(kind, choice.indexes, beginning.from_us, beginning.to_us, wait_s=SHORT_WAIT_S)
         sender = OnDemandSender(
             media,
