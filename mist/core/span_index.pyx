@@ -28,16 +28,17 @@ INDEX_SUFFIX = ".spans"
 MAX_SPANS = 1 << 20              # 23 days of spans of two seconds
 MAX_TRACKS = 64
 RESERVE_BYTES = 64 << 10
-PACKED_SPAN_BYTES = 41           # from, to, position, bytes 64 bits each, packets 32, keyframe 8, version 32; big-endian
 
 cdef enum:
-    PACKED_BYTES = 41
+    PACKED_BYTES = 41            # from, to, position, bytes 64 bits each, packets 32, keyframe 8, version 32; big-endian
     SPAN_BYTES = 8 << 20         # a keyframe begins a new span once the old one holds this much, however short it is
     FORCED_BYTES = 32 << 20      # ... and any packet of the main track does at this much
     FORCED_PACKETS = 1 << 16
     SILENT_US = 10000000         # other tracks cut the spans when the main track has been silent for this long
     STALLED_US = 5000000         # a track this far behind the main one is not waited for
     WINDOW_US = 1000000
+
+PACKED_SPAN_BYTES = PACKED_BYTES
 
 
 @cython.final

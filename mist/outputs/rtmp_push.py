@@ -23,10 +23,11 @@ from mist.net.documents import fetch
 from mist.net.remote_schemes import without_password
 from mist.net.rtmp_client import RtmpAddress, publish
 from mist.outputs.base import Capability, choose_tracks, selection
-from mist.outputs.base.film_publishing import Destination, FilmPublishing, is_film
+from mist.outputs.base.film_publishing import FilmPublishing, is_film
 from mist.outputs.base.publishing import (
     LOST,
     PLAYBACK,
+    Destination,
     Publishing,
     let_go,
     push_pace,
@@ -39,9 +40,8 @@ from mist.stream.push import PushPlan, PushStatus, split_target
 from mist.stream.services import OutputServices
 
 CATCH_UP_RATE: Final = 1.25
-MOVE_SECONDS: Final = (
-    5.0  # at least between two requests to connect elsewhere; a server that asks more often has failed
-)
+# At least between two requests to connect elsewhere; a server that asks more often has failed.
+MOVE_SECONDS: Final = 5.0
 _OWN: Final = frozenset({"host", "app", "stream", "graceless", "keepts", "verify", "vidmap", "audmap"})
 _CODECS: Final = Capability(
     name="RTMP push",
@@ -127,13 +127,13 @@ async def _publish(
             pace = await push_pace(services, parameters, given, choice, CATCH_UP_RATE)
         async with turn():
             dialled, session = await publish(address)
-        saved = {"added": added is not None}
+        destination, saved = _destination(session, given), {"added": added is not None}
         make_muxer = partial(_make_muxer, session, given, added)
         if reader.live:
-            publishing = _publishing(services, session, status, given, saved)
+            publishing = Publishing(services, destination, status, saved)
             await publishing.run(dialled, choice, f"RTMP push {plan.number}", make_muxer, record, alone=True, **pace)
         else:
-            film = FilmPublishing(services, _destination(session, given), status, parameters, saved)
+            film = FilmPublishing(services, destination, status, parameters, saved)
             await film.run(dialled, choice, make_muxer, record)
     finally:
         record.close()
@@ -161,27 +161,17 @@ async def _go_on(
     except BaseException:
         let_go(left)
         raise
+    destination = _destination(session, given)
     if is_film(saved):
-        film = FilmPublishing(services, _destination(session, given), status, parameters, {"added": added is not None})
+        film = FilmPublishing(services, destination, status, parameters, {"added": added is not None})
         return await film.go_on(left, saved, partial(_make_muxer, session, given, added))
-    publishing = _publishing(services, session, status, given, {})
+    publishing = Publishing(services, destination, status, {})
     return await publishing.go_on(
         left,
         saved,
         lambda _reader, tracks: _make_muxer(session, given, added, tracks),
         lambda reader, states: selection(reader, parameters, _CODECS, "", tracks_mask(given))(states),
     )
-
-
-def _publishing(
-    services: OutputServices,
-    session: ClientSession,
-    status: PushStatus,
-    given: Mapping[str, str],
-    saved: Mapping[str, Any],
-) -> Publishing:
-    farewell = partial(_farewell, session, given)
-    return Publishing(services, session, status, heard=_heard, farewell=farewell, saved=saved)
 
 
 def _destination(session: ClientSession, given: Mapping[str, str]) -> Destination:

@@ -32,9 +32,8 @@ log = logging.getLogger(__name__)
 
 # A publisher that sent nothing for this long gives way to the next one.
 SILENT_PUBLISHER_SECONDS = 2.0
-LEAVING_SECONDS = (
-    1.0  # for which a second publisher waits: the first one may have hung up, and its process not have seen it yet
-)
+# A second publisher waits for this: the first one may have hung up, and its process not have seen it yet.
+LEAVING_SECONDS = 1.0
 START_WAIT_SECONDS = 20.0
 PUBLISHER_WAIT_SECONDS = 5.0
 VIEWER_CHECK_SECONDS = 5.0  # at most

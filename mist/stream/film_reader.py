@@ -11,7 +11,7 @@ from typing import Any
 
 from mist.core.muxer import Muxer
 from mist.core.packet import Packet
-from mist.stream.on_demand import LoadedSpan, OnDemandReader
+from mist.stream.on_demand import LoadedSpan, OnDemandReader, places
 from mist.stream.recording import RecordingTarget
 from mist.stream.state import Key, StreamStatus, TrackState
 
@@ -26,6 +26,7 @@ class FilmReader:
         self._media = media
         self._next = 0  # number of the span that is loaded next
         self._loaded: list[LoadedSpan] = []
+        self._keyframes: list[Sequence[int]] = []  # of the main track, in each loaded span: decode times
         self._muxed_us: int | None = None
         self._over = False
 
@@ -69,7 +70,9 @@ class FilmReader:
         if not await self._media.reaches(self._next):
             self._over = True
             return False
-        self._loaded.append(await self._media.span(self._next))
+        loaded = await self._media.span(self._next)
+        self._loaded.append(loaded)
+        self._keyframes.append(_keyframes(loaded, self._media.main))
         self._next += 1
         self._media.prepare(self._next)
         return True
@@ -77,7 +80,7 @@ class FilmReader:
     def forget_pages(self) -> None:
         """Let go of what was read, but for the newest span, which says where the tracks are."""
         while len(self._loaded) > 1 and self._muxed_us is not None and self._loaded[0].place.to_us <= self._muxed_us:
-            del self._loaded[0]
+            del self._loaded[0], self._keyframes[0]
 
     # -- what the recorder reads
 
@@ -103,19 +106,10 @@ class FilmReader:
         ]
 
     def keys(self, index: int) -> list[Key]:
-        return [_key(dts_us, one) for one in self._loaded for dts_us in self._key_times(one, index)]
-
-    def _key_times(self, loaded: LoadedSpan, index: int) -> Sequence[int]:
-        """Return where one may begin with a track in a span: at its keyframes if it is the main one, else at the span's beginning."""
-        place, span = loaded.place, loaded.span
-        if index != self._media.main:
-            return (place.from_us,)
-        found: list[int] = []
-        at_us = span.key_before(index, place.to_us)
-        while at_us is not None and at_us >= place.from_us and (not found or at_us < found[0]):
-            found.insert(0, at_us)
-            at_us = span.key_before(index, at_us - 1)
-        return found
+        """Return where one may begin with a track: at its keyframes if it is the main one, else at the spans' beginnings."""
+        if index == self._media.main:
+            return [_key(at, one) for one, times in zip(self._loaded, self._keyframes, strict=True) for at in times]
+        return [_key(one.place.from_us, one) for one in self._loaded]
 
     def packets(self, index: int, first_sequence: int, end_sequence: int) -> list[Packet]:
         return []  # the end of the last one is the span's, which needs no guess
@@ -125,13 +119,11 @@ class FilmReader:
 
     def mux_range(self, muxer: Muxer, ranges: Sequence[tuple[int, int, int]]) -> object:
         """Write the packets of tracks that are between two decode times; a range's place is its track's in the muxer."""
-        indexes = [index for index, _, _ in ranges]
         for from_us, to_us in sorted({(first, end) for _, first, end in ranges if first < end}):
             chosen = [one if (first, end) == (from_us, to_us) else -1 for one, first, end in ranges]
             for loaded in self._loaded:
                 if loaded.place.from_us < to_us and loaded.place.to_us > from_us:
-                    where = [indexes.index(n) if n in chosen else -1 for n in range(len(loaded.infos))]
-                    loaded.span.mux(muxer, where, 0, from_us=from_us, to_us=to_us)
+                    loaded.span.mux(muxer, places(chosen, len(loaded.infos)), 0, from_us=from_us, to_us=to_us)
             self._muxed_us = max(to_us, self._muxed_us or to_us)
         return None
 
@@ -139,3 +131,14 @@ class FilmReader:
 def _key(dts_us: int, loaded: LoadedSpan) -> Key:
     version = loaded.place.version
     return Key(dts_us, dts_us, dts_us, loaded.number, version, version)
+
+
+def _keyframes(loaded: LoadedSpan, main: int) -> list[int]:
+    """Return the decode times of the main track's keyframes in a span."""
+    place, span = loaded.place, loaded.span
+    found: list[int] = []
+    at_us = span.key_before(main, place.to_us)
+    while at_us is not None and at_us >= place.from_us and (not found or at_us < found[-1]):
+        found.append(at_us)
+        at_us = span.key_before(main, at_us - 1)
+    return found[::-1]

@@ -13,6 +13,7 @@ from tests.support.live import Sender
 from tests.support.media import CACHE, Sample
 from tests.support.server import MistServer
 from tests.support.tools import Running
+from tests.support.trigger_service import Service
 
 MakeServer = Callable[..., MistServer]
 Publish = Callable[..., Running]
@@ -41,6 +42,14 @@ def make_server() -> Iterator[MakeServer]:
 def server(make_server: MakeServer) -> MistServer:
     """Start a server with the stream `live`, that anyone here may publish to, and the wildcard streams below it."""
     return make_server()
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    """Start an HTTP service that is told of triggers."""
+    service = Service()
+    yield service
+    service.close()
 
 
 @pytest.fixture

@@ -25,13 +25,6 @@ STUTTER_MS = 2000
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
-    service = Service()
-    yield service
-    service.close()
-
-
-@pytest.fixture(scope="module")
 def server(service: Service) -> Iterator[MistServer]:
     push = {"source": "push://127.0.0.1", "inputtimeout": 1, "segmentsize": 500}
     streams = {"live": push, "stuttering": {**push, "DVR": 5000, "inputtimeout": 5}, "test": {"source": "demo:"}}

@@ -24,13 +24,6 @@ BLOWS = 2
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
-    service = Service()
-    yield service
-    service.close()
-
-
-@pytest.fixture(scope="module")
 def server(service: Service) -> Iterator[MistServer]:
     one = {"processes": 1}
     live = {"source": "push://127.0.0.1", "inputtimeout": 1, "segmentsize": 500}

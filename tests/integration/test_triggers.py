@@ -21,13 +21,6 @@ WHAT = "the trigger was fired"
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
-    service = Service()
-    yield service
-    service.close()
-
-
-@pytest.fixture(scope="module")
 def server(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MistServer]:
     script: Path = tmp_path_factory.mktemp("handlers") / "deny"
     script.write_text("#!/bin/sh\ncat > /dev/null\necho false\n")

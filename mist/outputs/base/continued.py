@@ -43,11 +43,17 @@ async def opened(
         return await services.open_stream(stream)
     if not note.get("film"):  # which a former version does not say
         return _reopened(services, note)
-    status.goes_on = True
     try:
-        return await services.open_stream(str(note["stream"]))
+        return await reopened_film(services, str(note["stream"]), status)
     except MistError as error:
         services.log.warning("The recording ends here: %s", error)
         return GoneReader(str(note["stream"]))
+
+
+async def reopened_film(services: OutputServices, stream: str, status: PushStatus) -> StreamReader:
+    """Open an on-demand stream of which another process had sent a part: nobody is asked about it again. Raises MistError."""
+    status.goes_on = True
+    try:
+        return await services.open_stream(stream)
     finally:
         status.goes_on = False

@@ -10,17 +10,18 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from mist.core.muxer import Muxer
 from mist.errors import MistError, PeerClosed
 from mist.formats.tracks import TrackInfo
-from mist.net.dial import Dialled, Session
+from mist.net.dial import Dialled
 from mist.outputs.base import Choice
+from mist.outputs.base.continued import reopened_film
 from mist.outputs.base.film_player import ENDED, KIND, FilmPlayer
 from mist.outputs.base.on_demand import SEND_BYTES, Beginning, begin
-from mist.outputs.base.publishing import FAREWELL_SECONDS, LOST, STOPPED, let_go
+from mist.outputs.base.publishing import FAREWELL_SECONDS, LOST, STOPPED, Destination, let_go
 from mist.stream.on_demand import OnDemandReader
 from mist.stream.parameters import UNLIMITED_RATE, PlaybackParameters
 from mist.stream.push import LeftConnection, PushStatus
@@ -38,19 +39,6 @@ MakeMuxer = Callable[[list[TrackInfo]], Muxer]
 
 class _Left(Exception):
     """The push is to end before its film does."""
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """A server that waits for media. heard: looks at an event of the session; raises MistError when the server does not want more.
-
-    farewell: returns the last bytes.
-    """
-
-    protocol: str
-    session: Session
-    heard: Callable[[Any], None]
-    farewell: Callable[[], bytes]
 
 
 class FilmPublishing:
@@ -102,15 +90,12 @@ class FilmPublishing:
         saved: of `take_left`.
         """
         services, status = self._services, self._status
-        status.goes_on = True
         try:
-            reader = await services.open_stream(str(saved["stream"]))
+            reader = await reopened_film(services, str(saved["stream"]), status)
         except MistError as error:
             services.log.warning(LOST, error)
             let_go(left)
             return False
-        finally:
-            status.goes_on = False
         try:
             media = services.on_demand(reader)
             beginning = Beginning(await media.span(saved["span"]), saved["from_us"], saved["to_us"])

@@ -11,6 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from mist.core.muxer import Muxer
@@ -114,28 +115,34 @@ def let_go(left: LeftConnection) -> None:
     os.close(left.fd)
 
 
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A server that waits for media. heard: looks at an event of the session; raises MistError when the server does not want more.
+
+    farewell: returns the last bytes.
+    """
+
+    protocol: str
+    session: Session
+    heard: Callable[[Any], None]
+    farewell: Callable[[], bytes]
+
+
 class Publishing:
     """A connection on which a server waits for media."""
 
     def __init__(
         self,
         services: OutputServices,
-        session: Session,
+        destination: Destination,
         status: PushStatus,
-        *,
-        heard: Callable[[Any], None],
-        farewell: Callable[[], bytes],
         saved: Mapping[str, Any],
     ) -> None:
-        """heard: looks at an event of the session; raises MistError when the server does not want more. farewell: the last bytes.
-
-        saved: what the next process needs besides, as JSON has it.
-        """
+        """saved: what the next process needs besides, as JSON has it."""
         self._services = services
-        self._session = session
+        self._destination = destination
+        self._session = destination.session
         self._status = status
-        self._heard = heard
-        self._farewell = farewell
         self._saved = {**saved, "began": status.began}
         self._relay: TlsRelay | None = None
         self._ended: asyncio.Future[str] = services.loop.create_future()
@@ -270,13 +277,13 @@ class Publishing:
 
     def _received(self, data: bytes) -> bytes:
         for event in self._session.feed(data, time.monotonic()):
-            self._heard(event)
+            self._destination.heard(event)
         if output := self._session.take_output():
             self._viewer.send(output)
         return self._state()
 
     def _say_goodbye(self) -> None:
-        words = self._farewell()
+        words = self._destination.farewell()
         if not words:
             return
         try:

@@ -15,9 +15,10 @@ from mist.formats import dtsc_session as d
 from mist.net.dial import client_context, dial, talk, turn
 from mist.net.remote_schemes import scheme_of
 from mist.outputs.base import Choice, choose_tracks, selection
-from mist.outputs.base.film_publishing import Destination, FilmPublishing, is_film
+from mist.outputs.base.film_publishing import FilmPublishing, is_film
 from mist.outputs.base.publishing import (
     PLAYBACK,
+    Destination,
     Publishing,
     push_pace,
     take_left,
@@ -133,12 +134,12 @@ async def _begin(
         async with turn():
             dialled, said = await dial(address.host, address.port, tls), _Talk()
             await talk(dialled, session, said.is_started)
-        saved = {"exact": said.knows_exact_times}
+        destination, saved = _destination(session, said), {"exact": said.knows_exact_times}
         if not reader.live:
-            film = FilmPublishing(services, _destination(session, said), status, parameters, saved)
+            film = FilmPublishing(services, destination, status, parameters, saved)
             await film.run(dialled, choice, partial(DtscMuxer, exact=said.knows_exact_times), record)
             return
-        publishing = Publishing(services, session, status, heard=said.heard, farewell=lambda: b"", saved=saved)
+        publishing = Publishing(services, destination, status, saved)
         options: dict[str, Any] = {"by_time": sync, **pace}
         make_muxer = partial(player_muxer, reader, exact=said.knows_exact_times)
         await publishing.run(dialled, choice, f"DTSC push {plan.number}", make_muxer, record, **options)
@@ -167,11 +168,12 @@ async def _go_on(services: OutputServices, status: PushStatus, parameters: Playb
     if found is None:
         return False
     left, saved, session = found
+    destination = _destination(session, _Talk())
     if is_film(saved):
         exact = bool(saved["exact"])
-        film = FilmPublishing(services, _destination(session, _Talk()), status, parameters, {"exact": exact})
+        film = FilmPublishing(services, destination, status, parameters, {"exact": exact})
         return await film.go_on(left, saved, partial(DtscMuxer, exact=exact))
-    publishing = Publishing(services, session, status, heard=_Talk().heard, farewell=lambda: b"", saved={})
+    publishing = Publishing(services, destination, status, {})
     return await publishing.go_on(
         left,
         saved,

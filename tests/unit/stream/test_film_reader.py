@@ -71,48 +71,50 @@ class Process:
         self.files.end()
 
 
+@pytest.fixture
+def whole_film(film: Film) -> Film:
+    film.grow(SPANS)
+    film.indexer.finish()
+    film.index.finish()
+    return film
+
+
+async def begun(film: Film, folder: Path, target: str) -> Process:
+    (folder / "media").mkdir(parents=True, exist_ok=True)
+    process = Process(film, f"{folder}/media/{target}", folder / "notes")
+    await process.begin()
+    return process
+
+
 async def record(film: Film, target: str, folder: Path, *, deaths: bool) -> dict[str, bytes]:
     """Record into a folder; with deaths, each span by a process of its own."""
     media = folder / "media"
-    media.mkdir(parents=True)
-    process = Process(film, f"{media}/{target}", folder / "notes")
-    await process.begin()
+    process = await begun(film, folder, target)
     left = 2 * SPANS if deaths else 0
     while await process.step():
         if left:
             left -= 1
             process.files.abandon()
-            process = Process(film, f"{media}/{target}", folder / "notes")
-            await process.begin()
+            process = await begun(film, folder, target)
             await process.go_on()
     process.end()
     return {path.name: path.read_bytes() for path in sorted(media.iterdir())}
 
 
 @pytest.mark.parametrize("target", ["a.ts", "a.flv", "a.fmp4", "a.mkv", "$segmentCounter.ts?split=3&m3u8=list.m3u8"])
-def test_many_processes_write_what_one_writes(film: Film, target: str, tmp_path: Path) -> None:
-    film.grow(SPANS)
-    film.indexer.finish()
-    film.index.finish()
-
+def test_many_processes_write_what_one_writes(whole_film: Film, target: str, tmp_path: Path) -> None:
     async def work() -> None:
-        whole = await record(film, target, tmp_path / "whole", deaths=False)
-        again = await record(film, target, tmp_path / "again", deaths=True)
+        whole = await record(whole_film, target, tmp_path / "whole", deaths=False)
+        again = await record(whole_film, target, tmp_path / "again", deaths=True)
         assert whole == again
         assert any(len(data) > 1000 for data in whole.values())
 
     run(work())
 
 
-def test_a_span_is_let_go_when_it_is_written(film: Film, tmp_path: Path) -> None:
-    film.grow(SPANS)
-    film.indexer.finish()
-    film.index.finish()
-
+def test_a_span_is_let_go_when_it_is_written(whole_film: Film, tmp_path: Path) -> None:
     async def work() -> None:
-        (tmp_path / "media").mkdir()
-        process = Process(film, f"{tmp_path}/media/a.ts", tmp_path / "notes")
-        await process.begin()
+        process = await begun(whole_film, tmp_path, "a.ts")
         for _ in range(SPANS - 1):
             await process.step()
             assert {state.first_us for state in process.reader.tracks()} == {process.recorder.done_us - 50 * FRAME_US}
@@ -129,20 +131,14 @@ def test_a_span_is_let_go_when_it_is_written(film: Film, tmp_path: Path) -> None
         ("a.ts?start=2000", 2_000_000, None),
     ],
 )
-def test_a_part(film: Film, tmp_path: Path, target: str, begin_us: int, end_us: int | None) -> None:
-    film.grow(SPANS)
-    film.indexer.finish()
-    film.index.finish()
-
+def test_a_part(whole_film: Film, tmp_path: Path, target: str, begin_us: int, end_us: int | None) -> None:
     async def work() -> None:
-        (tmp_path / "media").mkdir()
-        process = Process(film, f"{tmp_path}/media/{target}", tmp_path / "notes")
-        await process.begin()
+        process = await begun(whole_film, tmp_path, target)
         while await process.step():
             pass
         process.end()
         assert process.recorder.first_us == begin_us
-        assert process.recorder.done_us == (film.index.end_us if end_us is None else end_us)
+        assert process.recorder.done_us == (whole_film.index.end_us if end_us is None else end_us)
 
     run(work())
 
@@ -152,15 +148,9 @@ def test_a_part(film: Film, tmp_path: Path, target: str, begin_us: int, end_us: 
     [("a.ts?start=900000", NotReady), ("a.wav", NoSuitableTrack)],
     ids=["behind the end", "no track"],
 )
-def test_nothing_to_record(film: Film, tmp_path: Path, target: str, error: type[Exception]) -> None:
-    film.grow(SPANS)
-    film.indexer.finish()
-    film.index.finish()
-
+def test_nothing_to_record(whole_film: Film, tmp_path: Path, target: str, error: type[Exception]) -> None:
     async def work() -> None:
-        (tmp_path / "media").mkdir()
-        process = Process(film, f"{tmp_path}/media/{target}", tmp_path / "notes")
-        await process.begin()
+        process = await begun(whole_film, tmp_path, target)
         with pytest.raises(error):
             while await process.step():
                 pass
