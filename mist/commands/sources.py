@@ -11,7 +11,8 @@ from mist.core.demuxer import Demuxer
 from mist.errors import MistError, RemoteProtocolError, UnsupportedError
 from mist.formats.containers import CONTAINERS, Container, by_file_name, by_first_bytes, by_name
 from mist.formats.sniffing import SNIFF_BYTES
-from mist.net.source_reader import STANDARD_INPUT, FileReader, SourceReader, open_source, path_of
+from mist.net.source_reader import STANDARD_INPUT, FileReader, SourceReader, path_of
+from mist.net.sources import open_source
 
 
 @dataclass(frozen=True, slots=True)

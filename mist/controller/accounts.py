@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from mist.controller.declaration import Permission
+from mist.controller.permissions import Permission
 
 MAX_REMEMBERED = 4096
 ATTEMPTS_AT_ONCE = 10

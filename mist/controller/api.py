@@ -17,7 +17,8 @@ from mist.controller import metrics
 from mist.controller.access import Origin, Proxies, locate, plain_address
 from mist.controller.calls import execute
 from mist.controller.feed import Feed
-from mist.controller.gate import ApiConnection, Caller, Gate, Refused
+from mist.controller.gate import ApiConnection, Gate, Refused
+from mist.controller.permissions import Caller
 from mist.controller.requests import (
     MAX_BODY_BYTES,
     find_command,

@@ -19,7 +19,8 @@ from mist.controller import (
     replies,
 )  # fmt: skip
 from mist.controller.audit import summary
-from mist.controller.declaration import Call, Permission, always, given_list, given_object
+from mist.controller.declaration import Call, always, given_list, given_object
+from mist.controller.permissions import Permission
 from mist.controller.replies import Names, Presence
 from mist.controller.state import Command, Controller
 from mist.controller.stream_triggers import ask_about_streams

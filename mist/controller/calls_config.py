@@ -8,8 +8,8 @@ from typing import Any
 from mist.controller import protocols
 from mist.controller.audit import without_secrets
 from mist.controller.config import parse
-from mist.controller.declaration import Permission
 from mist.controller.migration import clean
+from mist.controller.permissions import Permission
 from mist.controller.schema import DEFAULT_BANDWIDTH_EXCEPTIONS, Server
 from mist.controller.state import Command, Controller
 from mist.controller.version import version_text

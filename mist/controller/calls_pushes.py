@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mist.controller.audit import without_secrets
-from mist.controller.declaration import Permission
+from mist.controller.permissions import Permission
 from mist.controller.push_rules import Rule, as_array, read_rule, rule_id
 from mist.controller.state import Command, Controller
 

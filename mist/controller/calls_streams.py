@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mist.controller.audit import without_secrets
-from mist.controller.declaration import Permission
+from mist.controller.permissions import Permission
 from mist.controller.state import Command, Controller
 from mist.controller.store import STREAMS_AT_ONCE
 from mist.controller.turns import Turns

@@ -6,26 +6,17 @@ import types
 import typing
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from mist.controller.permissions import Permission
+
 if TYPE_CHECKING:
     from mist.controller.state import Command, Controller
 
 MAX_TOLD = 300
-
-
-class Permission(StrEnum):
-    """What an account may do. Everybody who is let in may read; `admin` may do everything."""
-
-    READ = "read"
-    STREAMS = "streams"
-    PUSHES = "pushes"
-    CONFIG = "config"
-    ADMIN = "admin"
 
 
 Handler = Callable[["Controller", "Command"], Awaitable[None] | None]

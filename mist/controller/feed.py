@@ -11,8 +11,9 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from mist.controller.access import Origin
-from mist.controller.gate import ApiConnection, Caller, Gate, Refused
+from mist.controller.gate import ApiConnection, Gate, Refused
 from mist.controller.log_ring import History
+from mist.controller.permissions import Caller
 from mist.controller.requests import parse_command
 from mist.controller.state import Controller
 from mist.formats.json_text import dumps

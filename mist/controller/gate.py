@@ -6,13 +6,12 @@ import asyncio
 import base64
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from mist.controller import accounts
 from mist.controller.access import Origin
-from mist.controller.declaration import Permission
+from mist.controller.permissions import EVERYTHING, Caller
 from mist.controller.requests import parse_command
 from mist.errors import AccessDenied
 from mist.stream import token_keys
@@ -24,21 +23,6 @@ MAX_NAME_CHARACTERS = 128
 MAX_PASSWORD_CHARACTERS = 1024
 MAX_HEADER_CHARACTERS = 12 * 1024
 SCRYPTS_AT_ONCE = 2
-EVERYTHING = frozenset(Permission)
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Whoever a command comes from. name: of the account, or how it came in without one."""
-
-    name: str
-    address: str
-    permissions: frozenset[Permission]
-    local: bool = False
-
-    def may(self, permission: Permission) -> bool:
-        """Return whether the caller has a permission."""
-        return permission in self.permissions
 
 
 class ApiConnection:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from mist.controller.declaration import Permission
+from mist.controller.permissions import Permission
 from mist.errors import ConfigError
 from mist.stream import token_keys
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mist.controller.config import Config
-from mist.controller.gate import Caller
 from mist.controller.log_ring import History, LogRing
 from mist.controller.memory import Memory
+from mist.controller.permissions import Caller
 from mist.controller.processes import StreamProcesses, runs
 from mist.controller.pushes import Pushes
 from mist.controller.reports import Reports

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import mist
-from mist.controller.declaration import Permission
+from mist.controller.permissions import Permission
 from mist.controller.state import Command, Controller
 from mist.controller.turns import Turns
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mist.stream.names import SHARED_MEMORY
+
 PROC = Path("/proc")
-SHARED_MEMORY = "/dev/shm"
 
 
 class SystemLoad:

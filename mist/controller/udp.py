@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from mist.controller.access import is_own
 from mist.controller.calls import execute
-from mist.controller.gate import EVERYTHING, Caller
+from mist.controller.permissions import EVERYTHING, Caller
 from mist.controller.state import Command, Controller
 from mist.formats.json_text import dumps
 

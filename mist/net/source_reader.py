@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-import sys
 from abc import ABC, abstractmethod
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -146,25 +145,3 @@ def is_url(source: str) -> bool:
 def path_of(source: str) -> str:
     """Return the path in a source, as its suffix is looked for: without query, and without host for URLs."""
     return unquote(urlsplit(source).path) if is_url(source) or source.startswith("file://") else source
-
-
-def open_source(source: str) -> SourceReader:
-    """Open a source: "-" for standard input, a path, a file: URL, or an http(s) or S3 URL. Raises TransportError."""
-    if source == STANDARD_INPUT:
-        return PipeReader("standard input", sys.stdin.fileno(), owned=False)
-    if is_url(source):
-        from mist.net.http_source import HttpReader
-
-        return HttpReader(source)
-    path = path_of(source)
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise TransportError(f"{source}: {error.strerror}") from error
-    mode = os.fstat(fd).st_mode
-    if stat.S_ISDIR(mode):
-        os.close(fd)
-        raise TransportError(f"{source}: it is a folder")
-    if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
-        return FileReader(source, fd)
-    return PipeReader(source, fd)

@@ -22,8 +22,6 @@ from mist.runtime.reactor import Reactor
 from mist.runtime.succession import Succession
 
 SOCKET_MODE = 0o660
-TRIGGERS = "triggers"  # key of the process that runs their handlers
-SESSIONS = "sessions"  # key of the process that decides about viewers
 
 
 class Attendant:

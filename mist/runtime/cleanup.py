@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from mist.errors import ConfigError
-from mist.runtime.instance import SHARED_MEMORY, AlreadyRunning, Instance, base_folder, unlink_shared
+from mist.runtime.instance import AlreadyRunning, Instance, base_folder, unlink_shared
+from mist.stream.names import SHARED_MEMORY
 
 
 def clean_up(instance: Instance) -> list[str]:
@@ -50,7 +51,7 @@ def known_instances() -> list[Instance]:
     found: set[str] = set()
     with suppress(FileNotFoundError):
         found.update(entry.name for entry in os.scandir(base_folder()) if entry.is_dir(follow_symlinks=False))
-    for path in Path(SHARED_MEMORY).iterdir():
+    for path in SHARED_MEMORY.iterdir():
         kind, _, rest = path.name.partition(".")
         if kind == "mist" and rest:
             found.add(rest.partition(".")[0])

@@ -21,6 +21,10 @@ from mist.runtime.reactor import Reactor
 
 log = logging.getLogger(__name__)
 
+# Keys of the main process's children that keep a listening socket: which runs handlers of triggers, which decides about viewers.
+TRIGGERS = "triggers"
+SESSIONS = "sessions"
+
 # What a child that was not forked here ended with when it did not say so: it was killed.
 UNKNOWN_STATUS = -signal.SIGKILL
 

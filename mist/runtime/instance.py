@@ -12,8 +12,8 @@ from pathlib import Path
 
 from mist.errors import ConfigError, MistError
 from mist.runtime.process import disinherit, holders, inherit
+from mist.stream.names import SHARED_MEMORY
 
-SHARED_MEMORY = Path("/dev/shm")
 SERVICE_FOLDER = Path("/run/mist")
 DEFAULT_NAME = "default"
 MAX_FOLDER_BYTES = 90  # a Unix socket's path holds 107, and doorbells add "/bell/" and a process number
@@ -99,20 +99,11 @@ class Instance:
         """What all names in shared memory begin with."""
         return f"mist.{self.name}."
 
-    def stream_prefix(self, stream: str) -> str:
-        """Return the name of a stream's table; its tracks and pages add numbers to it."""
-        return f"{self.prefix}{stream}"
-
     def shared_names(self) -> list[str]:
         """Return all names of this instance in shared memory."""
         account = self.prefix.removesuffix(".")
         names = (entry.name for entry in os.scandir(SHARED_MEMORY))
         return [name for name in names if name == account or name.startswith(self.prefix)]
-
-    def unlink_stream(self, stream: str) -> None:
-        """Remove the names of a stream's table, tracks, pages and index of spans; what is mapped stays valid."""
-        pattern = re.compile(re.escape(self.stream_prefix(stream)) + r"(\.\d+(\.\d+)?|\.spans)?")
-        unlink_shared(name for name in self.shared_names() if pattern.fullmatch(name))
 
     def identity(self) -> str:
         """Return what the control API calls this run of the server (`iid`), "" before it is there."""

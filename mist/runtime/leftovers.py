@@ -10,8 +10,9 @@ import time
 from mist.core.checkpoint import CheckpointTable, open_checkpoints
 from mist.core.track_buffer import open_table
 from mist.errors import MistError
-from mist.runtime.instance import SHARED_MEMORY, Instance, unlink_shared
+from mist.runtime.instance import Instance, unlink_shared
 from mist.runtime.process import is_alive
+from mist.stream.names import SHARED_MEMORY
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from typing import Any, Final
 from mist.core.checkpoint import CheckpointTable
 from mist.errors import AccessDenied, MistError
 from mist.net.key_sets import KeySets
-from mist.runtime.attendant import SESSIONS
 from mist.runtime.channel import Channel, Message
 from mist.runtime.door import DoorWorker, answer
+from mist.runtime.family import SESSIONS
 from mist.runtime.leftovers import all_records, open_records
 from mist.runtime.program import Server
 from mist.runtime.spawner_link import SpawnerLink

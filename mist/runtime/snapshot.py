@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mist.runtime.instance import SHARED_MEMORY, Instance, write_atomically
+from mist.runtime.instance import Instance, write_atomically
+from mist.stream.names import SHARED_MEMORY
 
 Snapshot = Mapping[str, Any]
 DEFAULT_INPUT_TIMEOUT_SECONDS = 30.0

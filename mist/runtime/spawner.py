@@ -20,7 +20,7 @@ from mist.core.immortal import make_immortal
 from mist.errors import AccessDenied, MistError, NotFound
 from mist.runtime import log as runtime_log
 from mist.runtime import restart
-from mist.runtime.attendant import SESSIONS, TRIGGERS, Attendant, session_main, trigger_main
+from mist.runtime.attendant import Attendant, session_main, trigger_main
 from mist.runtime.book import Around
 from mist.runtime.build import running_build, set_start
 from mist.runtime.channel import Channel, Message, close_all, peer_credentials
@@ -28,7 +28,7 @@ from mist.runtime.control import CONTROLLER, former_children, write_status
 from mist.runtime.control_keeper import ControlKeeper
 from mist.runtime.departure import Departure
 from mist.runtime.descriptor_store import stored
-from mist.runtime.family import Family
+from mist.runtime.family import SESSIONS, TRIGGERS, Family
 from mist.runtime.homecoming import Homecoming
 from mist.runtime.instance import Instance
 from mist.runtime.leftovers import RecordSweeper, release_subscriptions

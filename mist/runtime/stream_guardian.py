@@ -24,7 +24,8 @@ from mist.runtime.snapshot import Snapshot, input_timeout, input_timeout_part, r
 from mist.runtime.stream_events import StreamEvents
 from mist.runtime.stream_source import HANG_SECONDS, LOOK_SECONDS, SOUND_SECONDS, InputStart, Source
 from mist.runtime.vigil import START_SECONDS, Vigil, Watched
-from mist.stream.publisher import Limits, create_stream, remove_stream, stream_prefix
+from mist.stream.names import stream_prefix
+from mist.stream.publisher import Limits, create_stream, remove_stream
 from mist.stream.push_note import is_awaited, table_number
 from mist.stream.state import StreamStatus
 

@@ -23,7 +23,8 @@ from mist.runtime.rejoin import refuse
 from mist.runtime.snapshot import EMPTY, Snapshot, always_on, stream_settings
 from mist.runtime.stream_guardian import StreamDuty, StreamPlan
 from mist.runtime.stream_source import InputStart
-from mist.stream.publisher import remove_stream, stream_prefix
+from mist.stream.names import stream_prefix
+from mist.stream.publisher import remove_stream
 from mist.stream.state import StreamStatus
 from mist.stream.triggers import handlers
 from mist.stream.variables import replace_in

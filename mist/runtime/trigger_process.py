@@ -17,9 +17,9 @@ from typing import Any, Final
 from mist.net.handler_calls import Call, CallFailed, Event, HandlerCalls
 from mist.net.handler_calls import Server as Described
 from mist.net.variable_sources import read_source
-from mist.runtime.attendant import TRIGGERS as KEY
 from mist.runtime.channel import Channel, Message
 from mist.runtime.door import DoorWorker, answer
+from mist.runtime.family import TRIGGERS as KEY
 from mist.runtime.program import Server
 from mist.runtime.trigger_link import handlers_of
 from mist.stream.triggers import TRIGGERS, Answer, Handler, due

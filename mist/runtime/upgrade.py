@@ -29,7 +29,7 @@ from mist.runtime.leftovers import all_records, open_records
 from mist.runtime.process import RESET_SIGNALS, is_alive
 from mist.runtime.program import Program
 from mist.runtime.reactor import Reactor
-from mist.stream.publisher import stream_prefix
+from mist.stream.names import stream_prefix
 from mist.stream.reader import list_streams
 
 log = logging.getLogger(__name__)

@@ -8,14 +8,14 @@ from typing import Final
 
 from mist.errors import SharedMemoryFull
 from mist.formats.tracks import TrackInfo
+from mist.stream.names import SHARED_MEMORY
 
-SHM_FOLDER: Final = Path("/dev/shm")
 MARK: Final = "was"  # begins the last part of a name, which is a number for data pages
 MAX_KEPT: Final = 16  # of one track
 
 
 def _path(prefix: str, index: int, number: int) -> Path:
-    return SHM_FOLDER / f"{prefix}.{index}.{MARK}{number}"
+    return SHARED_MEMORY / f"{prefix}.{index}.{MARK}{number}"
 
 
 def keep(prefix: str, index: int, number: int, info: TrackInfo) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 from mist.errors import NotFound
 
+SHARED_MEMORY: Final = Path("/dev/shm")
 MAX_NAME_BYTES: Final = 100
 MAX_SHM_NAME_BYTES: Final = 180
 
@@ -71,6 +73,11 @@ def shm_name(name: str) -> str:
     kept = encoded[: MAX_SHM_NAME_BYTES - len(digest) - 1]
     escape = kept.rfind("%", len(kept) - 2)
     return (kept if escape < 0 else kept[:escape]) + "~" + digest
+
+
+def stream_prefix(instance: str, name: str) -> str:
+    """Return what the names of all shared memory of a stream begin with."""
+    return f"mist.{instance}.{shm_name(name)}"
 
 
 def _lower_ascii(text: str) -> str:

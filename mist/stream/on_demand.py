@@ -17,7 +17,7 @@ from mist.core.span_index import INDEX_SUFFIX, SpanIndex, open_index
 from mist.errors import NotFound, NotReady, TransportError, UnsupportedError
 from mist.formats.tracks import VIDEO, TrackInfo
 from mist.stream.layouts import Layout, open_layout
-from mist.stream.publisher import stream_prefix
+from mist.stream.names import stream_prefix
 from mist.stream.reader import StreamReader
 from mist.stream.state import StreamStatus, TrackState
 

@@ -12,7 +12,7 @@ from typing import Final
 from mist.core.doorbell import Ringer
 from mist.core.packet import Packet
 from mist.core.shm import Segment, create_segment, monotonic_now_us, open_segment, unlink_segment
-from mist.core.track_buffer import Table, create_table, open_table
+from mist.core.track_buffer import Table, TrackReader, create_table, open_table
 from mist.core.track_writer import (
     TrackWriter,
     adopt_track,
@@ -26,11 +26,10 @@ from mist.core.track_writer import (
 from mist.errors import LimitExceededError, NotFound, SharedMemoryFull, StreamError
 from mist.formats.tracks import AUDIO, VIDEO, TrackInfo
 from mist.stream import former_properties
-from mist.stream.names import shm_name
+from mist.stream.names import SHARED_MEMORY, stream_prefix
 from mist.stream.replay import Replay
 from mist.stream.state import StreamStatus
 
-SHM_FOLDER: Final = Path("/dev/shm")
 MAX_TRACKS: Final = 64
 MAX_CHANGES: Final = 1 << 16
 ALL_VIEWERS: Final = 255
@@ -52,11 +51,6 @@ class Limits:
     segment_us: int = 1_900_000
     stream_bytes: int = 0
     packet_bytes: int = 32 << 20
-
-
-def stream_prefix(instance: str, name: str) -> str:
-    """Return what the names of all shared memory of a stream begin with."""
-    return f"mist.{instance}.{shm_name(name)}"
 
 
 def create_account(instance: str, total_bytes: int) -> None:
@@ -116,7 +110,7 @@ def remove_stream(instance: str, name: str, ringer: Ringer | None = None) -> boo
             release_account(account, table.bytes_used)
         if ringer is not None:
             table.ring(ringer)
-    names = [path.name for path in SHM_FOLDER.iterdir() if path.name == prefix or path.name.startswith(prefix + ".")]
+    names = [path.name for path in SHARED_MEMORY.iterdir() if path.name == prefix or path.name.startswith(prefix + ".")]
     for one in names:
         unlink_segment(one)
     return bool(names)
@@ -124,7 +118,7 @@ def remove_stream(instance: str, name: str, ringer: Ringer | None = None) -> boo
 
 def remove_instance(instance: str) -> None:
     """Remove all shared memory of an instance."""
-    for path in SHM_FOLDER.iterdir():
+    for path in SHARED_MEMORY.iterdir():
         if path.name == f"mist.{instance}" or path.name.startswith(f"mist.{instance}."):
             unlink_segment(path.name)
 
@@ -163,7 +157,7 @@ class StreamPublisher:
     def _sweep(self) -> None:
         """Remove what a killed writer had made and not yet published, or taken out and not yet removed."""
         prefix = self.table.prefix + "."
-        for path in SHM_FOLDER.iterdir():
+        for path in SHARED_MEMORY.iterdir():
             if not path.name.startswith(prefix):
                 continue
             track, _, page = path.name.removeprefix(prefix).partition(".")
@@ -176,11 +170,9 @@ class StreamPublisher:
                 unlink_segment(path.name)
 
     def _adopt(self, index: int) -> None:
-        from mist.stream.reader import track_info
-
         writer = adopt_track(self.table, index, self._account)
         self._writers[index] = writer
-        self._infos[index] = track_info(self.table, index)
+        self._infos[index] = TrackInfo(*TrackReader(self.table, index).properties())
         if writer.last_us is None:
             self._fresh.add(index)
         self._connect_tracks()
@@ -425,7 +417,7 @@ class StreamPublisher:
 
     @property
     def _note_path(self) -> Path:
-        return SHM_FOLDER / f"{self.table.prefix}.note"
+        return SHARED_MEMORY / f"{self.table.prefix}.note"
 
     def keep_note(self, data: bytes) -> None:
         """Keep what a successor of this process is to know, as long as the stream lives. Raises SharedMemoryFull."""
@@ -464,5 +456,4 @@ __all__ = [
     "open_account",
     "remove_instance",
     "remove_stream",
-    "stream_prefix",
 ]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mist.core.track_buffer import Table
-from mist.stream.publisher import SHM_FOLDER
+from mist.stream.names import SHARED_MEMORY
 
 LAYOUT_VERSION: Final = 1
 _OWNER: Final = ".owner"
@@ -106,7 +106,7 @@ class PushNote:
 
 def table_number(table: Table) -> int:
     """Return what tells a stream's table from the one of another stream of that name."""
-    return os.stat(SHM_FOLDER / table.prefix).st_ino
+    return os.stat(SHARED_MEMORY / table.prefix).st_ino
 
 
 def is_awaited(folder: Path, table: int, is_alive: Callable[[int], bool]) -> bool:

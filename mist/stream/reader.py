@@ -11,7 +11,7 @@ from mist.core.track_buffer import Table, TrackReader, mux_ranges, open_table
 from mist.errors import NotFound
 from mist.formats.tracks import TrackInfo
 from mist.stream import former_properties
-from mist.stream.publisher import SHM_FOLDER, stream_prefix
+from mist.stream.names import SHARED_MEMORY, stream_prefix
 from mist.stream.state import FragmentStart, Key, StreamStatus, TrackState
 
 
@@ -22,7 +22,7 @@ def list_streams(instance: str) -> list[str]:
     """
     prefix = f"mist.{instance}."
     found = []
-    for path in SHM_FOLDER.iterdir():
+    for path in SHARED_MEMORY.iterdir():
         rest = path.name.removeprefix(prefix)
         if rest != path.name and "." not in rest and "~" not in rest and not rest.startswith("#"):
             found.append(unquote(rest))

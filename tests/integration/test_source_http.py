@@ -13,7 +13,8 @@ import pytest
 
 from mist.errors import MistError, RemoteProtocolError, TransportError, UnsupportedError
 from mist.net.http_source import TRIES, HttpReader
-from mist.net.source_reader import SourceReader, open_source
+from mist.net.source_reader import SourceReader
+from mist.net.sources import open_source
 from tests.support.nginx import Nginx
 
 DATA = os.urandom(1 << 20)

@@ -16,7 +16,7 @@ from mist.controller import accounts
 from mist.controller.access import Proxies, is_foreign, is_own, locate, plain_address
 from mist.controller.accounts import LoginLimit, new_account, new_key
 from mist.controller.audit import summary, without_passwords
-from mist.controller.declaration import Permission
+from mist.controller.permissions import Permission
 from tests.support.api_client import Client, serving
 from tests.support.fake_control import START, ControllerUnderTest, make_controller
 

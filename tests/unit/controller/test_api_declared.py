@@ -15,7 +15,7 @@ from mist.controller.accounts import permissions
 from mist.controller.api import Api, ApiConnection
 from mist.controller.calls import CALLS
 from mist.controller.declaration import Call, adapter
-from mist.controller.gate import Caller
+from mist.controller.permissions import Caller
 from mist.formats.json_text import dumps
 from tests.fuzz.fuzz_api import NO_FILE
 from tests.support.fake_control import ControllerUnderTest

@@ -19,7 +19,8 @@ from mist.formats.rtmp.client import ClientSession
 from mist.formats.rtmp.server import ServerSession, State
 from mist.formats.tracks import AAC, AUDIO, H264, MP3, VIDEO, TrackInfo
 from mist.inputs.rtmp import INPUT
-from mist.stream.publisher import create_stream, memory_used, stream_prefix
+from mist.stream.names import stream_prefix
+from mist.stream.publisher import create_stream, memory_used
 from mist.stream.reader import StreamReader
 from tests.support.dying_input import LONG_WINDOW, DyingInput, tcp_pair
 from tests.support.shared_memory import shared_instance

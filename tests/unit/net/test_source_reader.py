@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mist.errors import RemoteProtocolError, TransportError, UnsupportedError
-from mist.net.source_reader import HEAD_BYTES, PipeReader, SourceReader, open_source, path_of
+from mist.net.source_reader import HEAD_BYTES, PipeReader, SourceReader, path_of
+from mist.net.sources import open_source
 
 DATA = bytes(range(256)) * 1024
 

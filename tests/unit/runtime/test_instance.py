@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mist.errors import ConfigError
-from mist.runtime.instance import SHARED_MEMORY, AlreadyRunning, Instance, base_folder, write_atomically
+from mist.runtime.instance import AlreadyRunning, Instance, base_folder, write_atomically
 from mist.runtime.snapshot import (
     EMPTY,
     SnapshotWriter,
@@ -20,6 +20,7 @@ from mist.runtime.snapshot import (
     stream_settings,
     write_snapshot,
 )
+from mist.stream.names import SHARED_MEMORY
 
 
 def unique() -> str:

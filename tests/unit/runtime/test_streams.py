@@ -19,7 +19,7 @@ from mist.errors import Busy, MistError, NotFound, NotReady
 from mist.runtime.build import running_build
 from mist.runtime.channel import Message
 from mist.runtime.guardian import RETIRED
-from mist.runtime.instance import SHARED_MEMORY, Instance
+from mist.runtime.instance import Instance
 from mist.runtime.leftovers import (
     ORPHAN_SECONDS,
     RECORDS_LINGER_SECONDS,
@@ -36,7 +36,8 @@ from mist.runtime.stream_guardian import stream_limits
 from mist.runtime.streams import Streams
 from mist.runtime.succession import Succession
 from mist.stream.capability import Capability
-from mist.stream.publisher import Limits, create_stream, stream_prefix
+from mist.stream.names import SHARED_MEMORY, stream_prefix
+from mist.stream.publisher import Limits, create_stream
 from tests.support.shared_memory import shared_instance
 
 

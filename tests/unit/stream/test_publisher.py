@@ -16,15 +16,14 @@ from mist.core.packet import Packet
 from mist.errors import LimitExceededError, NotFound, SharedMemoryFull
 from mist.formats.tracks import TrackInfo
 from mist.stream import former_properties
+from mist.stream.names import SHARED_MEMORY, stream_prefix
 from mist.stream.publisher import (
-    SHM_FOLDER,
     Limits,
     StreamPublisher,
     create_account,
     create_stream,
     memory_used,
     remove_stream,
-    stream_prefix,
 )
 from mist.stream.reader import StreamReader, list_streams
 from mist.stream.state import StreamStatus
@@ -255,7 +254,7 @@ def test_a_slot_that_is_just_being_claimed_is_not_taken_from_its_process(instanc
     cookie = 0xC0FFEE
     publisher.table.subscribe(cookie)
     bell, ringer = Doorbell(str(tmp_path)), Ringer(str(tmp_path))
-    file = next(path for path in SHM_FOLDER.iterdir() if path.name == stream_prefix(instance, "live"))
+    file = next(path for path in SHARED_MEMORY.iterdir() if path.name == stream_prefix(instance, "live"))
     with file.open("r+b") as opened, mmap.mmap(opened.fileno(), 0) as table:
         holder = struct.pack("<II", os.getpid(), cookie)
         at = table.find(holder)
