@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -126,3 +127,19 @@ def test_head_and_a_bad_callback(server: MistServer, publish: Publish) -> None:
         server.get("/live.json?callback=alert(1)")
     assert caught.value.code == 400
     assert b"function" in caught.value.read()
+
+
+def test_repeated_items_are_left_out(make_server: MakeServer, tmp_path: Path) -> None:
+    film = tmp_path / "film.flv"
+    film.write_bytes(Sample("plain", seconds=20).flv().read_bytes())
+    shown = ("one", "one", "two", "one")
+    cues = (f"{n}\n00:00:0{n},000 --> 00:00:0{n},500\n{text}\n\n" for n, text in enumerate(shown, 1))
+    (tmp_path / "film.flv.eng.srt").write_text("".join(cues))
+    server = make_server(streams={"film": {"source": str(film)}})
+
+    def items(query: str) -> list[tuple[int, str]]:
+        found = json.loads(server.get(f"/film.json{query}"))
+        return [(item["time"], item["data"].strip()) for item in found]
+
+    assert items("") == [(1000, "one"), (2000, "one"), (3000, "two"), (4000, "one")]
+    assert items("?dedupe=a,b") == [(1000, "one"), (3000, "two"), (4000, "one")]

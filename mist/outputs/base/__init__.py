@@ -163,6 +163,7 @@ class ProgressiveOutput:
         """
         self.layouts = layouts
         self.suffix = capability.name.lower()
+        self.variant = ""  # tells those apart who get different bytes of the same suffix
         self.capability = capability
         self.content_type = content_type
         self.make_muxer = make_muxer
@@ -355,7 +356,7 @@ class ProgressiveOutput:
         reader = choice.reader
         pace = own_pace(parameters, choice)
         selectors = ",".join(f"{kind}={text}" for kind, text in sorted(parameters.selectors.items()))
-        key = f"{self.capability.name}.{self.suffix}?{selectors}"
+        key = f"{self.capability.name}.{self.suffix}.{self.variant}?{selectors}"
         state = response.saved(kind="live", stream=reader.name, key=key, indexes=choice.indexes)
         record = response.take_record()
         fd, head = response.take_socket(200, self.media_type(choice), headers)

@@ -12,6 +12,7 @@ from mist.errors import UnsupportedError
 from mist.formats.json_tracks import CALLBACK_NAME, JsonMuxer
 from mist.formats.tracks import ID3, JSON, META, SUBTITLE, VIDEO, TrackInfo
 
+STATE_LIMIT = 1024  # of `mist.core.arena`
 TRACKS = [TrackInfo(META, JSON), TrackInfo(META, SUBTITLE), TrackInfo(META, ID3)]
 PACKETS = [
     Packet(0, 1_000_000, 0, True, b'{"a": [1, null, "\xc3\xa9"]}'),
@@ -54,6 +55,38 @@ def test_calls() -> None:
     lines = written(JsonMuxer(TRACKS, callback="a.b"), PACKETS).splitlines()
     assert all(line.startswith("a.b(") and line.endswith(");") for line in lines)
     assert [json.loads(line[4:-2]) for line in lines] == ITEMS
+
+
+def test_repeats_are_left_out() -> None:
+    texts = [
+        (0, "{'a': 1, 't': 1}"),
+        (1, "x"),
+        (0, "{'t': 2, 'a': 1}"),
+        (1, "x"),
+        (0, "{'a': 2}"),
+        (0, "{'a': 1, 't': 1}"),
+    ]
+    packets = [
+        Packet(track, number * 1_000_000, 0, True, text.replace("'", '"').encode())
+        for number, (track, text) in enumerate(texts)
+    ]
+
+    def times(dedupe: list[str] | None) -> list[int]:
+        return [item["time"] for item in json.loads(written(JsonMuxer(TRACKS, dedupe=dedupe), packets))]
+
+    assert times(None) == [0, 1000, 2000, 3000, 4000, 5000]
+    assert times([]) == [0, 1000, 2000, 4000, 5000]
+    assert times(["t", "no such"]) == [0, 1000, 4000, 5000]
+
+    first, second = JsonMuxer(TRACKS, dedupe=["t"]), JsonMuxer(TRACKS, dedupe=["t"])
+    for packet in packets[:2]:
+        first.write(packet)
+    second.restore(first.state())
+    for packet in packets[2:4]:
+        second.write(packet)
+    assert second.take_output() == b""  # the next process knows what was sent
+    many = JsonMuxer([TrackInfo(META, JSON)] * 64, dedupe=["t"])
+    assert len(many.state()) <= STATE_LIMIT
 
 
 def test_names_of_callbacks() -> None:

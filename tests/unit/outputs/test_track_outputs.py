@@ -128,6 +128,8 @@ def test_equal_bytes_only_for_equal_requests() -> None:
         ask("JSON", "/live.json").key,
         ask("JSON", "/live.json", callback="a").key,
         ask("JSON", "/live.json", jsonp="b").key,
+        ask("JSON", "/live.json", dedupe="a").key,
+        ask("JSON", "/live.json", dedupe="a").key,
     ]
     assert len(set(keys)) == len(keys)
     assert ask("SubRip", "/live.vtt").key == ask("SubRip", "/live.webvtt").key
