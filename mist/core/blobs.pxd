@@ -12,9 +12,12 @@ cdef class BlobStore:
     cdef uint64_t bump
     cdef uint64_t reserved
     cdef dict free_blocks        # size class -> [offset]
-    cdef dict shared             # offset -> [users, identity of the bytes, the bytes]
+    cdef dict shared             # offset -> [users, the bytes]
     cdef dict by_identity
+    cdef dict kept               # offset -> its block's size, of shared strings without users; the one unused for longest is first
+    cdef uint64_t kept_bytes
     cdef int put(self, bytes data, Blob* blob) except -1
     cdef int drop(self, const Blob* blob) except -1
+    cdef int release(self, uint64_t offset, uint64_t block) except -1
 
 cdef bytes read_blob(Segment segment, const Blob* blob)

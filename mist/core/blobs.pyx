@@ -13,6 +13,9 @@ from mist.core.shm cimport Segment
 
 from mist.errors import SharedMemoryFull
 
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(object)
+
 cdef extern from "<fcntl.h>" nogil:
     enum:
         FALLOC_FL_PUNCH_HOLE
@@ -25,6 +28,8 @@ cdef enum:
     RESERVE_STEP = 64 << 10
     RETURNED_AT = 64 << 10       # blocks from this size on give their memory back when they are freed
     SHARED_AT = 32 << 10         # strings from this size on are kept once for all who send the same object
+    KEPT_BYTES = 16 << 20        # of strings that nobody sends just now, while somebody else has the object
+    OWN_REFERENCES = 2           # to an object that nobody but the store has, while it is asked about
 
 
 @cython.final
@@ -34,7 +39,7 @@ cdef class BlobStore:
     def __init__(self, Segment segment not None, uint64_t begin):
         self.segment = segment
         self.begin = self.bump = self.reserved = (begin + 4095) // 4096 * 4096
-        self.free_blocks, self.shared, self.by_identity = {}, {}, {}
+        self.free_blocks, self.shared, self.by_identity, self.kept = {}, {}, {}, {}
 
     cdef int put(self, bytes data, Blob* blob) except -1:
         """Keep a string. Raises SharedMemoryFull."""
@@ -46,6 +51,7 @@ cdef class BlobStore:
             known = self.by_identity.get(id(data))
             if known is not None:
                 self.shared[known][0] += 1
+                self.kept_bytes -= <uint64_t> self.kept.pop(known, 0)
                 blob.offset, blob.size = known, size
                 return 0
         blob.offset = self.take(size_class(size))
@@ -57,7 +63,16 @@ cdef class BlobStore:
         return 0
 
     def take(self, uint64_t size):
-        """Return the offset of a block with its memory reserved."""
+        """Return the offset of a block with its memory reserved. Raises SharedMemoryFull."""
+        try:
+            return self.place(size)
+        except SharedMemoryFull:
+            if not self.kept:
+                raise
+            self.forget_kept(0)
+            return self.place(size)
+
+    def place(self, uint64_t size):
         cdef uint64_t offset
         free = self.free_blocks.get(size)
         if free:
@@ -87,23 +102,52 @@ cdef class BlobStore:
 
     cdef int drop(self, const Blob* blob) except -1:
         """Free a block, unless others refer to it too."""
-        cdef uint64_t size
+        cdef uint64_t block
         if not blob.size:
             return 0
+        block = size_class(blob.size)
         entry = self.shared.get(blob.offset)
-        if entry is not None:
-            entry[0] -= 1
-            if entry[0]:
-                return 0
-            del self.shared[blob.offset]
-            del self.by_identity[id(entry[1])]
-        size = size_class(blob.size)
-        if size >= RETURNED_AT:
-            fallocate(
-                self.segment.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, <long> blob.offset, <long> size
-            )
-        self.free_blocks.setdefault(size, []).append(blob.offset)
+        if entry is None:
+            return self.release(blob.offset, block)
+        entry[0] -= 1
+        if entry[0]:
+            return 0
+        self.kept[blob.offset] = block  # who comes next for it spares itself the copy and the fresh memory
+        self.kept_bytes += block
+        if not is_held(entry[1]):
+            self.forget(blob.offset)
+        self.forget_kept(KEPT_BYTES)
         return 0
+
+    def forget(self, uint64_t offset):
+        """Free a string without users."""
+        block = self.kept.pop(offset)
+        self.kept_bytes -= block
+        self.release(offset, block)
+
+    def forget_kept(self, uint64_t most_bytes):
+        """Free strings without users until they are no more than that, and the oldest is one that somebody still has."""
+        cdef uint64_t offset
+        while self.kept:
+            offset = next(iter(self.kept))
+            if self.kept_bytes <= most_bytes and is_held(self.shared[offset][1]):
+                return
+            self.forget(offset)
+
+    cdef int release(self, uint64_t offset, uint64_t block) except -1:
+        """Free a block."""
+        entry = self.shared.pop(offset, None)
+        if entry is not None:
+            del self.by_identity[id(entry[1])]
+        if block >= RETURNED_AT:
+            fallocate(self.segment.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, <long> offset, <long> block)
+        self.free_blocks.setdefault(block, []).append(offset)
+        return 0
+
+
+cdef bint is_held(bytes data) noexcept:
+    """Tell whether anybody but the store has the object."""
+    return Py_REFCNT(data) > OWN_REFERENCES
 
 
 cdef uint64_t size_class(uint64_t size) noexcept:

@@ -55,6 +55,7 @@ cdef class Record:
     cdef Progress* begin(self) noexcept
     cdef int commit(self) except -1
     cdef int replace(self, Blob* old, Blob* fresh) except -1
+    cdef int count_once(self, const Blob* old, const Blob* fresh) except -1
     cdef int fill(self, Progress* fresh, list pending, bytes between, bytes state) except -1
     cdef Progress* held(self) noexcept
     cdef void count(self, uint64_t down, uint64_t up, int64_t now_us) noexcept

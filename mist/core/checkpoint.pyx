@@ -158,6 +158,7 @@ cdef class Record:
                 fresh.pending[place].size = 0
                 if place < len(pending):
                     self.blobs.put(pending[place], &fresh.pending[place])
+                    self.count_once(&self.held().pending[place], &fresh.pending[place])
             fresh.between.size = 0
             if between:
                 self.blobs.put(between, &fresh.between)
@@ -166,6 +167,12 @@ cdef class Record:
                 self.blobs.put(state, &fresh.state)
         except MistError:
             self.give_up()
+        return 0
+
+    cdef int count_once(self, const Blob* old, const Blob* fresh) except -1:
+        """Let a string that was put again where it was have one user: `commit` drops only what is referred to no longer."""
+        if fresh.size and old.offset == fresh.offset and old.size == fresh.size:
+            self.blobs.drop(fresh)
         return 0
 
     def progress(self):

@@ -188,6 +188,8 @@ def session_token(mode: int, query: Mapping[str, str], cookie: str, authorizatio
     mode: bits of `tknMode`. A bearer token always counts and wins; then the URL (jwt, tkn, sid, sessId), then cookies (jwt, tkn).
     A token that could not stand in a cookie or URL is ignored.
     """
+    if not (query or cookie or authorization):
+        return ""
     candidates: list[str] = []
     scheme, _, credentials = authorization.partition(" ")
     if scheme.lower() == "bearer":

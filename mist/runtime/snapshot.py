@@ -140,18 +140,46 @@ def write_snapshot(instance: Instance, snapshot: Snapshot) -> bool:
     return SnapshotWriter(instance).write(snapshot)
 
 
-def snapshot_version(instance: Instance) -> tuple[int, int]:
-    """Return numbers that are others once there is another snapshot."""
-    try:
-        found = instance.config_file.stat()
-    except FileNotFoundError:
-        return 0, 0
-    return found.st_ino, found.st_mtime_ns
+class SnapshotReader:
+    """The newest snapshot at any moment; to see that it is still the newest costs one system call without a path.
+
+    The file that was read is kept open: once another one has its name, it has none.
+    """
+
+    def __init__(self, instance: Instance) -> None:
+        self._path = str(instance.config_file)
+        self._fd = -1
+        self._snapshot: Snapshot = EMPTY
+
+    def newest(self) -> Snapshot:
+        """Return the same object until there is another snapshot; an empty one before the first was written."""
+        if self._fd < 0 or not os.fstat(self._fd).st_nlink:
+            self._read()
+        return self._snapshot
+
+    def _read(self) -> None:
+        try:
+            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        self.close()
+        self._fd = fd
+        with open(fd, "rb", closefd=False) as file:
+            self._snapshot = _parsed(file.read())
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 def read_snapshot(instance: Instance) -> Snapshot:
     """Return the newest snapshot; an empty one before the first was written."""
-    data = _read(instance)
+    return _parsed(_read(instance))
+
+
+def _parsed(data: bytes) -> Snapshot:
     front, lines, streams = data.partition(_STREAMS)
     if not lines:  # none, or one that version 0.1.0 wrote
         return {**EMPTY, **json.loads(data or b"{}")}

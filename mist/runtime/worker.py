@@ -21,7 +21,7 @@ from mist.runtime.channel import Channel, Message, close_all
 from mist.runtime.leftovers import records_name
 from mist.runtime.program import Server
 from mist.runtime.rejoin import Rejoining
-from mist.runtime.snapshot import Snapshot, read_snapshot, snapshot_version
+from mist.runtime.snapshot import Snapshot, SnapshotReader
 from mist.runtime.trigger_link import TriggerLink
 
 log = logging.getLogger(__name__)
@@ -59,8 +59,8 @@ class Worker:
         self._records_name = records_name(server.instance, os.getpid())
         self._records: CheckpointTable | None = None
         self._triggers: TriggerLink | None = None
+        self._snapshot_reader = SnapshotReader(server.instance)
         self._snapshot: Snapshot | None = None
-        self._snapshot_version = (0, 0)
         self._title = ""
         self._title_planned = False
         self._stopping = False
@@ -70,11 +70,14 @@ class Worker:
     @property
     def snapshot(self) -> Snapshot:
         """The configuration, read again at its first use after a change, even if this process was not told of that yet."""
-        version = snapshot_version(self.server.instance)
-        if self._snapshot is None or version != self._snapshot_version:
-            self._snapshot_version = version
-            self._snapshot = read_snapshot(self.server.instance)
+        if self._snapshot is None:
+            self._snapshot = self._snapshot_reader.newest()
+            # What arrived together may share it: whoever knows of a change arrives later than that.
+            self.loop.call_soon(self._forget_snapshot)
         return self._snapshot
+
+    def _forget_snapshot(self) -> None:
+        self._snapshot = None
 
     @property
     def triggers(self) -> TriggerLink:

@@ -12,7 +12,7 @@ from mist.errors import NotFound
 from mist.formats.tracks import TrackInfo
 from mist.stream import former_properties
 from mist.stream.names import SHARED_MEMORY, stream_prefix
-from mist.stream.state import FragmentStart, Key, StreamStatus, TrackState
+from mist.stream.state import STATES, FragmentStart, Key, StreamStatus, TrackState
 
 
 def list_streams(instance: str) -> list[str]:
@@ -50,7 +50,7 @@ class StreamReader:
         """Return the state of the stream; OFF once its table is retired."""
         if self.table.stale:
             return StreamStatus.OFF
-        return StreamStatus(self.table.status)
+        return STATES[self.table.status]
 
     @property
     def live(self) -> bool:

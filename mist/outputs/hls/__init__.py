@@ -10,6 +10,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -199,12 +200,20 @@ def _send_error(response: Any, error: MistError) -> None:
 
 def _query(request: Any, names: Sequence[str]) -> str:
     """Return the part of a query that goes into the URLs of a playlist: the token, and what of names was given."""
-    fields = {name: request.query[name][:100] for name in names if request.query.get(name)}
-    for name in UNIX_TIMES & fields.keys():  # what counts from now, counts from this now
-        fields[name] = str(absolute_unix_s(request.query, name, time.time()))
+    given = request.query
+    fields = {name: given[name][:100] for name in names if given.get(name)} if given else {}
+    for name in UNIX_TIMES & fields.keys() if fields else ():  # what counts from now, counts from this now
+        fields[name] = str(absolute_unix_s(given, name, time.time()))
     if request.token_mode & TOKEN_IN_URLS and request.token:
+        if not fields:
+            return _token_query(request.token)
         fields["tkn"] = request.token
     return "?" + "&".join(f"{name}={quote(value, safe='')}" for name, value in fields.items()) if fields else ""
+
+
+@lru_cache(1024)
+def _token_query(token: str) -> str:
+    return f"?tkn={quote(token, safe='')}"
 
 
 def _send_master(stream: HlsStream, request: Any, response: Any) -> None:
@@ -233,7 +242,7 @@ def _send_media(stream: HlsStream, rendition: Rendition, request: Any, response:
     if rendition.empty():
         raise NotReady("Stream is waiting for data")
     query = _query(request, ())
-    if any(name in request.query for name in TIMES):
+    if not request.query.keys().isdisjoint(TIMES):
         parameters = parse_parameters(request.query)
         zero_us = stream.reader.wall_clock_offset_us or None
         start_us, stop_us = parameters.window(time.time_ns() // 1000, zero_us, rendition.begin_us())

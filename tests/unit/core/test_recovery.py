@@ -89,6 +89,57 @@ def test_a_progress_holds_as_a_whole(table: CheckpointTable) -> None:
             assert open_checkpoints(table.name).recoverable()[1].progress()[2:4] == (bytes(size), b"s" * size)
 
 
+def in_use(table: CheckpointTable) -> int:
+    return os.stat(f"/dev/shm/{table.name}").st_blocks * 512
+
+
+def test_what_many_send_is_kept_once_and_for_the_next(table: CheckpointTable) -> None:
+    """As long as somebody else has it, so the next viewer of a segment spares itself the copy; up to a bound."""
+    pairs = [tcp_pair() for _ in range(2)]
+    records = [record_of(table, ours, number) for number, (_, ours) in enumerate(pairs)]
+    before = in_use(table)
+    segments = [os.urandom(1 << 20) for _ in range(40)]
+    for record in records:
+        record.save(0, 0, [b"head", segments[0]])
+    once = in_use(table)
+    assert once - before < 1.1 * len(segments[0])
+    for record in records:
+        record.save(9, 0, [])
+    assert in_use(table) == once
+    records[0].save(9, 0, [segments[0]])
+    assert in_use(table) == once
+    assert records[0].progress()[:3] == (9, 0, segments[0])
+    for segment in segments:
+        records[1].save(9, 0, [segment])
+        records[1].save(9, 0, [])
+    assert before + 15 * len(segments[0]) < in_use(table) < before + 18 * len(segments[0])
+    assert records[0].progress()[2] == segments[0]
+    for pair in pairs:
+        for sock in pair:
+            sock.close()
+
+
+def test_what_nobody_sends_is_given_back(table: CheckpointTable) -> None:
+    peer, ours = tcp_pair()
+    with peer, ours:
+        record = record_of(table, ours)
+        record.save(0, 0, [b"x" * 100_000])
+        record.save(1, 0, [])
+        before = in_use(table)
+        record.save(0, 0, [os.urandom(1 << 20)])
+        assert in_use(table) > before + (1 << 20) - 1
+        record.save(1, 0, [])
+        assert in_use(table) == before
+        body = os.urandom(1 << 20)
+        for _ in range(3):  # nothing of it could be sent meanwhile
+            record.save(0, 0, [body])
+        record.save(1, 0, [])
+        del body
+        record.save(0, 0, [b"y" * 100_000])
+        record.save(1, 0, [])
+        assert in_use(table) == before
+
+
 def test_a_record_moves_with_its_figures(table: CheckpointTable) -> None:
     peer, ours = tcp_pair()
     with peer, ours:
@@ -154,7 +205,7 @@ def serve(instance: str, folder: Path, name: str, muxer: type, socks: list[socke
         spoken += 1
         if spoken % 5 == 0:
             try:
-                viewers[1].send(b"<%06d>" % spoken)
+                viewers[1].send(b"<%06d>" % (spoken % 1_000_000))
             except LimitExceededError:
                 pass
 

@@ -12,6 +12,7 @@ from mist.errors import ConfigError
 from mist.runtime.instance import AlreadyRunning, Instance, base_folder, write_atomically
 from mist.runtime.snapshot import (
     EMPTY,
+    SnapshotReader,
     SnapshotWriter,
     always_on,
     canonical,
@@ -214,3 +215,21 @@ def test_streams_that_are_pushed_here_are_no_sources(tmp_path: Path) -> None:
         snapshot = {"config": {}, "streams": streams}
         write_snapshot(instance, snapshot)
         assert has_sources(snapshot) == has_sources(read_snapshot(instance)) == expected
+
+
+def test_the_newest_snapshot_is_read_once(tmp_path: Path) -> None:
+    instance = Instance("reads", tmp_path)
+    instance.folder.mkdir(parents=True)
+    reader = SnapshotReader(instance)
+    assert reader.newest()["generation"] == 0
+    write_snapshot(instance, {"streams": {"a": {"source": "push://"}}})
+    first = reader.newest()
+    assert first["generation"] == 1
+    assert reader.newest() is first
+    write_snapshot(instance, {"streams": {"b": {"source": "push://"}}})
+    second = reader.newest()
+    assert (second["generation"], list(second["streams"])) == (2, ["b"])
+    assert list(first["streams"]) == ["a"]
+    reader.close()
+    assert reader.newest()["generation"] == 2
+    reader.close()
