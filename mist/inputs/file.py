@@ -115,6 +115,7 @@ class FileStream:
         self._logged = asyncio.Event()
         self._log_lock = asyncio.Lock()
         self._kept_packets: PacketsOnDisk | None = None
+        self._ordered = False  # as the log of all packets is
         self._ends: Mapping[int, array[int] | memoryview] = {}  # of tracks in FLV files
         self._layouts: OrderedDict[str, tuple[int, Mapping[str, Any]]] = OrderedDict()
 
@@ -172,7 +173,8 @@ class FileStream:
         if isinstance(kept.packets, PacketsOnDisk):
             self._kept_packets = kept.packets
         else:
-            self._log = packed_log(kept.packets)
+            self._log = packed_log(kept.packets, kept.ordered)
+        self._ordered = kept.ordered
         self._ends = kept.ends
         self._sizes_known = kept.sizes_are_exact and not self.index.versions
         self._logged.set()
@@ -183,7 +185,7 @@ class FileStream:
             if self._kept_packets is None:
                 return
             try:
-                self._log = packed_log(await asyncio.to_thread(self._kept_packets.read))
+                self._log = packed_log(await asyncio.to_thread(self._kept_packets.read), self._ordered)
             except (MistError, OSError) as error:
                 self._sizes_known = False
                 self.kept.refuse(error)
@@ -197,6 +199,7 @@ class FileStream:
     async def _keep(self, scan: FileDemuxer) -> None:
         """Write the whole index to disk, for the next start."""
         assert self._indexer is not None and self._records is not None
+        packets = self._log.pack()
         kept = KeptIndex(
             self._source,
             self.index.main,
@@ -204,10 +207,13 @@ class FileStream:
             self._sizes_known and self._log.whole,
             figures_of([self._indexer.figures(number) for number in range(len(scan.demuxer.tracks))]),
             self.index.pack(),
-            self._log.pack(),
+            packets,
             self.index.shifts(),
             self._track_ends(),
+            self._log.ordered,
         )
+        if self._log.whole:
+            self._log = packed_log(packets, kept.ordered)  # which takes a quarter of the memory
         data = serialize_index(built(scan.demuxer, self._records), kept)
         if self.file.lasting and not await self._change():
             await asyncio.to_thread(self.kept.save, data)

@@ -36,7 +36,7 @@ from mist.stream.index_reader import IndexReader, PacketsOnDisk, large_room
 from mist.stream.on_demand import unpack_tracks
 
 SUFFIX: Final = ".dtsh"
-LAYOUT: Final = 3  # of the member that only mist reads
+LAYOUT: Final = 4  # of the member that only mist reads
 MARGIN_S: Final = 15  # an index must be this much newer than what it describes
 DEFAULT_CACHE_BYTES: Final = 1 << 30
 DISK_BLOCK_BYTES: Final = 512  # what `st_blocks` counts
@@ -51,7 +51,7 @@ class KeptIndex:
 
     source: size and mtime (nanoseconds) of the file, and a stamp of the subtitles beside it. versions: the tracks as text, for each version
     of the init data. figures: of each track. spans, shifts: as `SpanIndex` packs and has them. packets: the log of all packets, packed.
-    ends: of tracks in FLV files, as `mist.stream.layouts.track_ends` returns them.
+    ordered: as the log was. ends: of tracks in FLV files, as `mist.stream.layouts.track_ends` returns them.
     """
 
     source: tuple[int, int, int]
@@ -63,6 +63,7 @@ class KeptIndex:
     packets: bytes | memoryview | PacketsOnDisk
     shifts: list[tuple[int, int]]
     ends: Mapping[int, array[int] | memoryview] = field(default_factory=dict)
+    ordered: bool = False
 
     def fill(self, index: SpanIndex) -> None:
         """Publish the spans in an empty index. Raises LimitExceededError, SharedMemoryFull."""
@@ -87,6 +88,7 @@ def serialize_index(index: Index, kept: KeptIndex) -> bytes:
         "figures": kept.figures,
         "shifts": kept.shifts,
         "packets_check": zlib.crc32(kept.packets),
+        "ordered": kept.ordered,
         "ends": list(kept.ends),
     }
     parts = {
@@ -155,6 +157,7 @@ def parse_index(data: bytes | mmap.mmap, size: int, packets: PacketsOnDisk | Non
             packets=_checked(parts["packets"], about["packets_check"]) if packets is None else packets,
             shifts=[(int(number), int(shift_us)) for number, shift_us in about["shifts"]],
             ends=_parse_ends(parts["ends"], list(about["ends"]), len(parts["spans"]) // PACKED_SPAN_BYTES),
+            ordered=bool(about["ordered"]),
         )
         if packets is not None:
             packets.check = int(about["packets_check"])

@@ -119,7 +119,8 @@ def make_layout(
         payloads = {
             place: first_payload(one) for place, one in enumerate(indexes) if infos[one].codec in DESCRIBED_BY_PACKETS
         }
-        positions, header = _mp4_layout(Mp4FileLayout(tracks, KINDS[kind](), payloads), log, index, places, window)
+        layout = Mp4FileLayout(tracks, KINDS[kind](), payloads, located=False)
+        positions, header = _mp4_layout(layout, log, index, places, window)
     else:
         raise UnsupportedError(f"no file of kind {kind} is laid out")
     return _memory(positions, header), {"spans": len(positions)}
@@ -127,12 +128,13 @@ def make_layout(
 
 def _mp4_layout(
     layout: Mp4FileLayout, log: PacketLog, index: SpanIndex, places: list[int], window: Mapping[str, Any]
-) -> tuple[array[int], bytes]:
-    counts = log.lay_out(layout, places, index, **window)
+) -> tuple[array[int], list[bytes]]:
+    laying = log.lay_out(layout, lambda: layout.media_bytes, places, index, **window)
+    while laying.step():
+        pass
     layout.finish()
-    positions = array("q", (layout.locate(one)[2] if one < layout.packets else layout.total_bytes for one in counts))
-    positions[0] = layout.header_bytes
-    return positions, layout.header()
+    positions = array("q", (layout.header_bytes + end for end in laying.ends))
+    return positions, layout.header_pieces()
 
 
 def _streamed_layout(
@@ -142,7 +144,7 @@ def _streamed_layout(
     tracks: list[TrackInfo],
     places: list[int],
     window: Mapping[str, Any],
-) -> tuple[array[int], bytes]:
+) -> tuple[array[int], list[bytes]]:
     sizes = kind.sizes(tracks)
     ends = log.span_ends(sizes, lambda: sizes.total_bytes, places, index, **window)
     return _streamed_file(kind, tracks, ends, index, window)
@@ -150,12 +152,12 @@ def _streamed_layout(
 
 def _streamed_file(
     kind: _Streamed, tracks: list[TrackInfo], ends: array[int], index: SpanIndex, window: Mapping[str, Any]
-) -> tuple[array[int], bytes]:
+) -> tuple[array[int], list[bytes]]:
     """Return positions and header of a file. ends: media bytes before each span, and in all."""
     from_us = window.get("from_us", index[0][0])
     to_us = min(window.get("to_us", index.end_us), index.end_us)
     header = kind.header(tracks, from_us, max(to_us - from_us, 0), ends[-1])
-    return array("q", (len(header) + end for end in ends)), header
+    return array("q", (len(header) + end for end in ends)), [header]
 
 
 def track_ends(log: PacketLog, index: SpanIndex, infos: Sequence[TrackInfo]) -> dict[int, array[int]]:
@@ -198,10 +200,11 @@ def layout_of_ends(
     return _memory(*_streamed_file(STREAMED[FLV], tracks, sums, index, {})), {"spans": len(sums)}
 
 
-def _memory(positions: array[int], header: bytes) -> int:
+def _memory(positions: array[int], header: list[bytes]) -> int:
     fd = os.memfd_create("mist layout", os.MFD_CLOEXEC)
     try:
-        for part in (memoryview(positions).cast("B"), memoryview(header)):
+        for data in (positions.tobytes(), *header):
+            part = memoryview(data)
             while part:
                 part = part[os.write(fd, part) :]
     except BaseException:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from mist.core.flv import FlvSizes
 from mist.core.packet import Packet
-from mist.core.packet_log import PacketLog, PayloadSink, packed_log
+from mist.core.packet_log import PacketLog, packed_log
 from mist.core.span_index import SpanIndex, create_index
 from mist.errors import MistError, RemoteProtocolError, TruncatedError, UnsupportedError
 from mist.formats.dtsh import Index, IndexTrack, parse_dtsh, serialize_dtsh
@@ -183,9 +184,15 @@ def test_a_log_comes_back_in_the_same_order() -> None:
         assert [index[number] for number in range(2)] == SPANS
 
         def laid_out(packets: PacketLog, index: SpanIndex) -> array[int]:
-            return packets.lay_out(PayloadSink(), [-1, -1], index)
+            sizes = FlvSizes([VIDEO_TRACK, AUDIO_TRACK])
+            laying = packets.lay_out(sizes, lambda: sizes.total_bytes, [0, 1], index)
+            while laying.step(7):
+                pass
+            return laying.ends
 
-        assert laid_out(log(), index) == laid_out(unpacked(log().pack()), index)
+        kept_log = packed_log(log().pack())
+        assert not log().ordered
+        assert laid_out(log(), index) == laid_out(unpacked(log().pack()), index) == laid_out(kept_log, index)
 
 
 @pytest.mark.parametrize("size", range(1, 60, 7))

@@ -8,10 +8,11 @@ import pytest
 
 from mist.core.demuxer import demux
 from mist.core.flv import FlvMuxer
+from mist.core.packet import Packet
 from mist.core.packet_log import PacketLog, PayloadSink, packed_log
 from mist.core.span import Span, SpanWriter, open_span
 from mist.core.span_index import SpanIndex, SpanIndexer, create_index
-from mist.errors import UnsupportedError
+from mist.errors import RemoteProtocolError, TruncatedError, UnsupportedError
 from mist.formats.flv import FlvDemuxer
 from mist.formats.mp4_movie import make_demuxer
 from mist.formats.tracks import META, SUBTITLE, TrackInfo
@@ -68,6 +69,38 @@ def test_spans_fill_the_layout_exactly(made: Made, indexes: list[int], window: d
     packets = [packet for span in made[2] for packet in span.packet_list() if low <= packet.dts_us < high]
     for place, index in enumerate(indexes):
         assert [packet.payload for packet in found[place]] == [one.payload for one in packets if one.track == index]
+
+
+@pytest.mark.parametrize("indexes", [[0, 1], [1, 0], [1], [0]])
+@pytest.mark.parametrize("window", [{}, {"from_us": 1_000_000, "to_us": 7_500_000}])
+def test_tracks_in_order_are_merged_as_if_all_were_sorted(
+    made: Made, indexes: list[int], window: dict[str, int]
+) -> None:
+    index, log, spans = made
+    assert log.ordered
+    found = []
+    for one in (log, packed_log(log.pack(), ordered=True), packed_log(log.pack())):
+        layout = laid_out((index, one, spans), indexes, **window)
+        found.append((bytes(layout.header), list(layout.positions)))
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_log_notices_a_track_that_is_not_in_order(made: Made) -> None:
+    log = PacketLog()
+    for track, time_us in ((0, 5), (1, 3), (0, 5), (1, 4)):
+        log.write(Packet(track, time_us, 0, True, b"x"))
+    assert log.ordered
+    log.write(Packet(1, 3, 0, True, b"x"))
+    assert not log.ordered
+    with pytest.raises(RemoteProtocolError, match="not in order"):
+        laid_out((made[0], packed_log(log.pack(), ordered=True), []), [0, 1])
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_log_that_is_cut_off_is_noticed_while_it_is_merged(made: Made, cut: int) -> None:
+    index, log, _ = made
+    with pytest.raises(TruncatedError):
+        laid_out((index, packed_log(log.pack()[:-cut], ordered=True), []), [0, 1])
 
 
 @pytest.mark.parametrize("window", [{}, {"from_us": 1_000_000, "to_us": 7_500_000}])
