@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 from mist.core.span import Span, open_span
 from mist.core.span_index import INDEX_SUFFIX, SpanIndex, open_index
-from mist.errors import NotFound, NotReady, TransportError, UnsupportedError
+from mist.errors import MistError, NotFound, NotReady, TransportError, UnsupportedError
 from mist.formats.tracks import VIDEO, TrackInfo
 from mist.stream.layouts import Layout, open_layout
 from mist.stream.publisher import stream_prefix
@@ -99,7 +99,8 @@ class OnDemandReader:
         self._wait = wait
         self._listens = listens
         self._index = open_index(index_name(reader.instance, reader.name))
-        self._layouts: dict[tuple[object, ...], Layout] = {}
+        self._layouts: dict[str, Layout] = {}
+        self._asking: dict[tuple[str, bool], asyncio.Future[Layout]] = {}
         self._loading: dict[int, asyncio.Future[LoadedSpan]] = {}
         self._used: weakref.WeakValueDictionary[int, LoadedSpan] = weakref.WeakValueDictionary()
         self._kept: OrderedDict[int, LoadedSpan] = OrderedDict()
@@ -244,18 +245,54 @@ class OnDemandReader:
             await self._wait(lambda: self.complete or self.reader.status() in ENDED, wait_s)
         if not self.complete or not len(self):
             return None
-        wanted = (kind, tuple(indexes), from_us, to_us)
-        found = self._layouts.get(wanted)
-        if found is None:
-            description = {"kind": kind, "indexes": indexes, "from_us": from_us, "to_us": to_us}
-            try:
-                fd, note = await self._ask({"layout": description}, 0)
-            except UnsupportedError:
-                return None
-            found = self._layouts[wanted] = open_layout(fd, note)
-            while len(self._layouts) > KEPT_LAYOUTS:
-                del self._layouts[next(iter(self._layouts))]
-        return found
+        description = {"kind": kind, "indexes": indexes, "from_us": from_us, "to_us": to_us}
+        found = self._layouts.get(json.dumps(description))
+        try:
+            return found or await asyncio.shield(self._ask_layout(description))
+        except UnsupportedError:
+            return None
+
+    async def whole_layout(self, layout: Layout) -> Layout:
+        """Return a layout with all of its header. Raises MistError."""
+        if layout.whole:
+            return layout
+        key = json.dumps(layout.description)
+        known = self._layouts.get(key)
+        whole = known
+        if whole is None or not whole.whole:
+            whole = await asyncio.shield(self._ask_layout(layout.description, whole=True))
+        if not layout.begins(whole):
+            self._layouts.pop(key, None)
+            raise MistError(f"the file that is made of {self.name} is not what it was")
+        return whole
+
+    def prepare_layout(self, layout: Layout) -> None:
+        """Have all of a layout's header made, which is wanted soon."""
+        known = self._layouts.get(json.dumps(layout.description))
+        if not layout.whole and (known is None or not known.whole):
+            self._ask_layout(layout.description, whole=True)
+
+    def _ask_layout(self, description: Mapping[str, Any], *, whole: bool = False) -> asyncio.Future[Layout]:
+        """Ask the input for a layout, once for all who want it now. whole: with all of its header. Raises MistError."""
+        key = json.dumps(description)
+        asking = self._asking.get((key, whole))
+        if asking is None:
+            asking = self._asking[key, whole] = asyncio.ensure_future(self._fetch_layout(description, whole))
+
+            def answered(task: asyncio.Future[Layout]) -> None:
+                del self._asking[key, whole]
+                self._layouts.pop(key, None)
+                if not task.cancelled() and task.exception() is None:
+                    self._layouts[key] = task.result()
+                while len(self._layouts) > KEPT_LAYOUTS:
+                    del self._layouts[next(iter(self._layouts))]
+
+            asking.add_done_callback(answered)
+        return asking
+
+    async def _fetch_layout(self, description: Mapping[str, Any], whole: bool) -> Layout:
+        wanted = {**description, "whole": True} if whole else description
+        return open_layout(*await self._ask({"layout": wanted}, 0), description)
 
     def _has_input(self, gone: int) -> bool:
         """Tell whether another input than the one that is gone serves the stream, or it has ended."""

@@ -21,6 +21,7 @@ from mist.errors import MistError, RemoteProtocolError, TruncatedError, Unsuppor
 from mist.formats.dtsh import Index, IndexTrack, parse_dtsh, serialize_dtsh
 from mist.stream.index_file import IndexFile, KeptIndex, cache_settings, parse_index, serialize_index, trim
 from mist.stream.index_reader import PacketsOnDisk
+from mist.stream.layouts import Outline
 from mist.stream.on_demand import pack_tracks
 from tests.support.flv_files import AUDIO_TRACK, VIDEO_TRACK
 from tests.support.shared_memory import shared_instance
@@ -59,9 +60,11 @@ def kept(**changed: object) -> KeptIndex:
         changed["spans"] = packed(changed["spans"])
     figures = [(50, 8575, -7, 1_959_993, 4000, 5000, 25_000, 1), (50, 8575, -90_000, 2_000_000, 4000, 5000, 0, 0)]
     ends = {1: array("q", [0, 7, 1 << 40])}
-    return replace(
-        KeptIndex(SOURCE, 0, [TRACKS], True, figures, packed(SPANS), log().pack(), [(0, 0)], ends), **changed
+    outline = Outline([0, 1], 1000, array("q", [1000, 1007, 1 << 40]), b"moov")
+    whole = KeptIndex(
+        SOURCE, 0, [TRACKS], True, figures, packed(SPANS), log().pack(), [(0, 0)], ends, ordered=True, outline=outline
     )
+    return replace(whole, **changed)
 
 
 def content(**changed: object) -> bytes:
@@ -88,6 +91,19 @@ def test_everything_comes_back() -> None:
     assert (again.figures, again.spans) == (kept().figures, packed(SPANS))
     assert {track: list(ends) for track, ends in again.ends.items()} == {1: [0, 7, 1 << 40]}
     assert unpacked(again.packets).count == 100 and again.packets == log().pack()
+    assert again.ordered and again.outline is not None
+    assert (*again.outline[:2], list(again.outline.positions), again.outline.beginning) == (
+        [0, 1], 1000, [1000, 1007, 1 << 40], b"moov",
+    )  # fmt: skip
+    without = parse_index(content(outline=None, ordered=False), SIZE)
+    assert without is not None and without.outline is None and not without.ordered
+
+
+def test_an_outline_of_another_film_is_refused() -> None:
+    outline = kept().outline
+    assert outline is not None
+    with pytest.raises(RemoteProtocolError):
+        parse_index(content(outline=outline._replace(positions=outline.positions[:-1])), SIZE)
 
 
 def test_time_bases_come_back() -> None:
