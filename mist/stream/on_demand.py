@@ -28,6 +28,7 @@ KEPT_BYTES: Final = (
 MIN_KEPT: Final = 4
 KEPT_LAYOUTS: Final = 2
 WHOLE_WAIT_S: Final = 2.0  # for the whole index, when a length is wanted
+WAIT_PARTS: Final = 4  # after the first of them the rest is waited only if the index grows fast enough
 MAX_INPUTS: Final = 5  # one after the other that may go while one span is wanted
 INPUT_WAIT_S: Final = 20.0  # for a new input, after one was killed, or for the first one's index to grow
 ENDED: Final = frozenset({StreamStatus.OFF, StreamStatus.SHUTDOWN, StreamStatus.INVALID})
@@ -239,10 +240,10 @@ class OnDemandReader:
         """Return how a whole file of some tracks is laid out, or None where its length cannot be known.
 
         kind: of `mist.stream.layouts`. from_us, to_us: decode times between which packets are in it, None for no bound.
-        wait_s: how long to wait for the whole index; while that grows there is no length.
+        wait_s: how long to wait for the whole index, as long as it may be there in time; while that grows there is no length.
         """
-        if not self.complete and wait_s:
-            await self._wait(lambda: self.complete or self.reader.status() in ENDED, wait_s)
+        if wait_s:
+            await self._wait_for_all(wait_s)
         if not self.complete or not len(self):
             return None
         description = {"kind": kind, "indexes": indexes, "from_us": from_us, "to_us": to_us}
@@ -251,6 +252,24 @@ class OnDemandReader:
             return found or await asyncio.shield(self._ask_layout(description))
         except UnsupportedError:
             return None
+
+    async def _wait_for_all(self, wait_s: float) -> None:
+        """Wait for the whole index, but for no longer than it takes to see that it will not be there in time."""
+
+        def done() -> bool:
+            return self.complete or self.reader.status() in ENDED
+
+        before = self._part_read()
+        if done() or await self._wait(done, wait_s / WAIT_PARTS):
+            return
+        part = self._part_read()
+        if part == before or 1 - part <= (part - before) * (WAIT_PARTS - 1):  # or the input had no turn yet
+            await self._wait(done, wait_s - wait_s / WAIT_PARTS)
+
+    def _part_read(self) -> float:
+        """Return how much of the file is in the index, from 0 to 1."""
+        index = self.index
+        return min(index[len(index) - 1][2] / max(index.identity[1], 1), 1.0) if len(index) else 0.0
 
     async def whole_layout(self, layout: Layout) -> Layout:
         """Return a layout with all of its header. Raises MistError."""

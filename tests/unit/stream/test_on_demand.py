@@ -319,6 +319,24 @@ def test_places_and_main_track() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("read", "waits"), [(0, [0.5, 1.5]), (1, [0.5]), (240, [0.5]), (250, [0.5, 1.5]), (900, [0.5, 1.5])]
+)
+def test_a_length_is_waited_for_as_long_as_it_may_come_in_time(film: Film, read: int, waits: list[float]) -> None:
+    index = create_index(index_name(film.instance, "film"), (1, 1000, 3), 0)
+    waited: list[float] = []
+
+    async def wait(_condition: Callable[[], bool], seconds: float) -> bool:
+        waited.append(seconds)
+        if len(waited) == 1 and read:
+            index.add(0, 2_000_000, read, 1, 1, True, 0)
+        return False
+
+    media = OnDemandReader(film.reader, film.fetch, wait)
+    assert run(media.layout("mp4", [0, 1], None, None)) is None
+    assert waited == waits
+
+
 class Layouts:
     """An input that lays files out: the header of each begins with what its outline says."""
 
