@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 import signal
+import socket
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -226,3 +228,28 @@ def test_many_who_ask_at_once_have_one_layout(tmp_path: Path) -> None:
             got = list(pool.map(lambda _, path=path, server=server: server.get(path, timeout_s=60), range(16)))
             assert len(set(got)) == 1 and len(got[0]) > 2 * OUTLINE_BYTES
             assert _layouts(server) <= 2
+
+
+def test_a_killed_worker_leaves_the_header_to_the_next_one(tmp_path: Path) -> None:
+    """The viewer has the beginning that the index told; the rest comes from another worker, byte for byte."""
+    film = tmp_path / "film.flv"
+    film.write_bytes(flv_file(interleaved(2400)))
+    age(film)
+    with MistServer(streams=streams(film)) as server:
+        server.get("/film.flv", timeout_s=30)
+        whole = server.get("/film.mp4", timeout_s=30)
+        index_beside(film)
+    wanted = whole.index(b"mdat") + 100_000
+    with MistServer(streams=streams(film)) as server, socket.socket() as viewer:
+        viewer.settimeout(30)
+        viewer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)  # so that most of the header is not sent yet
+        viewer.connect(("127.0.0.1", urlsplit(server.http_url).port))
+        viewer.sendall(b"GET /film.mp4 HTTP/1.1\r\nHost: x\r\n\r\n")
+        got = viewer.recv(1000)
+        server.lose("mist: output HTTP (1 connection)")
+        while len(got) < wanted + 2000:
+            data = viewer.recv(1 << 16)
+            assert data, f"{len(got)} bytes"
+            got += data
+    body = got.partition(b"\r\n\r\n")[2]
+    assert len(body) >= wanted and whole.startswith(body)
