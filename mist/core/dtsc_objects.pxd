@@ -27,7 +27,7 @@ cdef inline uint8_t* put_be32(uint8_t* at, uint32_t value) noexcept:
 
 cdef inline uint8_t* put_be64(uint8_t* at, uint64_t value) noexcept:
     put_be32(at, <uint32_t> (value >> 32))
-    return put_be32(at + 4, <uint32_t> (value & 0xFFFFFFFF))
+    return put_be32(at + 4, <uint32_t> value)
 
 cdef inline int64_t to_ms(int64_t us) noexcept:
     """Round microseconds to milliseconds, halves up; C divides towards zero."""

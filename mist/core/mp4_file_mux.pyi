@@ -1,7 +1,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol, final, type_check_only
 
-from mist.core.mp4_table_writer import FileTiming, TrackTables
+from mist.core.mp4_table_writer import ChunkPlaces, FileTiming, TrackTables
 from mist.core.muxer import Muxer
 from mist.formats.tracks import TrackInfo
 
@@ -12,7 +12,9 @@ class FileMovie(Protocol):
     def file_type(self, tracks: Sequence[TrackInfo], /) -> bytes: ...
     def timing(self, track: TrackInfo, /) -> FileTiming: ...
     def sample_entry(self, track: TrackInfo, payload: bytes = b"", /) -> bytes: ...
-    def moov(self, tables: Sequence[TrackTables], base: int, wide: bool, origin_us: int | None, /) -> bytes: ...
+    def moov(
+        self, tables: Sequence[TrackTables], wide: bool, origin_us: int | None, /
+    ) -> list[bytes | ChunkPlaces]: ...
 
 @final
 class Mp4FileMuxer(Muxer):
@@ -25,13 +27,16 @@ class Mp4FileLayout(Muxer):
     packets: int
     header_bytes: int
     total_bytes: int
+    media_bytes: int
     def __init__(
         self,
         tracks: Sequence[TrackInfo],
         movie: FileMovie,
         payloads: Mapping[int, bytes] | None = None,
         origin_us: int | None = None,
+        located: bool = True,
     ) -> None: ...
+    def header_pieces(self) -> list[bytes]: ...
     def add(self, track: int, dts_us: int, offset_us: int, size: int, keyframe: bool) -> None: ...
     def finish(self) -> None: ...
     def locate(self, number: int) -> tuple[int, int, int]: ...

@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
 
 from mist.core.buffer cimport ByteBuffer
-from mist.core.mp4_table_writer cimport TrackTables
+from mist.core.mp4_table_writer cimport ChunkPlaces, TrackTables
 from mist.core.muxer cimport Muxer
 from mist.core.packet cimport KEYFRAME, PacketView
 
@@ -42,6 +42,11 @@ cdef list tables_of(object movie, object tracks):
     return [TrackTables(info, movie.timing(info)) for info in tracks]
 
 
+cdef list placed(list pieces, int64_t base):
+    """Return pieces of a movie as bytes. base: what is added to every place in the file."""
+    return [(<ChunkPlaces> one).at(base) if isinstance(one, ChunkPlaces) else one for one in pieces]
+
+
 cdef bint can_follow(object movie, list tables, object tracks) except -1:
     """Tell whether changed tracks can go on as further sample entries of the same tracks."""
     if len(tables) != len(tracks):
@@ -62,7 +67,7 @@ cdef class Mp4FileMuxer(Muxer):
     Memory: what is held, and about 8 bytes a packet.
 
     tracks: up to 64 TrackInfo. movie: has file_type(tracks), timing(track), sample_entry(track, payload) and
-    moov(tables, base, wide, origin_us).
+    moov(tables, wide, origin_us), which returns pieces: bytes, and a `ChunkPlaces` of each track.
     origin_us: the time that is zero in the file; None: that of the first presentation, or zero where that is near it.
     Raises UnsupportedError for a codec without a place in MP4, RemoteProtocolError for init data that does not parse.
     """
@@ -167,7 +172,7 @@ cdef class Mp4FileMuxer(Muxer):
         for table in self.tables:
             table.close()
         wide = self.position > 0xFFFFFFFF
-        self.out.write(self.movie.moov(self.tables, 0, wide, self.origin_us))
+        self.out.write(b"".join(placed(self.movie.moov(self.tables, wide, self.origin_us), 0)))
 
     def patches(self):
         """Return [(position, bytes)] to write over the file after `finish`, so that all media is in one box."""
@@ -196,9 +201,10 @@ cdef class Mp4FileLayout(Muxer):
 
     Add all packets in the order in which they are to lie in the file (by decode time, say), call `finish`, then: the file is `header()` and
     after it each packet's `stored()` bytes in the order they were added. It is also a Muxer: what is written to it is only counted.
-    Packets without payload have a number and no bytes. Memory: 16 bytes a packet, and about 12 in the header.
+    Packets without payload have a number and no bytes. Memory: about 12 bytes a packet, twice with the header.
 
     tracks, movie, origin_us, errors: as of Mp4FileMuxer. payloads: a packet of each AC-3 and E-AC-3 track by its place.
+    located: keep for `locate` and `packet_at` where each packet lies, in 16 bytes more.
     """
 
     cdef object movie
@@ -206,17 +212,19 @@ cdef class Mp4FileLayout(Muxer):
     cdef list tables
     cdef ByteBuffer laid            # Laid of each packet
     cdef ByteBuffer marks           # int64: media bytes before every MARK_STRIDE-th packet
-    cdef bytes head
+    cdef list head                  # bytes, one behind the other; None before `finish`
     cdef int count
     cdef int last_track
+    cdef bint located
     cdef int64_t chunk_begin
-    cdef int64_t media_bytes
+    cdef readonly int64_t media_bytes
     cdef readonly int64_t header_bytes
     cdef readonly int64_t total_bytes
     cdef readonly int64_t packets
 
-    def __init__(self, tracks, movie, payloads=None, origin_us=None):
+    def __init__(self, tracks, movie, payloads=None, origin_us=None, located=True):
         self.movie = movie
+        self.located = located
         self.origin_us = origin_us
         self.tables = tables_of(movie, tracks)
         for place, payload in (payloads or {}).items():
@@ -239,27 +247,34 @@ cdef class Mp4FileLayout(Muxer):
     cdef int write_view(self, int track, const PacketView* packet) except -1:
         cdef TrackTables table
         cdef size_t size
-        cdef Laid* one
+        cdef int64_t ticks
         if track < 0 or track >= self.count or self.head is not None:
             raise LocalProtocolError(f"packet of track {track}; there are {self.count}, finished: {self.head is not None}")
         table = <TrackTables> self.tables[track]
         size = table.stored_size(packet)
         if size:
+            ticks = table.decode_ticks(packet.dts_us)
             if (
                 track != self.last_track or self.media_bytes - self.chunk_begin >= CHUNK_BYTES
-                or table.decode_ticks(packet.dts_us) - table.chunk_ticks >= table.timescale * CHUNK_US // 1000000
+                or ticks - table.chunk_ticks >= table.chunk_length_ticks
             ):
                 self.end_chunk()
                 self.last_track = track
-            table.add(packet)
+            table.add_at(packet, ticks, size)
+        if self.located:
+            self.keep_place(track, packet.dts_us, <uint32_t> size)
+        self.packets += 1
+        self.media_bytes += <int64_t> size
+        return 0
+
+    cdef int keep_place(self, int track, int64_t dts_us, uint32_t size) except -1:
+        cdef Laid* one
         if self.packets % MARK_STRIDE == 0:
             (<int64_t*> self.marks.reserve(8))[0] = self.media_bytes
             self.marks.commit(8)
         one = <Laid*> self.laid.reserve(sizeof(Laid))
-        one.dts_us, one.size, one.track = packet.dts_us, <uint32_t> size, track
+        one.dts_us, one.size, one.track = dts_us, size, track
         self.laid.commit(sizeof(Laid))
-        self.packets += 1
-        self.media_bytes += <int64_t> size
         return 0
 
     cdef int end_chunk(self) except -1:
@@ -290,22 +305,33 @@ cdef class Mp4FileLayout(Muxer):
         begin = self.movie.file_type(tracks)
         wide = large = self.media_bytes + 8 > 0xFFFFFFFF
         media = struct.pack(">I4sQ", 1, b"mdat", self.media_bytes + 16) if large else struct.pack(">I4s", self.media_bytes + 8, b"mdat")
-        size = len(begin) + len(self.movie.moov(self.tables, 0, wide, self.origin_us)) + len(media)
-        if size + self.media_bytes > 0xFFFFFFFF and not wide:
+        pieces = [begin, *self.movie.moov(self.tables, wide, self.origin_us), media]
+        if sum(map(len, pieces)) + self.media_bytes > 0xFFFFFFFF and not wide:
             wide = True
-            size = len(begin) + len(self.movie.moov(self.tables, 0, wide, self.origin_us)) + len(media)
-        self.head = begin + self.movie.moov(self.tables, size, wide, self.origin_us) + media
+            pieces[1:-1] = self.movie.moov(self.tables, wide, self.origin_us)
+        size = sum(map(len, pieces))
+        self.head = placed(pieces, size)
         self.header_bytes = size
         self.total_bytes = size + self.media_bytes
 
-    def header(self, start_us=0):
-        """Return everything before the first packet. start_us: not used. Raises LocalProtocolError before `finish`."""
+    def header_pieces(self):
+        """Return everything before the first packet, as bytes one behind the other. Raises LocalProtocolError before `finish`."""
         self.need_finished()
         return self.head
+
+    def header(self, start_us=0):
+        """Return everything before the first packet. start_us: not used. Raises LocalProtocolError before `finish`."""
+        return b"".join(self.header_pieces())
 
     cdef int need_finished(self) except -1:
         if self.head is None:
             raise LocalProtocolError("the layout is not finished")
+        return 0
+
+    cdef int need_located(self) except -1:
+        self.need_finished()
+        if not self.located:
+            raise LocalProtocolError("the layout does not know where each packet lies")
         return 0
 
     def locate(self, int64_t number):
@@ -313,7 +339,7 @@ cdef class Mp4FileLayout(Muxer):
 
         Raises LocalProtocolError before `finish` and for a number that is not there.   Cost: up to MARK_STRIDE steps.
         """
-        self.need_finished()
+        self.need_located()
         if not 0 <= number < self.packets:
             raise LocalProtocolError(f"packet {number} of {self.packets}")
         cdef const Laid* one = (<const Laid*> self.laid.data) + number
@@ -337,7 +363,7 @@ cdef class Mp4FileLayout(Muxer):
         cdef int64_t high
         cdef int64_t middle
         cdef int64_t rest
-        self.need_finished()
+        self.need_located()
         if byte_offset < 0 or byte_offset > self.total_bytes:
             raise LocalProtocolError(f"byte {byte_offset} of {self.total_bytes}")
         if byte_offset < self.header_bytes:

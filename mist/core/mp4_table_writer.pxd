@@ -36,11 +36,13 @@ cdef class TrackTables:
     cdef ByteBuffer chunks              # 64-bit offsets in the order of this machine
     cdef uint32_t chunk_samples
     cdef int64_t chunk_ticks            # where the open chunk begins
+    cdef int64_t chunk_length_ticks
     cdef uint32_t described             # sample entry and samples of the last stsc row
     cdef uint32_t described_samples
     cdef int prepare(self, object timing) except -1
     cdef size_t stored_size(self, const PacketView* packet) noexcept
     cdef int add(self, const PacketView* packet) except -1
+    cdef int add_at(self, const PacketView* packet, int64_t ticks, size_t size) except -1
     cdef int add_text(self, int64_t ticks, uint32_t size, size_t letters) except -1
     cdef int end_text(self, int64_t next_ticks) except -1
     cdef int push_offset(self, int64_t offset) except -1
@@ -50,3 +52,7 @@ cdef class TrackTables:
     cdef int64_t decode_ticks(self, int64_t dts_us) noexcept
     cdef int push_duration(self, uint32_t count, int64_t delta) except -1
     cdef int close(self) except -1
+
+cdef class ChunkPlaces:
+    cdef ByteBuffer chunks
+    cdef bint wide

@@ -4,9 +4,11 @@ Spec: ISO/IEC 14496-12 (2022) clauses 8.6.1, 8.6.2, 8.7.3 to 8.7.5.
 """
 
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from mist.core.buffer cimport ByteBuffer
+from mist.core.dtsc_objects cimport put_be32, put_be64
 from mist.core.frame_samples cimport opus_samples
 from mist.core.packet cimport KEYFRAME, PacketView
 from mist.core.trim cimport trim_of
@@ -21,6 +23,7 @@ cdef enum:
     LONGEST_GUESS_S = 10
     TEXT_US = 800000                # how long a subtitle is shown, and longer for each byte of it
     TEXT_US_PER_BYTE = 75000
+    CHUNK_US = 500000               # packets of a track that lie together in a layout
 
 cdef int64_t MAX_TIME_US = <int64_t> 1 << 60
 
@@ -86,6 +89,7 @@ cdef class TrackTables:
         self.default_ticks = timing.default_ticks
         self.frame_ticks = timing.frame_ticks
         self.frame_bytes = timing.frame_bytes
+        self.chunk_length_ticks = self.timescale * CHUNK_US // 1000000
         return 0
 
     cdef size_t stored_size(self, const PacketView* packet) noexcept:
@@ -113,15 +117,16 @@ cdef class TrackTables:
 
         Raises UnsupportedError for one over 2 GiB or a pause over 2^32 ticks, LimitExceededError over 2^32 samples.
         """
-        cdef int64_t ticks
+        return self.add_at(packet, self.decode_ticks(packet.dts_us), self.stored_size(packet))
+
+    cdef int add_at(self, const PacketView* packet, int64_t ticks, size_t size) except -1:
+        """Do the same, with the packet's `decode_ticks` and `stored_size`."""
         cdef int64_t offset = 0
-        cdef size_t size = self.stored_size(packet)
         if size > MAX_SAMPLE_BYTES:
             raise UnsupportedError(f"a packet of {size} bytes is too large for MP4")
         if self.text:
             ticks = to_ticks(max(-MAX_TIME_US, min(MAX_TIME_US, packet.dts_us)), self.timescale)
             return self.add_text(ticks, <uint32_t> size, packet.size)
-        ticks = self.decode_ticks(packet.dts_us)
         if self.video and packet.offset_us:
             offset = to_ticks(
                 max(-MAX_TIME_US, min(MAX_TIME_US, packet.dts_us + packet.offset_us)), self.timescale
@@ -262,28 +267,39 @@ cdef class TrackTables:
         return not self.video or self.keys == self.samples
 
     def table(self, str name):
-        """Return the content of stts, ctts, stsc, stss behind version and flags: the count of rows and the rows."""
+        """Return the content of stts, ctts, stsc, stss behind version and flags: the count of rows, and the rows."""
         cdef ByteBuffer rows = {"stts": self.stts, "ctts": self.ctts, "stsc": self.stsc, "stss": self.stss}[name]
         row_bytes = {"stts": 8, "ctts": 8, "stsc": 12, "stss": 4}[name]
-        return struct.pack(">I", rows.size // row_bytes) + (<const char*> rows.data)[:rows.size]
+        return [struct.pack(">I", rows.size // row_bytes), (<const char*> rows.data)[:rows.size]]
 
     def sizes(self):
-        """Return the content of stsz behind version and flags."""
+        """Return the content of stsz behind version and flags, in pieces."""
         if not self.sizes_differ:
-            return struct.pack(">II", self.equal_size, self.samples)
-        return struct.pack(">II", 0, self.samples) + (<const char*> self.stsz.data)[:self.stsz.size]
+            return [struct.pack(">II", self.equal_size, self.samples)]
+        return [struct.pack(">II", 0, self.samples), (<const char*> self.stsz.data)[:self.stsz.size]]
 
-    def offsets(self, int64_t base, bint wide):
-        """Return the content of co64 (wide) or stco behind version and flags. base: what is added to every place."""
-        cdef ByteBuffer out = ByteBuffer()
+
+@cython.final
+cdef class ChunkPlaces:
+    """The content of co64 (wide) or stco of a track, behind version and flags: known but for what is added to every place."""
+
+    def __cinit__(self, TrackTables tables not None, bint wide):
+        self.chunks = tables.chunks
+        self.wide = wide
+
+    def __len__(self):
+        return 4 + self.chunks.size // 8 * (8 if self.wide else 4)
+
+    def at(self, int64_t base):
+        """Return it. base: what is added to every place."""
         cdef size_t number
-        cdef int64_t place
         cdef size_t count = self.chunks.size // 8
-        out.reserve(4 + count * 8)
-        put32(out, <uint32_t> count)
+        cdef const int64_t* places = <const int64_t*> self.chunks.data
+        cdef bytes content = PyBytes_FromStringAndSize(NULL, len(self))
+        cdef uint8_t* at = put_be32(<uint8_t*> PyBytes_AS_STRING(content), <uint32_t> count)
         for number in range(count):
-            place = (<int64_t*> self.chunks.data)[number] + base
-            if wide:
-                put32(out, <uint32_t> (place >> 32))
-            put32(out, <uint32_t> place)
-        return out.take()
+            if self.wide:
+                at = put_be64(at, <uint64_t> (places[number] + base))
+            else:
+                at = put_be32(at, <uint32_t> (places[number] + base))
+        return content

@@ -15,8 +15,9 @@ cdef class PacketLog(Muxer):
     cdef readonly size_t count
     cdef size_t capacity
     cdef readonly bint whole         # nothing had to be left out
-    cdef bint in_order
+    cdef readonly bint ordered       # each track by its decode times
+    cdef int64_t[64] newest          # time of each track's last packet
     cdef object packed               # all packets as `pack` returns them, until they are needed one by one; else None
     cdef int add(self, Logged* one) except -1
     cdef int give_up(self) except -1
-    cdef int sort(self) noexcept
+    cdef PacketLog by_times(self)

@@ -11,15 +11,17 @@ MAX_LOGGED: Final[int]
 class PacketLog(Muxer):
     count: int
     whole: bool
+    ordered: bool
     def pack(self) -> bytes: ...
     def lay_out(
         self,
         layout: Muxer,
+        measure: Callable[[], int],
         places: list[int],
         index: SpanIndex,
         from_us: int = ...,
         to_us: int = ...,
-    ) -> array[int]: ...
+    ) -> LayingOut: ...
     def span_ends(
         self,
         sizes: Muxer,
@@ -31,7 +33,12 @@ class PacketLog(Muxer):
     ) -> array[int]: ...
     def unpack(self) -> None: ...
 
-def packed_log(data: bytes | memoryview) -> PacketLog: ...
+def packed_log(data: bytes | memoryview, ordered: bool = False) -> PacketLog: ...
+
+@final
+class LayingOut:
+    ends: array[int]
+    def step(self, packets: int = ...) -> bool: ...
 
 @final
 class PayloadSink(Muxer): ...

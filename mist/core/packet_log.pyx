@@ -21,6 +21,7 @@ cdef enum:
     LOGGED_KEY = 0x80            # beside the track, in the lowest byte of a mark and the first one of a packed packet
     PACKED_TRIM = 0x40           # the same: the trim follows the size
     MOST_PACKED_BYTES = 1 + 4 * 10
+    STEP_PACKETS = 1 << 16       # a few milliseconds
 
 MAX_LOGGED = LOGGED_LIMIT
 
@@ -52,7 +53,7 @@ cdef inline uint8_t* put_signed(uint8_t* at, int64_t value) noexcept:
     return put_number(at, (<uint64_t> value << 1) ^ <uint64_t> (value >> 63))
 
 
-cdef inline const uint8_t* take_number(const uint8_t* at, const uint8_t* end, uint64_t* value) noexcept:
+cdef inline const uint8_t* take_number(const uint8_t* at, const uint8_t* end, uint64_t* value) noexcept nogil:
     """Read a number; returns where it ends. NULL when it has no end in the data, or more than 64 bits."""
     cdef int shift = 0
     value[0] = 0
@@ -65,11 +66,52 @@ cdef inline const uint8_t* take_number(const uint8_t* at, const uint8_t* end, ui
     return NULL
 
 
-cdef inline const uint8_t* take_signed(const uint8_t* at, const uint8_t* end, int64_t* value) noexcept:
+cdef inline const uint8_t* take_signed(const uint8_t* at, const uint8_t* end, int64_t* value) noexcept nogil:
     cdef uint64_t bits = 0
     at = take_number(at, end, &bits)
     value[0] = <int64_t> (bits >> 1) ^ -<int64_t> (bits & 1)
     return at
+
+
+cdef inline const uint8_t* take_packet(const uint8_t* at, const uint8_t* end, Logged* one) noexcept nogil:
+    """Read a packed packet, whose time is the step from the one before it of its track; returns where it ends.
+
+    NULL when it has no end in the data, or is beyond all bounds.
+    """
+    cdef uint8_t head = at[0]
+    cdef uint64_t size = 0, trim_us = 0
+    cdef int64_t offset_us = 0
+    at = take_signed(at + 1, end, &one.dts_us)
+    at = take_signed(at, end, &offset_us) if at is not NULL else NULL
+    at = take_number(at, end, &size) if at is not NULL else NULL
+    if at is not NULL and head & PACKED_TRIM:
+        at = take_number(at, end, &trim_us)
+        if not 0 < trim_us <= MAX_TRIM_US:
+            return NULL
+    if size >> 32 or offset_us != <int32_t> offset_us:
+        return NULL
+    one.offset_us, one.size = <int32_t> offset_us, <uint32_t> size
+    one.mark = <uint32_t> (head & (MAX_PLACES - 1 | LOGGED_KEY)) | trim_flags(<int64_t> trim_us)
+    return at
+
+
+cdef inline const uint8_t* pass_packet(const uint8_t* at, const uint8_t* end) noexcept nogil:
+    """Return where a packed packet ends, NULL when it has no end in the data."""
+    cdef int numbers = 4 if at[0] & PACKED_TRIM else 3
+    at += 1
+    while at < end:
+        numbers -= at[0] < 0x80
+        at += 1
+        if not numbers:
+            return at
+    return NULL
+
+
+cdef int refuse(const uint8_t* at, const uint8_t* end, int64_t offset) except -1:
+    """Raise TruncatedError for a packet without an end, RemoteProtocolError for one with numbers beyond all bounds."""
+    if end - at < MOST_PACKED_BYTES and pass_packet(at, end) is NULL:
+        raise TruncatedError("a packed packet has no end", offset=offset)
+    raise RemoteProtocolError("a packed packet beyond all bounds", offset=offset)
 
 
 @cython.final
@@ -91,36 +133,87 @@ cdef class PackedPackets:
 
     cdef bint next(self, Logged* one) except -1:
         """Read a packet; False behind the last one. Raises TruncatedError, RemoteProtocolError."""
-        cdef uint8_t head
-        cdef uint64_t size = 0, trim_us = 0
-        cdef int64_t step_us = 0, offset_us = 0
-        cdef int track
-        cdef const uint8_t* at = self.at
-        if at == self.end:
+        cdef const uint8_t* at
+        if self.at == self.end:
             return False
-        head = at[0]
-        track = head & (MAX_PLACES - 1)
-        at = take_signed(at + 1, self.end, &step_us)
-        at = take_signed(at, self.end, &offset_us) if at is not NULL else NULL
-        at = take_number(at, self.end, &size) if at is not NULL else NULL
-        if at is not NULL and head & PACKED_TRIM:
-            at = take_number(at, self.end, &trim_us)
+        at = take_packet(self.at, self.end, one)
         if at is NULL:
-            self.refuse()
-        if size > <uint64_t> 0xFFFFFFFF or offset_us != <int32_t> offset_us or (head & PACKED_TRIM and not 0 < trim_us <= MAX_TRIM_US):
-            raise RemoteProtocolError("a packed packet beyond all bounds", offset=self.at - &self.data[0])
+            refuse(self.at, self.end, self.at - &self.data[0])
         self.at = at
-        self.before[track] += step_us
-        one.dts_us, one.offset_us, one.size = self.before[track], <int32_t> offset_us, <uint32_t> size
-        one.mark = <uint32_t> track | (head & LOGGED_KEY) | trim_flags(<int64_t> trim_us)
+        one.dts_us += self.before[track_of(one)]
+        self.before[track_of(one)] = one.dts_us
         return True
 
-    cdef int refuse(self) except -1:
-        """Raise TruncatedError for a packet without an end, RemoteProtocolError for one with a number of more than 64 bits."""
-        offset = self.at - &self.data[0]
-        if self.end - self.at < MOST_PACKED_BYTES:
-            raise TruncatedError("a packed packet has no end", offset=offset)
-        raise RemoteProtocolError("a packed number of more than 64 bits", offset=offset)
+
+# Where the reading of one track has got to.
+cdef struct Cursor:
+    const uint8_t* at            # behind its packet
+    const uint8_t* begin         # of its packet, which `one` is
+    int track
+    Logged one
+
+
+@cython.final
+cdef class MergedPackets:
+    """Reads tracks of a packed log by decode time: each by itself, all at once, so that nothing is sorted or kept.
+
+    Every track must be in the order of its times. Packets of the same time come in the order of the log.
+    """
+
+    cdef const uint8_t[::1] data
+    cdef const uint8_t* end
+    cdef Cursor[MAX_PLACES] cursors
+    cdef int count
+
+    def __init__(self, data, list tracks not None):
+        cdef int place
+        cdef Cursor* cursor
+        self.data = data
+        self.end = (&self.data[0] if self.data.shape[0] else NULL) + self.data.shape[0]
+        for place in range(len(tracks)):
+            cursor = &self.cursors[self.count]
+            cursor.at = self.end - self.data.shape[0]
+            cursor.track, cursor.one.dts_us = tracks[place], INT64_MIN
+            self.count += self.advance(cursor)
+
+    cdef bint advance(self, Cursor* cursor) except -1:
+        """Go to a track's next packet; False behind the last one. Raises TruncatedError, RemoteProtocolError."""
+        cdef int64_t before_us = cursor.one.dts_us
+        cdef const uint8_t* at = cursor.at
+        cdef const uint8_t* begin = at
+        while at is not NULL and at != self.end and at[0] & (MAX_PLACES - 1) != cursor.track:
+            begin = at
+            at = pass_packet(at, self.end)
+        if at == self.end:
+            return False
+        if at is not NULL:
+            begin = at
+            at = take_packet(at, self.end, &cursor.one)
+        if at is NULL:
+            refuse(begin, self.end, begin - &self.data[0])
+        cursor.begin, cursor.at = begin, at
+        if before_us != INT64_MIN:
+            if cursor.one.dts_us < 0:
+                raise RemoteProtocolError("a packed track is not in order", offset=begin - &self.data[0])
+            cursor.one.dts_us += before_us
+        return True
+
+    cdef bint next(self, Logged* one) except -1:
+        """Read a packet; False behind the last one. Raises TruncatedError, RemoteProtocolError."""
+        cdef Cursor* first = &self.cursors[0]
+        cdef Cursor* other
+        cdef int place
+        if not self.count:
+            return False
+        for place in range(1, self.count):
+            other = &self.cursors[place]
+            if other.one.dts_us < first.one.dts_us or (other.one.dts_us == first.one.dts_us and other.begin < first.begin):
+                first = other
+        one[0] = first.one
+        if not self.advance(first):
+            self.count -= 1
+            first[0] = self.cursors[self.count]
+        return True
 
 
 cdef inline void show(const Logged* one, PacketView* view) noexcept:
@@ -140,9 +233,12 @@ cdef class PacketLog(Muxer):
     """A sink that keeps of every packet what it is, but not its payload; beyond MAX_LOGGED packets it gives up and is not whole."""
 
     def __cinit__(self, *args, **kwargs):
+        cdef int track
         self.packets = NULL
         self.whole = True
-        self.in_order = True
+        self.ordered = True
+        for track in range(MAX_PLACES):
+            self.newest[track] = INT64_MIN
 
     def __dealloc__(self):
         free(self.packets)
@@ -167,8 +263,9 @@ cdef class PacketLog(Muxer):
             if grown is NULL:
                 raise MemoryError
             self.packets = grown
-        if self.count and one.dts_us < self.packets[self.count - 1].dts_us:
-            self.in_order = False
+        if one.dts_us < self.newest[track_of(one)]:
+            self.ordered = False
+        self.newest[track_of(one)] = one.dts_us
         one.order = <uint32_t> self.count
         self.packets[self.count] = one[0]
         self.count += 1
@@ -220,49 +317,20 @@ cdef class PacketLog(Muxer):
             before[track] = one.dts_us
         return PyBytes_FromStringAndSize(<const char*> packed.data, <Py_ssize_t> packed.size)
 
-    cdef int sort(self) noexcept:
-        """Bring the packets into the order in which spans hold them."""
-        if not self.in_order:
-            qsort(self.packets, self.count, sizeof(Logged), by_time)
-            self.in_order = True
-        return 0
-
-    def lay_out(self, Muxer layout not None, list places not None, SpanIndex index not None,
+    def lay_out(self, Muxer layout not None, measure, list places not None, SpanIndex index not None,
                 int64_t from_us=INT64_MIN, int64_t to_us=INT64_MAX):
-        """Write packets without payload (data is NULL) to a sink, in the order in which the spans have them.
+        """Return what writes packets without payload (data is NULL) to a sink, in the order in which the spans have them.
 
-        places, from_us, to_us: as for `Span.mux`. Returns an array: for each span how many packets were written before it, and at its end
-        how many in all. Nothing may be logged any more afterwards.
+        measure() -> what all packets have taken so far. places, from_us, to_us: as for `Span.mux`.
         """
-        cdef int[MAX_PLACES] place_of
-        cdef PacketView view
-        cdef uint64_t span = 0
-        cdef uint64_t spans = index.header.count
-        cdef size_t number
-        cdef int64_t written = 0
-        cdef int track
-        cdef Logged* one
-        self.unpack()
-        self.sort()
-        read_places(places, place_of)
-        counts = array("q")
-        append = counts.append
-        view.data = NULL
-        for number in range(self.count):
-            one = &self.packets[number]
-            while span < spans and one.dts_us >= index.records[span].from_us:
-                append(written)
-                span += 1
-            track = place_of[track_of(one)]
-            if track < 0 or one.dts_us < from_us or one.dts_us >= to_us:
-                continue
-            show(one, &view)
-            layout.write_view(track, &view)
-            written += 1
-        while span <= spans:
-            append(written)
-            span += 1
-        return counts
+        return LayingOut(self, layout, measure, places, index, from_us, to_us)
+
+    cdef PacketLog by_times(self):
+        """Return another log with all packets in the order of their times, for tracks that are not in order themselves."""
+        cdef PacketLog log = packed_log(self.packed if self.packed is not None else self.pack())
+        log.unpack()
+        qsort(log.packets, log.count, sizeof(Logged), by_time)
+        return log
 
     def span_ends(self, Muxer sizes not None, measure, list places not None, SpanIndex index not None,
                   int64_t from_us=INT64_MIN, int64_t to_us=INT64_MAX):
@@ -314,11 +382,84 @@ cdef class PacketLog(Muxer):
         return ends
 
 
-def packed_log(data):
-    """Return the log whose `pack` this is; it is read when it is needed. Raises TruncatedError, RemoteProtocolError then."""
+def packed_log(data, bint ordered=False):
+    """Return the log whose `pack` this is; it is read when it is needed. Raises TruncatedError, RemoteProtocolError then.
+
+    ordered: as the log was, if it is known.
+    """
     cdef PacketLog log = PacketLog()
     log.packed = data
+    log.ordered = ordered
     return log
+
+
+@cython.final
+cdef class LayingOut:
+    """Writes the packets of a log to a sink, some at a time. Made by `PacketLog.lay_out`.
+
+    ends: for each span what was taken before it, and at its end what in all; right once `step` has returned False.
+    """
+
+    cdef readonly object ends
+    cdef MergedPackets merged
+    cdef PacketLog log               # in order, where its tracks cannot be merged; else None
+    cdef size_t number
+    cdef Muxer layout
+    cdef object measure
+    cdef SpanIndex index
+    cdef int[MAX_PLACES] place_of
+    cdef int64_t from_us
+    cdef int64_t to_us
+    cdef uint64_t span
+
+    def __cinit__(self, PacketLog log not None, Muxer layout not None, measure, list places not None, SpanIndex index not None,
+                  int64_t from_us, int64_t to_us):
+        self.ends = array("q")
+        self.layout, self.measure, self.index, self.from_us, self.to_us = layout, measure, index, from_us, to_us
+        read_places(places, self.place_of)
+        if log.ordered:
+            tracks = [track for track, place in enumerate(places[:MAX_PLACES]) if place >= 0]
+            self.merged = MergedPackets(log.packed if log.packed is not None else log.pack(), tracks)
+        else:
+            self.log = log.by_times()
+
+    cdef bint next(self, Logged* one) except -1:
+        if self.log is None:
+            return self.merged.next(one)
+        if self.number == self.log.count:
+            return False
+        one[0] = self.log.packets[self.number]
+        self.number += 1
+        return True
+
+    def step(self, size_t packets=STEP_PACKETS):
+        """Write so many packets; returns whether there are more. Raises TruncatedError, RemoteProtocolError, and what the sink raises."""
+        cdef PacketView view
+        cdef Logged one
+        cdef uint64_t spans = self.index.header.count
+        cdef int place
+        view.data = NULL
+        while packets:
+            packets -= 1
+            if not self.next(&one):
+                self.reach(spans + 1)
+                return False
+            place = self.place_of[track_of(&one)]
+            if place < 0 or one.dts_us < self.from_us or one.dts_us >= self.to_us:
+                continue
+            while self.span < spans and one.dts_us >= self.index.records[self.span].from_us:
+                self.reach(self.span + 1)
+            show(&one, &view)
+            self.layout.write_view(place, &view)
+        return True
+
+    cdef int reach(self, uint64_t span) except -1:
+        """Say that what comes now is behind the beginning of all spans before a number."""
+        taken = self.measure()
+        while self.span < span:
+            self.ends.append(taken)
+            self.span += 1
+        return 0
 
 
 @cython.final

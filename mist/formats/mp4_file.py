@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mist.core.mp4_file_mux import Mp4FileLayout, Mp4FileMuxer
-from mist.core.mp4_table_writer import TrackTables
+from mist.core.mp4_table_writer import ChunkPlaces, TrackTables
 from mist.errors import UnsupportedError
 from mist.formats import flac, mp4_boxes, timed_metadata
 from mist.formats.mp4_boxes import MATRIX, MAX_TIMESCALE, box, esds, full_box, pack_language
@@ -50,6 +50,8 @@ _ENABLED: Final = 3  # in the movie, clause 8.3.2.3
 _VIDEO_OBJECTS: Final = {MPEG2: 0x61, JPEG: 0x6C}
 _AUDIO_OBJECTS: Final = {DTS: 0xA9, VORBIS: 0xDD}
 _QUICKTIME_PCM: Final = {8: b"raw ", 16: b"twos", 24: b"in24", 32: b"in32"}
+Piece = bytes | ChunkPlaces  # of a box: the places of chunks are known once the box's length is
+
 CODECS: Final = (
     mp4_boxes.CODECS | timed_metadata.CODECS | {MPEG2, JPEG, MP2, DTS, VORBIS, PCM, FLOAT, ALAW, ULAW, SUBTITLE}
 )
@@ -183,12 +185,23 @@ def _place(tables: TrackTables, origin_us: int) -> _Placed:
     return _Placed(tables, max(start_us, 0), media_time, _us(shown, tables.timescale))
 
 
-def moov(tables: Sequence[TrackTables], base: int, wide: bool, origin_us: int | None) -> bytes:
-    """Return the `moov` box of a file.
+def _nest(kind: str, *parts: Sequence[Piece]) -> list[Piece]:
+    """Return a box of pieces, of which large ones are not copied."""
+    inside = [piece for part in parts for piece in part]
+    return [struct.pack(">I4s", 8 + sum(map(len, inside)), kind.encode("latin-1")), *inside]
 
-    tables: of each track; those without samples are left out, unless all are. base: what is added to every chunk's place.
+
+def _full(kind: str, version: int, content: Sequence[Piece]) -> list[Piece]:
+    """Return a box that begins with a version and no flags, of pieces."""
+    return _nest(kind, [struct.pack(">I", version << 24)], content)
+
+
+def moov(tables: Sequence[TrackTables], wide: bool, origin_us: int | None) -> list[Piece]:
+    """Return the `moov` box of a file, in pieces.
+
+    tables: of each track; those without samples are left out, unless all are.
     wide: places of 64 bits. origin_us: the time that is zero in the file; None: that of the first presentation, or zero where
-    that is near it. The length does not depend on base.
+    that is near it.
     """
     used = [(place + 1, one) for place, one in enumerate(tables) if one.samples]
     if origin_us is None:
@@ -205,7 +218,8 @@ def moov(tables: Sequence[TrackTables], base: int, wide: bool, origin_us: int | 
     else:
         times = struct.pack(">IIIII", 0, 0, 0, timescale, duration)
     header = times + struct.pack(">IH10x", 0x10000, 0x0100) + MATRIX + bytes(24) + struct.pack(">I", len(tables) + 1)
-    return box("moov", box("mvhd", header), *(_track(number, one, timescale, base, wide) for number, one in placed))
+    traks = (_track(number, one, timescale, wide) for number, one in placed)
+    return _nest("moov", [box("mvhd", header)], *traks)
 
 
 def _movie_ticks(time_us: int, timescale: int) -> int:
@@ -213,7 +227,7 @@ def _movie_ticks(time_us: int, timescale: int) -> int:
     return -(-time_us * timescale // 1_000_000)
 
 
-def _track(number: int, placed: _Placed, movie_timescale: int, base: int, wide: bool) -> bytes:
+def _track(number: int, placed: _Placed, movie_timescale: int, wide: bool) -> list[Piece]:
     tables = placed.tables
     info: TrackInfo = tables.infos[0]
     delay = placed.delay_us * movie_timescale // 1_000_000
@@ -227,8 +241,8 @@ def _track(number: int, placed: _Placed, movie_timescale: int, base: int, wide: 
     group = {VIDEO: 0, AUDIO: 1}.get(info.type, 2 if info.codec == SUBTITLE else 0)  # one of its kind is shown
     header = times + struct.pack(">8xHHHH", 0, group, 0x0100 if info.type == AUDIO else 0, 0)
     header += mp4_boxes.display_matrix(info)
-    media = box("mdia", _media_header(tables, info), _handler(info), _media_information(tables, info, base, wide))
-    return box("trak", box("tkhd", header, struct.pack(">II", *size)), _edits(placed, delay, shown), media)
+    media = _nest("mdia", [_media_header(tables, info), _handler(info)], _media_information(tables, info, wide))
+    return _nest("trak", [box("tkhd", header, struct.pack(">II", *size)), _edits(placed, delay, shown)], media)
 
 
 def _edits(placed: _Placed, delay: int, shown: int) -> bytes:
@@ -258,23 +272,21 @@ def _handler(info: TrackInfo) -> bytes:
     return full_box("hdlr", 0, 0, bytes(4), kind, bytes(12), name + b"\0")
 
 
-def _media_information(tables: TrackTables, info: TrackInfo, base: int, wide: bool) -> bytes:
+def _media_information(tables: TrackTables, info: TrackInfo, wide: bool) -> list[Piece]:
     heads = {VIDEO: full_box("vmhd", 0, 1, bytes(8)), AUDIO: full_box("smhd", 0, 0, bytes(4))}
     entries = [sample_entry(one, tables.payload) for one in tables.infos]
-    table = [
-        full_box("stsd", 0, 0, struct.pack(">I", len(entries)), *entries),
-        full_box("stts", 0, 0, tables.table("stts")),
-    ]
+    table: list[Piece] = [full_box("stsd", 0, 0, struct.pack(">I", len(entries)), *entries)]
+    table += _full("stts", 0, tables.table("stts"))
     if tables.late:
-        table.append(full_box("ctts", int(tables.negative_offsets), 0, tables.table("ctts")))
+        table += _full("ctts", int(tables.negative_offsets), tables.table("ctts"))
     if not tables.all_sync:
-        table.append(full_box("stss", 0, 0, tables.table("stss")))
-    table.append(full_box("stsc", 0, 0, tables.table("stsc")))
-    table.append(full_box("stsz", 0, 0, tables.sizes()))
-    table.append(full_box("co64" if wide else "stco", 0, 0, tables.offsets(base, wide)))
+        table += _full("stss", 0, tables.table("stss"))
+    table += _full("stsc", 0, tables.table("stsc"))
+    table += _full("stsz", 0, tables.sizes())
+    table += _full("co64" if wide else "stco", 0, [ChunkPlaces(tables, wide)])
     table += _roll(tables, info)
     reference = box("dinf", full_box("dref", 0, 0, struct.pack(">I", 1), full_box("url ", 0, 1)))
-    return box("minf", heads.get(info.type, full_box("nmhd", 0, 0)), reference, box("stbl", *table))
+    return _nest("minf", [heads.get(info.type, full_box("nmhd", 0, 0)), reference], _nest("stbl", table))
 
 
 def _roll(tables: TrackTables, info: TrackInfo) -> list[bytes]:
@@ -286,7 +298,7 @@ def _roll(tables: TrackTables, info: TrackInfo) -> list[bytes]:
         return []
     distance = 1
     if info.codec == OPUS:
-        usual = int.from_bytes(tables.table("stts")[8:12], "big")  # of the first samples
+        usual = int.from_bytes(tables.table("stts")[1][4:8], "big")  # of the first samples
         distance = -(-_OPUS_ROLL_MS * tables.timescale // (1000 * max(usual, 1)))
     return [
         full_box("sgpd", 1, 0, b"roll", struct.pack(">IIh", 2, 1, -min(distance, 32))),

@@ -12,6 +12,7 @@ import time
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -44,7 +45,15 @@ from mist.stream.index_file import (
     trim,
 )
 from mist.stream.index_reader import PacketsOnDisk
-from mist.stream.layouts import layout_of_ends, make_layout, track_ends
+from mist.stream.layouts import (
+    Outline,
+    layout_of_ends,
+    layout_of_outline,
+    make_layout,
+    make_outline,
+    open_layout,
+    track_ends,
+)
 from mist.stream.names import wildcard_part
 from mist.stream.on_demand import index_name, main_track, pack_tracks, unpack_tracks
 from mist.stream.services import InputServices
@@ -115,8 +124,10 @@ class FileStream:
         self._logged = asyncio.Event()
         self._log_lock = asyncio.Lock()
         self._kept_packets: PacketsOnDisk | None = None
+        self._ordered = False  # as the log of all packets is
         self._ends: Mapping[int, array[int] | memoryview] = {}  # of tracks in FLV files
-        self._layouts: OrderedDict[str, tuple[int, Mapping[str, Any]]] = OrderedDict()
+        self._outline: Outline | None = None  # of the usual MP4 file
+        self._layouts: OrderedDict[str, asyncio.Future[tuple[int, Mapping[str, Any]]]] = OrderedDict()
 
     # -- the index -------------------------------------------------------------------------------------------------
 
@@ -172,8 +183,9 @@ class FileStream:
         if isinstance(kept.packets, PacketsOnDisk):
             self._kept_packets = kept.packets
         else:
-            self._log = packed_log(kept.packets)
-        self._ends = kept.ends
+            self._log = packed_log(kept.packets, kept.ordered)
+        self._ordered = kept.ordered
+        self._ends, self._outline = kept.ends, kept.outline
         self._sizes_known = kept.sizes_are_exact and not self.index.versions
         self._logged.set()
 
@@ -183,7 +195,7 @@ class FileStream:
             if self._kept_packets is None:
                 return
             try:
-                self._log = packed_log(await asyncio.to_thread(self._kept_packets.read))
+                self._log = packed_log(await asyncio.to_thread(self._kept_packets.read), self._ordered)
             except (MistError, OSError) as error:
                 self._sizes_known = False
                 self.kept.refuse(error)
@@ -197,6 +209,7 @@ class FileStream:
     async def _keep(self, scan: FileDemuxer) -> None:
         """Write the whole index to disk, for the next start."""
         assert self._indexer is not None and self._records is not None
+        packets = self._log.pack()
         kept = KeptIndex(
             self._source,
             self.index.main,
@@ -204,10 +217,16 @@ class FileStream:
             self._sizes_known and self._log.whole,
             figures_of([self._indexer.figures(number) for number in range(len(scan.demuxer.tracks))]),
             self.index.pack(),
-            self._log.pack(),
+            packets,
             self.index.shifts(),
             self._track_ends(),
+            self._log.ordered,
         )
+        if self._log.whole:
+            self._log = packed_log(packets, kept.ordered)  # which takes a quarter of the memory
+        if kept.sizes_are_exact:
+            infos = unpack_tracks(self._versions[0])
+            kept = replace(kept, outline=await make_outline(self._log, self.index, infos, self._first_payload))
         data = serialize_index(built(scan.demuxer, self._records), kept)
         if self.file.lasting and not await self._change():
             await asyncio.to_thread(self.kept.save, data)
@@ -356,27 +375,63 @@ class FileStream:
         return span.fileno(), {"tracks": self._versions[self.index[number][6]]}
 
     async def answer_layout(self, description: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
-        """Return the layout of a file made from the stream, once the whole source was read. Raises UnsupportedError."""
+        """Return the layout of a file made from the stream, once the whole source was read. Raises UnsupportedError.
+
+        description: as of `mist.stream.layouts`; with "whole" the header may not lack its end.
+        """
         await self._logged.wait()
         key = json.dumps(description, sort_keys=True)
-        found = self._layouts.pop(key, None)
-        if found is None:
-            found = await self._make_layout(description)
+        making = self._layouts.pop(key, None)
+        if making is None:
+            making = self.services.loop.create_task(self._make_layout(description))
+            making.add_done_callback(partial(self._layout_made, key))
             while len(self._layouts) >= KEPT_LAYOUTS:
-                os.close(self._layouts.popitem(last=False)[1][0])
-        self._layouts[key] = found
-        return found
+                self._drop_layout()
+        self._layouts[key] = making  # the newest
+        return await asyncio.shield(making)
+
+    def _layout_made(self, key: str, making: asyncio.Future[tuple[int, Mapping[str, Any]]]) -> None:
+        """Forget a layout that cannot be made: the next who asks may have more luck."""
+        if (making.cancelled() or making.exception() is not None) and self._layouts.get(key) is making:
+            del self._layouts[key]
+
+    def _drop_layout(self) -> None:
+        """Let go of the layout that was not asked for for the longest time; whoever waits for it gets it."""
+
+        def let_go(made: asyncio.Future[tuple[int, Mapping[str, Any]]]) -> None:
+            if not made.cancelled() and made.exception() is None:
+                self.services.loop.call_soon(os.close, made.result()[0])  # behind those who wait
+
+        self._layouts.popitem(last=False)[1].add_done_callback(let_go)
 
     async def _make_layout(self, description: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
         infos = unpack_tracks(self._versions[0])
         found = layout_of_ends(description, self._ends, self.index, infos) if self._sizes_known else None
+        if found is None and self._sizes_known and not description.get("whole"):
+            found = layout_of_outline(description, self._outline)
         if found is not None:
             return found
         await self._read_log()
         if not self._sizes_known:
             raise UnsupportedError(f"the packets of {self.file.path} are not as long as its index says")
-        first = await self.store.get(0)
-        return make_layout(description, self._log, self.index, infos, partial(_first_payload, first))
+        made = await make_layout(description, self._log, self.index, infos, self._first_payload)
+        try:
+            self._check_outline(description, made)
+        except MistError as error:
+            os.close(made[0])
+            self._outline = None
+            self.kept.refuse(error)
+            raise
+        return made
+
+    def _check_outline(self, description: Mapping[str, Any], made: tuple[int, Mapping[str, Any]]) -> None:
+        """Raise MistError if viewers may have been told something else about a layout than it says."""
+        outlined = layout_of_outline(description, self._outline)
+        if outlined is not None and not open_layout(*outlined).begins(open_layout(os.dup(made[0]), made[1])):
+            raise MistError("its outline of the MP4 file is not what the packets say")
+
+    async def _first_payload(self, track: int) -> bytes:
+        return _first_payload(await self.store.get(0), track)
 
     async def _read_ahead(self, number: int) -> None:
         for ahead in range(number, min(number + READ_AHEAD_SPANS, self.index.count)):
@@ -451,8 +506,9 @@ class FileStream:
             self.store.clear()
             if self._kept_packets is not None:
                 self._kept_packets.close()
-            for fd, _ in self._layouts.values():
-                os.close(fd)
+            while self._layouts:
+                next(iter(self._layouts.values())).cancel()
+                self._drop_layout()
             self.scanned_file.close()
             self.file.close()
 

@@ -33,14 +33,17 @@ from mist.core.span_index import MAX_TRACKS, PACKED_SPAN_BYTES, SpanIndex, check
 from mist.errors import MistError, RemoteProtocolError, UnsupportedError
 from mist.formats.dtsh import HEAD_BYTES, Index, header_members, index_of
 from mist.stream.index_reader import IndexReader, PacketsOnDisk, large_room
+from mist.stream.layouts import Outline
 from mist.stream.on_demand import unpack_tracks
 
 SUFFIX: Final = ".dtsh"
-LAYOUT: Final = 3  # of the member that only mist reads
+LAYOUT: Final = 4  # of the member that only mist reads
 MARGIN_S: Final = 15  # an index must be this much newer than what it describes
 DEFAULT_CACHE_BYTES: Final = 1 << 30
 DISK_BLOCK_BYTES: Final = 512  # what `st_blocks` counts
+NUMBER_BYTES: Final = 8
 LONG_BYTES: Final = 4096  # of a member: longer ones are looked at where they are
+ALWAYS_READ: Final = ("about", "spans", "ends", "outline")  # parts of the member
 FIGURES: Final = 8  # of each track, as `SpanIndexer.figures` returns them
 _CACHED_NAME: Final = re.compile(r"[0-9a-f]{40}\.(?:dtsh|asset)")
 
@@ -51,7 +54,7 @@ class KeptIndex:
 
     source: size and mtime (nanoseconds) of the file, and a stamp of the subtitles beside it. versions: the tracks as text, for each version
     of the init data. figures: of each track. spans, shifts: as `SpanIndex` packs and has them. packets: the log of all packets, packed.
-    ends: of tracks in FLV files, as `mist.stream.layouts.track_ends` returns them.
+    ordered: as the log was. ends: of tracks in FLV files, as `mist.stream.layouts.track_ends` returns them. outline: of the usual MP4 file.
     """
 
     source: tuple[int, int, int]
@@ -63,6 +66,8 @@ class KeptIndex:
     packets: bytes | memoryview | PacketsOnDisk
     shifts: list[tuple[int, int]]
     ends: Mapping[int, array[int] | memoryview] = field(default_factory=dict)
+    ordered: bool = False
+    outline: Outline | None = None
 
     def fill(self, index: SpanIndex) -> None:
         """Publish the spans in an empty index. Raises LimitExceededError, SharedMemoryFull."""
@@ -77,6 +82,7 @@ class KeptIndex:
 def serialize_index(index: Index, kept: KeptIndex) -> bytes:
     """Return the content of a `.dtsh` file."""
     assert not isinstance(kept.packets, PacketsOnDisk)
+    outline = kept.outline
     about = {
         "layout": LAYOUT,
         "program": mist.__version__,
@@ -87,13 +93,16 @@ def serialize_index(index: Index, kept: KeptIndex) -> bytes:
         "figures": kept.figures,
         "shifts": kept.shifts,
         "packets_check": zlib.crc32(kept.packets),
+        "ordered": kept.ordered,
         "ends": list(kept.ends),
+        "outline": None if outline is None else (outline.indexes, outline.header_bytes, len(outline.positions)),
     }
     parts = {
         "about": json.dumps(about, separators=(",", ":")).encode(),
         "packets": kept.packets,
         "spans": kept.spans,
         "ends": b"".join(_big_endian(one) for one in kept.ends.values()),
+        "outline": b"" if outline is None else _big_endian(outline.positions) + outline.beginning,
     }
     members = header_members(index)
     members["mist"] = {"check": _checksum(parts), **parts}
@@ -102,7 +111,7 @@ def serialize_index(index: Index, kept: KeptIndex) -> bytes:
 
 def _checksum(parts: Mapping[str, bytes | memoryview]) -> int:
     """Return the checksum of what is always read: the packets have their own."""
-    return zlib.crc32(parts["ends"], zlib.crc32(parts["spans"], zlib.crc32(parts["about"])))
+    return zlib.crc32(b"".join(parts[name] for name in ALWAYS_READ))
 
 
 def _big_endian(numbers: array[int] | memoryview) -> bytes:
@@ -113,15 +122,31 @@ def _big_endian(numbers: array[int] | memoryview) -> bytes:
     return swapped.tobytes()
 
 
-def _parse_ends(data: memoryview, tracks: list[int], spans: int) -> dict[int, memoryview]:
-    """Return the ends of tracks, of which each has one for each span and one more. Raises ValueError."""
+def _numbers(data: memoryview) -> memoryview:
+    """Return numbers of 64 bits that are kept. Raises ValueError."""
     numbers = array("q", bytes(data))
     if sys.byteorder == "little":
         numbers.byteswap()
+    return memoryview(numbers)
+
+
+def _parse_outline(data: memoryview, about: Sequence[Any] | None, spans: int) -> Outline | None:
+    """Return the outline of a layout. Raises ValueError."""
+    if about is None:
+        return None
+    indexes, header_bytes, count = about
+    if count != spans + 1:
+        raise ValueError(f"an outline with {count} places of {spans} spans")
+    split = count * NUMBER_BYTES
+    return Outline(list(indexes), int(header_bytes), _numbers(data[:split]), bytes(data[split:]))
+
+
+def _parse_ends(data: memoryview, tracks: list[int], spans: int) -> dict[int, memoryview]:
+    """Return the ends of tracks, of which each has one for each span and one more. Raises ValueError."""
+    view = _numbers(data)
     each = spans + 1
-    if len(numbers) != each * len(tracks):
-        raise ValueError(f"{len(numbers)} ends of {len(tracks)} tracks and {spans} spans")
-    view = memoryview(numbers)
+    if len(view) != each * len(tracks):
+        raise ValueError(f"{len(view)} ends of {len(tracks)} tracks and {spans} spans")
     return {track: view[place * each : (place + 1) * each] for place, track in enumerate(tracks)}
 
 
@@ -139,7 +164,7 @@ def parse_index(data: bytes | mmap.mmap, size: int, packets: PacketsOnDisk | Non
         return None
     own = members["mist"]
     try:
-        parts = {name: memoryview(own[name]) for name in ("about", "packets", "spans", "ends")}
+        parts = {name: memoryview(own[name]) for name in ("packets", *ALWAYS_READ)}
         if own["check"] != _checksum(parts):
             raise RemoteProtocolError("its checksum is wrong", spec="DTSC")
         about = json.loads(bytes(parts["about"]))
@@ -155,6 +180,8 @@ def parse_index(data: bytes | mmap.mmap, size: int, packets: PacketsOnDisk | Non
             packets=_checked(parts["packets"], about["packets_check"]) if packets is None else packets,
             shifts=[(int(number), int(shift_us)) for number, shift_us in about["shifts"]],
             ends=_parse_ends(parts["ends"], list(about["ends"]), len(parts["spans"]) // PACKED_SPAN_BYTES),
+            ordered=bool(about["ordered"]),
+            outline=_parse_outline(parts["outline"], about["outline"], len(parts["spans"]) // PACKED_SPAN_BYTES),
         )
         if packets is not None:
             packets.check = int(about["packets_check"])

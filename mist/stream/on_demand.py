@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 from mist.core.span import Span, open_span
 from mist.core.span_index import INDEX_SUFFIX, SpanIndex, open_index
-from mist.errors import NotFound, NotReady, TransportError, UnsupportedError
+from mist.errors import MistError, NotFound, NotReady, TransportError, UnsupportedError
 from mist.formats.tracks import VIDEO, TrackInfo
 from mist.stream.layouts import Layout, open_layout
 from mist.stream.names import stream_prefix
@@ -28,6 +28,7 @@ KEPT_BYTES: Final = (
 MIN_KEPT: Final = 4
 KEPT_LAYOUTS: Final = 2
 WHOLE_WAIT_S: Final = 2.0  # for the whole index, when a length is wanted
+WAIT_PARTS: Final = 4  # after the first of them the rest is waited only if the index grows fast enough
 MAX_INPUTS: Final = 5  # one after the other that may go while one span is wanted
 INPUT_WAIT_S: Final = 20.0  # for a new input, after one was killed, or for the first one's index to grow
 ENDED: Final = frozenset({StreamStatus.OFF, StreamStatus.SHUTDOWN, StreamStatus.INVALID})
@@ -99,7 +100,8 @@ class OnDemandReader:
         self._wait = wait
         self._listens = listens
         self._index = open_index(index_name(reader.instance, reader.name))
-        self._layouts: dict[tuple[object, ...], Layout] = {}
+        self._layouts: dict[str, Layout] = {}
+        self._asking: dict[tuple[str, bool], asyncio.Future[Layout]] = {}
         self._loading: dict[int, asyncio.Future[LoadedSpan]] = {}
         self._used: weakref.WeakValueDictionary[int, LoadedSpan] = weakref.WeakValueDictionary()
         self._kept: OrderedDict[int, LoadedSpan] = OrderedDict()
@@ -238,24 +240,78 @@ class OnDemandReader:
         """Return how a whole file of some tracks is laid out, or None where its length cannot be known.
 
         kind: of `mist.stream.layouts`. from_us, to_us: decode times between which packets are in it, None for no bound.
-        wait_s: how long to wait for the whole index; while that grows there is no length.
+        wait_s: how long to wait for the whole index, as long as it may be there in time; while that grows there is no length.
         """
-        if not self.complete and wait_s:
-            await self._wait(lambda: self.complete or self.reader.status() in ENDED, wait_s)
+        if wait_s:
+            await self._wait_for_all(wait_s)
         if not self.complete or not len(self):
             return None
-        wanted = (kind, tuple(indexes), from_us, to_us)
-        found = self._layouts.get(wanted)
-        if found is None:
-            description = {"kind": kind, "indexes": indexes, "from_us": from_us, "to_us": to_us}
-            try:
-                fd, note = await self._ask({"layout": description}, 0)
-            except UnsupportedError:
-                return None
-            found = self._layouts[wanted] = open_layout(fd, note)
-            while len(self._layouts) > KEPT_LAYOUTS:
-                del self._layouts[next(iter(self._layouts))]
-        return found
+        description = {"kind": kind, "indexes": indexes, "from_us": from_us, "to_us": to_us}
+        found = self._layouts.get(json.dumps(description))
+        try:
+            return found or await asyncio.shield(self._ask_layout(description))
+        except UnsupportedError:
+            return None
+
+    async def _wait_for_all(self, wait_s: float) -> None:
+        """Wait for the whole index, but for no longer than it takes to see that it will not be there in time."""
+
+        def done() -> bool:
+            return self.complete or self.reader.status() in ENDED
+
+        before = self._part_read()
+        if done() or await self._wait(done, wait_s / WAIT_PARTS):
+            return
+        part = self._part_read()
+        if part == before or 1 - part <= (part - before) * (WAIT_PARTS - 1):  # or the input had no turn yet
+            await self._wait(done, wait_s - wait_s / WAIT_PARTS)
+
+    def _part_read(self) -> float:
+        """Return how much of the file is in the index, from 0 to 1."""
+        index = self.index
+        return min(index[len(index) - 1][2] / max(index.identity[1], 1), 1.0) if len(index) else 0.0
+
+    async def whole_layout(self, layout: Layout) -> Layout:
+        """Return a layout with all of its header. Raises MistError."""
+        if layout.whole:
+            return layout
+        key = json.dumps(layout.description)
+        known = self._layouts.get(key)
+        whole = known
+        if whole is None or not whole.whole:
+            whole = await asyncio.shield(self._ask_layout(layout.description, whole=True))
+        if not layout.begins(whole):
+            self._layouts.pop(key, None)
+            raise MistError(f"the file that is made of {self.name} is not what it was")
+        return whole
+
+    def prepare_layout(self, layout: Layout) -> None:
+        """Have all of a layout's header made, which is wanted soon."""
+        known = self._layouts.get(json.dumps(layout.description))
+        if not layout.whole and (known is None or not known.whole):
+            self._ask_layout(layout.description, whole=True)
+
+    def _ask_layout(self, description: Mapping[str, Any], *, whole: bool = False) -> asyncio.Future[Layout]:
+        """Ask the input for a layout, once for all who want it now. whole: with all of its header. Raises MistError."""
+        key = json.dumps(description)
+        asking = self._asking.get((key, whole))
+        if asking is None:
+            asking = self._asking[key, whole] = asyncio.ensure_future(self._fetch_layout(description, whole))
+
+            def answered(task: asyncio.Future[Layout]) -> None:
+                del self._asking[key, whole]
+                self._layouts.pop(key, None)
+                if not task.cancelled() and task.exception() is None:
+                    self._layouts[key] = task.result()
+                while len(self._layouts) > KEPT_LAYOUTS:
+                    del self._layouts[next(iter(self._layouts))]
+
+            asking.add_done_callback(answered)
+        return asking
+
+    async def _fetch_layout(self, description: Mapping[str, Any], whole: bool) -> Layout:
+        wanted = {**description, "whole": True} if whole else description
+        return open_layout(*await self._ask({"layout": wanted}, 0), description)
 
     def _has_input(self, gone: int) -> bool:
         """Tell whether another input than the one that is gone serves the stream, or it has ended."""

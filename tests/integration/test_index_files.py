@@ -6,14 +6,20 @@ import json
 import os
 import shutil
 import signal
+import socket
 import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from mist.formats.dtsh import parse_dtsh
+from mist.stream.layouts import OUTLINE_BYTES
+from tests.support.flv_files import flv_file, interleaved
 from tests.support.foreign_dtsh import Film, dtsh
 from tests.support.media import BFRAMES, Sample
 from tests.support.processes import wait_until
@@ -168,3 +174,82 @@ def test_indexes_of_another_program_are_no_obstacle(tmp_path: Path) -> None:
             wait_until(partial(_is_own, tmp_path / name / "film.flv.dtsh"), 20, f"the index of {name}")
     assert len(set(map(len, got.values()))) == 1 and len(got["none"]) > 100_000
     assert Path(f"{tmp_path}/right/film.flv.dtsh").read_bytes() == whole
+
+
+def _ranges(server: MistServer, ranges: list[tuple[int, int]]) -> list[bytes]:
+    found = []
+    for begin, end in ranges:
+        request = urllib.request.Request(f"{server.http_url}/film.mp4", headers={"Range": f"bytes={begin}-{end - 1}"})
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            found.append(reply.read())
+    return found
+
+
+def _layouts(server: MistServer) -> int:
+    """Return how many layouts the input of the film holds."""
+    folder = Path(f"/proc/{server.processes_titled('mist: input film')[0].pid}/fd")
+    return sum("mist layout" in os.readlink(one) for one in folder.iterdir())
+
+
+def test_a_long_film_is_begun_before_its_header_is_made(tmp_path: Path) -> None:
+    """All of it is what it was without an index, in whatever pieces, whoever asks first, and after the input was killed."""
+    film = tmp_path / "film.flv"
+    film.write_bytes(flv_file(interleaved(900)))
+    age(film)
+    with MistServer(streams=streams(film)) as server:
+        server.get("/film.flv", timeout_s=30)
+        whole = server.get("/film.mp4", timeout_s=30)
+        index_beside(film)
+    header_bytes = whole.index(b"mdat") + 4
+    assert header_bytes > 2 * OUTLINE_BYTES
+    edge = OUTLINE_BYTES
+    ranges = [
+        (0, 1), (edge - 1, edge), (edge, edge + 1), (edge - 9, edge + 9), (header_bytes - 5, header_bytes + 5),
+        (5, header_bytes + 500), (header_bytes + 9, len(whole) - 9), (0, len(whole)),
+    ]  # fmt: skip
+    for first in ranges:  # which one makes the input lay out the file
+        with MistServer(streams=streams(film)) as server:
+            assert _ranges(server, [first]) == [whole[first[0] : first[1]]], first
+            server.wait_log(f"from {film}.dtsh", 10)
+            assert _ranges(server, ranges) == [whole[begin:end] for begin, end in ranges], first
+            server.lose("mist: input film")
+            assert _ranges(server, [first]) == [whole[first[0] : first[1]]], first
+
+
+def test_many_who_ask_at_once_have_one_layout(tmp_path: Path) -> None:
+    film = tmp_path / "film.flv"
+    film.write_bytes(flv_file(interleaved(900)))
+    age(film)
+    with MistServer(streams=streams(film)) as server:
+        server.get("/film.flv", timeout_s=30)
+        index_beside(film)
+    for path in ("/film.mp4", "/film.3gp"):  # the usual one, and one that must be made at once
+        with MistServer(streams=streams(film)) as server, ThreadPoolExecutor(16) as pool:
+            got = list(pool.map(lambda _, path=path, server=server: server.get(path, timeout_s=60), range(16)))
+            assert len(set(got)) == 1 and len(got[0]) > 2 * OUTLINE_BYTES
+            assert _layouts(server) <= 2
+
+
+def test_a_killed_worker_leaves_the_header_to_the_next_one(tmp_path: Path) -> None:
+    """The viewer has the beginning that the index told; the rest comes from another worker, byte for byte."""
+    film = tmp_path / "film.flv"
+    film.write_bytes(flv_file(interleaved(2400)))
+    age(film)
+    with MistServer(streams=streams(film)) as server:
+        server.get("/film.flv", timeout_s=30)
+        whole = server.get("/film.mp4", timeout_s=30)
+        index_beside(film)
+    wanted = whole.index(b"mdat") + 100_000
+    with MistServer(streams=streams(film)) as server, socket.socket() as viewer:
+        viewer.settimeout(30)
+        viewer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)  # so that most of the header is not sent yet
+        viewer.connect(("127.0.0.1", urlsplit(server.http_url).port))
+        viewer.sendall(b"GET /film.mp4 HTTP/1.1\r\nHost: x\r\n\r\n")
+        got = viewer.recv(1000)
+        server.lose("mist: output HTTP (1 connection)")
+        while len(got) < wanted + 2000:
+            data = viewer.recv(1 << 16)
+            assert data, f"{len(got)} bytes"
+            got += data
+    body = got.partition(b"\r\n\r\n")[2]
+    assert len(body) >= wanted and whole.startswith(body)

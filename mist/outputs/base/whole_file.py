@@ -74,7 +74,7 @@ class FileSender(Sender):
         if self._skip:  # sent by another process, whose bytes these are
             self._at, self._skip = self._at + self._skip, 0
         while self._at < self._end:
-            if self._make_muxer is None and self._at >= len(self._layout.header) and await self._send_run():
+            if self._make_muxer is None and self._at >= self._layout.header_bytes and await self._send_run():
                 continue
             await self.send(await self._next())
 
@@ -99,13 +99,17 @@ class FileSender(Sender):
         """Return the next bytes of the range, b"" at its end."""
         if self._at >= self._end:
             return b""
-        header = self._layout.header
-        if self._at < len(header):
-            data = bytes(header[self._at : min(self._end, self._at + SEND_BYTES)])
-        else:
-            data = await self._media_bytes()
+        data = await (self._header_bytes() if self._at < self._layout.header_bytes else self._media_bytes())
         self._at += len(data)
         return data
+
+    async def _header_bytes(self) -> bytes:
+        """Return some of the header, of which the end may be in the making while the beginning is sent. Raises MistError."""
+        if self._at >= len(self._layout.header):
+            self._layout = await self._media.whole_layout(self._layout)
+        elif self._end > len(self._layout.header):
+            self._media.prepare_layout(self._layout)
+        return bytes(self._layout.header[self._at : min(self._end, self._at + SEND_BYTES)])
 
     async def _media_bytes(self) -> bytes:
         """Return what is left of the span in which the position lies, or of the range.

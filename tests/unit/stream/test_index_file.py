@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from mist.core.flv import FlvSizes
 from mist.core.packet import Packet
-from mist.core.packet_log import PacketLog, PayloadSink, packed_log
+from mist.core.packet_log import PacketLog, packed_log
 from mist.core.span_index import SpanIndex, create_index
 from mist.errors import MistError, RemoteProtocolError, TruncatedError, UnsupportedError
 from mist.formats.dtsh import Index, IndexTrack, parse_dtsh, serialize_dtsh
 from mist.stream.index_file import IndexFile, KeptIndex, cache_settings, parse_index, serialize_index, trim
 from mist.stream.index_reader import PacketsOnDisk
+from mist.stream.layouts import Outline
 from mist.stream.on_demand import pack_tracks
 from tests.support.flv_files import AUDIO_TRACK, VIDEO_TRACK
 from tests.support.shared_memory import shared_instance
@@ -58,9 +60,11 @@ def kept(**changed: object) -> KeptIndex:
         changed["spans"] = packed(changed["spans"])
     figures = [(50, 8575, -7, 1_959_993, 4000, 5000, 25_000, 1), (50, 8575, -90_000, 2_000_000, 4000, 5000, 0, 0)]
     ends = {1: array("q", [0, 7, 1 << 40])}
-    return replace(
-        KeptIndex(SOURCE, 0, [TRACKS], True, figures, packed(SPANS), log().pack(), [(0, 0)], ends), **changed
+    outline = Outline([0, 1], 1000, array("q", [1000, 1007, 1 << 40]), b"moov")
+    whole = KeptIndex(
+        SOURCE, 0, [TRACKS], True, figures, packed(SPANS), log().pack(), [(0, 0)], ends, ordered=True, outline=outline
     )
+    return replace(whole, **changed)
 
 
 def content(**changed: object) -> bytes:
@@ -87,6 +91,19 @@ def test_everything_comes_back() -> None:
     assert (again.figures, again.spans) == (kept().figures, packed(SPANS))
     assert {track: list(ends) for track, ends in again.ends.items()} == {1: [0, 7, 1 << 40]}
     assert unpacked(again.packets).count == 100 and again.packets == log().pack()
+    assert again.ordered and again.outline is not None
+    assert (*again.outline[:2], list(again.outline.positions), again.outline.beginning) == (
+        [0, 1], 1000, [1000, 1007, 1 << 40], b"moov",
+    )  # fmt: skip
+    without = parse_index(content(outline=None, ordered=False), SIZE)
+    assert without is not None and without.outline is None and not without.ordered
+
+
+def test_an_outline_of_another_film_is_refused() -> None:
+    outline = kept().outline
+    assert outline is not None
+    with pytest.raises(RemoteProtocolError):
+        parse_index(content(outline=outline._replace(positions=outline.positions[:-1])), SIZE)
 
 
 def test_time_bases_come_back() -> None:
@@ -183,9 +200,15 @@ def test_a_log_comes_back_in_the_same_order() -> None:
         assert [index[number] for number in range(2)] == SPANS
 
         def laid_out(packets: PacketLog, index: SpanIndex) -> array[int]:
-            return packets.lay_out(PayloadSink(), [-1, -1], index)
+            sizes = FlvSizes([VIDEO_TRACK, AUDIO_TRACK])
+            laying = packets.lay_out(sizes, lambda: sizes.total_bytes, [0, 1], index)
+            while laying.step(7):
+                pass
+            return laying.ends
 
-        assert laid_out(log(), index) == laid_out(unpacked(log().pack()), index)
+        kept_log = packed_log(log().pack())
+        assert not log().ordered
+        assert laid_out(log(), index) == laid_out(unpacked(log().pack()), index) == laid_out(kept_log, index)
 
 
 @pytest.mark.parametrize("size", range(1, 60, 7))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import struct
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import pytest
 from mist.core.packet import Packet
 from mist.core.span import SpanWriter
 from mist.core.span_index import SpanIndex, SpanIndexer, create_index
-from mist.errors import NotReady, RemoteProtocolError, TransportError
+from mist.errors import MistError, NotReady, RemoteProtocolError, TransportError, UnsupportedError
 from mist.formats.flv import FlvDemuxer
 from mist.formats.tracks import META, TrackInfo
 from mist.stream import on_demand
+from mist.stream.layouts import Layout
 from mist.stream.on_demand import MAX_INPUTS, OnDemandReader, index_name, main_track, pack_tracks, places, unpack_tracks
 from mist.stream.publisher import StreamPublisher
 from mist.stream.reader import StreamReader
@@ -315,3 +317,91 @@ def test_places_and_main_track() -> None:
         1,
         0,
     ]
+
+
+@pytest.mark.parametrize(
+    ("read", "waits"), [(0, [0.5, 1.5]), (1, [0.5]), (240, [0.5]), (250, [0.5, 1.5]), (900, [0.5, 1.5])]
+)
+def test_a_length_is_waited_for_as_long_as_it_may_come_in_time(film: Film, read: int, waits: list[float]) -> None:
+    index = create_index(index_name(film.instance, "film"), (1, 1000, 3), 0)
+    waited: list[float] = []
+
+    async def wait(_condition: Callable[[], bool], seconds: float) -> bool:
+        waited.append(seconds)
+        if len(waited) == 1 and read:
+            index.add(0, 2_000_000, read, 1, 1, True, 0)
+        return False
+
+    media = OnDemandReader(film.reader, film.fetch, wait)
+    assert run(media.layout("mp4", [0, 1], None, None)) is None
+    assert waited == waits
+
+
+class Layouts:
+    """An input that lays files out: the header of each begins with what its outline says."""
+
+    def __init__(self, film: Film) -> None:
+        self.asked: list[Mapping[str, Any]] = []
+        self.header = b"abcdefgh"
+        self.failures: list[Exception] = []
+        film.grow(2)
+        film.indexer.finish()
+        self.media = OnDemandReader(film.reader, self.fetch, film.wait)
+
+    async def fetch(self, wanted: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
+        self.asked.append(wanted["layout"])
+        await asyncio.sleep(0)
+        if self.failures:
+            raise self.failures.pop(0)
+        fd = os.memfd_create("layout")
+        header = self.header if wanted["layout"].get("whole") else self.header[:3]
+        os.write(fd, struct.pack("=3q", 8, 50, 99) + header)
+        return fd, {"spans": 3, "header_bytes": 8}
+
+    async def layout(self, kind: str = "mp4") -> Layout:
+        found = await self.media.layout(kind, [0, 1], None, None)
+        assert found is not None
+        return found
+
+
+def test_viewers_share_a_layout_and_its_header(film: Film) -> None:
+    async def work() -> None:
+        layouts = Layouts(film)
+        begun = await asyncio.gather(*(layouts.layout() for _ in range(5)))
+        assert len(layouts.asked) == 1 and bytes(begun[0].header) == b"abc" and begun[0].size == 99
+        layouts.media.prepare_layout(begun[0])
+        whole = await asyncio.gather(*(layouts.media.whole_layout(one) for one in begun))
+        assert len(layouts.asked) == 2 and bytes(whole[0].header) == b"abcdefgh"
+        assert all(
+            one is whole[0] for one in [*whole, await layouts.layout(), await layouts.media.whole_layout(begun[0])]
+        )
+        assert len(layouts.asked) == 2
+        assert (await layouts.layout("3gp")).description["kind"] == "3gp"
+
+    run(work())
+
+
+def test_a_header_that_goes_on_otherwise_is_refused_and_forgotten(film: Film) -> None:
+    async def work() -> None:
+        layouts = Layouts(film)
+        begun = await layouts.layout()
+        layouts.header = b"aXcdefgh"
+        with pytest.raises(MistError, match="not what it was"):
+            await layouts.media.whole_layout(begun)
+        assert bytes((await layouts.layout()).header) == b"aXc"
+
+    run(work())
+
+
+def test_a_header_that_cannot_be_made_is_asked_for_again(film: Film) -> None:
+    async def work() -> None:
+        layouts = Layouts(film)
+        begun = await layouts.layout()
+        layouts.failures = [UnsupportedError("no length"), UnsupportedError("no length")]
+        layouts.media.prepare_layout(begun)
+        with pytest.raises(UnsupportedError):
+            await layouts.media.whole_layout(begun)
+        assert await layouts.media.layout("mp4", [0, 1], None, None) is None
+        assert (await layouts.media.whole_layout(await layouts.layout())).whole
+
+    run(work())
