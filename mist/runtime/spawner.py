@@ -51,7 +51,7 @@ from mist.runtime.reactor import Reactor, Timer
 from mist.runtime.rejoin import refuse
 from mist.runtime.reload import Reload, Waiting, answer_all, tell_progress
 from mist.runtime.resident import give_back
-from mist.runtime.snapshot import Snapshot, memory_bound, read_snapshot, write_snapshot
+from mist.runtime.snapshot import Snapshot, memory_bound, read_snapshot, source_suffixes, write_snapshot
 from mist.runtime.streams import Streams
 from mist.runtime.succession import Succession
 from mist.runtime.trigger_link import TriggerLink
@@ -189,6 +189,7 @@ class Spawner:
             create_account(self.instance.name, memory_bound(snapshot))
         self._account = open_account(self.instance.name)  # mapped here, it shows that this instance runs
         self.server.program.preload()
+        self.server.program.preload_readers(source_suffixes(snapshot))
         gc.collect()
         make_immortal()
         gc.freeze()
@@ -286,6 +287,7 @@ class Spawner:
         self._generation = int(snapshot["generation"])
         self._bad_file = str(snapshot.get("bad_file", ""))
         self._follow_level(snapshot)
+        self.server.program.preload_readers(source_suffixes(snapshot))
         self._triggers.tell({"do": "config"})
         self._sessions.tell({"do": "config"})
         self._listeners.apply(snapshot)

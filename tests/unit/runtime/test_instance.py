@@ -17,6 +17,7 @@ from mist.runtime.snapshot import (
     canonical,
     has_sources,
     read_snapshot,
+    source_suffixes,
     stream_settings,
     write_snapshot,
 )
@@ -213,3 +214,19 @@ def test_streams_that_are_pushed_here_are_no_sources(tmp_path: Path) -> None:
         snapshot = {"config": {}, "streams": streams}
         write_snapshot(instance, snapshot)
         assert has_sources(snapshot) == has_sources(read_snapshot(instance)) == expected
+
+
+def test_what_the_names_of_source_files_end_with(tmp_path: Path) -> None:
+    instance = Instance(unique(), tmp_path)
+    instance.folder.mkdir(parents=True)
+    streams = {
+        "a": {"source": '/films/one "quoted".MP4', "tags": [".doc"]},
+        "b": {"source": "https://example.org/films/two.ts"},
+        "live.flv": {"source": "push://host.aac"},
+        "folder": {"source": "/films/"},
+        "c": {"source": "/films/$wildcard.mp4"},
+    }
+    snapshot = {"config": {}, "streams": streams}
+    write_snapshot(instance, snapshot)
+    assert source_suffixes(snapshot) == source_suffixes(read_snapshot(instance)) == {".mp4", ".ts"}
+    assert not source_suffixes(EMPTY)
