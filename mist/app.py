@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mist
 from mist.errors import ConfigError
+from mist.formats.containers import by_file_name
 from mist.runtime.program import Program
 from mist.stream.capability import discover
 
@@ -97,6 +98,7 @@ def make_program(config_path: Path, *, explicit: bool, demo: bool, debug: int | 
         load_config=load_config,
         controller=control,
         preload=preload,
+        preload_readers=preload_readers,
         config_path=config_path,
         debug=debug,
     )
@@ -107,3 +109,15 @@ def preload() -> None:
     """Import what the processes need."""
     for name in PRELOADED:
         importlib.import_module(name)
+
+
+def preload_readers(suffixes: Set[str]) -> None:
+    """Import what reads files whose names end so. Not PyAV: it is large, and few streams need it."""
+    for suffix in sorted(suffixes):
+        container = by_file_name(f"_{suffix}")
+        if container is None or container.make_demuxer is None or container.name == "libav":
+            continue
+        try:
+            container.make_demuxer()
+        except ImportError as error:  # those who play such a file are told
+            log.error("%s files cannot be read: %s", container.name, error)

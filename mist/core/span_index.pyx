@@ -19,6 +19,8 @@ from mist.core.muxer cimport Muxer
 from mist.core.packet cimport KEYFRAME, PacketView
 from mist.core.shm cimport fence, load32, load64, store32, store64
 
+from array import array
+
 from mist.core.shm import create_segment, open_segment
 from mist.errors import LimitExceededError, NotFound, RemoteProtocolError
 
@@ -237,6 +239,24 @@ def check_spans(const uint8_t[::1] packed not None, uint64_t versions, int64_t s
             raise RemoteProtocolError(f"byte {position} is outside of a file of {size} bytes")
         last_us = to_us
         at += PACKED_BYTES
+
+
+def sum_ends(list ends not None, int64_t before):
+    """Return the sums of equally long arrays of 64-bit numbers, place by place, with `before` added to each. Raises ValueError."""
+    cdef const int64_t[::1] one
+    cdef int64_t[::1] sums
+    cdef Py_ssize_t place, count = len(ends[0])
+    found = array("q", bytes(count * sizeof(int64_t)))
+    sums = found
+    for part in ends:
+        one = part
+        if one.shape[0] != count:
+            raise ValueError(f"{one.shape[0]} numbers instead of {count}")
+        for place in range(count):
+            sums[place] += one[place]
+    for place in range(count):
+        sums[place] += before
+    return found
 
 
 def create_index(str name not None, tuple identity not None, int main):

@@ -6,6 +6,7 @@ Together with its queues these tell to the byte how far a process that was kille
 from __future__ import annotations
 
 import fcntl
+import select
 import socket
 import struct
 import termios
@@ -22,6 +23,13 @@ _TRIES: Final = 100
 def waiting_bytes(fd: int) -> int:
     """Return how many bytes wait in a socket to be read."""
     return int(struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))[0])
+
+
+def has_hung_up(fd: int) -> bool:
+    """Tell whether a socket's peer sends no more, whatever of it is still to be read."""
+    waiting = select.poll()
+    waiting.register(fd, select.POLLRDHUP)
+    return bool(waiting.poll(0))
 
 
 def received_bytes(sock: socket.socket) -> int | None:

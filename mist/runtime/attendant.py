@@ -5,6 +5,7 @@ The main process owns the socket, so that who knocks while nobody is there only 
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ from mist.runtime.process import own
 from mist.runtime.program import Server
 from mist.runtime.reactor import Reactor
 from mist.runtime.succession import Succession
+
+log = logging.getLogger(__name__)
 
 SOCKET_MODE = 0o660
 
@@ -112,9 +115,13 @@ class Attendant:
     def _start_at_once(self) -> None:
         assert self._door is not None
         fd = self._door.fileno()
-        self._child = self._family.start(
-            self._name, self._make_main(fd), on_message=_ignore, on_ended=self._ended, fds=(fd,)
-        )
+        try:
+            self._child = self._family.start(
+                self._name, self._make_main(fd), on_message=_ignore, on_ended=self._ended, fds=(fd,)
+            )
+        except OSError as error:
+            log.error("%s cannot be started: %s", self._name, error.strerror)
+            self._reactor.call_later(self._backoff.next_delay(0.0), self._again)
         self._changed()
 
     def _ended(self, child: Child, status: int) -> None:

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from mist.runtime.acceptor import Acceptor
 from mist.runtime.channel import Channel, Message, close_all
 from mist.runtime.program import Server
 from mist.runtime.worker import Worker
@@ -23,14 +24,9 @@ class DoorWorker(Worker):
         self._retiring = False
 
     def started(self) -> None:
-        self.door.setblocking(False)
-        self.loop.add_reader(self.door.fileno(), self._accept)
+        self._acceptor = Acceptor(self.door, self.loop, self._visited)
 
-    def _accept(self) -> None:
-        try:
-            sock, _ = self.door.accept()
-        except OSError:
-            return
+    def _visited(self, sock: socket.socket) -> None:
         visitor = Channel(sock)
         self.visitors.add(visitor)
 
@@ -54,7 +50,7 @@ class DoorWorker(Worker):
     def stop_listening(self) -> None:
         """Let in nobody any more."""
         if not self._retiring:
-            self.loop.remove_reader(self.door.fileno())
+            self._acceptor.close()
 
     # -- another main process, other code --------------------------------------------------------------------------
 

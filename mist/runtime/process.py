@@ -65,12 +65,16 @@ def fork(role: Callable[[], int], *, keep: Iterable[int], abandon: Callable[[], 
     """Run `role` in a child process and return the child's number.
 
     role: its result is the exit status; it never returns here. keep: descriptors that the child needs besides the
-    standard ones. abandon: called in the child first, to let go of the parent's event loop.
+    standard ones. abandon: called in the child first, to let go of the parent's event loop. Raises OSError.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, RESET_SIGNALS)
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        raise
     if pid:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         return pid

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Container, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,8 +55,9 @@ class Program:
 
     outputs, inputs: by capability name. load_config: reads and checks the configuration and returns its snapshot; runs in
     a process of its own, so it may import what it likes; raises ConfigError. controller: the controller's main coroutine,
-    given the control services. preload: imports what workers need, called once before anything is forked. debug: log
-    level from the command line, or None for the configured one. pushes: what sends streams elsewhere, by the name of the
+    given the control services. preload: imports what workers need, called once before anything is forked. preload_readers: the same
+    for what reads files whose names end so; done once, the process of each stream need not. debug: log level from the command
+    line, or None for the configured one. pushes: what sends streams elsewhere, by the name of the
     output that it belongs to.
     """
 
@@ -66,6 +67,7 @@ class Program:
     load_config: Callable[[], Snapshot]
     controller: Callable[[Any], Awaitable[None]] | None = None
     preload: Callable[[], None] = lambda: None
+    preload_readers: Callable[[Set[str]], None] = lambda suffixes: None
     config_path: Path = Path("/etc/mist/config.json")
     debug: int | None = None
     pushes: Mapping[str, PushRole] = field(default_factory=dict)

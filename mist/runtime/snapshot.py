@@ -25,6 +25,7 @@ EMPTY: Snapshot = {"generation": 0, "config": {"protocols": [], "controller": {}
 LINES_AT_ONCE = 500  # that are joined: a text of the whole costs as many page faults as it has pages
 _STREAMS = b',"streams":{\n'
 _END = b"\n}}\n"
+_SUFFIX = re.compile(rb'"source":"(?!push:)[^"]*(\.[0-9A-Za-z]{1,8})"')
 _NAME = re.compile(rb'^"((?:[^"\\]|\\.)*)":', re.MULTILINE)
 
 
@@ -62,6 +63,10 @@ class StreamLines(Mapping[str, Any]):
             for line in self._lines.split(b"\n"):
                 if word in line and (match := _NAME.match(line)):
                     yield _text(match.group(1))
+
+    def suffixes(self) -> set[str]:
+        """Return what the names of source files end with, without reading a stream."""
+        return {suffix.decode().lower() for suffix in set(_SUFFIX.findall(self._lines))}
 
     def count(self, text: bytes) -> int:
         """Return how often a text stands in the lines."""
@@ -200,6 +205,13 @@ def has_sources(snapshot: Snapshot) -> bool:
     if isinstance(streams, StreamLines):
         return streams.count(b'"source":"') > streams.count(b'"source":"push://')
     return any(not str(one.get("source", "")).startswith("push://") for one in streams.values())
+
+
+def source_suffixes(snapshot: Snapshot) -> set[str]:
+    """Return what the names of the files end with that are sources of streams, in small letters."""
+    streams = snapshot["streams"]
+    lines = streams if isinstance(streams, StreamLines) else StreamLines(_packed(streams))
+    return lines.suffixes()
 
 
 def canonical(entry: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from mist.errors import MistError, TransportError
+from mist.runtime.acceptor import Acceptor
 from mist.runtime.channel import Channel, Message, close_all
 from mist.runtime.instance import Instance
 from mist.runtime.spawner_link import ERRORS
@@ -55,13 +56,9 @@ class SpanServer:
         self._socket.bind(unheard)
         self._socket.listen(BACKLOG)
         os.rename(unheard, self._path)  # whoever sees the name can connect
-        loop.add_reader(self._socket.fileno(), self._accept)
+        self._acceptor = Acceptor(self._socket, loop, self._visited)
 
-    def _accept(self) -> None:
-        try:
-            sock, _ = self._socket.accept()
-        except OSError:
-            return
+    def _visited(self, sock: socket.socket) -> None:
         channel = Channel(sock)
         self._channels.add(channel)
         channel.attach(
@@ -94,7 +91,7 @@ class SpanServer:
     def close(self) -> None:
         for task in self._tasks:
             task.cancel()
-        self._loop.remove_reader(self._socket.fileno())
+        self._acceptor.close()
         self._socket.close()
         for channel in self._channels:
             channel.close()

@@ -20,6 +20,7 @@ from mist.core.immortal import make_immortal
 from mist.errors import AccessDenied, MistError, NotFound
 from mist.runtime import log as runtime_log
 from mist.runtime import restart
+from mist.runtime.acceptor import Acceptor
 from mist.runtime.attendant import Attendant, session_main, trigger_main
 from mist.runtime.book import Around
 from mist.runtime.build import running_build, set_start
@@ -51,7 +52,7 @@ from mist.runtime.reactor import Reactor, Timer
 from mist.runtime.rejoin import refuse
 from mist.runtime.reload import Reload, Waiting, answer_all, tell_progress
 from mist.runtime.resident import give_back
-from mist.runtime.snapshot import Snapshot, memory_bound, read_snapshot, write_snapshot
+from mist.runtime.snapshot import Snapshot, memory_bound, read_snapshot, source_suffixes, write_snapshot
 from mist.runtime.streams import Streams
 from mist.runtime.succession import Succession
 from mist.runtime.trigger_link import TriggerLink
@@ -189,6 +190,7 @@ class Spawner:
             create_account(self.instance.name, memory_bound(snapshot))
         self._account = open_account(self.instance.name)  # mapped here, it shows that this instance runs
         self.server.program.preload()
+        self.server.program.preload_readers(source_suffixes(snapshot))
         gc.collect()
         make_immortal()
         gc.freeze()
@@ -210,7 +212,7 @@ class Spawner:
             self._door = own(socket.socket(fileno=heir.door))
             self._waiting = [(self._welcome(socket.socket(fileno=fd)), {"id": number}) for fd, number in heir.waiting]
             self._notes = heir.notes
-        reactor.add_reader(self._door.fileno(), self._visitors)
+        self._acceptor = Acceptor(self._door, reactor, self._visited)
         self._family.reap()
         if living:
             log.info("Taking over from another main process", extra={"kind": "CONF"})
@@ -286,6 +288,7 @@ class Spawner:
         self._generation = int(snapshot["generation"])
         self._bad_file = str(snapshot.get("bad_file", ""))
         self._follow_level(snapshot)
+        self.server.program.preload_readers(source_suffixes(snapshot))
         self._triggers.tell({"do": "config"})
         self._sessions.tell({"do": "config"})
         self._listeners.apply(snapshot)
@@ -367,18 +370,13 @@ class Spawner:
 
     # -- visitors on the socket ------------------------------------------------------------------------------------
 
-    def _visitors(self) -> None:
-        while True:
-            try:
-                sock, _ = self._door.accept()
-            except OSError:
-                return
-            _, uid, _ = peer_credentials(sock)
-            if uid not in (0, os.getuid()):
-                log.warning("Refused a visitor of user %d", uid)
-                sock.close()
-                continue
-            self._welcome(sock)
+    def _visited(self, sock: socket.socket) -> None:
+        _, uid, _ = peer_credentials(sock)
+        if uid not in (0, os.getuid()):
+            log.warning("Refused a visitor of user %d", uid)
+            sock.close()
+            return
+        self._welcome(sock)
 
     def _welcome(self, sock: socket.socket) -> Channel:
         channel = Channel(sock)
@@ -551,7 +549,7 @@ class Spawner:
         self._ending = True
         log.info("Stopping")
         notify("STOPPING=1")
-        self._reactor.remove_reader(self._door.fileno())
+        self._acceptor.close()
         self._door.close()
         self._triggers.close()
         self._sessions.close()

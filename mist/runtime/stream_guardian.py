@@ -15,6 +15,7 @@ from mist.core.doorbell import Ringer
 from mist.core.track_buffer import Table, open_table
 from mist.errors import AccessDenied, Busy, MistError, NotFound, NotReady, StreamEnded
 from mist.net.receive_ring import create_ring
+from mist.net.tcp_counters import has_hung_up
 from mist.runtime.backoff import Backoff
 from mist.runtime.build import is_same_edition, running_build
 from mist.runtime.channel import Message, close_all
@@ -253,6 +254,7 @@ class StreamDuty:
     def _replace_publisher(self, message: Message, fds: list[int]) -> None:
         """Keep a publisher's request until the one before it has left. Raises Busy when another one waits already."""
         assert self._source is not None
+        self._forget_gone()
         if self._next is not None or self._second is not None:
             raise self._busy()
         silent = time.monotonic() - max(self._table.clocks[4] / 1e6, self._source.started)
@@ -268,6 +270,14 @@ class StreamDuty:
         )
         self._next = (message, fds)
         self._guardian.stop_worker(self._source.worker, "CLEAN_LIVE_BUFFER_REQ")
+
+    def _forget_gone(self) -> None:
+        """Let go of a publisher that waited and has hung up meanwhile."""
+        if self._second is not None and has_hung_up(self._second[1][0]):
+            self._refuse_second(self._second[0])
+        if self._next is not None and has_hung_up(self._next[1][0]):
+            (message, fds), self._next = self._next, None
+            refuse(self._guardian.upstream, message, self._busy(), fds)
 
     def _refuse_second(self, message: Message) -> None:
         """Refuse a publisher for which the one before it did not leave."""

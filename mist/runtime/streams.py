@@ -298,16 +298,26 @@ class Streams(Book):
                 patient=patient,
             )
 
-        stream.child = self._family.start(
-            f"The guardian of {plan.name}",
-            guard,
-            on_message=lambda child, message, fds: self._said(stream, message, fds),
-            on_ended=lambda child, status: self._ended(stream, status),
-        )
+        try:
+            stream.child = self._family.start(
+                f"The guardian of {plan.name}",
+                guard,
+                on_message=lambda child, message, fds: self._said(stream, message, fds),
+                on_ended=lambda child, status: self._ended(stream, status),
+            )
+        except OSError as error:
+            log.error("Cannot start a guardian: %s", error.strerror, extra={"stream": plan.name})
+            self._reactor.call_later(stream.backoff.next_delay(0.0), self._start_again, stream, patient)
+            return
         if patient:
             self._await_turn(stream)
         self._pass_on(stream)
         self._changed()
+
+    def _start_again(self, stream: Stream, patient: bool) -> None:
+        """Start a guardian that could not be started, if the stream is still in the book."""
+        if self._streams.get(stream.plan.name) is stream:
+            self._start(stream, patient)
 
     def _said(self, stream: Stream, message: Message, fds: list[int]) -> None:
         close_all(fds)

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 from mist.core.flv import FlvMuxer, FlvSizes
 from mist.core.mp4_file_mux import Mp4FileLayout
 from mist.core.packet_log import FrameSizes, PacketLog
-from mist.core.span_index import SpanIndex
+from mist.core.span_index import SpanIndex, sum_ends
 from mist.errors import MistError, UnsupportedError
 from mist.formats import flac_file, riff
 from mist.formats.audio_files import AdtsMuxer
@@ -220,17 +220,21 @@ def _streamed_layout(
 ) -> tuple[array[int], list[bytes]]:
     sizes = kind.sizes(tracks)
     ends = log.span_ends(sizes, lambda: sizes.total_bytes, places, index, **window)
-    return _streamed_file(kind, tracks, ends, index, window)
+    return _streamed_file(kind, tracks, [ends], index, window)
 
 
 def _streamed_file(
-    kind: _Streamed, tracks: list[TrackInfo], ends: array[int], index: SpanIndex, window: Mapping[str, Any]
+    kind: _Streamed,
+    tracks: list[TrackInfo],
+    ends: list[array[int] | memoryview],
+    index: SpanIndex,
+    window: Mapping[str, Any],
 ) -> tuple[array[int], list[bytes]]:
-    """Return positions and header of a file. ends: media bytes before each span, and in all."""
+    """Return positions and header of a file. ends: media bytes before each span, and in all; of parts that add up to the file."""
     from_us = window.get("from_us", index[0][0])
     to_us = min(window.get("to_us", index.end_us), index.end_us)
-    header = kind.header(tracks, from_us, max(to_us - from_us, 0), ends[-1])
-    return array("q", (len(header) + end for end in ends)), [header]
+    header = kind.header(tracks, from_us, max(to_us - from_us, 0), sum(one[-1] for one in ends))
+    return sum_ends(ends, len(header)), [header]
 
 
 def track_ends(log: PacketLog, index: SpanIndex, infos: Sequence[TrackInfo]) -> dict[int, array[int]]:
@@ -269,8 +273,7 @@ def layout_of_ends(
     )  # further tracks of a type take more than they do by themselves
     if description["kind"] != FLV or windowed or not alone or not all(one in ends for one in indexes):
         return None
-    sums = array("q", map(sum, zip(*(ends[one] for one in indexes), strict=True)))
-    return _memory(*_streamed_file(STREAMED[FLV], tracks, sums, index, {}))
+    return _memory(*_streamed_file(STREAMED[FLV], tracks, [ends[one] for one in indexes], index, {}))
 
 
 def _memory(positions: array[int], header: list[bytes]) -> tuple[int, dict[str, Any]]:

@@ -440,3 +440,16 @@ def test_a_browser_like_client_seeks_in_an_mp4(vod: MistServer) -> None:
     assert not done.stderr
     packets = json.loads(done.stdout)["packets"]
     assert packets and float(packets[0]["pts_time"]) >= 25.0
+
+
+def test_what_reads_a_format_is_in_memory_before_it_is_played(make_server: MakeServer, tmp_path: Path) -> None:
+    """Once, in the main process; of formats that no stream has, not at all."""
+    server = make_server(streams={"film": {"source": f"{tmp_path}/film.mp4"}})
+
+    def has(module: str) -> bool:
+        return f"/{module}." in Path(f"/proc/{server.pid}/maps").read_text()
+
+    assert has("mp4_demux")
+    assert not has("mkv_demux")
+    server.api({"addstream": {"other": {"source": f"{tmp_path}/film.mkv"}}})
+    wait_until(lambda: has("mkv_demux"), 10, "the reader of another format")

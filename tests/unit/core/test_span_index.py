@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from mist.core.demuxer import Demuxer, demux
 from mist.core.packet import Packet
 from mist.core.span import SpanWriter, open_span
-from mist.core.span_index import SpanIndex, SpanIndexer, create_index, open_index
+from mist.core.span_index import SpanIndex, SpanIndexer, create_index, open_index, sum_ends
 from mist.errors import NotFound
 from mist.formats.flv import FlvDemuxer
 from mist.formats.tracks import AUDIO, VIDEO, TrackInfo
@@ -241,3 +242,11 @@ def test_more_tracks_than_there_is_room_for(name: str) -> None:
     demuxer.tracks = [TrackInfo(AUDIO if number else VIDEO, "x") for number in range(65)]
     with pytest.raises(Exception, match="the limit is 64"):
         SpanIndexer(create_index(name, (1, 2, 3), 0), demuxer, SEGMENT_US)
+
+
+def test_ends_of_parts_add_up() -> None:
+    one, other = array("q", [0, 5, 1 << 40]), memoryview(array("q", [0, 7, 9]))
+    assert list(sum_ends([one, other], 13)) == [13, 25, (1 << 40) + 22]
+    assert list(sum_ends([one], 0)) == list(one)
+    with pytest.raises(ValueError, match="2 numbers instead of 3"):
+        sum_ends([one, array("q", [1, 2])], 0)

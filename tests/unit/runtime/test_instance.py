@@ -18,6 +18,7 @@ from mist.runtime.snapshot import (
     canonical,
     has_sources,
     read_snapshot,
+    source_suffixes,
     stream_settings,
     write_snapshot,
 )
@@ -233,3 +234,19 @@ def test_the_newest_snapshot_is_read_once(tmp_path: Path) -> None:
     reader.close()
     assert reader.newest()["generation"] == 2
     reader.close()
+
+
+def test_what_the_names_of_source_files_end_with(tmp_path: Path) -> None:
+    instance = Instance(unique(), tmp_path)
+    instance.folder.mkdir(parents=True)
+    streams = {
+        "a": {"source": '/films/one "quoted".MP4', "tags": [".doc"]},
+        "b": {"source": "https://example.org/films/two.ts"},
+        "live.flv": {"source": "push://host.aac"},
+        "folder": {"source": "/films/"},
+        "c": {"source": "/films/$wildcard.mp4"},
+    }
+    snapshot = {"config": {}, "streams": streams}
+    write_snapshot(instance, snapshot)
+    assert source_suffixes(snapshot) == source_suffixes(read_snapshot(instance)) == {".mp4", ".ts"}
+    assert not source_suffixes(EMPTY)

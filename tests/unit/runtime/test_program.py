@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -104,6 +105,17 @@ def test_a_forked_child_has_what_it_needs_and_nothing_else(tmp_path: Path) -> No
     assert report.read_text() == f"[{kept}]"
     os.close(kept)
     os.close(other)
+
+
+def test_a_fork_that_fails_leaves_signals_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    monkeypatch.setattr(os, "fork", fail)
+    with pytest.raises(BlockingIOError):
+        fork(lambda: 0, keep=())
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
 def test_a_child_that_fails_says_so_by_its_status(capfd: pytest.CaptureFixture[str]) -> None:

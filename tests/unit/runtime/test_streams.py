@@ -87,12 +87,15 @@ class Book:
         }
         server = Server(Instance(f"unit{os.getpid()}", folder), Program("1", {}, inputs, dict))
         self.children: list[FakeChild] = []
+        self.no_descriptors = False
         self.planned: list[Timer] = []
         self.answers: list[Message] = []
         self.succession = Succession(self, lambda: None)  # type: ignore[arg-type]
         self.streams = Streams(server, self, self, lambda: None, self.succession)  # type: ignore[arg-type]
 
     def start(self, name: str, main: object, *, on_message: Any, on_ended: Any) -> FakeChild:
+        if self.no_descriptors:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         self.children.append(FakeChild(len(self.children) + 1, on_message, on_ended))
         return self.children[-1]
 
@@ -191,6 +194,20 @@ def test_requests_wait_for_the_next_guardian(book: Book) -> None:
     book.children[3].on_ended(0)
     assert [answer["error"] for answer in book.answers] == ["StreamEnded", "StreamEnded"]
     assert len(book.children) == 4
+
+
+def test_a_guardian_that_cannot_be_forked_is_tried_again(book: Book) -> None:
+    book.no_descriptors = True
+    book.watch("test")
+    book.run_planned()
+    assert (book.answers, book.children) == ([], [])
+    book.streams.nuke("test")
+    book.run_planned()
+    assert not book.planned, "a stream that is gone is not started"
+    book.watch("test")
+    book.no_descriptors = False
+    book.run_planned()
+    assert [message["do"] for message in book.children[0].sent] == ["start"]
 
 
 def test_a_guardian_that_retires_has_a_successor_at_once(book: Book) -> None:

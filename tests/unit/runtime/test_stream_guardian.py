@@ -1,0 +1,79 @@
+"""Publishers that wait for the one before them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mist.runtime.channel import Message
+from mist.runtime.reactor import Reactor
+from mist.runtime.stream_guardian import StreamDuty, StreamPlan
+
+
+class Publishers:
+    """A stream that has a publisher, which sends, and the answers to those that come after it."""
+
+    def __init__(self) -> None:
+        self.answers: list[Message] = []
+        self.peers: list[socket.socket] = []
+        self.reactor = Reactor()
+        self.duty: Any = StreamDuty(StreamPlan("live", "push://", pulled=False), lambda start: lambda channel: 0)
+        upstream = SimpleNamespace(send=self.answers.append)
+        self.duty._guardian = SimpleNamespace(ending=False, reactor=self.reactor, upstream=upstream)
+        self.duty._takeover = False
+        self.duty._source = SimpleNamespace(started=time.monotonic() + 100, host="first")
+        self.duty._table = SimpleNamespace(clocks=[0] * 5)
+
+    def come(self, number: int) -> socket.socket:
+        """Let another publisher ask; returns its end of the connection."""
+        ours, theirs = socket.socketpair()
+        self.peers.append(theirs)
+        self.duty.command({"do": "publish", "id": number, "request": {}}, [ours.detach(), os.dup(0)])
+        return theirs
+
+    def close(self) -> None:
+        self.duty._refuse_all(RuntimeError("over"))
+        self.reactor.abandon()
+        for peer in self.peers:
+            peer.close()
+
+
+@pytest.fixture
+def publishers() -> Iterator[Publishers]:
+    made = Publishers()
+    yield made
+    made.close()
+
+
+def test_one_waits_and_the_next_is_refused(publishers: Publishers) -> None:
+    publishers.come(2)
+    assert not publishers.answers
+    publishers.come(3)
+    assert [(one["reply"], one["error"]) for one in publishers.answers] == [(3, "Busy")]
+
+
+def test_one_that_hung_up_while_it_waited_keeps_nobody_away(publishers: Publishers) -> None:
+    publishers.come(2).close()
+    third = publishers.come(3)
+    assert [(one["reply"], one["error"]) for one in publishers.answers] == [(2, "Busy")]
+    third.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        third.recv(1)
+
+
+def test_nor_does_one_that_was_to_take_over(publishers: Publishers) -> None:
+    stopped: list[str] = []
+    publishers.duty._takeover = True
+    publishers.duty._source.worker = None
+    publishers.duty._guardian.stop_worker = lambda worker, reason: stopped.append(reason)
+    publishers.come(2).close()
+    publishers.come(3)
+    publishers.come(4)
+    assert [one["reply"] for one in publishers.answers] == [2, 4]
+    assert len(stopped) == 2
