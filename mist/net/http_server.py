@@ -118,10 +118,12 @@ class Response:
         *,
         reason: str = "",
         close: bool = False,
+        unknown_length: bool = False,
     ) -> None:
         """Send a complete reply with Content-Length, CORS and caching headers; a HEAD gets the head only.
 
         cache: Cache-Control value, None for "never". reason: phrase instead of the usual one. close: end the connection after it.
+        unknown_length: to a HEAD, no length is told because the reply to a GET has none (RFC 9110 section 8.6).
         Does nothing when the peer has gone. Raises LocalProtocolError for a second reply or an illegal header.
         """
         if self.started:
@@ -137,7 +139,7 @@ class Response:
             parts.append(header_lines(headers).encode("utf-8", "replace"))
         if cache is None and (cookie := request.token_cookie):
             parts.append(f"Set-Cookie: {cookie}\r\n".encode("latin-1"))
-        if status not in _BODILESS:
+        if status not in _BODILESS and not unknown_length:
             parts.append(b"Content-Length: %d\r\n" % len(body))
         if keep_alive:
             parts.append(b"Connection: keep-alive\r\n\r\n" if request.http10 else b"\r\n")

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from mist.core.checkpoint import Record
 from mist.core.kernel_counts import received_bytes, sent_bytes, skip_received
+from mist.errors import is_out_of_memory
 
 READ_BYTES: Final = 256 * 1024
 RELEASED_BYTES: Final = 64 * 1024  # the record lets go at once of what was sent in pieces from this size on
@@ -101,6 +102,10 @@ class Wire(asyncio.Transport):
             record.blame(True)
         try:
             self._owner.data_received(data)
+        except Exception as error:  # a defect of the owner's code: it ends this connection, and the loop reports it
+            if not is_out_of_memory(error):  # else another process goes on
+                self._lost(error)
+            raise
         finally:
             if record is not None:
                 record.blame(False)

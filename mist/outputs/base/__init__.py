@@ -184,7 +184,7 @@ class ProgressiveOutput:
                 await self.deliver_on_demand(services, request, response, parameters, choice, headers)
                 return
             if request.method == "HEAD":
-                response.send(200, b"", self.media_type(choice), headers)
+                response.send(200, b"", self.media_type(choice), headers, unknown_length=True)
                 services.close_stream(reader)
                 return
             parameters = await settle_times(services, choice, parameters)
@@ -247,7 +247,7 @@ class ProgressiveOutput:
             self._film_header(media, choice.indexes, beginning) if layout is None else bytes(layout.header),
         )
         if request.method == "HEAD":
-            response.send(200, b"", self.media_type(choice), headers)
+            response.send(200, b"", self.media_type(choice), headers, unknown_length=True)
             services.close_stream(reader)
             return
         chunked = layout is None and not request.http10
