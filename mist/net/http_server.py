@@ -89,13 +89,14 @@ class Resumed:
 class Response:
     """The reply to one request. Exactly one of `send` and `take_socket` is called, once."""
 
-    __slots__ = ("_connection", "_request", "started")
+    __slots__ = ("_before", "_connection", "_request", "started")
 
     resumed: Resumed | None = None  # of a reply that another process had begun
 
     def __init__(self, connection: HttpConnection, request: Request) -> None:
         self._connection = connection
         self._request = request
+        self._before = b""  # what had to be sent before the reply when the socket was taken
         self.started = False
 
     @property
@@ -177,7 +178,16 @@ class Response:
         if self._request.method == "HEAD":
             self._connection.reply(head, b"", False)
             raise HeadAnswered("a HEAD wants no media")
-        return self._connection.detach(head)
+        fd, self._before = self._connection.detach()
+        return fd, self._before + head
+
+    def give_back(self, fd: int, record: Any) -> None:
+        """Return the socket of `take_socket` and the record of `take_record`, of which nothing was used.
+
+        The request is answered as if they had not been taken, and the connection ends with that.
+        """
+        self.started = False
+        self._connection.attach_again(fd, record, self._before)
 
     def saved(self, **members: Any) -> bytes:
         """Return what `resumed` needs to answer this request from where its reply is, in another process."""
@@ -563,8 +573,8 @@ class HttpConnection(asyncio.Protocol):
         if reason:
             self._log.debug("HTTP connection of %s closed: %s", self._peer, reason)
 
-    def detach(self, head: bytes) -> tuple[int, bytes]:
-        """Give the socket away; for `Response` only. Returns (fd, bytes to send first)."""
+    def detach(self) -> tuple[int, bytes]:
+        """Give the socket away; for `Response` only. Returns (fd, bytes of earlier replies to send first)."""
         transport = self._transport
         if transport is None or transport.is_closing():
             raise PeerClosed("the viewer has gone")
@@ -589,7 +599,15 @@ class HttpConnection(asyncio.Protocol):
         self.closing = True
         if isinstance(transport, Wire):
             self.connection_lost(None)
-        return fd, before + head
+        return fd, before
+
+    def attach_again(self, fd: int, record: Any, before: bytes) -> None:
+        """Take back what `detach` gave away, for one more reply; for `Response` only."""
+        self.record, self.record_taken = record, False
+        wire = Wire(self._loop, socket.socket(fileno=fd), record, self)
+        self._transport = cast(asyncio.Transport, wire)
+        if before:
+            wire.write(before)
 
     # Time.
 
