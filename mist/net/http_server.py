@@ -229,6 +229,9 @@ class HttpConnection(asyncio.Protocol):
         self.record = record
         self.record_taken = False  # whoever takes the socket closes it
         self.closing = False  # no further request is answered
+        self._ends_aloud = (
+            False  # who else has the socket is not told when it is closed here, so the peer must hear of the end
+        )
         self._application = application
         self._settings = settings
         self._loop = loop
@@ -552,6 +555,8 @@ class HttpConnection(asyncio.Protocol):
         self._flush()
         self.closing = True
         if self._transport is not None:
+            if self._ends_aloud:
+                self._transport.write_eof()
             self._transport.close()
             if self._transport.get_write_buffer_size():
                 self._wait("stalled", self._settings.stall_timeout_s)
@@ -606,6 +611,7 @@ class HttpConnection(asyncio.Protocol):
         self.record, self.record_taken = record, False
         wire = Wire(self._loop, socket.socket(fileno=fd), record, self)
         self._transport = cast(asyncio.Transport, wire)
+        self._ends_aloud = True
         if before:
             wire.write(before)
 

@@ -146,7 +146,11 @@ def test_a_taken_record_stays_open(serve: Callable[[Any], Server]) -> None:
 
 
 def test_a_socket_that_is_given_back_gets_an_answer(serve: Callable[[Any], Server]) -> None:
-    """Whoever took it could not use it: what was asked before it is answered, then the viewer learns why, and it ends."""
+    """Whoever took it could not use it: what was asked before it is answered, then the viewer learns why, and it ends.
+
+    It ends although another process, as a listener's guardian, has a copy of the descriptor.
+    """
+    copies = []
 
     def media(request: Request, response: Response) -> None:
         if request.path == "/page":
@@ -154,6 +158,7 @@ def test_a_socket_that_is_given_back_gets_an_answer(serve: Callable[[Any], Serve
             return
         record = response.take_record()
         fd, _ = response.take_socket(200, "video/mp2t")
+        copies.append(os.dup(fd))
         response.give_back(fd, record)
         raise NotFound("no such format")
 
@@ -161,6 +166,7 @@ def test_a_socket_that_is_given_back_gets_an_answer(serve: Callable[[Any], Serve
     with server.connect() as sock:
         sock.sendall(get("/page") + get("/live.ts") + get("/page"))
         page, refused = split_replies(read_all(sock))
+    os.close(*copies)
     assert (page[0], page[2]) == (200, b"page")
     assert (refused[0], refused[2], refused[1]["connection"]) == (404, b"no such format", "close")
     assert [record.closed for record in server.records] == [1]
