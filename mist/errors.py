@@ -1,10 +1,12 @@
-"""The exception tree of mist; imports nothing.
+"""The exception tree of mist; imports nothing else of it.
 
 Everything a peer, a file or an operator can cause is a `MistError`. They are caught in three places only: the
 connection's run wrapper, the input supervisor and the API command frame. Anything else that arrives there is a defect.
 """
 
 from __future__ import annotations
+
+import errno
 
 
 class MistError(Exception):
@@ -131,3 +133,8 @@ class WriteStalled(TransportError):
 
 class ConnectTimeout(TransportError, TimeoutError):
     """The peer did not answer in time."""
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Tell whether an error says that this process may have no more memory, by a limit of its own or the machine's."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)

@@ -19,14 +19,9 @@ from mist.controller.calls import execute
 from mist.controller.feed import Feed
 from mist.controller.gate import ApiConnection, Gate, Refused
 from mist.controller.permissions import Caller
-from mist.controller.requests import (
-    MAX_BODY_BYTES,
-    find_command,
-    parse_command,
-    read_body,
-    reply_text,
-)
+from mist.controller.requests import BodyReader, find_command, parse_command, reply_text
 from mist.controller.state import Command, Controller
+from mist.errors import Busy, LimitExceededError
 from mist.formats.json_text import dumps
 from mist.net.local_addresses import LocalAddresses
 
@@ -60,6 +55,7 @@ PAGE_HEADERS = {
     "X-Info": "mist control API",
     "X-UA-Compatible": "IE=edge;chrome=1",
 }
+RETRY_AFTER_S = "10"
 COMMAND_PATHS = ("/api", "/api2")
 
 __all__ = ["ADMIN_SOCKET_KEY", "CONNECTION_KEY", "Api", "ApiConnection", "application", "parse_command"]
@@ -75,6 +71,7 @@ class Api:
         self._proxies: tuple[tuple[str, ...], Proxies] = ((), Proxies())
         controller.memory.keep("login limits", self.gate.limit, ("_budgets",))
         self._page: bytes | None = None
+        self._bodies = BodyReader()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -116,10 +113,13 @@ class Api:
                 return await self._metrics_text()
             if hmac.compare_digest(path.encode()[: len(passphrase.encode()) + 6], f"/{passphrase}.json".encode()):
                 return await self._metrics_document(request)
-        body = await read_body(request)
-        if body is None:
-            text = f"A command may be {MAX_BODY_BYTES} bytes long\n"
-            return Response(text, 413, {"Connection": "close", "Content-Type": "text/plain", "Server": SERVER})
+        try:
+            body = await self._bodies.read(request, known=self.gate.knows(connection, origin, bearer))
+        except (LimitExceededError, Busy) as error:
+            headers = {"Connection": "close", "Content-Type": "text/plain", "Server": SERVER}
+            if isinstance(error, LimitExceededError):
+                return Response(f"{error}\n", 413, headers)
+            return Response(f"{error}\n", 503, {**headers, "Retry-After": RETRY_AFTER_S})
         variables, value = await find_command(request, body)
         path = request.url.path
         if not isinstance(value, dict):

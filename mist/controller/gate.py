@@ -83,6 +83,12 @@ class Gate:
             return {"status": "OK"}, self._remembered(connection, origin)
         return {"status": "CHALL", "challenge": self.challenge(origin.address)}, None
 
+    def knows(self, connection: ApiConnection, origin: Origin, bearer: Caller | None) -> bool:
+        """Return whether who asks is known before the command is read: by its connection, its address or a header."""
+        if bearer is not None or origin.local:
+            return True
+        return not origin.foreign and self._remembered(connection, origin) is not None
+
     async def _without_accounts(
         self, fields: Mapping[str, Any], origin: Origin
     ) -> tuple[dict[str, Any], Caller | None]:

@@ -11,10 +11,12 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from mist.errors import RemoteProtocolError
+from mist.errors import Busy, LimitExceededError, RemoteProtocolError
 from mist.formats.json_text import dumps, loads_lenient
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
+MAX_STRANGER_BYTES = 1024 * 1024  # of a body whose sender is not logged in; a login and a command may come together
+MAX_STRANGERS_BYTES = 32 * 1024 * 1024  # of all these bodies together, each counted from LARGE_BYTES on
 MAX_LENIENT_CHARACTERS = 1024 * 1024
 MAX_FORM_FIELDS = 100
 CALLBACK_NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$.\[\]]{0,127}")
@@ -100,17 +102,40 @@ def _no_constant(name: str) -> None:
 _DECODER = json.JSONDecoder(parse_int=_bounded_int, parse_constant=_no_constant)
 
 
-async def read_body(request: Request) -> bytes | None:
-    """Return the body of a request, None when it is too large."""
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced[:20]) > MAX_BODY_BYTES:
-        return None
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_BODY_BYTES:
-            return None
-    return bytes(body)
+class BodyReader:
+    """Reads the bodies of all requests. Those of strangers, who are not logged in, are short, and bounded all together."""
+
+    def __init__(self) -> None:
+        self._held_bytes = 0  # of strangers, what is over LARGE_BYTES in each body
+
+    async def read(self, request: Request, *, known: bool) -> bytes:
+        """Return the body of a request. Raises LimitExceededError for a long one, Busy when there are too many of strangers."""
+        most = MAX_BODY_BYTES if known else MAX_STRANGER_BYTES
+        announced = request.headers.get("content-length", "")
+        if announced.isdecimal() and int(announced[:20]) > most:
+            raise _too_long(known)
+        body = bytearray()
+        held = 0
+        try:
+            async for piece in request.stream():
+                body += piece
+                if len(body) > most:
+                    raise _too_long(known)
+                if not known:
+                    more = max(0, len(body) - LARGE_BYTES) - held
+                    held += more
+                    self._held_bytes += more
+                    if self._held_bytes > MAX_STRANGERS_BYTES:
+                        raise Busy("Too many long commands at once from clients that are not logged in")
+            return bytes(body)
+        finally:
+            self._held_bytes -= held
+
+
+def _too_long(known: bool) -> LimitExceededError:
+    if known:
+        return LimitExceededError(f"A command may be {MAX_BODY_BYTES} bytes long")
+    return LimitExceededError(f"A command may be {MAX_STRANGER_BYTES} bytes long on a connection that is not logged in")
 
 
 async def find_command(request: Request, body: bytes) -> tuple[dict[str, str], Any]:

@@ -453,13 +453,16 @@ def reordering(track: TrackInfo) -> int:
 
 
 def profile_level(track: TrackInfo) -> tuple[str, str]:
-    """Return profile and level of an H.264 track as people write them, such as ("High", "3.1"); ("", "") for others.
+    """Return profile and level of an H.264 track as people write them, such as ("High", "3.1"), to show them.
 
-    Raises RemoteProtocolError for init data that does not parse.
+    ("", "") for others, and where init data does not parse.
     """
     if track.codec != H264 or not track.init_data:
         return "", ""
-    record = h264.parse_avcc(track.init_data)
+    try:
+        record = h264.parse_avcc(track.init_data)
+    except RemoteProtocolError:
+        return "", ""
     profile, flags, level = (
         record.profile_idc,
         record.constraint_flags,

@@ -49,9 +49,10 @@ class Program:
         try:
             self._words = shlex.split(command)
         except ValueError as error:
-            raise ConfigError(f'the command "{command}": {error}', path="source", value=command) from None
+            raise ConfigError(f"the command of the source: {error}", path="source", value=command) from None
         if not self._words:
             raise ConfigError("the source names no command", path="source", value=command)
+        self.name = self._words[0]
         self._log = services.log
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -146,13 +147,14 @@ class ExecInput:
     async def run(self, services: InputServices) -> None:
         """Play the output of the program. Returns when it has ended well; raises MistError else."""
         program = Program(services, services.source[len(self._prefix) :])
+        shown = f"{self._prefix}{program.name}"  # viewers are told it, and the words behind may be passwords
         output = await program.start()
         ended = False
         try:
             container = by_name(self._container)
             assert container is not None
             packets = await play_bytes(
-                services, services.source, container, lambda: output.read(READ_BYTES), silence_seconds(services)
+                services, shown, container, lambda: output.read(READ_BYTES), silence_seconds(services)
             )
             status = await program.ended()
             ended = True
@@ -161,7 +163,7 @@ class ExecInput:
                 await asyncio.shield(program.stop())
         if status or not packets:
             text = f"ended with status {status}" if status >= 0 else f"was ended by signal {-status}"
-            raise TransportError(f"{services.source} {text}" + ("" if packets else ", without media"))
+            raise TransportError(f"{shown} {text}" + ("" if packets else ", without media"))
 
 
 INPUT: Final = tuple(ExecInput(*row) for row in SOURCES)

@@ -89,13 +89,14 @@ class Resumed:
 class Response:
     """The reply to one request. Exactly one of `send` and `take_socket` is called, once."""
 
-    __slots__ = ("_connection", "_request", "started")
+    __slots__ = ("_before", "_connection", "_request", "started")
 
     resumed: Resumed | None = None  # of a reply that another process had begun
 
     def __init__(self, connection: HttpConnection, request: Request) -> None:
         self._connection = connection
         self._request = request
+        self._before = b""  # what had to be sent before the reply when the socket was taken
         self.started = False
 
     @property
@@ -118,10 +119,12 @@ class Response:
         *,
         reason: str = "",
         close: bool = False,
+        unknown_length: bool = False,
     ) -> None:
         """Send a complete reply with Content-Length, CORS and caching headers; a HEAD gets the head only.
 
         cache: Cache-Control value, None for "never". reason: phrase instead of the usual one. close: end the connection after it.
+        unknown_length: to a HEAD, no length is told because the reply to a GET has none (RFC 9110 section 8.6).
         Does nothing when the peer has gone. Raises LocalProtocolError for a second reply or an illegal header.
         """
         if self.started:
@@ -137,7 +140,7 @@ class Response:
             parts.append(header_lines(headers).encode("utf-8", "replace"))
         if cache is None and (cookie := request.token_cookie):
             parts.append(f"Set-Cookie: {cookie}\r\n".encode("latin-1"))
-        if status not in _BODILESS:
+        if status not in _BODILESS and not unknown_length:
             parts.append(b"Content-Length: %d\r\n" % len(body))
         if keep_alive:
             parts.append(b"Connection: keep-alive\r\n\r\n" if request.http10 else b"\r\n")
@@ -175,7 +178,16 @@ class Response:
         if self._request.method == "HEAD":
             self._connection.reply(head, b"", False)
             raise HeadAnswered("a HEAD wants no media")
-        return self._connection.detach(head)
+        fd, self._before = self._connection.detach()
+        return fd, self._before + head
+
+    def give_back(self, fd: int, record: Any) -> None:
+        """Return the socket of `take_socket` and the record of `take_record`, of which nothing was used.
+
+        The request is answered as if they had not been taken, and the connection ends with that.
+        """
+        self.started = False
+        self._connection.attach_again(fd, record, self._before)
 
     def saved(self, **members: Any) -> bytes:
         """Return what `resumed` needs to answer this request from where its reply is, in another process."""
@@ -217,6 +229,9 @@ class HttpConnection(asyncio.Protocol):
         self.record = record
         self.record_taken = False  # whoever takes the socket closes it
         self.closing = False  # no further request is answered
+        self._ends_aloud = (
+            False  # who else has the socket is not told when it is closed here, so the peer must hear of the end
+        )
         self._application = application
         self._settings = settings
         self._loop = loop
@@ -540,6 +555,8 @@ class HttpConnection(asyncio.Protocol):
         self._flush()
         self.closing = True
         if self._transport is not None:
+            if self._ends_aloud:
+                self._transport.write_eof()
             self._transport.close()
             if self._transport.get_write_buffer_size():
                 self._wait("stalled", self._settings.stall_timeout_s)
@@ -561,8 +578,8 @@ class HttpConnection(asyncio.Protocol):
         if reason:
             self._log.debug("HTTP connection of %s closed: %s", self._peer, reason)
 
-    def detach(self, head: bytes) -> tuple[int, bytes]:
-        """Give the socket away; for `Response` only. Returns (fd, bytes to send first)."""
+    def detach(self) -> tuple[int, bytes]:
+        """Give the socket away; for `Response` only. Returns (fd, bytes of earlier replies to send first)."""
         transport = self._transport
         if transport is None or transport.is_closing():
             raise PeerClosed("the viewer has gone")
@@ -587,7 +604,16 @@ class HttpConnection(asyncio.Protocol):
         self.closing = True
         if isinstance(transport, Wire):
             self.connection_lost(None)
-        return fd, before + head
+        return fd, before
+
+    def attach_again(self, fd: int, record: Any, before: bytes) -> None:
+        """Take back what `detach` gave away, for one more reply; for `Response` only."""
+        self.record, self.record_taken = record, False
+        wire = Wire(self._loop, socket.socket(fileno=fd), record, self)
+        self._transport = cast(asyncio.Transport, wire)
+        self._ends_aloud = True
+        if before:
+            wire.write(before)
 
     # Time.
 

@@ -146,7 +146,7 @@ class TlsRelay:
                 )
         except (OSError, TimeoutError) as error:
             self.error = error
-            log.info("TLS with %s failed: %s", self._peer, error)
+            log.info("TLS with %s failed: %s", self._peer, str(error) or "the connection was closed in the handshake")
             sock.close()
             self.close()
             self._over.set()

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from mist.core.checkpoint import Record
 from mist.core.kernel_counts import received_bytes, sent_bytes, skip_received
+from mist.errors import is_out_of_memory
 
 # For more than this the allocator asks the kernel for new memory each time, which costs 25 times what reading a request does.
 READ_BYTES: Final = 64 * 1024
@@ -108,6 +109,10 @@ class Wire(asyncio.Transport):
             record.blame(True)
         try:
             self._owner.data_received(data)
+        except Exception as error:  # a defect of the owner's code: it ends this connection, and the loop reports it
+            if not is_out_of_memory(error):  # else another process goes on
+                self._lost(error)
+            raise
         finally:
             if record is not None:
                 record.blame(False)

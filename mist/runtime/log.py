@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import socket
 import sys
 import time
@@ -31,6 +32,9 @@ _PYTHON_LEVELS = (logging.CRITICAL + 10, logging.CRITICAL, logging.ERROR, loggin
 _COLOURS = {"FAIL": "41;1", "ERROR": "31;1", "WARN": "33;1", "INFO": "32", "MEDIUM": "2"}
 _OTHER_COLOUR = "36"
 
+# Controls (C0 but for the tab, C1), ends of lines of Unicode, marks that turn the direction of text, halves of surrogates.
+_UNSEEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
 REPEAT_WINDOW_SECONDS = 10.0
 REPEATS_ALLOWED = 5
 MAX_REMEMBERED_LINES = 256
@@ -49,6 +53,19 @@ def parse_level(text: str) -> int:
     if text.lower() in LEVELS:
         return LEVELS[text.lower()]
     raise ValueError(f'"{text}" is not a log level: 0 to 10, or one of {", ".join(LEVELS)}')
+
+
+def legible(text: str) -> str:
+    """Return a message as a log shows it: what peers send may be in it, and must neither look like a line of its own nor
+    command a terminal. Further lines begin with a tab, and what cannot be seen is written as Python writes it.
+    """
+    if _UNSEEN.search(text) is None:
+        return text
+    return _UNSEEN.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return "\n\t" if found[0] == "\n" else found[0].encode("unicode_escape").decode()
 
 
 @dataclass(slots=True)
@@ -107,7 +124,7 @@ class LogHandler(logging.Handler):
             self.handleError(record)
 
     def _emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
+        text = legible(record.getMessage())
         if record.exc_info and record.exc_info[0] is not None:
             text += "\n" + logging.Formatter().formatException(record.exc_info)
         program, own_stream = _matter.get() or (self.program, self.stream)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 import signal
@@ -15,7 +14,7 @@ import uvloop
 
 from mist.core.checkpoint import CheckpointTable, Record, create_checkpoints
 from mist.core.time_slice import ask_for_slice
-from mist.errors import MistError
+from mist.errors import MistError, is_out_of_memory
 from mist.runtime import log as runtime_log
 from mist.runtime.channel import Channel, Message, close_all
 from mist.runtime.leftovers import records_name
@@ -31,11 +30,6 @@ TITLE_SECONDS = 1.0
 SLICE_US = 100
 NO_MEMORY_STATUS = 1
 IGNORED_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE)
-
-
-def is_out_of_memory(error: BaseException | None) -> bool:
-    """Tell whether an error says that this process may have no more memory, by a limit of its own or the machine's."""
-    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
 
 
 class Worker:

@@ -122,6 +122,7 @@ def test_head_and_a_bad_callback(server: MistServer, publish: Publish) -> None:
         request = urllib.request.Request(server.http_url + path, method="HEAD")
         with urllib.request.urlopen(request, timeout=10) as reply:
             assert reply.headers["Content-Type"] == content_type
+            assert reply.headers["Content-Length"] is None  # that of a GET is not known
             assert reply.read() == b""
     with pytest.raises(urllib.error.HTTPError) as caught:
         server.get("/live.json?callback=alert(1)")

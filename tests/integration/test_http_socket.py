@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from mist.errors import NotFound
 from mist.net.http_messages import HttpSettings, Request
 from mist.net.http_server import HttpConnection, Response
 from tests.support.http import Application, FakeRecord, split_replies
@@ -142,6 +143,33 @@ def test_a_taken_record_stays_open(serve: Callable[[Any], Server]) -> None:
         sock.sendall(get("/live.flv"))
         assert read_all(sock).startswith(b"HTTP/1.1 200 OK")
     assert server.records[0].closed == 0
+
+
+def test_a_socket_that_is_given_back_gets_an_answer(serve: Callable[[Any], Server]) -> None:
+    """Whoever took it could not use it: what was asked before it is answered, then the viewer learns why, and it ends.
+
+    It ends although another process, as a listener's guardian, has a copy of the descriptor.
+    """
+    copies = []
+
+    def media(request: Request, response: Response) -> None:
+        if request.path == "/page":
+            response.send(200, b"page")
+            return
+        record = response.take_record()
+        fd, _ = response.take_socket(200, "video/mp2t")
+        copies.append(os.dup(fd))
+        response.give_back(fd, record)
+        raise NotFound("no such format")
+
+    server = serve(media)
+    with server.connect() as sock:
+        sock.sendall(get("/page") + get("/live.ts") + get("/page"))
+        page, refused = split_replies(read_all(sock))
+    os.close(*copies)
+    assert (page[0], page[2]) == (200, b"page")
+    assert (refused[0], refused[2], refused[1]["connection"]) == (404, b"no such format", "close")
+    assert [record.closed for record in server.records] == [1]
 
 
 def test_a_slow_reader_gets_everything(serve: Callable[[Any], Server]) -> None:

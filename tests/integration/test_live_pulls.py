@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 
@@ -87,6 +88,7 @@ def server(origin: ThreadingHTTPServer, folder: Path) -> Iterator[MistServer]:
     sources = {
         "loop": f"ts-exec:sh {folder}/loop.sh",
         "hang": f"ts-exec:sh {folder}/hang.sh",
+        "silent": "ts-exec:sh -c 'echo nothing to see' --password hunter2",
         "list": f"{folder}/short.pls",
         "pipe": f"{folder}/pipe.ts",
         "named": f"stream://{folder}/other",
@@ -107,6 +109,15 @@ def assert_film(path: Path, *, step_us: int = 200_000) -> None:
 
 def ended(server: MistServer, stream: str) -> None:
     wait_until(lambda: not server.processes_titled(f"mist: input {stream}"), 45, f"the end of {stream}")
+
+
+def test_viewers_are_not_told_the_words_of_a_command(server: MistServer) -> None:
+    """Why the stream does not play is told them, by the program's name; what stands behind that may be passwords."""
+    with pytest.raises(HTTPError) as refused:
+        server.get("/silent.ts")
+    told = refused.value.read().decode() + server.get("/hls/silent/index.m3u8").decode()
+    assert "ts-exec:sh" in told and "hunter2" not in told
+    assert not [line for line in server.log if "hunter2" in line]
 
 
 @pytest.mark.parametrize("name", ("loop", "list"))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 
@@ -411,6 +412,25 @@ def test_data_alone(served: MistServer, stack: ExitStack) -> None:
     assert whole(watcher.marks(), range(200))
     known = json.loads(served.get("/json_live%2Bdata.js"))
     assert [one["codec"] for one in known["meta"]["tracks"].values()] == ["JSON"]
+
+
+# -- tracks that a format cannot carry
+
+
+def test_who_asks_for_a_format_that_cannot_carry_a_track_is_told(served: MistServer, stack: ExitStack) -> None:
+    """AAC of a kind that ADTS has no number for: transport streams are refused with a reason, what can carry it plays."""
+    stream = "live+null"
+    sender = publisher(stack, served, stream, audio=False)
+    sender.peer.send(AUDIO, 0, b"\xaf\x00\x00\x00")  # AudioSpecificConfig of object type 0
+    sender.send(0, 3)
+    for suffix in ("ts", "aac"):
+        with pytest.raises(HTTPError) as refused:
+            served.get(f"/live%2Bnull.{suffix}")
+        assert refused.value.code == 404
+        assert b"object type 0" in refused.value.read()
+    watcher = watch(stack, served, stream, "flv")
+    sender.send(3, 5)
+    watcher.wait_mark(SOUND + 5 * 25 - 1)
 
 
 # -- another codec

@@ -114,6 +114,8 @@ def test_sound_that_begins_before_zero_is_served_whole(vod: MistServer, primed: 
 def test_an_unknown_length_is_not_told(vod: MistServer, path: str) -> None:
     code, headers, data = ask(vod, path, Range="bytes=100-")
     assert code == 200 and headers["Transfer-Encoding"] == "chunked" and "Content-Length" not in headers and data
+    code, headers, _ = ask(vod, path, "HEAD")
+    assert code == 200 and "Content-Length" not in headers
 
 
 @pytest.mark.tools("curl", "flac")

@@ -51,6 +51,8 @@ SET_DATA_FRAME: Final = "@setDataFrame"
 
 VIDEO_FOURCCS: Final = ("av01", "avc1", "hvc1", "vp08", "vp09")
 AUDIO_FOURCCS: Final = ("ac-3", "ec-3", "Opus", ".mp3", "fLaC", "mp4a")
+_FOURCCS: Final = frozenset({*VIDEO_FOURCCS, *AUDIO_FOURCCS, "*"})
+FOURCC_CAN_RECEIVE: Final = 5  # decode, forward
 FOURCC_CAN_ALL: Final = 7  # decode, encode, forward
 CAPS_EX: Final = 15  # reconnect, multitrack, ModEx, nanosecond offset
 
@@ -212,7 +214,10 @@ def split_aggregate(message: Message) -> Iterator[Media]:
 
 
 def received_fourccs(values: Mapping[str, Any]) -> frozenset[str]:
-    """Return the FourCCs that a peer's connect object says it can receive.   Spec: E-RTMP v2, connect command."""
+    """Return the FourCCs that a peer's connect object says it can receive, of those that mean something here.
+
+    Spec: E-RTMP v2, connect command.
+    """
     found: set[str] = set()
     listed = values.get("fourCcList")
     if isinstance(listed, list):
@@ -220,8 +225,8 @@ def received_fourccs(values: Mapping[str, Any]) -> frozenset[str]:
     for name in ("videoFourCcInfoMap", "audioFourCcInfoMap"):
         entries = values.get(name)
         if isinstance(entries, dict):
-            found.update(key for key, mask in entries.items() if isinstance(mask, int | float) and int(mask) & 5)
-    return frozenset(found)
+            found.update(key for key, mask in entries.items() if int(number(mask)) & FOURCC_CAN_RECEIVE)
+    return frozenset(found & _FOURCCS)
 
 
 def number(value: object, default: float = 0.0) -> float:

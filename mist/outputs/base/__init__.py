@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from mist.core.muxer import Muxer
-from mist.errors import MistError, NoSuitableTrack, NotFound, NotReady
+from mist.errors import MistError, NoSuitableTrack, NotFound, NotReady, RemoteProtocolError
 from mist.formats.tracks import TrackInfo
 from mist.net.http_messages import asked_range
 from mist.net.http_server import Resumed, request_saver
@@ -185,7 +185,7 @@ class ProgressiveOutput:
                 await self.deliver_on_demand(services, request, response, parameters, choice, headers)
                 return
             if request.method == "HEAD":
-                response.send(200, b"", self.media_type(choice), headers)
+                response.send(200, b"", self.media_type(choice), headers, unknown_length=True)
                 services.close_stream(reader)
                 return
             parameters = await settle_times(services, choice, parameters)
@@ -248,7 +248,7 @@ class ProgressiveOutput:
             self._film_header(media, choice.indexes, beginning) if layout is None else bytes(layout.header),
         )
         if request.method == "HEAD":
-            response.send(200, b"", self.media_type(choice), headers)
+            response.send(200, b"", self.media_type(choice), headers, unknown_length=True)
             services.close_stream(reader)
             return
         chunked = layout is None and not request.http10
@@ -352,7 +352,7 @@ class ProgressiveOutput:
         choice: Choice,
         headers: Mapping[str, str],
     ) -> None:
-        """Hand the connection's socket to the fan-out."""
+        """Hand the connection's socket to the fan-out. Raises NoSuitableTrack for tracks that the format cannot carry."""
         reader = choice.reader
         pace = own_pace(parameters, choice)
         selectors = ",".join(f"{kind}={text}" for kind, text in sorted(parameters.selectors.items()))
@@ -366,19 +366,26 @@ class ProgressiveOutput:
             record.close()
             services.close_stream(reader)
 
-        services.fanout.join(
-            reader,
-            choice.indexes,
-            key,
-            lambda tracks: self.make_muxer(reader.name, tracks),
-            fd,
-            head,
-            reselect=choice.reselect,
-            record=record,
-            state=state,
-            on_close=closed,
-            **pace,
-        )
+        try:
+            services.fanout.join(
+                reader,
+                choice.indexes,
+                key,
+                lambda tracks: self.make_muxer(reader.name, tracks),
+                fd,
+                head,
+                reselect=choice.reselect,
+                record=record,
+                state=state,
+                on_close=closed,
+                **pace,
+            )
+        except BaseException as error:
+            response.give_back(fd, record)
+            if isinstance(error, RemoteProtocolError):  # the publisher's, not the viewer's
+                text = f"The stream {reader.name} cannot be sent as {self.capability.name}: {error}"
+                raise NoSuitableTrack(text) from error
+            raise
 
     async def resume(
         self, services: OutputServices, request: Any, resumed: Resumed, parameters: PlaybackParameters

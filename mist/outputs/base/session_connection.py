@@ -8,7 +8,7 @@ import time
 from collections.abc import Coroutine, Mapping
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
-from mist.errors import AccessDenied, MistError, PeerClosed, WriteStalled
+from mist.errors import AccessDenied, MistError, PeerClosed, WriteStalled, is_out_of_memory
 from mist.net.http_messages import generated_token
 from mist.net.wire import Wire, recovery_record
 from mist.outputs.base.resumed import pack_saved
@@ -175,6 +175,10 @@ class SessionConnection(Generic[S]):
             await work
         except (MistError, OSError) as error:
             self._fail(error)
+        except Exception as error:  # noqa: BLE001 (a defect of the task's code: it ends this connection, and the loop reports it)
+            if not is_out_of_memory(error):  # else another process goes on
+                self._fail(error)
+            self._services.loop.call_exception_handler({"message": f"{self.connector} connection", "exception": error})
 
     def _check_time(self) -> None:
         """End a connection whose peer takes too long for anything."""

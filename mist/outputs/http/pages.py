@@ -11,6 +11,7 @@ import html
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -39,6 +40,7 @@ _PLACEHOLDER = re.compile(r"@([A-Z0-9]+)@")
 Handler = Callable[[OutputServices, Request, Response], Awaitable[None] | None]
 
 
+@cache
 def source(name: str) -> str:
     """Return one of the files in `mist/web`."""
     return (WEB / name).read_text("utf-8")
@@ -57,12 +59,22 @@ def script_json(value: object) -> str:
 
 def unsupported_page(request: Request) -> tuple[int, bytes]:
     """Return status and body for a URL that nothing answers."""
-    body = (
-        "<!DOCTYPE html><html lang=en><title>Unsupported Media Type</title><body><h1>Unsupported Media Type</h1>"
-        f"<p>Nothing here serves <code>{html.escape(request.path[:200])}</code>. "
-        "A stream is played at <code>/STREAM.html</code>.</p></body></html>\n"
-    )
-    return 415, body.encode("utf-8", "replace")
+    values = {"PATH": html.escape(request.path[:200]), "PLAYER": "<code>/STREAM.html</code>"}
+    if path := _player_path(request.path):
+        base = html.escape(request.public_base)
+        values["PLAYER"] = f'<a href="{base}{path}">{path}</a>'
+    return 415, fill(source("unsupported.html"), values).encode("utf-8", "replace")
+
+
+def _player_path(path: str) -> str:
+    """Return the path of the player, encoded, for one that could be the name of a stream alone; else ""."""
+    text = path.strip("/")
+    if "/" in text or "." in text:
+        return ""
+    try:
+        return f"/{quote(sanitise(text), safe='+')}.html"
+    except NotFound:
+        return ""
 
 
 def seek_seconds(text: str) -> float | None:

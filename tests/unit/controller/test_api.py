@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import pytest
 
-from mist.controller import accounts
+from mist.controller import accounts, requests
 from mist.controller.access import Origin
 from mist.controller.api import Api, ApiConnection, parse_command
 from mist.controller.server import listen
@@ -340,6 +340,55 @@ def test_oversized_body(tmp_path: Path) -> None:
         assert await asyncio.wait_for(client.reader.read(), 5) == b""
 
     play(scene, tmp_path)
+
+
+def _post(size: int, *lines: str) -> bytes:
+    head = f"POST /api2 HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n"
+    return (head + "".join(f"{line}\r\n" for line in lines) + "\r\n").encode()
+
+
+def test_a_long_command_needs_a_login_first(tmp_path: Path) -> None:
+    body = b'{"tags":1,"x":"' + b"y" * requests.MAX_STRANGER_BYTES + b'"}'
+
+    async def scene(client: Client, control: ControllerUnderTest) -> None:
+        port = client.writer.get_extra_info("peername")[1]
+        client.writer.write(_post(len(body)) + body)
+        assert json.loads((await client.reply())[2])["authorize"]["status"] == "OK"  # from the machine itself
+        stranger = await Client.connect(port)
+        stranger.writer.write(_post(len(body), "X-Real-IP: 1"))
+        status, headers, text = await stranger.reply()
+        assert (status, headers["connection"]) == (413, "close") and b"not logged in" in text
+        await stranger.close()
+        friend = await Client.connect(port)
+        assert await friend.log_in("root", PASSWORD) == {"status": "OK"}
+        friend.writer.write(_post(len(body), "X-Real-IP: 1") + body)
+        assert (await friend.reply())[0] == 200
+        await friend.close()
+
+    play(scene, tmp_path, ACCOUNT)
+
+
+def test_commands_of_strangers_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "MAX_STRANGERS_BYTES", 300_000)
+    piece = b" " * 250_000
+
+    async def scene(client: Client, control: ControllerUnderTest) -> None:
+        port = client.writer.get_extra_info("peername")[1]
+        strangers = [await Client.connect(port) for _ in range(2)]
+        for stranger in strangers:
+            stranger.writer.write(_post(250_001, "X-Real-IP: 1") + piece)
+        first, second = (asyncio.ensure_future(stranger.reply()) for stranger in strangers)
+        done, _ = await asyncio.wait((first, second), timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        (refused,) = (one.result() for one in done)
+        assert refused[0] == 503 and "retry-after" in refused[1]
+        assert (await client.command({"tags": 1}))["authorize"]["status"] == "CHALL"  # a short one goes on
+        left = 1 if first in done else 0
+        strangers[left].writer.write(b" ")
+        assert (await (first, second)[left])[0] == 200
+        for stranger in strangers:
+            await stranger.close()
+
+    play(scene, tmp_path, ACCOUNT)
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,10 @@ def test_profile_and_level() -> None:
     assert codecs.profile_level(golden("h264", "interlaced").track()) == ("High", "2.1")
     assert codecs.profile_level(golden("h264", "intra").track()) == ("High 10 Intra", "1.3")
     assert codecs.profile_level(golden("hevc", "main").track()) == ("", "")
+    assert codecs.profile_level(golden("h264", "main").track(b"\xff" * 40)) == (
+        "",
+        "",
+    )  # a damaged record is not the viewer's fault
 
 
 def test_packets_without_parameter_sets_are_cheap() -> None:

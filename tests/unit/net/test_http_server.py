@@ -58,6 +58,15 @@ def test_head_has_the_length_and_no_body() -> None:
     assert split_replies(peer.say(get("/a")))[0][2] == b"/a"
 
 
+def test_head_of_what_has_no_length_tells_none() -> None:
+    peer = Peer(Application(lambda request, response: response.send(200, b"", "video/mp4", unknown_length=True)))
+    two = peer.say(get("/live.mp4", method="HEAD") + get("/live.mp4", method="HEAD"))
+    for status, headers, _ in split_replies(two, heads_only=True):
+        assert (status, headers["content-type"]) == (200, "video/mp4")
+        assert "content-length" not in headers and "transfer-encoding" not in headers
+    assert not peer.transport.closed and two.count(b"HTTP/1.1 200") == 2
+
+
 def test_replies_without_a_body() -> None:
     peer = Peer(Application(lambda request, response: response.send(204)))
     reply = peer.say(get())

@@ -183,6 +183,23 @@ def test_options_are_answered_with_headers_alone(path: str) -> None:
     assert (status, body) == (200, b"") and headers["access-control-allow-methods"] == "GET, POST, OPTIONS, HEAD"
 
 
+@pytest.mark.parametrize(
+    ("path", "shown", "player"),
+    [
+        ("/live", "/live", '<a href="/live.html">/live.html</a>'),
+        ("/Live%2B1/", "/Live+1/", '<a href="/live+1.html">/live+1.html</a>'),
+        ("/live.m3u8", "/live.m3u8", "<code>/STREAM.html</code>"),
+        ("/no/where", "/no/where", "<code>/STREAM.html</code>"),
+        ("/%22%3E", "/&quot;&gt;", "<code>/STREAM.html</code>"),
+        ("/a%2B%22%3E", "/a+&quot;&gt;", '<a href="/a+%22%3E.html">/a+%22%3E.html</a>'),
+    ],
+)
+def test_what_nothing_serves_leads_to_a_player(path: str, shown: str, player: str) -> None:
+    status, headers, body = ask(get(path))
+    assert (status, headers["content-type"]) == (415, "text/html; charset=utf-8")
+    assert f"<code>{shown}</code>. A stream is played at {player}." in body.decode()
+
+
 def test_an_output_may_answer_options_itself() -> None:
     output = FakeOutput("X", ("/$.x",))
     output.answers_options = True  # type: ignore[attr-defined]

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -161,6 +162,27 @@ def test_nonsense_ends_the_connection() -> None:
         with pytest.raises((ConnectionResetError, RuntimeError)):
             await client.until_closed()
             raise RuntimeError("closed")
+
+    run(work)
+
+
+@pytest.mark.parametrize("place", ["feed", "_hand_over"])
+def test_a_defect_ends_its_connection_and_is_reported(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    async def work(services: FakeOutputServices, connection: RtmpConnection, ours: socket.socket) -> None:
+        reported = []
+        services.loop.set_exception_handler(lambda _loop, context: reported.append(context["exception"]))
+
+        def fail(*_arguments: Any, **_more: Any) -> None:
+            raise ZeroDivisionError("a defect")
+
+        monkeypatch.setattr(connection._session if place == "feed" else connection, place, fail)
+        client = ClientOnLoop(ours, publish=True)
+        with suppress(ConnectionResetError):
+            async with asyncio.timeout(5):
+                while not client.closed:
+                    await client.flush()
+                    await client.hear()
+        assert [type(one) for one in reported] == [ZeroDivisionError]
 
     run(work)
 

@@ -51,7 +51,17 @@ def test_a_service_manager_gets_priorities(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setenv("JOURNAL_STREAM", "8:1")
     monkeypatch.setenv("INVOCATION_ID", "x")
     LogHandler("mist").emit(record("one\ntwo", logging.WARNING))
-    assert capsys.readouterr().err == f"<2>mist ({os.getpid()}) WARN: one\n<2>two (file.py:7)\n"
+    assert capsys.readouterr().err == f"<2>mist ({os.getpid()}) WARN: one\n<2>\ttwo (file.py:7)\n"
+
+
+def test_what_a_peer_sent_is_no_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    forged = "publisher a\n[2026-01-01 00:00:00] mist (1) FAIL: forged\r\x1b[2J\x9b2J\0\u2028\u202e\ud800 \u00fc"
+    LogHandler("mist").emit(record(forged))
+    first, second = capsys.readouterr().err.split("\n")[:2]
+    assert first.endswith("INFO: publisher a")
+    assert second.startswith(
+        "\t[2026-01-01 00:00:00] mist (1) FAIL: forged\\r\\x1b[2J\\x9b2J\\x00\\u2028\\u202e\\ud800 \u00fc ("
+    )
 
 
 def test_colours_can_be_asked_for(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

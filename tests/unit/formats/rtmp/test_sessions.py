@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -186,6 +187,23 @@ def test_enhanced_fields_are_answered_when_they_were_sent() -> None:
     (reply,) = peer.replies()
     assert reply[3]["capsEx"] == 15 and "hvc1" in reply[3]["fourCcList"] and reply[3]["videoFourCcInfoMap"]["av01"] == 7
     assert "audioFourCcInfoMap" not in reply[3]
+
+
+@pytest.mark.parametrize("mask", [math.nan, math.inf, -math.inf, 1e300, "x", None, {}, True])
+def test_odd_masks_of_codecs_mean_nothing(mask: Any) -> None:
+    peer = Peer()
+    asked = {"videoFourCcInfoMap": {"hvc1": mask}, "audioFourCcInfoMap": {"Opus": mask}, "capsEx": mask}
+    (connected,) = peer.command("connect", 1, {"app": "live", **asked})
+    assert isinstance(connected, m.Connected)
+    assert connected.enhanced == frozenset()
+
+
+def test_codecs_that_nobody_knows_are_not_kept() -> None:
+    peer = Peer()
+    asked = {"fourCcList": [f"x{n:03}" for n in range(999)], "audioFourCcInfoMap": {"Opus": 4, "y" * 500: 7}}
+    (connected,) = peer.command("connect", 1, {"app": "live", **asked})
+    assert isinstance(connected, m.Connected)
+    assert connected.enhanced == {"Opus"}
 
 
 def test_amf3_is_answered_in_kind() -> None:
