@@ -11,6 +11,7 @@ from mist.controller.push_rules import Rule, as_array, read_rule, rule_id
 from mist.controller.state import Command, Controller
 
 MAX_SETTING = 1 << 31
+MAX_NUMBER_DIGITS = 19
 
 
 def _rules(controller: Controller) -> dict[str, Rule]:
@@ -41,10 +42,17 @@ def push_stop_graceful(controller: Controller, command: Command) -> None:
 
 def _stop(controller: Controller, given: Any, *, gracefully: bool = False) -> None:
     for one in given if isinstance(given, list) else [given]:
-        if isinstance(one, str) and not one.isdigit():
+        number = one if isinstance(one, int) else _push_number(one)
+        if number is not None:
+            controller.pushes.stop([number], gracefully=gracefully)
+        elif isinstance(one, str):
             controller.pushes.stop_streams(one, gracefully=gracefully)
-        elif isinstance(one, int | str):
-            controller.pushes.stop([int(one)], gracefully=gracefully)
+
+
+def _push_number(given: Any) -> int | None:
+    """Return the number of a push that a text is, None when it is none."""
+    is_number = isinstance(given, str) and len(given) < MAX_NUMBER_DIGITS and given.isascii() and given.isdigit()
+    return int(given) if is_number else None
 
 
 def push_list(controller: Controller, command: Command) -> None:
