@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+from mist.controller import push_rules
 from mist.controller.audit import without_secrets
 from mist.controller.declaration import Permission
 from mist.controller.push_rules import Rule, as_array, read_rule, rule_id
@@ -24,8 +24,9 @@ def push_start(controller: Controller, command: Command) -> None:
     given = command["push_start"]
     if isinstance(given, list):
         given = dict(zip(("stream", "target"), given, strict=False))
-    if isinstance(given, dict) and given.get("stream") and given.get("target"):
-        controller.pushes.start(str(given["stream"]), str(given["target"]))
+    stream, target = (given.get("stream"), given.get("target")) if isinstance(given, dict) else (None, None)
+    if isinstance(stream, str) and isinstance(target, str) and stream and target:
+        controller.pushes.start(stream, target)
     else:
         controller.log.warning('push_start wants {"stream": NAME, "target": TARGET}')
 
@@ -95,8 +96,7 @@ def push_auto_remove(controller: Controller, command: Command) -> None:
 def _found(rules: dict[str, Rule], given: Any) -> list[str]:
     if isinstance(given, str):
         return [given] if given in rules else [number for number, rule in rules.items() if rule["stream"] == given]
-    wanted = read_rule(given) if isinstance(given, dict | Sequence) else None
-    return [number for number, rule in rules.items() if rule == wanted]
+    return push_rules.found(rules, given)
 
 
 def push_auto_list(controller: Controller, command: Command) -> None:

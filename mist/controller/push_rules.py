@@ -130,6 +130,25 @@ def as_array(rule: Rule) -> list[Any]:
     return row
 
 
+def found(rules: Mapping[str, Rule], given: object) -> list[str]:
+    """Return the identities of the rules that equal a given one.
+
+    An array that equals none means those that `push_auto_list` shows so: it leaves out what has no position in it.
+    """
+    wanted = read_rule(given)
+    if wanted is None:
+        return []
+    same = [number for number, rule in rules.items() if _compared(rule) == _compared(wanted)]
+    if same or isinstance(given, Mapping):
+        return same
+    return [number for number, rule in rules.items() if as_array(rule) == as_array(wanted)]
+
+
+def _compared(rule: Rule) -> Rule:
+    """Return a rule with its conditions as they are understood: `$name` is `name`, and 5 is "5"."""
+    return {**rule, **{name: _condition(rule[name]) for name in ("start_rule", "end_rule") if name in rule}}
+
+
 def holds(given: object, variables: Mapping[str, str]) -> bool:
     """Tell whether a condition holds; one with an unknown variable or operator does not."""
     condition = _condition(given)
