@@ -85,11 +85,16 @@ async def save(controller: Controller, command: Command) -> None:
 def bandwidth(controller: Controller, command: Command) -> None:
     """Return the bandwidth this server should be loaded with, and whose traffic is not counted; an object stores them."""
     given = command["bandwidth"]
+    _show_bandwidth(controller, command)
     if isinstance(given, dict):
         present = dict(controller.store.document.get("bandwidth", {}))
         wanted = {key: given[key] for key in ("limit", "exceptions") if key in given}
         checked = parse({"bandwidth": {**present, **wanted}}).document().get("bandwidth", {})
         controller.store.document["bandwidth"] = checked
+        _show_bandwidth(controller, command)
+
+
+def _show_bandwidth(controller: Controller, command: Command) -> None:
     shown = {"exceptions": DEFAULT_BANDWIDTH_EXCEPTIONS, **controller.store.document.get("bandwidth", {})}
     command.reply["bandwidth"] = shown
 

@@ -29,8 +29,13 @@ def _store(controller: Controller, entries: list[token_keys.Entry]) -> None:
 def jwks(controller: Controller, command: Command) -> None:
     """List the keys that sign tokens; a list replaces all of them."""
     given = command["jwks"]
+    _show_jwks(controller, command)
     if isinstance(given, list):
         _store(controller, token_keys.added([], token_keys.entries(given))[0])
+        _show_jwks(controller, command)
+
+
+def _show_jwks(controller: Controller, command: Command) -> None:
     command.reply["jwks"] = [token_keys.shown(entry) for entry in _present(controller)] or None
 
 

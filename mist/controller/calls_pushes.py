@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+from mist.controller import push_rules
 from mist.controller.audit import without_secrets
 from mist.controller.permissions import Permission
 from mist.controller.push_rules import Rule, as_array, read_rule, rule_id
 from mist.controller.state import Command, Controller
 
 MAX_SETTING = 1 << 31
+MAX_NUMBER_DIGITS = 19
 
 
 def _rules(controller: Controller) -> dict[str, Rule]:
@@ -23,8 +24,9 @@ def push_start(controller: Controller, command: Command) -> None:
     given = command["push_start"]
     if isinstance(given, list):
         given = dict(zip(("stream", "target"), given, strict=False))
-    if isinstance(given, dict) and given.get("stream") and given.get("target"):
-        controller.pushes.start(str(given["stream"]), str(given["target"]))
+    stream, target = (given.get("stream"), given.get("target")) if isinstance(given, dict) else (None, None)
+    if isinstance(stream, str) and isinstance(target, str) and stream and target:
+        controller.pushes.start(stream, target)
     else:
         controller.log.warning('push_start wants {"stream": NAME, "target": TARGET}')
 
@@ -41,10 +43,17 @@ def push_stop_graceful(controller: Controller, command: Command) -> None:
 
 def _stop(controller: Controller, given: Any, *, gracefully: bool = False) -> None:
     for one in given if isinstance(given, list) else [given]:
-        if isinstance(one, str) and not one.isdigit():
+        number = one if isinstance(one, int) else _push_number(one)
+        if number is not None:
+            controller.pushes.stop([number], gracefully=gracefully)
+        elif isinstance(one, str):
             controller.pushes.stop_streams(one, gracefully=gracefully)
-        elif isinstance(one, int | str):
-            controller.pushes.stop([int(one)], gracefully=gracefully)
+
+
+def _push_number(given: Any) -> int | None:
+    """Return the number of a push that a text is, None when it is none."""
+    is_number = isinstance(given, str) and len(given) < MAX_NUMBER_DIGITS and given.isascii() and given.isdigit()
+    return int(given) if is_number else None
 
 
 def push_list(controller: Controller, command: Command) -> None:
@@ -87,8 +96,7 @@ def push_auto_remove(controller: Controller, command: Command) -> None:
 def _found(rules: dict[str, Rule], given: Any) -> list[str]:
     if isinstance(given, str):
         return [given] if given in rules else [number for number, rule in rules.items() if rule["stream"] == given]
-    wanted = read_rule(given) if isinstance(given, dict | Sequence) else None
-    return [number for number, rule in rules.items() if rule == wanted]
+    return push_rules.found(rules, given)
 
 
 def push_auto_list(controller: Controller, command: Command) -> None:

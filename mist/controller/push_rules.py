@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,15 +32,19 @@ _KEPT: Final = (
     "enabled",
 )
 
+_LAST_SECOND: Final = 2**63 - 1  # that a client's number can hold
+
 Rule = dict[str, Any]
 Condition = tuple[str, int, str]
 
 
 def _number(text: str) -> float:
+    """Return the number that a text is, 0 for one that is none; `inf` and `nan` are words here."""
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return 0.0
+    return number if math.isfinite(number) else 0.0
 
 
 def _numbers(compare: Callable[[float, float], bool]) -> Callable[[str, str], bool]:
@@ -83,7 +88,7 @@ def read_rule(given: object) -> Rule | None:
                 given.get(f"{side}VariableValue") or "",
             ]
     for name in ("scheduletime", "completetime"):
-        rule[name] = int(_number(str(rule.get(name, 0))))
+        rule[name] = min(int(_number(str(rule.get(name, 0)))), _LAST_SECOND)
         if rule[name] <= 0:
             del rule[name]
     for name in ("start_rule", "end_rule"):
@@ -101,16 +106,10 @@ def read_rule(given: object) -> Rule | None:
 def _condition(given: object) -> Condition | None:
     if not isinstance(given, Sequence) or isinstance(given, str) or not given or not str(given[0]):
         return None
-    number = (
-        given[1]
-        if len(given) > 1 and isinstance(given[1], int | float)
-        else _number(str(given[1]))
-        if len(given) > 1
-        else 0
-    )
+    number = int(_number(str(given[1]))) if len(given) > 1 else 0
     return (
         str(given[0]).removeprefix("$"),
-        int(number),
+        number,
         str(given[2]) if len(given) > 2 and given[2] is not None else "",
     )
 
@@ -129,6 +128,25 @@ def as_array(rule: Rule) -> list[Any]:
     while len(row) > 2 and row[-1] is None:
         row.pop()
     return row
+
+
+def found(rules: Mapping[str, Rule], given: object) -> list[str]:
+    """Return the identities of the rules that equal a given one.
+
+    An array that equals none means those that `push_auto_list` shows so: it leaves out what has no position in it.
+    """
+    wanted = read_rule(given)
+    if wanted is None:
+        return []
+    same = [number for number, rule in rules.items() if _compared(rule) == _compared(wanted)]
+    if same or isinstance(given, Mapping):
+        return same
+    return [number for number, rule in rules.items() if as_array(rule) == as_array(wanted)]
+
+
+def _compared(rule: Rule) -> Rule:
+    """Return a rule with its conditions as they are understood: `$name` is `name`, and 5 is "5"."""
+    return {**rule, **{name: _condition(rule[name]) for name in ("start_rule", "end_rule") if name in rule}}
 
 
 def holds(given: object, variables: Mapping[str, str]) -> bool:

@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from mist.controller.push_rules import Rule, judge, matches
-from mist.errors import MistError
+from mist.errors import MistError, NotFound
+from mist.stream.names import sanitise
 from mist.stream.state import StreamStatus
 from mist.stream.variables import all_values, substitute
 
@@ -39,6 +40,11 @@ class Running:
 def _known(running: Iterable[Running]) -> set[tuple[str, str]]:
     """Return stream and target of pushes, both as it was asked for and as it is used."""
     return {(one.stream, target) for one in running for target in (one.requested, one.target)}
+
+
+def _as_known(pattern: str) -> str:
+    """Return a pattern with its stream's name as the server writes that. Raises NotFound."""
+    return pattern if pattern.startswith("#") else sanitise(pattern)
 
 
 class _Remembered(dict[str, dict[str, str]]):
@@ -105,8 +111,8 @@ class Pushes:
     # -- starting and stopping -------------------------------------------------------------------------------------
 
     def start(self, pattern: str, target: str) -> None:
-        """Start pushes of all streams that a pattern means, unless they run."""
-        for stream in self.streams(pattern, configured=True):
+        """Start pushes of all streams that a pattern means, unless they run. Raises NotFound for what names none."""
+        for stream in self.streams(_as_known(pattern), configured=True):
             self._begin(stream, target)
 
     def streams(self, pattern: str, *, configured: bool = False) -> list[str]:
@@ -119,6 +125,11 @@ class Pushes:
 
     def stop_streams(self, pattern: str, *, gracefully: bool = False) -> None:
         """End the pushes of a stream, or of the wildcard streams that a pattern means; those that a handler is asked about do not begin."""
+        try:
+            pattern = _as_known(pattern)
+        except NotFound as error:
+            self._controller.log.info("No push has ended: %s", error)
+            return
         for stream, target in [one for one in self._starting if matches(pattern, one[0], set())]:
             self._starting[stream, target] = False
         self.stop((one.number for one in self.running() if matches(pattern, one.stream, set())), gracefully=gracefully)

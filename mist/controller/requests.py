@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
@@ -31,9 +33,14 @@ def parse_command(text: str | bytes) -> Any:
     try:
         if len(text) >= LARGE_BYTES:
             return _loads_by_members(text if isinstance(text, str) else str(text, json.detect_encoding(text)))
-        return json.loads(text, parse_int=_bounded_int, parse_constant=_no_constant)
+        return parse_strict(text)
     except (ValueError, RecursionError):
         return _lenient_value(text)
+
+
+def parse_strict(text: str | bytes) -> Any:
+    """Return the value of a JSON text, its numbers within the limits of clients. Raises ValueError, RecursionError."""
+    return json.loads(text, parse_int=_bounded_int, parse_float=_finite, parse_constant=_no_constant)
 
 
 def _loads_by_members(text: str) -> Any:
@@ -95,11 +102,17 @@ def _bounded_int(digits: str) -> int:
     return max(min(int(digits), _INT64 - 1), -_INT64)
 
 
+def _finite(text: str) -> float:
+    """Return a number, the largest one for what is beyond it (`1e400`), as the lenient reader does."""
+    value = float(text)
+    return value if math.isfinite(value) else math.copysign(sys.float_info.max, value)
+
+
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_int=_bounded_int, parse_constant=_no_constant)
+_DECODER = json.JSONDecoder(parse_int=_bounded_int, parse_float=_finite, parse_constant=_no_constant)
 
 
 class BodyReader:

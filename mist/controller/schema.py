@@ -41,7 +41,7 @@ Words = Annotated[list[str], BeforeValidator(_as_list)]
 class Section(BaseModel):
     """A part of the configuration that is a JSON object."""
 
-    model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True, protected_namespaces=())
+    model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True, allow_inf_nan=False, protected_namespaces=())
 
 
 Permissions = Annotated[list[Permission], BeforeValidator(_as_list)]

@@ -30,6 +30,7 @@ from mist.stream.services import ControlServices
 from mist.stream.session_identity import Kind
 from mist.stream.triggers import TRIGGERS, asks_for_tags
 
+MAX_CALL_MS: Final = 2**53  # of one call that somebody reports
 FEW_SESSIONS: Final = 100  # what is known of so many is written in 3 ms
 MANY: Final = 200  # streams, which nobody is to wait for until the text of all is made
 
@@ -123,7 +124,7 @@ class Controller:
         counts = self._told_counts.setdefault(name, {"count": 0, "ms": 0, "fails": 0})
         if took_ms is not None:
             counts["count"] += 1
-            counts["ms"] += int(took_ms) if isinstance(took_ms, (int, float)) and took_ms >= 0 else 0
+            counts["ms"] += int(took_ms) if isinstance(took_ms, (int, float)) and 0 <= took_ms < MAX_CALL_MS else 0
         counts["fails"] += failed
 
     async def trigger_counts(self) -> dict[str, dict[str, int]]:

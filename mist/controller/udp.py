@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import socket
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 from mist.controller.access import is_own
 from mist.controller.calls import execute
 from mist.controller.permissions import EVERYTHING, Caller
+from mist.controller.requests import parse_strict
 from mist.controller.state import Command, Controller
 from mist.formats.json_text import dumps
 
@@ -58,7 +58,7 @@ class UdpPort(asyncio.DatagramProtocol):
 
     async def _answer(self, data: bytes, address: Any) -> None:
         try:
-            values = json.loads(data)
+            values = parse_strict(data)
         except (ValueError, RecursionError):
             values = {}
         values = values if isinstance(values, dict) else {}

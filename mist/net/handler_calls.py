@@ -81,6 +81,7 @@ class HandlerCalls:
         self._client = HttpClient(max_answer_bytes=MAX_ANSWER_BYTES)
         self._turns: dict[str, asyncio.Semaphore] = {}
         self._waiting = 0
+        self._left: set[asyncio.Task[None]] = set()  # of programs that go on after nobody's turn
 
     async def call(self, call: Call, event: Event, *, blocking: bool) -> str:
         """Call a handler and return its answer, "" for one that is not waited for. Raises CallFailed."""
@@ -90,8 +91,10 @@ class HandlerCalls:
             return await self._run(call, event, blocking)
 
     def close(self) -> None:
-        """Close idle connections."""
+        """Close idle connections, and leave programs that still run to themselves."""
         self._client.close()
+        for talking in self._left:
+            talking.cancel()
 
     @contextlib.asynccontextmanager
     async def _turn(self, target: str) -> AsyncIterator[None]:
@@ -162,35 +165,57 @@ class HandlerCalls:
         return await self._execute(call, event, blocking)
 
     async def _execute(self, call: Call, event: Event, blocking: bool) -> str:
-        """Run a program and return what it wrote; what it is told and for how long it may run are its interface."""
-        out = asyncio.subprocess.PIPE if blocking else asyncio.subprocess.DEVNULL
+        """Run a program and return what it wrote; what it is told and for how long it may run are its interface.
+
+        One that is not waited for may run as long as it likes, unless `timeout` is configured: many begin work of hours.
+        """
+        output = _Output() if blocking else None
         try:
-            process = await asyncio.create_subprocess_exec(
+            process = await self._start(call, event, output)
+        except BaseException:
+            if output is not None:
+                output.close()
+            raise
+        longest = call.timeout_s or TERM_AFTER_S
+        talking = asyncio.ensure_future(_talk(process, event.payload.encode("utf-8", "replace"), output))
+        try:
+            late = not (await asyncio.wait({talking}, timeout=longest))[0]
+            if late and output is None and call.timeout_s is None:
+                self._leave(talking)
+                return ""
+            stopped = late and process.returncode is None
+            if stopped:
+                await _stop(process.pid, talking)
+        finally:
+            if talking not in self._left:
+                talking.cancel()
+            if output is not None:
+                output.close()
+        if stopped and not (output and output.written):
+            raise CallFailed(f"it ran longer than {longest:g} s")
+        return output.written.decode("utf-8", "replace") if output is not None else ""
+
+    async def _start(self, call: Call, event: Event, output: _Output | None) -> asyncio.subprocess.Process:
+        """Start a program. Raises CallFailed."""
+        try:
+            return await asyncio.create_subprocess_exec(
                 call.target,
                 event.trigger,
                 stdin=asyncio.subprocess.PIPE,
-                stdout=out,
+                stdout=asyncio.subprocess.DEVNULL if output is None else output.given,
                 env={**os.environ, **self._environment(call, event)},
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
             raise CallFailed(str(error)) from None
-        written = bytearray()
-        talking = asyncio.ensure_future(_talk(process, event.payload.encode("utf-8", "replace"), written))
-        longest = call.timeout_s or TERM_AFTER_S
-        try:
-            late = not (await asyncio.wait({talking}, timeout=longest))[0]
-            if late:
-                signal_group(process.pid, signal.SIGTERM)
-                if not (await asyncio.wait({talking}, timeout=KILL_AFTER_S - TERM_AFTER_S))[0]:
-                    signal_group(process.pid, signal.SIGKILL)
-                    await asyncio.wait({talking}, timeout=1.0)
         finally:
-            if not talking.done():
-                talking.cancel()
-        if late and not written:
-            raise CallFailed(f"it ran longer than {longest:g} s")
-        return written.decode("utf-8", "replace")
+            if output is not None:
+                output.hand_over()
+
+    def _leave(self, talking: asyncio.Task[None]) -> None:
+        """Let a program go on without holding up who comes after it."""
+        self._left.add(talking)
+        talking.add_done_callback(self._left.discard)
 
     def _environment(self, call: Call, event: Event) -> Mapping[str, str]:
         return {
@@ -211,17 +236,65 @@ def sign(secret: str, event: Event, body: bytes) -> str:
     return "sha256=" + hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()
 
 
-async def _talk(process: asyncio.subprocess.Process, payload: bytes, written: bytearray) -> None:
-    """Give a program its input, take its output, and wait for its end."""
+class _Output:
+    """What a program writes. Its children may hold the pipe open after it has ended, and its answer is there before."""
+
+    def __init__(self) -> None:
+        self.written = bytearray()
+        self._taken, self.given = os.pipe()
+        os.set_blocking(self._taken, False)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._taken, self._take)
+        self.ended = asyncio.Event()
+
+    def hand_over(self) -> None:
+        """Forget the end that the program has now."""
+        os.close(self.given)
+
+    def _take(self) -> bool:
+        """Take some of what is there; returns whether there was any."""
+        try:
+            part = os.read(self._taken, READ_BYTES)
+        except BlockingIOError:
+            return False
+        self.written += part[: MAX_ANSWER_BYTES - len(self.written)]
+        if not part:
+            self._loop.remove_reader(self._taken)
+            self.ended.set()
+        return bool(part)
+
+    def take_rest(self) -> None:
+        """Take what a program that has ended left in the pipe, as far as it counts."""
+        while len(self.written) < MAX_ANSWER_BYTES and self._take():
+            pass
+
+    def close(self) -> None:
+        """Take nothing any more."""
+        self._loop.remove_reader(self._taken)
+        os.close(self._taken)
+
+
+async def _talk(process: asyncio.subprocess.Process, payload: bytes, output: _Output | None) -> None:
+    """Give a program its input and wait for its end; one that wrote nothing may have left that to its children."""
     assert process.stdin is not None
     # It need not read what it is told, and may have ended already: uvloop says that with a RuntimeError.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError, RuntimeError):
         process.stdin.write(payload)
         await process.stdin.drain()
     process.stdin.close()
-    while process.stdout is not None and (part := await process.stdout.read(READ_BYTES)):
-        written += part[: MAX_ANSWER_BYTES - len(written)]
     await process.wait()
+    if output is not None:
+        output.take_rest()
+        if not output.written:
+            await output.ended.wait()
+
+
+async def _stop(pid: int, talking: asyncio.Task[None]) -> None:
+    """End a program and its children, politely first."""
+    signal_group(pid, signal.SIGTERM)
+    if not (await asyncio.wait({talking}, timeout=KILL_AFTER_S - TERM_AFTER_S))[0]:
+        signal_group(pid, signal.SIGKILL)
+        await asyncio.wait({talking}, timeout=1.0)
 
 
 def signal_group(pid: int, number: int) -> None:

@@ -53,3 +53,19 @@ def test_recorded_command_with_one_part_replaced(pair: dict[str, Any]) -> None:
     for other in ("\ud800\0", [{}], {"a": [-1]}):
         for command in replaced(pair["command"], other):
             fuzz(json.dumps(command).encode())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        '{"push_stop": ["\\u00b2", "' + "9" * 5000 + '"]}',
+        '{"push_auto_add": {"stream": "live", "target": "/x.ts", "scheduletime": "inf", "completetime": "nan"}}',
+        '{"push_auto_add": {"stream": "live", "target": "/x.ts", "start_rule": ["day", 1e400, 1]}}',
+        '{"push_auto_add": ["live", "/x.ts", 1e400, 0, "day", "inf", "1"]}',
+        '{"trigger_stat": {"name": "USER_NEW", "ms": 1e400}}',
+        '{"config": {"location": {"lat": "nan", "lon": 1e400}}}',
+    ],
+)
+def test_numbers_beyond_all_bounds(command: str) -> None:
+    """Not a number, infinity, digits of other scripts and too many of them are numbers that nobody has."""
+    fuzz(command.encode())

@@ -281,3 +281,11 @@ def test_changes_are_published_once(tmp_path: Path) -> None:
     asyncio.run(api.run({"streams": 1, "addstream": {"a": {"source": "push://"}}}, ApiConnection(), LOCAL))
     assert len(control.services.published) == before + 1
     assert control.services.published[-1]["streams"]["a"]["DVR"] == 50_000
+
+
+@pytest.mark.parametrize(("call", "given"), [("bandwidth", {"limit": -5}), ("jwks", [1]), ("jwks", [{"kty": "none"}])])
+def test_what_is_not_acceptable_is_answered_with_what_holds(call: str, given: Any, tmp_path: Path) -> None:
+    """A script that sends a mistake reads the same member of the reply as ever."""
+    control = make_controller(tmp_path, {"bandwidth": {"limit": 7, "exceptions": []}})
+    reply = asyncio.run(Api(control.controller).run({call: given}, ApiConnection(), LOCAL))
+    assert reply[call] == {"bandwidth": {"limit": 7, "exceptions": []}, "jwks": None}[call]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mist.controller import push_rules
 from mist.controller.push_rules import as_array, holds, judge, matches, read_rule, rule_id
 
 VARIABLES = {"on": "true", "off": "0", "count": "10", "word": "beta", "same": "$word", "stream": "live"}
@@ -97,3 +98,28 @@ def test_times_and_conditions_decide() -> None:
     assert not judge({**rule, "end_rule": ["on", 0, ""]}, 100, VARIABLES).active
     assert not judge({**rule, "start_rule": ["off", 0, ""]}, 100, VARIABLES).active
     assert judge({**rule, "start_rule": ["on", 0, ""]}, 100, VARIABLES).active
+
+
+NOTED = {"stream": "live", "target": "/a.ts", "scheduletime": 4102444800, "x-LSP-notes": "mine"}
+ON_DEMAND = {"stream": "live", "target": "/b.ts", "start_rule": ["$wanted", "2", 5]}
+
+
+@pytest.mark.parametrize(
+    ("given", "ids"),
+    [
+        (["live", "/a.ts", 4102444800], ["noted"]),
+        (["live", "/b.ts", None, None, "wanted", 2, "5"], ["demand"]),
+        ({"stream": "live", "target": "/b.ts", "start_rule": ["wanted", 2, "5"]}, ["demand"]),
+        ({"stream": "live", "target": "/a.ts", "scheduletime": 4102444800}, []),
+        (["live", "/c.ts"], ["plain"]),
+        (["live", "/d.ts"], []),
+        (5, []),
+    ],
+)
+def test_rules_are_found_as_they_are_listed(given: Any, ids: list[str]) -> None:
+    """A script that lists rules and removes rows of the list; a rule without more comes before one with more."""
+    rules = {"noted": NOTED, "demand": ON_DEMAND, "plain": {"stream": "live", "target": "/c.ts"}}
+    rules["narrow"] = {"stream": "live", "target": "/c.ts", "inhibit": ["x+"]}
+    assert push_rules.found(rules, given) == ids
+    for number in ("noted", "demand"):
+        assert push_rules.found(rules, push_rules.as_array(rules[number])) == [number]

@@ -50,6 +50,22 @@ def test_one_push_of_a_kind(tmp_path: Path) -> None:
     assert control.services.triggers.fired[0] == ("PUSH_OUT_START", "live", ["live", TARGET])
 
 
+def test_a_stream_has_one_name(tmp_path: Path) -> None:
+    """However a client writes it, for handlers, for the push that runs already and for who stops it."""
+
+    async def work(control: Control, second: Any) -> None:
+        for name in ("LIVE", "live?x=1", "Live One", "live+One"):
+            control.controller.pushes.start(name, TARGET)
+            await second()
+        assert [one[0] for one in pushed(control)] == ["live", "live+One"]
+        assert {fired[1] for fired in control.services.triggers.fired} == {"live", "live+One"}
+        control.controller.pushes.stop_streams("LIVE One")
+        control.controller.pushes.stop_streams("???")
+        await second()
+
+    assert [one[0] for one in pushed(run(tmp_path, work, {}))] == ["live"]
+
+
 def test_a_handler_changes_or_stops_a_push(tmp_path: Path) -> None:
     async def work(control: Control, second: Any) -> None:
         control.services.triggers.values["PUSH_OUT_START"] = "/other/$basename.ts"

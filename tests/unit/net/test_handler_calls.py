@@ -14,6 +14,7 @@ import pytest
 
 from mist.net import handler_calls
 from mist.net.handler_calls import Call, CallFailed, Event, HandlerCalls, Server, sign
+from tests.support.processes import wait_until
 
 EVENT = Event("USER_NEW", "live\n127.0.0.1", 7, 1_795_000_000_123)
 SERVER = Server("default", "studio", "3.10")
@@ -199,6 +200,59 @@ def test_what_a_slow_program_wrote_counts(script: Callable[[str], str]) -> None:
 def test_nobody_waits_for_what_need_not_be_waited_for(script: Callable[[str], str], tmp_path: Path) -> None:
     assert call(Call(script(f"cat > {tmp_path}/told; echo yes")), blocking=False) == ""
     assert (tmp_path / "told").read_text() == "live\n127.0.0.1"
+
+
+def until(path: Path) -> str:
+    """Return what a shell does to wait for a file."""
+    return f"while [ ! -e {path} ]; do sleep 0.05; done"
+
+
+def test_what_is_not_waited_for_may_work_for_hours(
+    script: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Handlers of RECORDING_END transcode and upload: they go on, and the next event's turn comes meanwhile."""
+    monkeypatch.setattr(handler_calls, "TERM_AFTER_S", 0.2)
+    monkeypatch.setattr(handler_calls, "MAX_AT_ONCE", 1)
+    long = script(f"cat > /dev/null; {until(tmp_path / 'go')}; echo done >> {tmp_path}/told")
+
+    async def work() -> None:
+        calls = HandlerCalls(lambda: SERVER)
+        for _ in range(2):
+            assert await calls.call(Call(long), EVENT, blocking=False) == ""
+        left = list(calls._left)
+        assert len(left) == 2
+        (tmp_path / "go").touch()
+        await asyncio.wait(left)
+        calls.close()
+
+    asyncio.run(work())
+    assert (tmp_path / "told").read_text().count("done") == 2
+
+
+def test_children_that_go_on_hold_up_nobody(script: Callable[[str], str], tmp_path: Path) -> None:
+    """`work & echo yes`: the answer is there when the program ends, and its children are left alone."""
+    assert call(Call(script(f"({until(tmp_path / 'go')}; echo done > {tmp_path}/told) & echo yes"))) == "yes\n"
+    assert not (tmp_path / "told").exists()
+    (tmp_path / "go").touch()
+    wait_until((tmp_path / "told").exists, 20, "the child goes on")
+
+
+def test_a_child_may_write_the_answer(script: Callable[[str], str]) -> None:
+    """`exec > >(tee …)`: the program has ended when its answer comes."""
+    assert call(Call(script("(sleep 0.3; echo yes) &"))) == "yes\n"
+
+
+def test_children_without_an_answer(script: Callable[[str], str], tmp_path: Path) -> None:
+    """A program that ended without a word has answered nothing, whatever its children do after the time for it."""
+    quiet = script(f"({until(tmp_path / 'go')}; echo done > {tmp_path}/told) &")
+    assert call(Call(quiet, timeout_s=0.5)) == ""
+    assert not (tmp_path / "told").exists()
+    (tmp_path / "go").touch()
+    wait_until((tmp_path / "told").exists, 20, "the child goes on")
+
+
+def test_an_answer_without_end_is_cut_off(script: Callable[[str], str]) -> None:
+    assert call(Call(script("head -c 1000000 /dev/zero | tr '\\0' y"))) == "y" * handler_calls.MAX_ANSWER_BYTES
 
 
 def test_a_slow_handler_delays_no_other(make_peer: Callable[[Reply], Peer], monkeypatch: pytest.MonkeyPatch) -> None:
