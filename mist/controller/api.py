@@ -20,10 +20,10 @@ from mist.controller.feed import Feed
 from mist.controller.gate import ApiConnection, Caller, Gate, Refused
 from mist.controller.requests import (
     MAX_BODY_BYTES,
+    Reply,
     find_command,
     parse_command,
     read_body,
-    reply_text,
 )
 from mist.controller.state import Command, Controller
 from mist.formats.json_text import dumps
@@ -129,7 +129,7 @@ class Api:
             value["minimal"] = True
         host, secure = request.headers.get("host", ""), request.scope.get("scheme") == "https"
         reply = await self.run(value, connection, origin, bearer=bearer, host=host, secure=secure)
-        return Response(reply_text(reply, variables), 200, REPLY_HEADERS)
+        return Reply(reply, variables, REPLY_HEADERS)
 
     async def run(
         self,
@@ -173,7 +173,7 @@ class Api:
     async def _metrics_document(self, request: Request) -> Response:
         found = metrics.document(self.controller, await self.controller.trigger_counts())
         headers = {**REPLY_HEADERS, "Content-Type": metrics.JSON_TYPE, "Connection": "close"}
-        return Response(reply_text(found, dict(request.query_params)), 200, headers)
+        return Reply(found, dict(request.query_params), headers)
 
     def _page_response(self) -> Response:
         if self._page is None:
