@@ -45,8 +45,10 @@ def test_what_survives_a_long_collection_is_left_alone(monkeypatch: pytest.Monke
     collected: list[str] = []
 
     async def act() -> None:
+        thresholds = gc.get_threshold()
         with short_collections():
-            monkeypatch.setattr("mist.controller.turns.time.perf_counter", lambda: next(clock))
+            assert gc.get_threshold()[2] < thresholds[2]
+            monkeypatch.setattr("mist.controller.turns.time.thread_time", lambda: next(clock))
             monkeypatch.setattr("mist.controller.turns.gc.freeze", lambda: frozen.append(True))
             gc.collect()
             assert frozen == [True]
@@ -56,6 +58,7 @@ def test_what_survives_a_long_collection_is_left_alone(monkeypatch: pytest.Monke
             gc.callbacks.pop()
             gc.collect()
         assert frozen == [True]
+        assert gc.get_threshold() == thresholds
 
     was_on = gc.isenabled()
     gc.disable()
