@@ -242,6 +242,7 @@ class Store:
             await asyncio.sleep(0)
         finally:  # whoever asked for it may be gone
             self.on_commit(self.config)
+        await asyncio.sleep(0)
         await let_go(former)
 
     def _note_change(self, now: float) -> None:
@@ -290,6 +291,7 @@ class Store:
                 await asyncio.sleep(0)
             finally:
                 self.on_commit(self.config)
+            await asyncio.sleep(0)
             await let_go(former)
 
     async def restore(self, document: Mapping[str, Any], now: float) -> None:
