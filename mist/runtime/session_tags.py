@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from functools import partial
 from typing import Final
 
@@ -13,6 +13,7 @@ from mist.runtime.process import own
 
 MAX_TOLD: Final = 4096  # sessions that are remembered: one that asks for a file each second has its tag told once
 LINGER_SECONDS: Final = 15.0  # that a session goes on without a request: the next one would begin another
+MAX_WAITING: Final = 20_000  # tags that the controller could not take yet: many viewers may come at once
 MAX_AGENT_CHARACTERS: Final = 128
 
 # Stream, connector, host and token, as connection records have them: they make the session's identifier.
@@ -27,6 +28,8 @@ class AgentTags:
         self._path = path
         self._loop = loop
         self._socket: socket.socket | None = None
+        self._waiting: deque[tuple[Names, str]] = deque()
+        self._full = False
         self._told: OrderedDict[Names, tuple[str, float]] = OrderedDict()
 
     def tell(self, names: Names, agent: str, seconds: float) -> None:
@@ -45,18 +48,50 @@ class AgentTags:
             self._send(names, agent)
 
     def _send(self, names: Names, agent: str) -> None:
+        if len(self._waiting) < MAX_WAITING:
+            self._waiting.append((names, agent))
+        if not self._full:
+            self._send_waiting()
+
+    def _send_waiting(self) -> None:
+        """Send until the controller has enough to read; it says when that is over."""
+        while self._waiting:
+            names, agent = self._waiting[0]
+            data = json.dumps({"session": names, "tag": f"UA:{agent}"}, separators=(",", ":")).encode()
+            try:
+                connected = self._connected()
+                connected.send(data)
+            except BlockingIOError:
+                if not self._full:
+                    self._full = True
+                    self._loop.add_writer(connected.fileno(), self._send_waiting)
+                return
+            except OSError:  # it is not there; the next request tells of the session again
+                self.close()
+                self._told.pop(names, None)
+            self._waiting.popleft()
+        self._end_waiting()
+
+    def _connected(self) -> socket.socket:
+        """Return a socket to the controller: one that is connected says when the other end takes more. Raises OSError."""
         if self._socket is None:
-            self._socket = own(
-                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-            )
-        data = json.dumps({"session": names, "tag": f"UA:{agent}"}, separators=(",", ":")).encode()
-        try:
-            self._socket.sendto(data, self._path)
-        except OSError:  # the controller is not there, or has much to read
-            self._told.pop(names, None)
+            made = own(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC))
+            try:
+                made.connect(self._path)
+            except OSError:
+                made.close()
+                raise
+            self._socket = made
+        return self._socket
+
+    def _end_waiting(self) -> None:
+        if self._full and self._socket is not None:
+            self._loop.remove_writer(self._socket.fileno())
+        self._full = False
 
     def close(self) -> None:
         """Close the socket."""
+        self._end_waiting()
         if self._socket is not None:
             self._socket.close()
             self._socket = None

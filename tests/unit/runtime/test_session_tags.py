@@ -23,9 +23,18 @@ class Loop:
     def __init__(self) -> None:
         self.now = 100.0
         self.later: list[tuple[float, Callable[[], None]]] = []
+        self.writer: Callable[[], None] | None = None
 
     def time(self) -> float:
         return self.now
+
+    def add_writer(self, fd: int, callback: Callable[[], None]) -> None:
+        assert self.writer is None
+        self.writer = callback
+
+    def remove_writer(self, fd: int) -> None:
+        assert self.writer is not None
+        self.writer = None
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         self.later.append((seconds, callback))
@@ -94,6 +103,34 @@ def test_without_a_controller_it_is_told_with_the_next_request(tags: AgentTags, 
     tags.tell(ONE, "player", 0.0)
     assert controller.heard() == [(ONE, "UA:player")]
     controller.socket.close()
+
+
+def test_a_controller_with_much_to_read_is_told_when_it_has_read(
+    tags: AgentTags, loop: Loop, controller: Controller
+) -> None:
+    """Of each of many viewers that come at once."""
+    wanted = [("live", "HLS", "h", str(number)) for number in range(2000)]
+    for names in wanted:
+        tags.tell(names, "player", 0.0)
+    heard = [names for names, _ in controller.heard()]
+    assert 0 < len(heard) < len(wanted), "this machine's sockets hold more than the test sends"
+    while loop.writer is not None:
+        loop.writer()
+        heard += [names for names, _ in controller.heard()]
+    assert heard == wanted
+
+
+def test_another_controller_is_told(tags: AgentTags, controller: Controller, tmp_path: Path) -> None:
+    """What the one before it did not hear is told with the next request."""
+    tags.tell(ONE, "player", 0.0)
+    controller.socket.close()
+    tags.tell(OTHER, "player", 0.0)
+    (tmp_path / "socket").unlink()
+    another = Controller(tmp_path / "socket")
+    for names in (ONE, OTHER):
+        tags.tell(names, "player", 0.0)
+    assert another.heard() == [(OTHER, "UA:player")]
+    another.socket.close()
 
 
 def test_what_is_remembered_is_bounded(
