@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import multiprocessing
 import statistics
 import sys
-import threading
 import time
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from bench.harness import report
 from tests.support.server import MistServer
 
 STREAM_BYTES = 300  # about, of one stream in the file
+PAUSE_SECONDS = 0.002  # of who asks beside: a core that is never idle has the scheduler make it wait, not the server
 
 
 class Client:
@@ -101,23 +104,34 @@ def main() -> None:
 
 
 def beside(port: int, command: dict[str, Any], rounds: int) -> tuple[float, tuple[float, float]]:
-    """Return the milliseconds of a slow command, and the median and the most that small ones took meanwhile."""
-    done = threading.Event()
-    waits: list[float] = []
+    """Return the milliseconds of a slow command, and the median and the most that small ones took meanwhile.
 
-    def ask() -> None:
-        other = Client(port)
-        while not done.is_set():
-            began = time.perf_counter()
-            other.call({})
-            waits.append(1000 * (time.perf_counter() - began))
-
-    asking = threading.Thread(target=ask)
-    asking.start()
+    The small ones have a process of their own: in this one they would wait for what makes and reads the slow command's text.
+    """
+    context = multiprocessing.get_context("spawn")
+    done, asking = context.Event(), context.Event()
+    receiver, sender = context.Pipe(duplex=False)
+    other = context.Process(target=ask, args=(port, asking, done, sender))
+    other.start()
+    asking.wait()
     slow_ms = took_ms(Client(port), command, rounds)
     done.set()
-    asking.join()
+    waits = receiver.recv()
+    other.join()
     return slow_ms, (round(statistics.median(waits), 1), round(max(waits), 1))
+
+
+def ask(port: int, asking: Event, done: Event, told: Connection) -> None:
+    """Send small commands, one after the other, and tell at the end how many milliseconds each took."""
+    client = Client(port)
+    waits: list[float] = []
+    while not done.is_set():
+        began = time.perf_counter()
+        client.call({})
+        waits.append(1000 * (time.perf_counter() - began))
+        asking.set()
+        time.sleep(PAUSE_SECONDS)
+    told.send(waits)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ after a "?", joined by "&":
   duration=S                    record so many seconds
   start=MS stop=MS              media times; recstart and recstop mean the same
   startunix=S stopunix=S        unix times; up to 36000 they count from now: startunix=-30. Also recstartunix, recstopunix
+  realtime rate=N pushdelay=S   no faster than the media's clock, N times as fast; so far behind the stream
   waitkey                       begin at a keyframe that is still to come
   split=S                       a new file at the first keyframe after so many seconds (60 with m3u8)
   adjustSplit                   with split: longer if keyframes are far apart

@@ -19,7 +19,7 @@ from mist.controller.calls import execute
 from mist.controller.feed import Feed
 from mist.controller.gate import ApiConnection, Gate, Refused
 from mist.controller.permissions import Caller
-from mist.controller.requests import BodyReader, find_command, parse_command, reply_text
+from mist.controller.requests import BodyReader, Reply, find_command, parse_command
 from mist.controller.state import Command, Controller
 from mist.errors import Busy, LimitExceededError
 from mist.formats.json_text import dumps
@@ -130,7 +130,7 @@ class Api:
             value["minimal"] = True
         host, secure = request.headers.get("host", ""), request.scope.get("scheme") == "https"
         reply = await self.run(value, connection, origin, bearer=bearer, host=host, secure=secure)
-        return Response(reply_text(reply, variables), 200, REPLY_HEADERS)
+        return Reply(reply, variables, REPLY_HEADERS)
 
     async def run(
         self,
@@ -174,7 +174,7 @@ class Api:
     async def _metrics_document(self, request: Request) -> Response:
         found = metrics.document(self.controller, await self.controller.trigger_counts())
         headers = {**REPLY_HEADERS, "Content-Type": metrics.JSON_TYPE, "Connection": "close"}
-        return Response(reply_text(found, dict(request.query_params)), 200, headers)
+        return Reply(found, dict(request.query_params), headers)
 
     def _page_response(self) -> Response:
         if self._page is None:

@@ -189,7 +189,7 @@ async def execute(controller: Controller, command: Command) -> None:
     async with controller.lock if changes else nullcontext():
         for call in CALLS:
             if changes and call.name == PUBLISH_BEFORE:
-                controller.commit()
+                await controller.commit_in_turns()
             if not call.every and not _may_run(controller, command, call):
                 continue
             if call.late:
@@ -197,7 +197,7 @@ async def execute(controller: Controller, command: Command) -> None:
             else:
                 await _run(controller, command, call)
         if changes:
-            controller.commit()
+            await controller.commit_in_turns()
     if changes:
         await controller.services.config_taken(TAKEN_SECONDS)
     for call in late:

@@ -9,6 +9,7 @@ from mist.controller.audit import without_secrets
 from mist.controller.permissions import Permission
 from mist.controller.push_rules import Rule, as_array, read_rule, rule_id
 from mist.controller.state import Command, Controller
+from mist.stream.push import runs_program
 
 MAX_SETTING = 1 << 31
 MAX_NUMBER_DIGITS = 19
@@ -26,9 +27,22 @@ def push_start(controller: Controller, command: Command) -> None:
         given = dict(zip(("stream", "target"), given, strict=False))
     stream, target = (given.get("stream"), given.get("target")) if isinstance(given, dict) else (None, None)
     if isinstance(stream, str) and isinstance(target, str) and stream and target:
-        controller.pushes.start(stream, target)
+        if _may_push(controller, command, "push_start", target):
+            controller.pushes.start(stream, target)
     else:
         controller.log.warning('push_start wants {"stream": NAME, "target": TARGET}')
+
+
+def _may_push(controller: Controller, command: Command, call: str, target: str) -> bool:
+    """Return whether the caller may push to a target: who runs programs must be one who may configure the server."""
+    if not runs_program(target) or command.caller.may(Permission.CONFIG):
+        return True
+    command.denied.append(call)
+    controller.log.warning(
+        "API call %s by %s from %s: a target that runs a program needs the permission %s",
+        call, command.caller.name, command.caller.address, Permission.CONFIG, extra={"kind": "AUTH"},
+    )  # fmt: skip
+    return False
 
 
 def push_stop(controller: Controller, command: Command) -> None:
@@ -69,6 +83,8 @@ def push_auto_add(controller: Controller, command: Command) -> None:
         rule = read_rule(given)
         if rule is None:
             controller.log.warning("A rule of a push needs a stream and a target: %s", given)
+            continue
+        if not _may_push(controller, command, "push_auto_add", str(rule["target"])):
             continue
         rules[number or rule_id(rule)] = rule
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from mist.controller.reports import words
-from mist.controller.sessions import Session
+from mist.controller.sessions import MAX_TAG_CHARACTERS, Session, clean_tag
 from mist.controller.state import Command, Controller
 from mist.stream.names import base_name
 
-MAX_TAG_CHARACTERS = 128
 MAX_DEPTH = 4
-_NOT_IN_TAG = re.compile(r"[\[\]\x00-\x1f\x7f]+")
 
 
 def _end(controller: Controller, fits: Callable[[Session], bool]) -> None:
@@ -91,12 +88,7 @@ def tag_sessid(controller: Controller, command: Command) -> None:
     for session_id, tags in given.items() if isinstance(given, dict) else ():
         session = controller.statistics.live.get(session_id)
         if session is not None:
-            session.tag({tag for text in words(tags) if (tag := _session_tag(text))})
-
-
-def _session_tag(text: str) -> str:
-    """Return a tag as the access log and USER_END can show it, between brackets and on one line: it may have spaces."""
-    return _NOT_IN_TAG.sub(" ", text).strip()[:MAX_TAG_CHARACTERS]
+            session.tag({tag for text in words(tags) if (tag := clean_tag(text))})
 
 
 # -- tags of streams ---------------------------------------------------------------------------------------------------

@@ -15,17 +15,22 @@ HISTORY_CHARACTERS = 1024 * 1024
 ROW_CHARACTERS = 64  # a row without its texts
 MAX_DATAGRAM_BYTES = 65536
 MAX_READS_AT_ONCE = 64
+NAMES = ("stream", "connector", "host", "token")
+ConnectionNames = tuple[str, str, str, str]
 LogRow = list[Any]  # [unix seconds, kind, message, stream, process id, program, "file:line"]
 
 
-def parse_line(datagram: bytes) -> LogRow | None:
-    """Return the row of one datagram (a JSON object), or None when it is not one."""
+def parse_object(datagram: bytes) -> dict[str, Any] | None:
+    """Return what a datagram says (a JSON object), None when it says nothing."""
     try:
-        line = json.loads(datagram)
+        value = json.loads(datagram)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(line, dict):
-        return None
+    return value if isinstance(value, dict) else None
+
+
+def row_of(line: dict[str, Any]) -> LogRow:
+    """Return the row of a line as the processes write it."""
     time, pid = line.get("time"), line.get("pid")
     return [
         int(time) if isinstance(time, int | float) and abs(time) < 2**53 else 0,
@@ -94,12 +99,20 @@ class LogRing:
 
 
 class LogReceiver:
-    """Reads datagrams from the log socket into a ring, as long as it is open."""
+    """Reads datagrams from the log socket into a ring, as long as it is open; those that give a session a tag go elsewhere."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, log_socket: socket.socket, ring: LogRing) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        log_socket: socket.socket,
+        ring: LogRing,
+        tag: Callable[[ConnectionNames, str], None],
+    ) -> None:
+        """tag: called with the names of a connection (stream, connector, host, token) and the tag of its session."""
         self._loop = loop
         self._socket = log_socket
         self._ring = ring
+        self._tag = tag
         log_socket.setblocking(False)
         loop.add_reader(log_socket, self._readable)
 
@@ -109,9 +122,14 @@ class LogReceiver:
                 datagram = self._socket.recv(MAX_DATAGRAM_BYTES)
             except BlockingIOError:
                 return
-            row = parse_line(datagram)
-            if row is not None:
-                self._ring.add(row)
+            line = parse_object(datagram)
+            if line is None:
+                continue
+            if "tag" not in line:
+                self._ring.add(row_of(line))
+            elif isinstance(names := line.get("session"), list) and len(names) == len(NAMES):
+                stream, connector, host, token = map(str, names)
+                self._tag((stream, connector, host, token), str(line["tag"]))
 
     def close(self) -> None:
         """Stop reading; the socket stays open and belongs to whoever made it."""

@@ -58,7 +58,9 @@ async def run(
     first = not services.load_state()
     controller = Controller(services, store)
     loop = services.loop
-    receiver = LogReceiver(loop, log_socket, controller.log_ring) if log_socket is not None else None
+    receiver: LogReceiver | None = None
+    if log_socket is not None:
+        receiver = LogReceiver(loop, log_socket, controller.log_ring, controller.statistics.tag_session)
     services.on_reload = controller.reload_asked
     try:
         gc.freeze()  # what was read just now lives long

@@ -11,8 +11,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from mist.controller.push_rules import Rule, judge, matches
-from mist.errors import MistError, NotFound
+from mist.errors import ConfigError, MistError, NotFound
 from mist.stream.names import sanitise
+from mist.stream.push import with_values
 from mist.stream.state import StreamStatus
 from mist.stream.variables import all_values, substitute
 
@@ -143,14 +144,21 @@ class Pushes:
         """Start a push unless it runs or is about to; returns whether. known: streams and targets of those that run."""
         known = _known(self.running()) if known is None else known
         wanted = (stream, target)
-        if wanted in known or (stream, self._used_target(stream, target)) in known or wanted in self._starting:
+        try:
+            used = self._used_target(stream, target)
+        except ConfigError as error:
+            self._controller.log.error("The push to %s was not started: %s", target, error, extra={"stream": stream})
+            return False
+        if wanted in known or (stream, used) in known or wanted in self._starting:
             return False
         self._starting[stream, target] = True
         self._spawn(self._start(stream, target))
         return True
 
     def _used_target(self, stream: str, target: str) -> str:
-        return substitute(target, self.variables(stream))
+        """Return a target with its variables replaced. Raises ConfigError."""
+        values = self.variables(stream)
+        return with_values(target, lambda text: substitute(text, values))
 
     async def _start(self, stream: str, target: str) -> None:
         controller = self._controller

@@ -7,14 +7,17 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from mist.controller.turns import Turns
 from mist.errors import Busy, LimitExceededError, RemoteProtocolError
-from mist.formats.json_text import dumps, loads_lenient
+from mist.formats.json_text import dumps_pieces, loads_lenient
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 MAX_STRANGER_BYTES = 1024 * 1024  # of a body whose sender is not logged in; a login and a command may come together
@@ -175,8 +178,46 @@ def _variables(text: str) -> dict[str, str]:
         return {}
 
 
-def reply_text(reply: dict[str, Any], variables: Mapping[str, str]) -> str:
-    """Return the text of a reply, as the argument of a function where a variable names one."""
+def _reply_pieces(reply: dict[str, Any], variables: Mapping[str, str]) -> list[str]:
+    """Return the text of a reply in pieces, as the argument of a function where a variable names one."""
     callback = variables.get("jsonp") or variables.get("callback") or ""
-    text = dumps(reply)
-    return f"{callback}({text});\n\n" if CALLBACK_NAME.fullmatch(callback) else f"{text}\n\n"
+    pieces = dumps_pieces(reply)
+    return [f"{callback}(", *pieces, ");\n\n"] if CALLBACK_NAME.fullmatch(callback) else [*pieces, "\n\n"]
+
+
+class Reply(Response):
+    """The reply to a command. A large one is sent in turns, and never copied as a whole."""
+
+    def __init__(self, reply: dict[str, Any], variables: Mapping[str, str], headers: Mapping[str, str]) -> None:
+        pieces = _reply_pieces(reply, variables)
+        size = sum(map(len, pieces))  # it is all ASCII
+        self._rest: list[str] = []
+        if size < LARGE_BYTES:
+            super().__init__("".join(pieces), 200, headers)
+        else:
+            super().__init__(None, 200, {**headers, "Content-Length": str(size)})
+            self._rest = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._rest:
+            await super().__call__(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        turns = Turns()
+        for body in _joined(self._rest):
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            await turns()
+        await send({"type": "http.response.body", "body": b""})
+
+
+def _joined(pieces: list[str]) -> Iterator[bytes]:
+    """Yield a text in pieces that are worth sending alone."""
+    some: list[str] = []
+    size = 0
+    for piece in pieces:
+        some.append(piece)
+        size += len(piece)
+        if size >= LARGE_BYTES:
+            yield "".join(some).encode()
+            some, size = [], 0
+    yield "".join(some).encode()

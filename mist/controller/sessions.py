@@ -6,6 +6,7 @@ In the API "up" is what the server sent and "down" what it received, as users of
 from __future__ import annotations
 
 import ipaddress
+import re
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple
@@ -21,6 +22,8 @@ UNKNOWN_HOST = "::"
 
 RATE_SECONDS = 5
 MAX_TAGS = 64
+MAX_TAG_CHARACTERS = 128
+_NOT_IN_TAG = re.compile(r"[\[\]\x00-\x1f\x7f]+")
 MAX_NAMES = 64  # of streams, protocols and addresses whose seconds a session counts
 
 # Seconds a session goes on without a connection: viewers that fetch segments come back, the others do not.
@@ -46,6 +49,11 @@ class Row(NamedTuple):
     down: int
     position_ms: int
     connected_s: int
+
+
+def clean_tag(text: str) -> str:
+    """Return a tag as the access log and USER_END can show it, between brackets and on one line: it may have spaces."""
+    return _NOT_IN_TAG.sub(" ", text).strip()[:MAX_TAG_CHARACTERS]
 
 
 class Session(SessionCounts):

@@ -32,6 +32,7 @@ from mist.stream.triggers import TRIGGERS, asks_for_tags
 
 MAX_CALL_MS: Final = 2**53  # of one call that somebody reports
 FEW_SESSIONS: Final = 100  # what is known of so many is written in 3 ms
+TEXTS_AT_ONCE: Final = 50  # of streams, in a piece of a reply
 MANY: Final = 200  # streams, which nobody is to wait for until the text of all is made
 
 
@@ -145,7 +146,8 @@ class Controller:
         for name in sorted(names):
             texts.append(f"{dumps(name)}:{dumps(make(name))}")
             await turns()
-        return Written("{" + ",".join(texts) + "}")
+        joined = (",".join(texts[at : at + TEXTS_AT_ONCE]) for at in range(0, len(texts), TEXTS_AT_ONCE))
+        return Written([("," if number else "{") + text for number, text in enumerate(joined)] + ["}"])
 
     def warn(self, config: Config) -> None:
         """Log what nobody knows in a configuration."""
@@ -156,6 +158,13 @@ class Controller:
         """Publish what calls changed. A configuration that is not acceptable as a whole is dropped, and the log says why."""
         try:
             self.store.commit(self.monotonic())
+        except ConfigError as error:
+            self.log.error("The change was not made: %s", error)
+
+    async def commit_in_turns(self) -> None:
+        """Do what `commit` does, so that others get their turn meanwhile."""
+        try:
+            await self.store.commit_in_turns(self.monotonic())
         except ConfigError as error:
             self.log.error("The change was not made: %s", error)
 

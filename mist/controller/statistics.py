@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +15,7 @@ from mist.controller.sessions import (
     RATE_SECONDS,
     Row,
     Session,
+    clean_tag,
     shown_address,
 )
 from mist.stream.session_counts import (
@@ -33,6 +35,8 @@ from mist.stream.session_identity import Kind, SessionModes, identify, packed_ad
 MAX_ENDED_SESSIONS = 10_000
 MAX_WAITING_STREAMS = 1000
 TAG_WAIT_SECONDS = 60
+MAX_WAITING_SESSIONS = 1000
+SESSION_WAIT_SECONDS = 5  # until a session appears here whose tag came first
 
 
 class SeriesRow(NamedTuple):
@@ -147,6 +151,7 @@ class Statistics:
         self.packets = self.lost = self.resent = self.viewseconds = 0
         self._connections: dict[int, Connection] = {}
         self._waiting_tags: dict[str, tuple[set[str], int]] = {}
+        self._waiting_session_tags: dict[str, tuple[str, int]] = {}
         self._exceptions: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
         self._last_tick = 0
         self._ticks = 0
@@ -211,7 +216,23 @@ class Statistics:
         elif name in self._waiting_tags:
             self._waiting_tags[name][0].difference_update(tags)
 
+    def tag_session(self, key: tuple[str, str, str, str], tag: str) -> None:
+        """Give a tag to the session of a connection, which may appear in a moment. key: stream, connector, host, token."""
+        stream, connector, host, token = key
+        kind = self.modes.kind_of(connector)
+        text = sys.intern(clean_tag(tag))  # thousands of sessions have the same
+        if kind is None or not text:
+            return
+        session_id = identify(kind, self.modes, stream, host, token, connector)
+        if (session := self.live.get(session_id)) is not None:
+            session.tag({text})
+        elif len(self._waiting_session_tags) < MAX_WAITING_SESSIONS:
+            self._waiting_session_tags[session_id] = text, self._last_tick + SESSION_WAIT_SECONDS
+
     def _forget_waiting_tags(self, now: int) -> None:
+        if self._waiting_session_tags:
+            waiting = self._waiting_session_tags.items()
+            self._waiting_session_tags = {name: entry for name, entry in waiting if entry[1] > now}
         if self._waiting_tags:
             self._waiting_tags = {name: entry for name, entry in self._waiting_tags.items() if entry[1] > now}
 
@@ -260,6 +281,8 @@ class Statistics:
             counted = not self._is_excepted(host)
             session = Session(session_id, kind, token, stream, connector, began, now, counted=counted, totals=totals)
             self.live[session_id] = session
+            if waiting := self._waiting_session_tags.pop(session_id, None):
+                session.tag({waiting[0]})
             self.total[kind] += 1
             totals.total[kind] += 1
             totals.now[kind] += 1

@@ -16,6 +16,7 @@ from mist.controller.beside import Beside
 from mist.controller.config import DEFAULT_PROTOCOLS, Config, Entry, check, configured, parse, save_document
 from mist.controller.config_files import difference, fingerprint, keep_aside, merge, read_parts
 from mist.controller.last_good import LastGood
+from mist.controller.turns import let_go
 from mist.errors import ConfigError, MistError
 
 WRITE_DELAY_SECONDS = 60.0
@@ -194,26 +195,58 @@ class Store:
 
         now: monotonic seconds. A document that is not acceptable is put back as it was. Raises ConfigError then.
         """
-        changed = [
+        changed = self._changed_sections()
+        if changed:
+            self._publish(self._next(changed), now)
+        return bool(changed)
+
+    async def commit_in_turns(self, now: float) -> bool:
+        """Do what `commit` does; others get their turn between the steps, each of which is long where streams are many."""
+        changed = self._changed_sections()
+        if not changed:
+            return False
+        version, document = self._version, self.document
+        config = self._next(changed)
+        await asyncio.sleep(0)
+        if version != self._version or document is not self.document:  # a variable has another value since
+            config = self._next(self._changed_sections())
+        await self._publish_in_turns(config, now)
+        return True
+
+    def _changed_sections(self) -> list[str]:
+        return [
             section
             for section in {**self.document, **self._committed}
             if self.document.get(section) != self._committed.get(section)
         ]
-        if not changed:
-            return False
+
+    def _next(self, changed: list[str]) -> Config:
+        """Return the configuration that the document makes. Raises ConfigError, and puts the document back then."""
         try:
-            config = self.config.changed(self.document, changed, self.capabilities, self._checked)
+            return self.config.changed(self.document, changed, self.capabilities, self._checked)
         except ConfigError:
             self.document = self._draft()
             self._checked.clear()
             raise
-        self._publish(config, now)
-        return True
 
     def _publish(self, config: Config, now: float) -> None:
         self._use(config)
-        self._changed_at = now if self._fit_for_file() != self._saved else None
+        self._note_change(now)
         self.on_commit(config)
+
+    async def _publish_in_turns(self, config: Config, now: float) -> None:
+        former = list(self.config.entries.values())
+        self._use(config)
+        self._note_change(now)
+        try:
+            await asyncio.sleep(0)
+        finally:  # whoever asked for it may be gone
+            self.on_commit(self.config)
+        await asyncio.sleep(0)
+        await let_go(former)
+
+    def _note_change(self, now: float) -> None:
+        self._changed_at = now if self._fit_for_file() != self._saved else None
 
     def set_variable(self, name: str, entry: Document, now: float) -> None:
         """Take note of a custom variable's run; all processes are told when its value is another. now: monotonic seconds.
@@ -248,11 +281,18 @@ class Store:
                 self.bad_file = str(error)
                 raise
             config = await self._rebuilt(found)
+            await asyncio.sleep(0)
+            former = list(self.config.entries.values())
             self._warn(found.warnings)
             self._default_protocols, self._files = found.default_protocols, found.files
             self._use(config)
             self._is_saved(self._fit_for_file(), found.time)
-            self.on_commit(self.config)
+            try:
+                await asyncio.sleep(0)
+            finally:
+                self.on_commit(self.config)
+            await asyncio.sleep(0)
+            await let_go(former)
 
     async def restore(self, document: Mapping[str, Any], now: float) -> None:
         """Replace everything by a backup; one without streams or accounts keeps the current ones. Raises MistError."""
@@ -260,7 +300,7 @@ class Store:
         if document.get("account") is None and "account" in self.document:  # without any, whoever comes first makes one
             document = {**document, "account": self.document["account"]}
         found = await self.beside(lambda: self._difference(lambda: parse({**kept, **document}, self.capabilities)))
-        self._publish(await self._rebuilt(found), now)
+        await self._publish_in_turns(await self._rebuilt(found), now)
 
     def _difference(self, read: Callable[[], Config]) -> _Difference:
         """Return what differs in a configuration that is read now. Raises ConfigError."""

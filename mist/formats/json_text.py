@@ -28,10 +28,13 @@ _TO_ESCAPE: Final = re.compile(r"[^ !#-\[\]-~]")
 _SHORT_ESCAPES: Final = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
-class Written(str):
-    """A text of `dumps` that stands for its value in a further one."""
+class Written:
+    """A text of `dumps`, in pieces, that stands for its value in a further one."""
 
-    __slots__ = ()
+    __slots__ = ("pieces",)
+
+    def __init__(self, pieces: list[str]) -> None:
+        self.pieces = pieces
 
 
 def dumps(value: object) -> str:
@@ -42,9 +45,14 @@ def dumps(value: object) -> str:
     16 significant digits; those that are not numbers become null. Keys that are not text are written as their text.
     Raises LocalProtocolError for other types and for more than 64 levels.
     """
+    return "".join(dumps_pieces(value))
+
+
+def dumps_pieces(value: object) -> list[str]:
+    """Return the text of `dumps` in pieces: those of a `Written` are as they were, and nothing of it is copied."""
     pieces: list[str] = []
     _write(value, pieces, 0)
-    return "".join(pieces)
+    return pieces
 
 
 def _write(value: object, pieces: list[str], depth: int) -> None:
@@ -65,7 +73,7 @@ def _write(value: object, pieces: list[str], depth: int) -> None:
             separator = ","
         pieces.append("[]" if separator == "[" else "]")
     elif isinstance(value, Written):
-        pieces.append(value)
+        pieces.extend(value.pieces)
     else:
         pieces.append(_scalar(value))
 

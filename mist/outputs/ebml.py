@@ -14,6 +14,8 @@ from mist.formats.matroska.writing import (
 )
 from mist.formats.tracks import VIDEO, TrackInfo
 from mist.outputs.base import Capability, Choice, ProgressiveOutput
+from mist.outputs.base.program_push import ProgramPush
+from mist.outputs.base.recording_push import RecordingPush
 from mist.stream.parameters import PlaybackParameters
 from mist.stream.reader import StreamReader
 from mist.stream.selectors import configured_sorting, select_tracks
@@ -30,7 +32,7 @@ _BROWSERS: Final = (
 )
 _CAPABILITY: Final = Capability(
     name="EBML",
-    push_urls=("/*.mkv", "/*.webm"),
+    push_urls=("/*.mkv", "/*.webm", "mkv-exec:*"),
     friendly="WebM/Matroska over HTTP",
     desc="Pseudostreaming in Matroska and WebM format over HTTP",
     deps="HTTP",
@@ -130,3 +132,4 @@ class EbmlOutput:
 
 
 OUTPUT = EbmlOutput()
+PUSH: Final = ProgramPush("mkv-exec:", _Matroska(), RecordingPush("EBML"))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from mist.core.muxer import Muxer
 from mist.core.ts_mux import TsMuxer
 from mist.formats.tracks import TrackInfo
 from mist.outputs.base import Capability, ProgressiveOutput
+from mist.outputs.base.program_push import ProgramPush
+from mist.outputs.base.recording_push import RecordingPush
 
 
 def make_muxer(stream: str, tracks: list[TrackInfo]) -> Muxer:
@@ -16,7 +20,7 @@ def make_muxer(stream: str, tracks: list[TrackInfo]) -> Muxer:
 OUTPUT = ProgressiveOutput(
     Capability(
         name="HTTPTS",
-        push_urls=("/*.ts", "https://*/http_upload_hls?"),
+        push_urls=("/*.ts", "https://*/http_upload_hls?", "ts-exec:*"),
         friendly="TS over HTTP",
         desc="Pseudostreaming in MPEG2/TS format over HTTP",
         deps="HTTP",
@@ -34,3 +38,4 @@ OUTPUT = ProgressiveOutput(
     "video/mp2t",
     make_muxer,
 )
+PUSH: Final = ProgramPush("ts-exec:", OUTPUT, RecordingPush("HTTPTS"))

@@ -78,6 +78,9 @@ class Control(Worker):
     def started(self) -> None:
         self._task = self.loop.create_task(self._run())
         self.loop.call_later(STARTED_SECONDS, give_back)
+        self.loop.run_in_executor(
+            None, _nothing
+        )  # who starts a thread waits until it runs: not when somebody asks for something
 
     async def _run(self) -> None:
         main = self.server.program.controller
@@ -287,6 +290,10 @@ class Control(Worker):
     def shutdown(self, reason: str, *, failed: bool = False) -> None:
         """Ask for the server's end. failed: its exit status says that it does not run because it cannot."""
         self.spawn(self._tell({"do": "shutdown", "reason": reason, "failed": failed}))
+
+
+def _nothing() -> None:
+    """Have the thread that is there for work beside the event loop."""
 
 
 async def _not_yet(changed_only: bool) -> str:

@@ -27,6 +27,7 @@ from mist.runtime.leftovers import open_records, records_name
 from mist.runtime.program import Connection, ListenerRole, Server
 from mist.runtime.served import AcceptedSocket, HeldStream, Served, TrackedFanout
 from mist.runtime.session_link import SessionLink
+from mist.runtime.session_tags import AgentTags, Names
 from mist.runtime.snapshot import input_timeout_part, stream_settings
 from mist.runtime.span_link import SpanClient
 from mist.runtime.spawner_link import SpawnerLink, ask_again
@@ -79,6 +80,7 @@ class OutputWorker(Worker):
         self._adopter = Adopter(server.instance, self, self.loop.call_later)
         self._serving = (0, -1)
         self._arenas: dict[int, int] = {}
+        self._agents = AgentTags(str(server.instance.log_socket), self.loop)
 
     def title(self) -> str:
         count = len(self._served)
@@ -360,6 +362,7 @@ class OutputWorker(Worker):
             held.close()
         self._link.close()
         self._sessions.close()
+        self._agents.close()
 
     # -- services --------------------------------------------------------------------------------------------------
 
@@ -445,6 +448,10 @@ class OutputWorker(Worker):
     async def admit(self, stream: str, host: str, token: str, connector: str, url: str) -> None:
         """Raise AccessDenied when a viewer's session may not watch; see `OutputServices`."""
         await self._sessions.admit(stream, host, token, connector, url)
+
+    def tell_agent(self, names: Names, agent: str, seconds: float) -> None:
+        """Have a viewer's session say what it is watched with; see `OutputServices`."""
+        self._agents.tell(names, agent, seconds)
 
     async def publishing_stream(self, token: str, host: str) -> str:
         """Return the stream that a token allows to publish to; see `OutputServices`."""

@@ -44,7 +44,7 @@ class Kept:
     """A push. stopping: why it was told to end. result: how it ended, until the main process has written that down.
 
     file: of its process, for the next one, or -1: the socket of a push to a server, else what waits for a destination.
-    patience: when one that was told to end is not waited for any longer.
+    patience: when one that was told to end is not waited for any longer. ended_again: a second process was to end it.
     """
 
     plan: PushPlan
@@ -56,6 +56,12 @@ class Kept:
     result: Message | None = None
     file: int = -1
     patience: Timer | None = None
+    ended_again: bool = False
+
+    @property
+    def has_ends(self) -> bool:
+        """Whether a process is to end it that was told to end and has none: it has begun files, whose end is to be written and told."""
+        return not self.shared and not self.ended_again and self.note.version() != 0
 
     def let_go(self) -> None:
         """Close the file."""
@@ -151,7 +157,7 @@ class PushesDuty:
             lane = self._former(int(given.get("worker", 0)), shared=shared)
             if lane is not None:
                 lane.add(kept)
-            elif kept.stopping:
+            elif kept.stopping and not kept.has_ends:
                 self._finish(kept, {"reason": kept.stopping, "text": "stopped"})
             else:
                 self._place(kept)
@@ -187,6 +193,9 @@ class PushesDuty:
             return
         kept.stopping = str(order.get("reason", "CLEAN_CONTROLLER_REQ"))
         lane = kept.lane
+        if lane is not None and lane.worker is None and kept.has_ends:
+            self._start_worker(lane)  # and come back
+            return
         if lane is None or lane.worker is None:
             self._finish(kept, {"reason": kept.stopping, "text": "stopped"})
             return
@@ -210,6 +219,7 @@ class PushesDuty:
         if lane.shared:
             lane.worker.channel.send({"do": "end_push", "number": kept.plan.number})
         else:
+            kept.ended_again = True
             self._guardian.stop_worker(lane.worker, kept.stopping)
 
     # -- workers ---------------------------------------------------------------------------------------------------
@@ -232,6 +242,9 @@ class PushesDuty:
             for message, fds in orders(lane.estates, lane.arenas, connections, {}, ()):
                 lane.worker.channel.send(message, fds)
         self._order(lane, list(lane.pushes.values()))
+        for kept in [one for one in lane.pushes.values() if one.stopping]:
+            kept.ended_again = True
+            self._stop({"number": kept.plan.number, "reason": kept.stopping})
 
     def _drop_lane(self, lane: Lane) -> None:
         """Let go of what the last worker of a lane had."""
@@ -317,7 +330,9 @@ class PushesDuty:
             return
         lane.worker = None
         for kept in [one for one in lane.pushes.values() if one.stopping]:
-            self._finish(kept, {"reason": kept.stopping, "text": "stopped"})
+            self._forget_patience(kept)
+            if not kept.has_ends:
+                self._finish(kept, {"reason": kept.stopping, "text": "stopped"})
         if not lane.pushes:
             self._drop_lane(lane)
             return

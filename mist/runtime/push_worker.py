@@ -196,7 +196,10 @@ class PushWorker(OutputWorker):
         self.triggers.notify("OUTPUT_END", plan.stream, lines)
 
     def _end(self, number: int, *, gracefully: bool) -> None:
-        """End a push with what it still has to send; gracefully, with what the destination has not taken yet, too."""
+        """End a push with what it still has to send; gracefully, with what the destination has not taken yet, too.
+
+        One that has just begun goes on to where the process before it was, first.
+        """
         one = self._running.get(number)
         if one is None or one.task is None:
             return
@@ -205,7 +208,7 @@ class PushWorker(OutputWorker):
             one.status.leave()
             self.loop.call_later(GRACE_SECONDS, one.task.cancel)
         else:
-            one.task.cancel()
+            self.loop.call_soon(one.task.cancel)
 
     # -- all of them -----------------------------------------------------------------------------------------------
 

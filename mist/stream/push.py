@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
+from mist.errors import ConfigError
 from mist.stream.push_note import PushNote
 from mist.stream.services import OutputServices
+
+# With or without the name of a connector in front.
+_PROGRAM: Final = re.compile(r"\s*(?:[^:/?]*:)?\s*[a-z0-9]+-exec:", re.IGNORECASE)
+
+
+def runs_program(target: str) -> bool:
+    """Tell whether a target is a program's standard input."""
+    return _PROGRAM.match(target) is not None
+
+
+def with_values(target: str, replace: Callable[[str], str]) -> str:
+    """Return a target with its variables replaced. replace: does that in a text.
+
+    Each word of a command stays one word, whatever a variable's value is, and no value makes a command of what is none. Raises ConfigError.
+    """
+    found = _PROGRAM.match(target)
+    if found is None:
+        used = replace(target)
+        if runs_program(used):
+            raise ConfigError(
+                "a target that runs a program says so itself, not by a variable", path="target", value=target
+            )
+        return used
+    command, mark, query = target[found.end() :].rpartition("?")
+    command, query = (command, mark + replace(query)) if mark else (query, "")
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise ConfigError(f'the command "{command}": {error}', path="target", value=target) from None
+    return found[0] + shlex.join(replace(word) for word in words) + query
 
 
 @dataclass(frozen=True, slots=True)

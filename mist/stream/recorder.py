@@ -28,6 +28,7 @@ IDLE_US: Final = 1_000_000  # after so long without a packet, what is there is w
 STEP_US: Final = (
     1_000_000  # of media at once: what does not fit on a disk is no more than that, nor what is muxed into memory
 )
+AHEAD_US: Final = 500_000  # of its pace that a recording may be: so seldom is it looked at where nothing happens
 DEFAULT_FRAME_US: Final = 40_000
 NEVER_US: Final = 1 << 62
 
@@ -145,6 +146,7 @@ class Recorder:
         self._window: tuple[int | None, int | None] | None = None
         self._wait_after: int | None = None
         self._stop_us = NEVER_US
+        self._paced_from: tuple[int, int] | None = None  # media time, and the clock then
         self._indexes: list[int] = []
         self._wanted: list[int] = []
         self._infos: list[TrackInfo] = []
@@ -208,7 +210,7 @@ class Recorder:
         states = {state.index: state for state in self._reader.tracks()}
         if self._filter is None and not self._ready(states, over):
             return True
-        limit_us = min(NEVER_US if over else self._limit_us(states), self._stop_us)
+        limit_us = min(NEVER_US if over else min(self._limit_us(states), self._due_us()), self._stop_us)
         self._follow(states)
         self._record_until(states, limit_us)
         if limit_us >= self._stop_us:
@@ -219,7 +221,8 @@ class Recorder:
         """Record what is still there, and close the file."""
         if self._filter is not None:
             if not self.finished:
-                self._record_until({state.index: state for state in self._reader.tracks()}, self._stop_us)
+                limit_us = self._stop_us if self._reader.status() in UNPLAYABLE else min(self._stop_us, self._due_us())
+                self._record_until({state.index: state for state in self._reader.tracks()}, limit_us)
             self._close(self._end_us())
         self.finished = True
 
@@ -361,6 +364,10 @@ class Recorder:
         if main is None or not keys:
             return None
         start_us = self._window[0]
+        if self._target.delay_us and not self._target.film:
+            if main.last_us - main.first_us < self._target.delay_us:
+                return None
+            start_us = main.last_us - self._target.delay_us
         if start_us is not None:
             if start_us > main.last_us:
                 return None
@@ -377,6 +384,16 @@ class Recorder:
         return next((state for state in chosen if state.info.type == VIDEO), chosen[0] if chosen else None)
 
     # -- what is there ---------------------------------------------------------------------------------------------
+
+    def _due_us(self) -> int:
+        """Return the media time up to which it is time to record, for a target with a pace of its own."""
+        rate, now_us = self._target.rate, self._clock_us()
+        if not rate:
+            return NEVER_US
+        if self._paced_from is None:
+            self._paced_from = self._done_us, now_us
+        media_us, began_us = self._paced_from
+        return media_us + AHEAD_US + round((now_us - began_us) * rate)
 
     def _limit_us(self, states: dict[int, TrackState]) -> int:
         """Return the time before which every track has everything; all there is when the stream is silent."""

@@ -48,6 +48,7 @@ _FILES: Final = frozenset(
         "m3u8",
     )
     + ("maxEntries", "targetAge", "nounlink", "noendlist", "adjustSplit", "passthrough", "unmask")
+    + ("rate", "realtime", "pushdelay")
 )
 _UNIX_STARTS: Final = ("startunix", "unixstart", "recstartunix")  # the first that is there counts
 _UNIX_STOPS: Final = ("stopunix", "unixstop", "recstopunix")
@@ -61,7 +62,8 @@ class RecordingTarget:
     files: pattern of the media files' names, an absolute or relative path. playlist: pattern of the playlist's path, "" for
     none. split_us: new file at the first keyframe that is so far into one, 0 for never. adjust: split may grow to half the
     length that segments turn out to have. max_entries, target_age_us: the playlist's bounds, 0 for none. unlink: what falls
-    out of the list is deleted. unmask: hidden tracks too. film: on demand. upload: URL of each file before and behind its name, where that
+    out of the list is deleted. unmask: hidden tracks too. film: on demand. rate: speed, 0 for as fast as the
+    media can be had. delay_us: so far behind a live stream. upload: URL of each file before and behind its name, where that
     is a parameter. unknown: names of parameters that mean nothing here.
     """
 
@@ -77,6 +79,8 @@ class RecordingTarget:
     unmask: bool = False
     playback: PlaybackParameters = field(default_factory=PlaybackParameters)
     film: bool = False
+    rate: float = 0.0
+    delay_us: int = 0
     upload: tuple[str, str] | None = None
     unknown: tuple[str, ...] = ()
 
@@ -124,6 +128,8 @@ def parse_target(text: str, schemes: Container[str] = ()) -> RecordingTarget:
         end_list="noendlist" not in given,
         unmask="unmask" in given,
         playback=_playback(given),
+        rate=_rate(given),
+        delay_us=_seconds_us(given, "pushdelay"),
         unknown=tuple(sorted(given.keys() - _PLAYBACK - _FILES)),
     )
 
@@ -161,6 +167,13 @@ def _number(text: str) -> float:
 
 def _seconds_us(given: Mapping[str, str], name: str) -> int:
     return round(_number(given.get(name, "")) * 1_000_000)
+
+
+def _rate(given: Mapping[str, str]) -> float:
+    """Return how fast a recording may be: at the media's own speed where it is to keep its distance."""
+    if given.get("rate"):
+        return _number(given["rate"])
+    return 1.0 if "realtime" in given or _seconds_us(given, "pushdelay") else 0.0
 
 
 def _playback(given: Mapping[str, str]) -> PlaybackParameters:

@@ -118,6 +118,13 @@ class OutputServices(Protocol):
         """
         ...
 
+    def tell_agent(self, names: tuple[str, str, str, str], agent: str, seconds: float) -> None:
+        """Have a viewer's session say what it is watched with, as a tag, after some seconds.
+
+        names: stream, connector, host and token of the connection's record.
+        """
+        ...
+
     async def publishing_stream(self, token: str, host: str) -> str:
         """Return the stream that a token, shown in place of a stream key, allows to publish to. Raises AccessDenied."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -194,3 +195,17 @@ def test_films_become_files(pair: Pair, tmp_path: Path) -> None:
     joined = tmp_path / "joined.ts"
     joined.write_bytes(b"".join((tmp_path / one.uri).read_bytes() for one in listed.segments))
     assert set(compare(film, read_media(joined), tolerance_us=MILLISECOND_US).values()) == {(0, 0)}
+
+
+def test_films_are_recorded_at_a_pace(pair: Pair, tmp_path: Path) -> None:
+    """Each packet once, no faster than was asked for: while it goes on, and when another process takes over."""
+    begun = time.monotonic()
+    pair.here.api({"push_start": ["long", f"{tmp_path}/a.flv?rate=2"]})
+    pair.here.api({"push_start": ["film", f"{tmp_path}/b.mp4?realtime"]})
+    wait_until(lambda: (path := tmp_path / "a.flv").exists() and path.stat().st_size > 10_000, 20, "the file")
+    [recorder] = wait_until(lambda: pair.here.processes_titled("mist: push long to "), 20, "the title")
+    os.kill(recorder.pid, signal.SIGKILL)
+    pair.wait_end()
+    assert time.monotonic() - begun > LONG_FILM.seconds / 2 - 2
+    for sample, name in ((LONG_FILM, "a.flv"), (FILM, "b.mp4")):
+        assert_whole(read_media(sample.flv()), tmp_path / name)

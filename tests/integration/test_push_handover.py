@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from mist.formats.m3u8 import MediaPlaylist, parse_playlist
 from tests.integration.conftest import MakeServer, Publish
@@ -180,3 +185,47 @@ def test_a_stream_stays_for_the_recorder_that_comes_after_its_end(
         missing = compare(source, read_media(path), tolerance_us=TOLERANCE_US)
         assert {after for _, after in missing.values()} == {0}, path
     assert not list((server.runtime_folder / "push").iterdir())
+
+
+@pytest.mark.parametrize(
+    "order", [{"push_stop": [1, 2, 3, 4, 5, 6]}, {"deletestream": "live"}, {"nuke_stream": "live"}]
+)
+@pytest.mark.parametrize("killed_first", [False, True])
+def test_recorders_killed_as_they_are_to_end(
+    make_server: MakeServer, publish: Publish, tmp_path: Path, order: dict[str, Any], killed_first: bool
+) -> None:
+    """Because they are stopped, or because their stream is removed: other processes end the files, tell of it, and leave."""
+    handler = tmp_path / "handler"
+    handler.write_text(HANDLER)
+    handler.chmod(0o755)
+    triggers = {"RECORDING_END": [{"handler": str(handler), "sync": False, "streams": []}]}
+    server = make_server(streams=STREAMS, config={"triggers": triggers})
+    publish(server, UPGRADED, loop=True)
+    server.wait_tracks(2)
+    paths = [tmp_path / "media" / f"a.{suffix}" for suffix in (*ONE_FILE, "dtsc")]
+    with PutSink() as sink:
+        for target in (*map(str, paths), f"http://127.0.0.1:{sink.port}/a.ts"):
+            server.api({"push_start": ["live", target]})
+        wait_until(lambda: len(recorders(server)) == 6, 20, "the recorders")
+        wait_until(lambda: all(path.exists() for path in paths), 20, "the files")
+        wait_written(tmp_path / "media", len(paths))
+        doing = [lambda: server.api(order)]
+        for pid in recorders(server):
+            doing.insert(0 if killed_first else len(doing), partial(_kill, pid))
+        for do in doing:
+            do()
+        wait_until(lambda: not server.api({"push_list": 1})["push_list"], 30, "the end of the pushes")
+        wait_until(lambda: not recorders(server), 20, "the end of the recorders")
+        wait_until(lambda: {lines[1] for lines in said(handler)} >= {*map(str, paths)}, 10, "the ends")
+        for lines in said(handler):
+            if lines[1].startswith("/"):
+                assert int(lines[3]) == Path(lines[1]).stat().st_size, lines
+                assert "CLEAN" in lines[10] or lines[10] == "UNKNOWN", lines
+    for path in paths[:-1]:
+        assert decode_errors(path) == "", path
+    assert not list((server.runtime_folder / "push").iterdir())
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):  # it may have ended by then
+        os.kill(pid, signal.SIGKILL)

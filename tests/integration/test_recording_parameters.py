@@ -264,6 +264,6 @@ def test_what_is_there_is_gone_on_with(server: MistServer, send_to: SendTo, tmp_
 def test_what_means_nothing_is_said(server: MistServer, send_to: SendTo, tmp_path: Path) -> None:
     sender = send_to(server)
     fill(server, sender)
-    begin(server, tmp_path, "a.mkv?spilt=60&realtime")
-    server.wait_log("realtime, spilt", 10)
+    begin(server, tmp_path, "a.mkv?spilt=60&realtim")
+    server.wait_log("realtim, spilt", 10)
     finish(server)

@@ -307,3 +307,32 @@ def test_publishers_end_with_their_token(make_server: MakeServer, publish: Publi
     wait_until(
         lambda: server.api({"active_streams": ["inputs"]})["active_streams"] is None, 20, "the end of the publisher"
     )
+
+
+def test_sessions_say_what_they_are_watched_with(make_server: MakeServer, service: Service) -> None:
+    """At once where media comes in many replies, after ten seconds where it comes in one: a tag like any other."""
+    handlers = {"USER_END": [{"handler": service.url, "sync": False, "streams": []}]}
+    server = make_server(streams={"test": {"source": "demo:", "always_on": True}}, config={"triggers": handlers})
+    server.wait_tracks(2, "test")
+    ends: dict[str, str] = {}
+
+    def ended(connector: str) -> bool:
+        server.api({"stop_tag": f"UA:{connector} player (1; 2)"})
+        ends.update({lines[2]: lines[-1] for lines in service.payloads["USER_END"]})
+        return connector in ends
+
+    http_url = f"http://127.0.0.1:{server.http_port}"
+    began = time.monotonic()
+    flv = urllib.request.Request(f"{http_url}/test.flv?tkn=a", headers={"User-Agent": "FLV player (1; 2)"})
+    hls = urllib.request.Request(f"{http_url}/hls/test/index.m3u8?tkn=b", headers={"User-Agent": "HLS player (1; 2)"})
+    with urllib.request.urlopen(flv, timeout=20) as viewer:
+        urllib.request.urlopen(hls, timeout=20).close()
+        wait_until(lambda: ended("HLS"), 10, "the end of the HLS session")
+        wait_until(lambda: ended("FLV"), 20, "the end of the FLV session")
+        assert time.monotonic() - began > 10
+        read_to_end(viewer)
+    assert ends["HLS"] != ends["FLV"]
+    assert {one for lines in service.payloads["USER_END"] for one in lines if "UA:" in one} == {
+        "[UA:HLS player (1; 2)]",
+        "[UA:FLV player (1; 2)]",
+    }

@@ -17,7 +17,7 @@ from mist.net.http_server import Resumed, request_saver
 from mist.outputs.base.beginning import settle_times
 from mist.outputs.base.on_demand import Beginning, OnDemandSender, Sender, begin, time_window
 from mist.outputs.base.resumed import resume_viewer
-from mist.outputs.base.viewers import admit, viewer_token
+from mist.outputs.base.viewers import admit, describe
 from mist.outputs.base.whole_file import SMALL_BYTES, FileSender
 from mist.stream.capability import Capability, discover, listener_options
 from mist.stream.layouts import STREAMED, Layout
@@ -27,7 +27,6 @@ from mist.stream.playability import UNPLAYABLE, is_playable
 from mist.stream.reader import StreamReader
 from mist.stream.selectors import VIEWERS_MASK, configured_sorting, select_tracks
 from mist.stream.services import ConnectionRecord, OutputServices
-from mist.stream.session_identity import record_token
 from mist.stream.state import TrackState
 
 SHORT_WAIT_S: Final = 0.2  # for the length of what a viewer gets anyway
@@ -302,7 +301,7 @@ class ProgressiveOutput:
             self._hand_over(services, request, response, choice, sender, status, headers, chunked=False)
             return True
         if response.record is not None:
-            self._describe(response.record, request, choice.reader)
+            describe(services, response.record, request, self.capability.name, choice.reader.name)
         response.send(status, await sender.whole(), self.media_type(choice), headers)
         services.close_stream(choice.reader)
         return True
@@ -328,20 +327,13 @@ class ProgressiveOutput:
         saver = response.saver()
         record: ConnectionRecord = response.take_record()
         fd, head = response.take_socket(status, self.media_type(choice), headers)
-        self._describe(record, request, reader)
+        describe(services, record, request, self.capability.name, reader.name)
 
         def closed() -> None:
             record.close()
             services.close_stream(reader)
 
         sender.start(services, fd, head, record, closed, chunked=chunked, saver=saver)
-
-    def _describe(self, record: ConnectionRecord, request: Any, reader: StreamReader) -> None:
-        """Let a connection's record say what is played."""
-        record.set_connector(self.capability.name)
-        record.set_host(request.peer)
-        record.set_stream(reader.name)
-        record.set_token(record_token(viewer_token(request)))
 
     def deliver(
         self,
@@ -360,7 +352,7 @@ class ProgressiveOutput:
         state = response.saved(kind="live", stream=reader.name, key=key, indexes=choice.indexes)
         record = response.take_record()
         fd, head = response.take_socket(200, self.media_type(choice), headers)
-        self._describe(record, request, reader)
+        describe(services, record, request, self.capability.name, reader.name)
 
         def closed(reason: str) -> None:
             record.close()

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from mist.errors import MistError, NotFound, NotReady, StreamError
 from mist.formats.m3u8 import CONTENT_TYPE, write_error
 from mist.outputs.base import UNPLAYABLE, wait_playable
-from mist.outputs.base.viewers import admit, viewer_token
+from mist.outputs.base.viewers import admit, describe
 from mist.outputs.hls.live import LiveStream
 from mist.outputs.hls.master import TS_CODECS
 from mist.outputs.hls.on_demand import OnDemandStream
@@ -26,7 +26,6 @@ from mist.stream.parameters import absolute_unix_s, parse_parameters
 from mist.stream.segments import DEFAULT_CACHE_BYTES, SegmentCache
 from mist.stream.selectors import select_tracks
 from mist.stream.services import OutputServices
-from mist.stream.session_identity import record_token
 from mist.stream.state import TrackState
 
 SEGMENT_TYPES: Final = {"ts": "video/mp2t", "vtt": "text/vtt; charset=utf-8"}  # by suffix
@@ -183,10 +182,7 @@ def _note(stream: HlsStream, request: Any, response: Any) -> None:
     """Tell the statistics what this request counts for."""
     record = response.record
     if record is not None:
-        record.set_host(request.peer)
-        record.set_stream(stream.reader.name)
-        record.set_connector(CAPABILITY.name)
-        record.set_token(record_token(viewer_token(request)))
+        describe(stream.services, record, request, CAPABILITY.name, stream.reader.name, agent_seconds=0.0)
 
 
 def _is_playlist(rest: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from mist.controller.log_ring import LogRing, parse_line
+from mist.controller.log_ring import LogReceiver, LogRing, parse_object, row_of
 from mist.controller.main import run
 from mist.errors import ConfigError
 from mist.stream.state import StreamStatus
@@ -158,7 +158,36 @@ def test_log_ring_is_bounded() -> None:
         ring.add([number, "INFO", "", "", 0, "", ""])
     assert [row[0] for row in ring.rows()] == list(range(150, 250))
     assert ring.total == 250
-    assert parse_line(b'{"time": 1e400, "pid": "x", "message": 5}') == [0, "INFO", "5", "", 0, "", ""]
+    line = parse_object(b'{"time": 1e400, "pid": "x", "message": 5}')
+    assert line is not None
+    assert row_of(line) == [0, "INFO", "5", "", 0, "", ""]
+
+
+def test_processes_tag_sessions_on_the_socket_of_the_log() -> None:
+    """What is no tag of a session, and no line, is passed over."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ring = LogRing()
+    tags: list[tuple[tuple[str, str, str, str], str]] = []
+
+    async def scene() -> None:
+        receiver = LogReceiver(asyncio.get_running_loop(), ours, ring, lambda names, tag: tags.append((names, tag)))
+        for datagram in (
+            b'{"session": ["live", "HLS", "203.0.113.7", ""], "tag": "UA:x"}',
+            b'{"session": ["live"], "tag": "UA:x"}',
+            b'{"tag": "UA:x"}',
+            b"[]",
+            b'{"message": "the last"}',
+        ):
+            theirs.send(datagram)
+        while not ring.total:
+            await asyncio.sleep(0)
+        receiver.close()
+
+    asyncio.run(scene())
+    assert tags == [(("live", "HLS", "203.0.113.7", ""), "UA:x")]
+    assert [row[2] for row in ring.rows()] == ["the last"]
+    ours.close()
+    theirs.close()
 
 
 @pytest.mark.parametrize(

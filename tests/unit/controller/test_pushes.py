@@ -9,6 +9,13 @@ from typing import Any
 
 import pytest
 
+from mist.controller import accounts
+from mist.controller.calls import execute
+from mist.controller.gate import Caller
+from mist.controller.state import Command
+from mist.errors import ConfigError
+from mist.stream.push import with_values
+from mist.stream.variables import substitute
 from tests.support.fake_control import ControllerUnderTest as Control
 from tests.support.fake_control import make_controller
 from tests.support.fake_stream import FakeStream
@@ -197,3 +204,57 @@ def test_what_was_waited_is_forgotten_with_its_rule(tmp_path: Path) -> None:
         assert not pushes._waited
 
     run(tmp_path, work, {"auto_push": {"a": {"stream": "live", "target": TARGET}}, "push_settings": {"wait": 9}})
+
+
+# -- targets that are programs -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "used"),
+    [
+        ("/media/$v.ts?split=$v", "/media/a b'; c.ts?split=a b'; c"),
+        ("ts-exec:store '--name=$v' $v ${v}x?audio=none", """ts-exec:store '--name=a b'"'"'; c' 'a b'"'"'; c' 'a b'"'"'; cx'?audio=none"""),
+        ("HTTPTS:ts-exec:cat", "HTTPTS:ts-exec:cat"),
+        ("http://host/a-exec:b.ts", "http://host/a-exec:b.ts"),
+    ],
+)  # fmt: skip
+def test_a_word_of_a_command_stays_one(target: str, used: str) -> None:
+    """Names of streams are chosen by publishers: no value of a variable makes other words, or a command."""
+    assert with_values(target, lambda text: substitute(text, {"v": "a b'; c"})) == used
+
+
+@pytest.mark.parametrize("target", ["$v", "HTTPTS:$v", "$v cat", "ts-exec:cat 'x"])
+def test_no_variable_makes_a_command(target: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        with_values(target, lambda text: substitute(text, {"v": "ts-exec:cat"}))
+
+    async def work(control: Control, second: Any) -> None:
+        control.controller.pushes.start("live", target)
+        await second()
+
+    control = run(tmp_path, work, {"variables": {"v": {"value": "ts-exec:cat"}}})
+    assert pushed(control) == []
+    assert any("was not started" in line for line in control.services.lines.texts())
+
+
+@pytest.mark.parametrize(("permissions", "may"), [(["pushes"], False), (["pushes", "config"], True)])
+def test_who_runs_programs_must_be_one_who_may_configure_the_server(
+    permissions: list[str], may: bool, tmp_path: Path
+) -> None:
+    async def work(control: Control, second: Any) -> None:
+        caller = Caller("somebody", "203.0.113.7", accounts.permissions(permissions))
+        for call, value in (
+            ("push_start", ["live", "mkv-exec:cat"]),
+            ("push_start", ["live", "HTTPTS:ts-exec:cat"]),
+            ("push_auto_add", ["live", " TS-EXEC:cat"]),
+            ("push_start", ["live", "/a.ts"]),
+        ):
+            command = Command({call: value}, caller)
+            await execute(control.controller, command)
+            assert command.denied == ([] if may or value[1] == "/a.ts" else [call])
+        await second()
+
+    control = run(tmp_path, work, {})
+    targets = {target for _, target, _ in pushed(control)}
+    assert ("/a.ts" in targets, "mkv-exec:cat" in targets, "HTTPTS:ts-exec:cat" in targets) == (True, may, may)
+    assert bool(control.controller.store.document.get("auto_push")) is may

@@ -287,3 +287,25 @@ def test_changed_tags_are_published_where_a_filter_names_tags(tmp_path: Path) ->
     control.services.disconnect(viewer)
     control.second(700)
     assert "stream_tags" not in published[-1]
+
+
+def test_sessions_are_tagged_by_who_serves_them(tmp_path: Path) -> None:
+    """Also before they appear here; a tag whose session does not come is nobody's after a moment."""
+    control = make_controller(tmp_path, {"streams": {"live": {"source": "push://"}}})
+    statistics = control.controller.statistics
+    control.second(1)
+    for token in ("a", "late"):
+        statistics.tag_session(("live", "HLS", "203.0.113.7", token), "UA:Player [1]\n")
+    control.services.connect("live", "HLS", token="a")
+    control.services.connect("live", "HLS", token="b")
+    control.second(1)
+    sessions = {session.token: session for session in statistics.live.values()}
+    assert {token: one.tag_text for token, one in sessions.items()} == {"a": "[UA:Player  1]", "b": ""}
+    statistics.tag_session(("live", "HLS", "203.0.113.7", "b"), "UA:x")
+    assert sessions["b"].tag_text == "[UA:x]"
+    statistics.tag_session(("live", "HLS", "203.0.113.7", "b"), " \n")
+    assert sessions["b"].tag_text == "[UA:x]"
+    control.second(10)
+    control.services.connect("live", "HLS", token="late")
+    control.second(1)
+    assert next(one for one in statistics.live.values() if one.token == "late").tag_text == ""

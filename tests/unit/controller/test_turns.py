@@ -13,8 +13,9 @@ import pytest
 from mist.controller import turns
 from mist.controller.access import Origin
 from mist.controller.api import Api, ApiConnection
-from mist.controller.requests import LARGE_BYTES, parse_command
-from mist.controller.turns import Turns, short_collections
+from mist.controller.requests import LARGE_BYTES, Reply, parse_command
+from mist.controller.turns import Turns, let_go, short_collections
+from mist.formats.json_text import Written
 from tests.support.fake_control import ControllerUnderTest, make_controller
 
 
@@ -38,22 +39,50 @@ def test_others_get_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_survives_a_long_collection_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 1.0, 1.0, 1.0 + turns.LONG_COLLECTION_SECONDS / 2])
+    """And the collector learns that little is left to look at, so that it looks again before that is much."""
+    clock = iter([0.0, 1.0, 1.0, 1.0 + turns.LONG_COLLECTION_SECONDS / 2, 2.0, 2.0, 3.0, 3.0])
     frozen: list[bool] = []
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
+    collected: list[str] = []
+
+    async def act() -> None:
+        thresholds = gc.get_threshold()
         with short_collections():
-            monkeypatch.setattr("mist.controller.turns.time.perf_counter", lambda: next(clock))
+            assert gc.get_threshold()[2] < thresholds[2]
+            monkeypatch.setattr("mist.controller.turns.time.thread_time", lambda: next(clock))
             monkeypatch.setattr("mist.controller.turns.gc.freeze", lambda: frozen.append(True))
             gc.collect()
             assert frozen == [True]
+            gc.callbacks.append(lambda phase, info: collected.append(phase))
+            await asyncio.sleep(0)
+            assert collected == ["start", "stop"]
+            gc.callbacks.pop()
             gc.collect()
         assert frozen == [True]
+        assert gc.get_threshold() == thresholds
+
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        asyncio.run(act())
         gc.collect()  # nobody looks at the clock any more
     finally:
         if was_on:
             gc.enable()
+
+
+def test_what_is_let_go_goes_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mist.controller.turns.PIECE_SECONDS", 0.0)
+
+    async def act() -> list[int]:
+        held: list[Any] = list(range(250))
+        seen: list[int] = []
+        task = asyncio.create_task(let_go(held))
+        while not task.done():
+            seen.append(len(held))
+            await asyncio.sleep(0)
+        return seen
+
+    assert asyncio.run(act())[:4] == [250, 150, 50, 0]
 
 
 LONG = "x" * LARGE_BYTES
@@ -212,3 +241,70 @@ def test_handlers_are_asked_about_the_streams_of_a_backup(tmp_path: Path) -> Non
         ("new", "old", "same", "gone"), "push://"
     )
     assert control.controller.store.document["tags"] == ["b"]
+
+
+# -- many streams changed at once --------------------------------------------------------------------------------------
+
+
+def test_a_variable_that_changes_within_a_change_is_kept(tmp_path: Path) -> None:
+    """Others have their turn between the steps of a change; both changes are there then, and were published."""
+    control = make_controller(
+        tmp_path, {"streams": {"old": {"source": "push://"}}, "variables": {"v": {"value": "before"}}}
+    )
+    store = control.controller.store
+
+    async def act() -> None:
+        store.streams["new"] = {"source": "push://"}
+        committing = asyncio.create_task(control.controller.commit_in_turns())
+        await asyncio.sleep(0)
+        assert "new" not in store.config.entries
+        store.set_variable("v", {"value": "after"}, 0.0)
+        await committing
+
+    asyncio.run(act())
+    assert store.document["variables"]["v"]["value"] == "after"
+    assert list(store.document["streams"]) == ["old", "new"]
+    shown = control.services.published[-1]
+    assert (shown["variables"]["v"]["value"], list(shown["streams"])) == ("after", ["old", "new"])
+
+
+def test_a_change_is_published_when_who_asked_is_gone(tmp_path: Path) -> None:
+    control = make_controller(tmp_path)
+    store = control.controller.store
+
+    async def act() -> None:
+        store.streams["new"] = {"source": "push://"}
+        committing = asyncio.create_task(control.controller.commit_in_turns())
+        while "new" not in store.config.entries:
+            await asyncio.sleep(0)
+        assert "new" not in control.services.published[-1]["streams"]
+        committing.cancel()
+        await asyncio.wait([committing])
+
+    asyncio.run(act())
+    assert "new" in control.services.published[-1]["streams"]
+
+
+@pytest.mark.parametrize("variables", [{}, {"callback": "show"}])
+@pytest.mark.parametrize("many", [False, True])
+def test_a_large_reply_is_sent_in_pieces(variables: dict[str, str], many: bool) -> None:
+    """With its length ahead; it says what it would say as one."""
+    value = {"a": ["é" * 30_000] * (9 if many else 1), "b": Written(['{"c"', ":1}"])}
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        raise AssertionError("nothing is read")
+
+    asyncio.run(Reply(value, variables, {"Server": "mist"})({"type": "http"}, receive, send))
+    begin, *bodies = sent
+    headers = dict(begin["headers"])
+    body = b"".join(message["body"] for message in bodies)
+    assert headers[b"content-length"] == str(len(body)).encode()
+    assert headers[b"server"] == b"mist"
+    text = body.decode().removeprefix("show(").removesuffix(");\n\n") if variables else body.decode()
+    assert json.loads(text) == {**value, "b": {"c": 1}}
+    assert (len(bodies) > 5) is many
+    assert not bodies[-1].get("more_body")

@@ -13,9 +13,9 @@ LOG = logging.getLogger("test")
 
 
 def test_parameters_without_a_meaning_are_named(caplog: pytest.LogCaptureFixture) -> None:
-    tell_unknown(LOG, parse_target("/m/a.mkv?spilt=60&split=2&realtime&verify=0"), ("verify",))
+    tell_unknown(LOG, parse_target("/m/a.mkv?spilt=60&split=2&realtim&verify=0"), ("verify",))
     assert [record.getMessage() for record in caplog.records] == [
-        "Parameters without a meaning for a recording: realtime, spilt"
+        "Parameters without a meaning for a recording: realtim, spilt"
     ]
 
 

@@ -238,6 +238,42 @@ def test_what_was_stopped_does_not_begin_again(stage: Stage) -> None:
     assert stage.guardian.results() == {1: "CLEAN_CONTROLLER_REQ"}
 
 
+def ended(worker: Worker) -> list[int]:
+    return [one["number"] for one in worker.channel.sent if one["do"] == "end_push"]
+
+
+def test_files_of_a_push_that_was_stopped_are_ended_by_the_next_process(stage: Stage, tmp_path: Path) -> None:
+    """What the first one died with would never be told, and the file would lack its end. One more process does, or none."""
+    stage.order([1, 2], "MP4")
+    for number in (1, 2):
+        (tmp_path / str(number)).write_text("a note")
+    first, second = stage.workers
+    stage.duty.command({"do": "stop", "number": 1, "reason": "CLEAN_CONTROLLER_REQ"}, [])
+    [next_one] = stage.kill(first)
+    assert (next_one.pushes, ended(next_one), stage.guardian.results()) == ([1], [1], {})
+    assert stage.kill(next_one) == []
+    assert stage.guardian.results() == {1: "CLEAN_CONTROLLER_REQ"}
+    stage.dead.add(second.pid)
+    stage.duty.worker_ended(second, -9)  # type: ignore[arg-type]  # and another is started a moment later
+    stage.duty.command({"do": "stop", "number": 2, "reason": "CLEAN_CONTROLLER_REQ"}, [])
+    last = stage.workers[-1]
+    assert (last.pushes, ended(last)) == ([2], [2])
+    stage.guardian.run("_start_worker")
+    assert stage.workers[-1] is last
+    stage.guardian.run("_insist")
+    assert stage.guardian.stopped == [last.pid]
+    assert stage.kill(last) == []
+    assert stage.guardian.results() == dict.fromkeys((1, 2), "CLEAN_CONTROLLER_REQ")
+
+
+def test_a_push_that_was_stopped_while_its_guardian_died_is_ended(stage: Stage, tmp_path: Path) -> None:
+    (tmp_path / "1").write_text("a note")
+    stage.order([1, 2], "MP4", stopping="CLEAN_CONTROLLER_REQ")
+    [worker] = stage.workers
+    assert (worker.pushes, ended(worker)) == ([1], [1])
+    assert stage.guardian.results() == {2: "CLEAN_CONTROLLER_REQ"}, "it had not begun"
+
+
 def test_nothing_of_a_push_that_has_ended_waits(stage: Stage) -> None:
     """A timer would keep its result in memory: of a thousand pushes that were stopped, for half a minute."""
     stage.order([1, 2])

@@ -15,7 +15,7 @@ from mist.core.packet import Packet
 from mist.errors import NoSuitableTrack, NotReady
 from mist.formats.containers import Container
 from mist.formats.tracks import AUDIO, VIDEO, TrackInfo
-from mist.stream.recorder import Recorder, Span
+from mist.stream.recorder import AHEAD_US, Recorder, Span
 from mist.stream.recording import parse_target
 from mist.stream.state import StreamStatus
 from tests.support.fake_stream import FakeStream
@@ -327,3 +327,52 @@ def test_nothing_to_record() -> None:
     bench.stream.set_status(StreamStatus.OFF)
     with pytest.raises(NotReady):
         bench.recorder.step()
+
+
+# -- a pace of its own -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("query", "rate"), [("realtime", 1), ("rate=2", 2), ("rate=0.5&realtime", 0.5)])
+def test_a_recording_keeps_its_pace(query: str, rate: float) -> None:
+    """What is there already is recorded as fast as it was asked for, and not at once; what is not due at the end is not in it."""
+    bench = Bench(f"start=40&{query}")
+    bench.frames(10 * GOP)
+    for second in range(4):
+        bench.clock_us = second * 1_000_000
+        bench.recorder.step()
+        assert bench.joined(b"v")[-1] == -(-round(second * rate * 1_000_000 + AHEAD_US) // FRAME_US) - 1
+    bench.recorder.finish()
+    held = bench.joined(b"v")
+    assert held == list(range(len(held)))
+    assert bench.files.spans[0].end_us <= 3 * rate * 1_000_000 + AHEAD_US + FRAME_US
+
+
+def test_a_recording_at_its_own_pace_takes_the_rest_when_the_stream_ends() -> None:
+    bench = Bench("start=40&realtime")
+    bench.frames(10 * GOP)
+    bench.recorder.step()
+    bench.stream.set_status(StreamStatus.OFF)
+    assert not bench.recorder.step()
+    assert bench.joined(b"v") == list(range(10 * GOP))
+
+
+def test_a_recording_without_a_rate_is_as_fast_as_it_can_be() -> None:
+    bench = Bench("start=40&realtime&rate=0")
+    bench.frames(10 * GOP)
+    bench.recorder.step()
+    assert bench.joined(b"v")[-1] >= 10 * GOP - 2
+
+
+def test_a_delayed_recording_begins_when_the_stream_is_that_long_and_stays_behind() -> None:
+    bench = Bench("pushdelay=3")
+    bench.frames(3 * GOP)
+    bench.recorder.step()
+    assert not bench.recorder.recording
+    for _ in range(10):
+        bench.frames(GOP)
+        bench.clock_us += 1_000_000
+        bench.recorder.step()
+    held = bench.joined(b"v")
+    assert held == list(range(held[0], held[-1] + 1))
+    assert held[0] % GOP == 0
+    assert 3 * GOP - AHEAD_US // FRAME_US - 1 <= bench.number - held[-1] <= 4 * GOP
