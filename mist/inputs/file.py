@@ -116,6 +116,7 @@ class FileStream:
         self._log_lock = asyncio.Lock()
         self._kept_packets: PacketsOnDisk | None = None
         self._ends: Mapping[int, array[int] | memoryview] = {}  # of tracks in FLV files
+        self._anchors: dict[int, array[int]] = {}  # where the scan counted times from, as far as it is
         self._layouts: OrderedDict[str, tuple[int, Mapping[str, Any]]] = OrderedDict()
 
     # -- the index -------------------------------------------------------------------------------------------------
@@ -174,6 +175,7 @@ class FileStream:
         else:
             self._log = packed_log(kept.packets)
         self._ends = kept.ends
+        self._anchors = kept.anchors
         self._sizes_known = kept.sizes_are_exact and not self.index.versions
         self._logged.set()
 
@@ -207,6 +209,7 @@ class FileStream:
             self._log.pack(),
             self.index.shifts(),
             self._track_ends(),
+            self._anchors,
         )
         data = serialize_index(built(scan.demuxer, self._records), kept)
         if self.file.lasting and not await self._change():
@@ -219,6 +222,7 @@ class FileStream:
         scan = FileDemuxer(self.scanned_file, self.container)
         await scan.start(self.texts)
         self._scan = scan
+        self._anchors = scan.media.anchors
         return scan
 
     async def open(self) -> None:
@@ -403,6 +407,7 @@ class FileStream:
         if loader is None:
             loader = FileDemuxer(self.file, self.container, self._scan)
             await loader.start(self.texts)
+            loader.media.anchors = self._anchors
             loader.media.foresee(
                 [info for _, info in sorted(self.publisher.tracks.items())][len(loader.demuxer.tracks) :]
             )

@@ -36,11 +36,12 @@ from mist.stream.index_reader import IndexReader, PacketsOnDisk, large_room
 from mist.stream.on_demand import unpack_tracks
 
 SUFFIX: Final = ".dtsh"
-LAYOUT: Final = 3  # of the member that only mist reads
+LAYOUT: Final = 4  # of the member that only mist reads
 MARGIN_S: Final = 15  # an index must be this much newer than what it describes
 DEFAULT_CACHE_BYTES: Final = 1 << 30
 DISK_BLOCK_BYTES: Final = 512  # what `st_blocks` counts
 LONG_BYTES: Final = 4096  # of a member: longer ones are looked at where they are
+ANCHOR_NUMBERS: Final = 3  # of each anchor
 FIGURES: Final = 8  # of each track, as `SpanIndexer.figures` returns them
 _CACHED_NAME: Final = re.compile(r"[0-9a-f]{40}\.(?:dtsh|asset)")
 
@@ -51,7 +52,7 @@ class KeptIndex:
 
     source: size and mtime (nanoseconds) of the file, and a stamp of the subtitles beside it. versions: the tracks as text, for each version
     of the init data. figures: of each track. spans, shifts: as `SpanIndex` packs and has them. packets: the log of all packets, packed.
-    ends: of tracks in FLV files, as `mist.stream.layouts.track_ends` returns them.
+    ends: of tracks in FLV files, as `mist.stream.layouts.track_ends` returns them. anchors: as `mist.core.demuxer.Demuxer` has them.
     """
 
     source: tuple[int, int, int]
@@ -63,6 +64,7 @@ class KeptIndex:
     packets: bytes | memoryview | PacketsOnDisk
     shifts: list[tuple[int, int]]
     ends: Mapping[int, array[int] | memoryview] = field(default_factory=dict)
+    anchors: dict[int, array[int]] = field(default_factory=dict)
 
     def fill(self, index: SpanIndex) -> None:
         """Publish the spans in an empty index. Raises LimitExceededError, SharedMemoryFull."""
@@ -88,6 +90,7 @@ def serialize_index(index: Index, kept: KeptIndex) -> bytes:
         "shifts": kept.shifts,
         "packets_check": zlib.crc32(kept.packets),
         "ends": list(kept.ends),
+        "anchors": [(stream, rows.tolist()) for stream, rows in kept.anchors.items()],
     }
     parts = {
         "about": json.dumps(about, separators=(",", ":")).encode(),
@@ -155,11 +158,12 @@ def parse_index(data: bytes | mmap.mmap, size: int, packets: PacketsOnDisk | Non
             packets=_checked(parts["packets"], about["packets_check"]) if packets is None else packets,
             shifts=[(int(number), int(shift_us)) for number, shift_us in about["shifts"]],
             ends=_parse_ends(parts["ends"], list(about["ends"]), len(parts["spans"]) // PACKED_SPAN_BYTES),
+            anchors={int(stream): array("q", rows) for stream, rows in about["anchors"]},
         )
         if packets is not None:
             packets.check = int(about["packets_check"])
         _check(kept, size)
-    except (KeyError, IndexError, TypeError, ValueError, struct.error) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError, struct.error) as error:
         raise RemoteProtocolError(f"a member is damaged: {error!r}", spec="DTSC") from None
     return kept
 
@@ -171,6 +175,8 @@ def _check(kept: KeptIndex, size: int) -> None:
         raise RemoteProtocolError("its tracks do not fit each other")
     if any(len(one) != FIGURES for one in kept.figures) or not 0 <= kept.main < len(kept.figures):
         raise RemoteProtocolError("its figures do not fit the tracks")
+    if any(len(rows) % ANCHOR_NUMBERS for rows in kept.anchors.values()):
+        raise RemoteProtocolError("its anchors are not whole")
     check_spans(kept.spans, len(tracks), size)
 
 

@@ -58,8 +58,9 @@ def kept(**changed: object) -> KeptIndex:
         changed["spans"] = packed(changed["spans"])
     figures = [(50, 8575, -7, 1_959_993, 4000, 5000, 25_000, 1), (50, 8575, -90_000, 2_000_000, 4000, 5000, 0, 0)]
     ends = {1: array("q", [0, 7, 1 << 40])}
+    anchors = {257: array("q", [0, -7, 44100])}
     return replace(
-        KeptIndex(SOURCE, 0, [TRACKS], True, figures, packed(SPANS), log().pack(), [(0, 0)], ends), **changed
+        KeptIndex(SOURCE, 0, [TRACKS], True, figures, packed(SPANS), log().pack(), [(0, 0)], ends, anchors), **changed
     )
 
 
@@ -86,6 +87,7 @@ def test_everything_comes_back() -> None:
     assert (again.source, again.main, again.versions, again.sizes_are_exact) == (SOURCE, 0, [TRACKS], True)
     assert (again.figures, again.spans) == (kept().figures, packed(SPANS))
     assert {track: list(ends) for track, ends in again.ends.items()} == {1: [0, 7, 1 << 40]}
+    assert again.anchors == kept().anchors
     assert unpacked(again.packets).count == 100 and again.packets == log().pack()
 
 
@@ -223,6 +225,7 @@ def test_every_damaged_byte_is_noticed() -> None:
         {"figures": [(1, 2), (3, 4)]},
         {"spans": []},
         {"ends": {0: array("q", [0, 1])}},
+        {"anchors": {257: array("q", [0, 1])}},
         {"spans": [(0, 1, SIZE, 1, 1, True, 0)]},
         {"spans": [(0, 1, -1, 1, 1, True, 0)]},
         {"spans": [(5, 1, 0, 1, 1, True, 0)]},
