@@ -1,3 +1,4 @@
+from array import array
 from collections.abc import Callable
 from typing import Final, final
 
@@ -17,6 +18,7 @@ class Demuxer:
     position: int
     shift_us: int
     bases: tuple[int, ...]
+    anchors: dict[int, array[int]]
     def want(self) -> tuple[int, int] | None: ...
     def feed(self, data: bytes | memoryview) -> None: ...
     def seek(self, dts_us: int, position: int) -> None: ...

@@ -24,6 +24,10 @@ cdef class Demuxer:
     longer makes no sense. Until then, and while no sink is attached, packets are held back; so a driver feeds until `ready`,
     makes its muxer for `tracks` and calls `attach`.
 
+    `anchors` says where times that are counted were counted from, for demuxers that count them: three numbers for each such place of a
+    stream, which are the byte, the time in microseconds and the rate. One that reads all of an input writes it down. Another one of the
+    same input that is given this before it seeks has the same times behind the seek, to the microsecond.
+
     Subclasses implement `want`, `feed` and `seek`, and call `set_track`, `become_ready` and `emit`. A demuxer that raised
     RemoteProtocolError is dead.
     """
@@ -34,6 +38,7 @@ cdef class Demuxer:
         self.on_tracks = None
         self.held = []
         self.bases = ()
+        self.anchors = {}
 
     def want(self):
         """Return (position, count) of the bytes to feed next, or None at the end.

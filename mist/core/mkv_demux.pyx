@@ -105,6 +105,7 @@ cdef class MatroskaDemuxer(Demuxer):
     cdef size_t waiting_bytes       # in `waiting`
     cdef int64_t hint_us            # decode time of the keyframe that was sought
     cdef bint has_hint
+    cdef int64_t first_cluster      # its position; 0 before it
     cdef readonly int64_t duration_us
     cdef readonly object unix_us
 
@@ -158,7 +159,7 @@ cdef class MatroskaDemuxer(Demuxer):
         self.shift_us = self.bases[0] if self.bases else 0
         self.has_newest = False
         self.hint_us = dts_us
-        self.has_hint = True
+        self.has_hint = position > self.first_cluster   # from the beginning times are made as they were
         self.clearing = 0
         for place in range(self.plan_count):
             self.plans[place].has_last = False
@@ -292,6 +293,7 @@ cdef class MatroskaDemuxer(Demuxer):
         if not self.plan_count:
             raise RemoteProtocolError("media before Tracks", offset=self.parsed, spec="RFC 9559 section 4.5")
         self.cluster_position = self.parsed
+        self.first_cluster = self.first_cluster or self.parsed
         self.cluster_end = -1
         if body <= <uint64_t> MAX_TIME_NS:
             self.cluster_end = self.parsed + head + <int64_t> body

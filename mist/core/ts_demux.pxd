@@ -39,6 +39,7 @@ cdef class TsDemuxer(Demuxer):
     cdef int64_t taken                  # bytes of packets before ready
     cdef int newest_place               # of `entries`: the last packet's
     cdef int64_t quiet_until            # before this byte only tables are read, after a seek
+    cdef bint elsewhere                 # reading went on at another place: what is read is not all of the input
     cdef int64_t breaks                 # how often packets of tables were missing, or another recording's came
 
     cdef int lose(self) except -1
@@ -57,6 +58,8 @@ cdef class TsDemuxer(Demuxer):
     cdef int body(self, TsStream stream, const uint8_t* data, size_t size) except -1
     cdef int drain(self, TsStream stream, int state) except -1
     cdef int deliver(self, TsStream stream, const Unit* unit) except -1
+    cdef int note_anchor(self, TsStream stream, int64_t position) except -1
+    cdef int find_anchor(self, TsStream stream, const Unit* unit) except -1
     cdef int look_for_order(self, TsStream stream, const Unit* unit, int64_t back_us, int64_t dts_us, int64_t offset_us) except -1
     cdef int put_in_order(self, TsStream stream, PacketView* view, int64_t position) except -1
     cdef int settle(self, TsStream stream) except -1

@@ -6,7 +6,7 @@ Spec: ISO/IEC 13818-1 section 2.4.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int16_t, int64_t, uint8_t
+from libc.stdint cimport int16_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memmove, memset
 
 from mist.core.access_units cimport CLOSED, FINAL, OPEN, LatmStreamReader, Mark, Unit
@@ -28,6 +28,8 @@ from mist.core.ts_streams cimport (
     TsStream,
     read_pes_header,
 )
+
+from array import array
 
 from mist.core.demuxer import READ_BYTES
 from mist.core.ts_sections import parse_programs, parse_streams
@@ -57,6 +59,7 @@ cdef enum:
     SPLICE_TABLE = 0xFC
     ORDER_US = 2000000          # how far a picture may be shown before the one that is decoded before it
     MAX_PASSED = 100            # access units of other streams, after a seek behind a jump
+    ANCHOR_LIMIT = 1 << 13      # of a stream whose clock drifts by 20 ppm that is four days; 24 bytes each
     TABLES_BACK = 192 << 10     # how far before a place the tables that count there are looked for
     ALL_PROGRAMS = -1
 
@@ -515,8 +518,13 @@ cdef class TsDemuxer(Demuxer):
             return 0
         if stream.sparse and not unit.mark.stamped:
             return self.deliver_untimed(stream, unit.data, unit.size, unit.mark.position)
+        if unit.samples and self.elsewhere and not stream.has_anchor:
+            self.find_anchor(stream, unit)
+        stream.anchored = False
         if not stream.time_unit(unit, &dts_us, &offset_us):
             return 0
+        if stream.anchored and not self.elsewhere:
+            self.note_anchor(stream, unit.mark.position)
         view.flags = KEYFRAME if unit.keyframe else 0
         if stream.track < 0:
             if not unit.keyframe or not self.find_track(stream, unit):
@@ -532,6 +540,33 @@ cdef class TsDemuxer(Demuxer):
             if stream.times is not None:
                 return self.put_in_order(stream, &view, unit.mark.position)
         return self.place(stream, &view, unit.mark.position)
+
+    cdef int note_anchor(self, TsStream stream, int64_t position) except -1:
+        """Write down where a stream's times are counted from on."""
+        cdef object rows = self.anchors.setdefault(stream.pid, array("q"))
+        if len(rows) < 3 * ANCHOR_LIMIT:
+            rows.extend((position, stream.anchor_us, stream.rate_hz))
+        return 0
+
+    cdef int find_anchor(self, TsStream stream, const Unit* unit) except -1:
+        """Count on behind a seek from where those did who read all of the input."""
+        cdef const int64_t[::1] rows
+        cdef Py_ssize_t middle
+        cdef Py_ssize_t low = 0
+        cdef Py_ssize_t high
+        if not unit.mark.stamped or stream.pid not in self.anchors:
+            return 0
+        rows = self.anchors[stream.pid]
+        high = rows.shape[0] // 3
+        while low < high:
+            middle = (low + high) // 2
+            if rows[3 * middle] <= unit.mark.position:
+                low = middle + 1
+            else:
+                high = middle
+        if low:
+            stream.count_from(unit, rows[3 * low - 2], <uint32_t> rows[3 * low - 1])
+        return 0
 
     cdef int look_for_order(self, TsStream stream, const Unit* unit, int64_t back_us, int64_t dts_us, int64_t offset_us) except -1:
         """See whether a stream of pictures that are reordered says when they are decoded.
@@ -741,6 +776,7 @@ cdef class TsDemuxer(Demuxer):
         Reading begins before it, where the tables are that count there: other ones may have been read last.
         """
         cdef ProgramClock clock
+        self.elsewhere = True
         self.quiet_until = position
         if self.stride:
             position -= min(position, <int64_t> TABLES_BACK) // self.stride * self.stride

@@ -83,7 +83,9 @@ cdef class TsStream:
     cdef bint has_anchor
     cdef int64_t anchor_us
     cdef int64_t samples                    # since the anchor
+    cdef int64_t frame_samples              # of which every frame has a multiple; 0: all have as many
     cdef uint32_t rate_hz
+    cdef bint anchored                      # the last unit was given another anchor
 
     cdef void reset(self) noexcept
     cdef bint continues(self, int counter, bint broken) noexcept
@@ -91,3 +93,4 @@ cdef class TsStream:
     cdef int set_rate(self, int rate_mhz) except -1
     cdef bint time_unit(self, const Unit* unit, int64_t* dts_us, int64_t* offset_us) noexcept
     cdef int64_t sample_time(self, const Unit* unit, bint stamped, int64_t stamp_us) noexcept
+    cdef void count_from(self, const Unit* unit, int64_t anchor_us, uint32_t rate_hz) noexcept

@@ -21,6 +21,9 @@ cdef enum:
 
 cdef int64_t WRAP_TICKS = <int64_t> 1 << 33
 
+# Samples of which every frame has a multiple, where frames of a stream may differ in length. Each takes longer than twice DRIFT_US.
+FRAME_SAMPLES = {"AAC": 1024, "AC3": 256, "EAC-3": 256, "opus": 120}
+
 AUDIO_FORMS = {
     "AAC": "adts", "MP3": "mpeg", "MP2": "mpeg", "AC3": "ac3", "EAC-3": "ac3", "DTS": "dts", "opus": "opus", "JSON": "sized",
 }
@@ -121,6 +124,7 @@ cdef class TsStream:
             self.sections = SectionReader(role != SECTIONS)
         else:
             self.video = description.type == "video"
+            self.frame_samples = FRAME_SAMPLES.get(description.codec, 0)
             self.reader = make_reader(description.codec)
 
     cdef void reset(self) noexcept:
@@ -202,9 +206,20 @@ cdef class TsStream:
             self.anchor_us = time_us
             self.samples = 0
             self.rate_hz = unit.rate_hz
-            self.has_anchor = unit.rate_hz > 0
+            self.has_anchor = self.anchored = unit.rate_hz > 0
         self.samples += unit.samples
         return time_us
+
+    cdef void count_from(self, const Unit* unit, int64_t anchor_us, uint32_t rate_hz) noexcept:
+        """Go on counting at a unit with a time stamp as if all had been read since an anchor."""
+        cdef int64_t since_us = microseconds(self.clock.unwrap(unit.mark.dts)) - anchor_us
+        cdef int64_t step = self.frame_samples or unit.samples
+        if since_us < 0 or rate_hz != unit.rate_hz:
+            return
+        self.anchor_us = anchor_us
+        self.rate_hz = rate_hz
+        self.samples = (since_us * rate_hz // 1000000 + step // 2) // step * step
+        self.has_anchor = True
 
 
 cdef object make_reader(str codec):

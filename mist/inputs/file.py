@@ -127,6 +127,7 @@ class FileStream:
         self._ordered = False  # as the log of all packets is
         self._ends: Mapping[int, array[int] | memoryview] = {}  # of tracks in FLV files
         self._outline: Outline | None = None  # of the usual MP4 file
+        self._anchors: dict[int, array[int]] = {}  # where the scan counted times from, as far as it is
         self._layouts: OrderedDict[str, asyncio.Future[tuple[int, Mapping[str, Any]]]] = OrderedDict()
 
     # -- the index -------------------------------------------------------------------------------------------------
@@ -186,6 +187,7 @@ class FileStream:
             self._log = packed_log(kept.packets, kept.ordered)
         self._ordered = kept.ordered
         self._ends, self._outline = kept.ends, kept.outline
+        self._anchors = kept.anchors
         self._sizes_known = kept.sizes_are_exact and not self.index.versions
         self._logged.set()
 
@@ -220,7 +222,8 @@ class FileStream:
             packets,
             self.index.shifts(),
             self._track_ends(),
-            self._log.ordered,
+            ordered=self._log.ordered,
+            anchors=self._anchors,
         )
         if self._log.whole:
             self._log = packed_log(packets, kept.ordered)  # which takes a quarter of the memory
@@ -238,6 +241,7 @@ class FileStream:
         scan = FileDemuxer(self.scanned_file, self.container)
         await scan.start(self.texts)
         self._scan = scan
+        self._anchors = scan.media.anchors
         return scan
 
     async def open(self) -> None:
@@ -458,6 +462,7 @@ class FileStream:
         if loader is None:
             loader = FileDemuxer(self.file, self.container, self._scan)
             await loader.start(self.texts)
+            loader.media.anchors = self._anchors
             loader.media.foresee(
                 [info for _, info in sorted(self.publisher.tracks.items())][len(loader.demuxer.tracks) :]
             )

@@ -13,6 +13,8 @@ from mist.net.source_reader import STANDARD_INPUT, FileReader, PipeReader, Sourc
 def open_source(source: str) -> SourceReader:
     """Open a source: "-" for standard input, a path, a file: URL, or an http(s) or S3 URL. Raises TransportError."""
     if source == STANDARD_INPUT:
+        if sys.stdin is None:
+            raise TransportError("standard input is closed")
         return PipeReader("standard input", sys.stdin.fileno(), owned=False)
     if is_url(source):
         from mist.net.http_source import HttpReader

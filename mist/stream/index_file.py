@@ -44,6 +44,7 @@ DISK_BLOCK_BYTES: Final = 512  # what `st_blocks` counts
 NUMBER_BYTES: Final = 8
 LONG_BYTES: Final = 4096  # of a member: longer ones are looked at where they are
 ALWAYS_READ: Final = ("about", "spans", "ends", "outline")  # parts of the member
+ANCHOR_NUMBERS: Final = 3  # of each anchor
 FIGURES: Final = 8  # of each track, as `SpanIndexer.figures` returns them
 _CACHED_NAME: Final = re.compile(r"[0-9a-f]{40}\.(?:dtsh|asset)")
 
@@ -55,6 +56,7 @@ class KeptIndex:
     source: size and mtime (nanoseconds) of the file, and a stamp of the subtitles beside it. versions: the tracks as text, for each version
     of the init data. figures: of each track. spans, shifts: as `SpanIndex` packs and has them. packets: the log of all packets, packed.
     ordered: as the log was. ends: of tracks in FLV files, as `mist.stream.layouts.track_ends` returns them. outline: of the usual MP4 file.
+    anchors: as `mist.core.demuxer.Demuxer` has them.
     """
 
     source: tuple[int, int, int]
@@ -68,6 +70,7 @@ class KeptIndex:
     ends: Mapping[int, array[int] | memoryview] = field(default_factory=dict)
     ordered: bool = False
     outline: Outline | None = None
+    anchors: dict[int, array[int]] = field(default_factory=dict)
 
     def fill(self, index: SpanIndex) -> None:
         """Publish the spans in an empty index. Raises LimitExceededError, SharedMemoryFull."""
@@ -96,6 +99,7 @@ def serialize_index(index: Index, kept: KeptIndex) -> bytes:
         "ordered": kept.ordered,
         "ends": list(kept.ends),
         "outline": None if outline is None else (outline.indexes, outline.header_bytes, len(outline.positions)),
+        "anchors": [(stream, rows.tolist()) for stream, rows in kept.anchors.items()],
     }
     parts = {
         "about": json.dumps(about, separators=(",", ":")).encode(),
@@ -182,11 +186,12 @@ def parse_index(data: bytes | mmap.mmap, size: int, packets: PacketsOnDisk | Non
             ends=_parse_ends(parts["ends"], list(about["ends"]), len(parts["spans"]) // PACKED_SPAN_BYTES),
             ordered=bool(about["ordered"]),
             outline=_parse_outline(parts["outline"], about["outline"], len(parts["spans"]) // PACKED_SPAN_BYTES),
+            anchors={int(stream): array("q", rows) for stream, rows in about["anchors"]},
         )
         if packets is not None:
             packets.check = int(about["packets_check"])
         _check(kept, size)
-    except (KeyError, IndexError, TypeError, ValueError, struct.error) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError, struct.error) as error:
         raise RemoteProtocolError(f"a member is damaged: {error!r}", spec="DTSC") from None
     return kept
 
@@ -198,6 +203,8 @@ def _check(kept: KeptIndex, size: int) -> None:
         raise RemoteProtocolError("its tracks do not fit each other")
     if any(len(one) != FIGURES for one in kept.figures) or not 0 <= kept.main < len(kept.figures):
         raise RemoteProtocolError("its figures do not fit the tracks")
+    if any(len(rows) % ANCHOR_NUMBERS for rows in kept.anchors.values()):
+        raise RemoteProtocolError("its anchors are not whole")
     check_spans(kept.spans, len(tracks), size)
 
 

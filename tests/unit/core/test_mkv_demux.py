@@ -302,6 +302,24 @@ def test_a_sought_keyframe_keeps_its_time() -> None:
     assert sink.take() == through
 
 
+def test_who_goes_back_to_the_beginning_has_the_same_times() -> None:
+    """Where sound is first, its time is no decode time of the picture, which begins later."""
+    shown = [0, 120, 40, 80, 240, 160, 200]
+    entry = track(1, "V_MPEG2", 1, video() + unsigned_element(0x23E383, 40_000_000))
+    blocks = [simple(1, 60 + time, bytes([n + 1]), key=not n) for n, time in enumerate(shown)]
+    first = cluster(0, simple(2, 0, b"s"), *blocks)
+    data = ebml_header() + segment(info(), tracks(entry, track(2, "A_MPEG/L2", 2)), first)
+    engine, sink = demuxer(), PacketList()
+    engine.attach(sink)
+    engine.feed(data)
+    engine.feed(b"")
+    through = sink.take()
+    engine.seek(0, data.index(first))
+    engine.feed(data[data.index(first) :])
+    engine.feed(b"")
+    assert sink.take() == through
+
+
 # -- Tracks and encodings
 
 

@@ -489,6 +489,42 @@ def test_audio_time_stamps_win_over_counting() -> None:
     assert times[4:6] == [222222, round(222222 + FRAME_US)]
 
 
+def rounded_times(offset_ms: int = 0) -> StreamBuilder:
+    """Sound whose time stamps are whole milliseconds, and jump after 30 frames; every PES packet begins with a frame."""
+    build = StreamBuilder().tables([(4, AUDIO_PID, b"")])
+    for number in range(0, 60, 2):
+        stamp_ms = round(number * FRAME_US / 1000) + (500 if number >= 30 else 0) + offset_ms
+        frames = b"".join(MPEG_FRAME[:4] + bytes([number + one]) * 413 for one in range(2))
+        build.add(AUDIO_PID, pes(frames, stamp_ms * 90, stream_id=0xC0, bounded=True))
+    return build
+
+
+@pytest.mark.parametrize("offset_ms", [0, -20, (WRAP - 45_000) // 90])
+def test_counted_times_are_the_same_behind_a_seek(offset_ms: int) -> None:
+    data = rounded_times(offset_ms).data
+    scan, sink = TsDemuxer(), PacketList()
+    scan.attach(sink)
+    found: list[tuple[int, Packet]] = []
+    for at in range(0, len(data), 188):
+        scan.feed(data[at : at + 188])
+        found += [(scan.position, packet) for packet in sink.take()]
+    whole = [packet for _, packet in found]
+    assert len(whole) == 60
+    assert len(scan.anchors[AUDIO_PID]) == 2 * 3
+    for index in range(2, 60, 2):
+        position, packet = found[index]
+        again = TsDemuxer()
+        again.attach(sink)
+        again.feed(data[: 188 * 10])
+        sink.take()
+        again.anchors = scan.anchors
+        again.seek(packet.dts_us, position)
+        while (wanted := again.want()) is not None:
+            again.feed(data[wanted[0] : wanted[0] + wanted[1]])
+        assert sink.take() == whole[index:], index
+    assert len(scan.anchors[AUDIO_PID]) == 2 * 3
+
+
 @pytest.mark.parametrize("jump", [-5_000_000, 90_000 * 700, WRAP // 2])
 def test_times_that_jump(jump: int) -> None:
     build = StreamBuilder().tables([(4, AUDIO_PID, b"")])

@@ -115,3 +115,9 @@ def test_path_of_a_source() -> None:
     assert path_of("https://host/a%20b/c.ts?x=.mp4") == "/a b/c.ts"
     assert path_of("file:///a/b.flv") == "/a/b.flv"
     assert path_of("a?b.ts") == "a?b.ts"
+
+
+def test_standard_input_may_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(TransportError, match="standard input is closed"):
+        open_source("-")

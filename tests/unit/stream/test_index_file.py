@@ -61,9 +61,9 @@ def kept(**changed: object) -> KeptIndex:
     figures = [(50, 8575, -7, 1_959_993, 4000, 5000, 25_000, 1), (50, 8575, -90_000, 2_000_000, 4000, 5000, 0, 0)]
     ends = {1: array("q", [0, 7, 1 << 40])}
     outline = Outline([0, 1], 1000, array("q", [1000, 1007, 1 << 40]), b"moov")
-    whole = KeptIndex(
-        SOURCE, 0, [TRACKS], True, figures, packed(SPANS), log().pack(), [(0, 0)], ends, ordered=True, outline=outline
-    )
+    anchors = {257: array("q", [0, -7, 44100])}
+    known = (SOURCE, 0, [TRACKS], True, figures, packed(SPANS), log().pack(), [(0, 0)], ends)
+    whole = KeptIndex(*known, ordered=True, outline=outline, anchors=anchors)
     return replace(whole, **changed)
 
 
@@ -90,6 +90,7 @@ def test_everything_comes_back() -> None:
     assert (again.source, again.main, again.versions, again.sizes_are_exact) == (SOURCE, 0, [TRACKS], True)
     assert (again.figures, again.spans) == (kept().figures, packed(SPANS))
     assert {track: list(ends) for track, ends in again.ends.items()} == {1: [0, 7, 1 << 40]}
+    assert again.anchors == kept().anchors
     assert unpacked(again.packets).count == 100 and again.packets == log().pack()
     assert again.ordered and again.outline is not None
     assert (*again.outline[:2], list(again.outline.positions), again.outline.beginning) == (
@@ -246,6 +247,7 @@ def test_every_damaged_byte_is_noticed() -> None:
         {"figures": [(1, 2), (3, 4)]},
         {"spans": []},
         {"ends": {0: array("q", [0, 1])}},
+        {"anchors": {257: array("q", [0, 1])}},
         {"spans": [(0, 1, SIZE, 1, 1, True, 0)]},
         {"spans": [(0, 1, -1, 1, 1, True, 0)]},
         {"spans": [(5, 1, 0, 1, 1, True, 0)]},
