@@ -651,7 +651,7 @@ def test_options_and_statistics() -> None:
             assert (reply.status, reply.body, reply.cache) == (204, b"", "no-store")
         record = Record()
         await server.get("0_1/2000_4000.ts", record=record, token="9")
-        assert record.said == [("stream", "live"), ("connector", "HLS"), ("token", "9"), ("position", 2_000_000)]
+        assert record.said == [("connector", "HLS"), ("stream", "live"), ("token", "9"), ("position", 2_000_000)]
 
     run(test)
 
