@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import os
-import shlex
 import signal
 import time
 from typing import Final
 
-from mist.errors import ConfigError, TransportError
+from mist.errors import TransportError
 from mist.formats.containers import by_name
+from mist.net.programs import end_with_parent, signal_group, words_of
 from mist.stream.byte_source import play_bytes, silence_seconds
 from mist.stream.capability import Capability
 from mist.stream.services import InputServices
@@ -20,9 +18,6 @@ READ_BYTES: Final = 1 << 16
 MAX_LINE_BYTES: Final = 2048  # of what the program says, in the log
 MAX_LINES_PER_SECOND: Final = 20
 TERM_SECONDS: Final = 0.8  # until a program that is told to end is killed
-
-PR_SET_PDEATHSIG: Final = 1
-_libc: Final = ctypes.CDLL(None)  # here, as between fork and exec little may be done
 
 # The prefix, the format, and the name by which the API knows the input: those of the reference, and what costs nothing beside them.
 SOURCES: Final = (
@@ -36,22 +31,12 @@ SOURCES: Final = (
 )
 
 
-def _end_with_parent() -> None:
-    """Let the program that is about to start be killed when this process dies, however that happens."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
 class Program:
     """A running program whose output is media, in a process group of its own."""
 
     def __init__(self, services: InputServices, command: str) -> None:
         """Parse the command: words as a shell splits them, but no shell. Raises ConfigError."""
-        try:
-            self._words = shlex.split(command)
-        except ValueError as error:
-            raise ConfigError(f"the command of the source: {error}", path="source", value=command) from None
-        if not self._words:
-            raise ConfigError("the source names no command", path="source", value=command)
+        self._words = words_of(command, "the command of the source", "source")
         self.name = self._words[0]
         self._log = services.log
         self._process: asyncio.subprocess.Process | None = None
@@ -66,7 +51,7 @@ class Program:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
             )
         except OSError as error:
             raise TransportError(f"{self._words[0]} cannot be started: {error.strerror}") from None
@@ -122,10 +107,7 @@ class Program:
 
     def _signal(self, number: int) -> None:
         assert self._process is not None
-        try:
-            os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            return
+        signal_group(self._process.pid, number)
 
 
 class ExecInput:

@@ -9,9 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import os
 import re
-import shlex
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from html import escape, unescape
@@ -20,6 +18,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from mist.errors import ConfigError, TransportError
 from mist.net import s3
+from mist.net.programs import signal_group, words_of
 from mist.net.remote_schemes import HTTP_SCHEMES, Writers, without_password, written_by
 from mist.net.spool import Spool, SpooledFile
 from mist.net.uploads import Answer, Away, Refused, Uploader, check, redirected
@@ -291,10 +290,7 @@ class ProgramCarrier:
         """Take a command line, which is split as a shell splits it; no shell runs it. Raises ConfigError."""
         self._name = name
         self._spool = spool
-        try:
-            self._words = shlex.split(command)
-        except ValueError as error:
-            raise ConfigError(f"the external writer {name}: {error}", path="extwriters", value=command) from None
+        self._words = words_of(command, f"the command of the external writer {name}", "extwriters")
 
     async def send(self, url: str, file: SpooledFile, mime: str) -> None:
         _from_beginning(file, url)
@@ -320,8 +316,7 @@ class ProgramCarrier:
             raise Away(f"the external writer {self._name} does not end after its input") from None
         finally:
             if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                signal_group(process.pid, signal.SIGKILL)
                 await process.wait()
             words = await said
         if status:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from mist.errors import RemoteProtocolError, TransportError
 from mist.net.http_client import HttpClient
+from mist.net.programs import signal_group
 
 log = logging.getLogger(__name__)
 
@@ -295,8 +296,3 @@ async def _stop(pid: int, talking: asyncio.Task[None]) -> None:
     if not (await asyncio.wait({talking}, timeout=KILL_AFTER_S - TERM_AFTER_S))[0]:
         signal_group(pid, signal.SIGKILL)
         await asyncio.wait({talking}, timeout=1.0)
-
-
-def signal_group(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, number)

@@ -9,8 +9,9 @@ import signal
 from typing import Final
 
 from mist.errors import RemoteProtocolError, TransportError
-from mist.net.handler_calls import CallFailed, signal_group
+from mist.net.handler_calls import CallFailed
 from mist.net.http_client import HttpClient
+from mist.net.programs import signal_group
 
 MAX_VALUE_BYTES: Final = 127
 MAX_READ_BYTES: Final = 64 * 1024

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import os
-import shlex
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -13,9 +10,10 @@ from functools import partial
 from typing import Any, Final
 
 from mist.core.muxer import Muxer
-from mist.errors import ConfigError, PeerClosed, TransportError
+from mist.errors import PeerClosed, TransportError
 from mist.formats.tracks import TrackInfo
 from mist.net.dial import Dialled
+from mist.net.programs import end_with_parent, signal_group, words_of
 from mist.outputs.base import ProgressiveOutput, choose_tracks
 from mist.outputs.base.film_publishing import FilmPublishing
 from mist.outputs.base.publishing import PLAYBACK, Destination, Publishing, push_pace, tracks_mask, wait_fresh_key
@@ -27,13 +25,6 @@ from mist.stream.services import OutputServices
 END_SECONDS: Final = 5.0  # that a program has for what it read, until it is told to end
 TERM_SECONDS: Final = 1.0  # until it is killed
 MAX_WORDS_BYTES: Final = 2048  # of what it said last
-PR_SET_PDEATHSIG: Final = 1
-_libc: Final = ctypes.CDLL(None)  # here, as between fork and exec little may be done
-
-
-def _end_with_parent() -> None:
-    """Let the program that is about to start be killed when this process dies, however that happens."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 class _Silence:
@@ -113,12 +104,7 @@ class _Program:
 
     def __init__(self, services: OutputServices, command: str) -> None:
         """Take a command: words as a shell splits them, but no shell. Raises ConfigError."""
-        try:
-            self._words = shlex.split(command)
-        except ValueError as error:
-            raise ConfigError(f'the command "{command}": {error}', path="target", value=command) from None
-        if not self._words:
-            raise ConfigError("the target names no command", path="target", value=command)
+        self._words = words_of(command, "the command of the target", "target")
         self._log = services.log
         self._process: asyncio.subprocess.Process | None = None
         self._said = b""
@@ -135,7 +121,7 @@ class _Program:
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
             )
         except (OSError, ValueError) as error:
             ours.close()
@@ -183,7 +169,4 @@ class _Program:
 
     def _signal(self, number: int) -> None:
         assert self._process is not None
-        try:
-            os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            return
+        signal_group(self._process.pid, number)
