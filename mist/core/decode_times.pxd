@@ -18,6 +18,7 @@ cdef class DecodeTimes:
     cdef void reset(self) noexcept
     cdef bint add(self, int64_t pts_us) noexcept
     cdef void settle(self) noexcept
+    cdef bint learn(self) noexcept
     cdef void agree(self, int place, int64_t dts_us) noexcept
     cdef int64_t advance(self, int64_t pts_us) noexcept
     cdef int64_t step_us(self) noexcept

@@ -67,6 +67,19 @@ cdef class DecodeTimes:
             self.decoded[place] = self.rising(self.take())
         self.running = True
 
+    cdef bint learn(self) noexcept:
+        """Learn from the packets that wait, and begin again with them; returns whether there was enough to learn."""
+        cdef int64_t last_us = self.last_us
+        cdef bint has_last = self.has_last
+        self.settle()
+        if not self.known():
+            self.running = False
+            self.last_us, self.has_last = last_us, has_last
+            return False
+        self.reset()
+        self.last_us, self.has_last = last_us, has_last
+        return True
+
     cdef void agree(self, int place, int64_t dts_us) noexcept:
         """Move the times that were made up so that a waiting packet gets the one it had when the input was first read."""
         cdef int64_t difference = dts_us - self.decoded[place]

@@ -13,6 +13,7 @@ cdef class Demuxer:
     cdef readonly int64_t shift_us      # what was added to the input's time of the packet that is being written
     cdef public tuple bases             # what shift_us may be where `seek` goes, the likeliest first; empty: unknown
     cdef public dict anchors            # see Demuxer
+    cdef public bint from_places        # see Demuxer
     cdef Muxer sink
     cdef list held
     cdef size_t held_bytes

@@ -28,6 +28,9 @@ cdef class Demuxer:
     stream, which are the byte, the time in microseconds and the rate. One that reads all of an input writes it down. Another one of the
     same input that is given this before it seeks has the same times behind the seek, to the microsecond.
 
+    `from_places`, set before anything is fed: the input will be read from its keyframes, too, so times that the format does not say must
+    not depend on what was before a keyframe, but for the decode time of the keyframe itself, which `seek` is told.
+
     Subclasses implement `want`, `feed` and `seek`, and call `set_track`, `become_ready` and `emit`. A demuxer that raised
     RemoteProtocolError is dead.
     """

@@ -104,7 +104,6 @@ cdef class MatroskaDemuxer(Demuxer):
     cdef int64_t last_cluster_us    # time of the Cluster before, as its packets have it
     cdef size_t waiting_bytes       # in `waiting`
     cdef int64_t hint_us            # decode time of the keyframe that was sought
-    cdef bint has_hint
     cdef int64_t first_cluster      # its position; 0 before it
     cdef readonly int64_t duration_us
     cdef readonly object unix_us
@@ -159,10 +158,10 @@ cdef class MatroskaDemuxer(Demuxer):
         self.shift_us = self.bases[0] if self.bases else 0
         self.has_newest = False
         self.hint_us = dts_us
-        self.has_hint = position > self.first_cluster   # from the beginning times are made as they were
         self.clearing = 0
         for place in range(self.plan_count):
             self.plans[place].has_last = False
+            self.plans[place].sought = position > self.first_cluster    # from the beginning times are made as they were
             self.plans[place].previous_block = 0
             self.plans[place].clears = False
             self.waiting[place] = []
@@ -605,17 +604,22 @@ cdef class MatroskaDemuxer(Demuxer):
                 plan.clear_us, plan.clear_position, plan.clears = pts_us + self.shown_ns // 1000, self.cluster_position, True
                 self.clearing += 1
             return self.emit(plan.index, view)
+        return self.put_in_order(plan.index, times, view, pts_us)
+
+    cdef int put_in_order(self, int place, DecodeTimes times, PacketView* view, int64_t pts_us) except -1:
+        """Give a picture its decode time and write it, or keep it until that is known."""
+        if self.from_places and view.flags & KEYFRAME and times.known():
+            self.flush_track(place)
+            times.reset()
         if times.running:
             view.dts_us = times.advance(pts_us)
             view.offset_us = pts_us - view.dts_us
-            return self.emit(plan.index, view)
+            return self.emit(place, view)
         payload = PyBytes_FromStringAndSize(<const char*> view.data, <Py_ssize_t> view.size)
-        self.waiting[plan.index].append(
-            (Packet(plan.index, pts_us, 0, view.flags & KEYFRAME != 0, payload), self.position, view.flags)
-        )
+        self.waiting[place].append((Packet(place, pts_us, 0, view.flags & KEYFRAME != 0, payload), self.position, view.flags))
         self.waiting_bytes += view.size
         if times.add(pts_us) or self.waiting_bytes > READY_BYTES:
-            self.flush_track(plan.index)
+            self.flush_track(place)
             self.check_ready(False)
         return 0
 
@@ -652,11 +656,20 @@ cdef class MatroskaDemuxer(Demuxer):
         if times is None or not waiting:
             return 0
         self.waiting[place] = []
+        if self.from_places and not times.known() and times.learn():
+            for packet, self.position, flags in waiting:  # the same as when they are read another time
+                packet.view(&view)
+                view.flags = flags
+                self.waiting_bytes -= view.size
+                self.put_in_order(place, times, &view, packet.dts_us)
+            self.position = position
+            return 0
         times.settle()
-        if self.has_hint:
+        if self.plans[place].sought:
             for number, (packet, _, _) in enumerate(waiting):
                 if packet.keyframe:
                     times.agree(number, self.hint_us)
+                    self.plans[place].sought = False
                     break
         for number, (packet, self.position, flags) in enumerate(waiting):
             packet.view(&view)
@@ -676,7 +689,8 @@ cdef class MatroskaDemuxer(Demuxer):
         if not self.plan_count:
             raise TruncatedError("the input ends before its tracks", offset=self.parsed, spec="RFC 9559 section 4.5")
         for place in range(self.plan_count):
-            self.flush_track(place)
+            while self.waiting[place]:
+                self.flush_track(place)
         self.clear_texts(MAX_TIME_NS)
         return self.check_ready(True)
 

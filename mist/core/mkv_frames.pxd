@@ -54,6 +54,7 @@ ctypedef struct TrackPlan:
     bint broken                 # the time line began anew: the next packet says so
     int64_t last_us
     bint has_last
+    bint sought                 # a keyframe of it was, whose decode time is known
     uint16_t[64] blocks         # of Vorbis: block size of each mode
     int modes
     int previous_block

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import pytest
 
 from tests.integration.conftest import MakeServer
@@ -113,6 +114,31 @@ def test_a_transport_stream_of_rounded_times_is_a_sound_mp4(
     seen = play(server, "mp4", "film", tmp_path / "out.mp4")
     missing = compare(read_media(path), seen, tolerance_us=1000)
     assert not any(before or after for before, after in missing.values()), missing
+
+
+@pytest.mark.parametrize("timing", ["even", "uneven"])
+def test_matroska_without_decode_times_is_a_sound_mp4(make_server: MakeServer, tmp_path: Path, timing: str) -> None:
+    """Decode times that are made up are the same whichever keyframe was read from: packets lie where the MP4's tables say."""
+    path = tmp_path / "film.mkv"
+    pictures = "testsrc2=size=64x48:rate=24000/1001:duration=20"
+    uneven = [] if timing == "even" else ["-vf", "select='not(eq(mod(n,7),3)+eq(mod(n,11),5)+eq(mod(n,5),1))'"]
+    media = ["-f", "lavfi", "-i", pictures, "-f", "lavfi", "-i", "sine=440:duration=20:sample_rate=48000", *uneven]
+    encoders = ["-fps_mode", "vfr", "-c:v", "libx264", "-g", "48", "-bf", "3", "-c:a", "aac"]
+    run(
+        [find_tool("ffmpeg"), "-v", "error", *media, *encoders, "-default_mode", "passthrough", str(path)], timeout_s=60
+    )
+    server = make_server(streams={"film": {"source": str(path)}})
+    play(server, "mp4", "film", tmp_path / "out.mp4")
+    wanted, got = _shown(path), _shown(tmp_path / "out.mp4")
+    assert [(kind, payload) for kind, payload, _ in got] == [(kind, payload) for kind, payload, _ in wanted]
+    assert all(abs(one[2] - other[2]) <= 0.001 for one, other in zip(got, wanted, strict=True))
+
+
+def _shown(path: Path) -> list[tuple[str, bytes, float]]:
+    """Return type, payload and time in seconds of each packet, one track behind the other."""
+    with av.open(str(path)) as container:
+        found = [(one.stream.type, bytes(one), float(one.pts * one.time_base)) for one in container.demux() if one.size]
+    return sorted(found, key=lambda one: one[0])
 
 
 def test_files_put_one_behind_the_other(make_server: MakeServer, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ class FileDemuxer:
         self.read_bytes = 0
         share: Callable[[], Demuxer] | None = getattr(model and model.media, "share", None)
         self.media: Demuxer = share() if share is not None else container.make_demuxer()
+        self.media.from_places = True
         self.demuxer: Demuxer = self.media
         if hasattr(self.media, "size"):
             self.media.size = file.size

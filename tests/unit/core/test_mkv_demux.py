@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import zlib
 
 import pytest
@@ -300,6 +302,48 @@ def test_a_sought_keyframe_keeps_its_time() -> None:
     engine.feed(data[position:])
     engine.feed(b"")
     assert sink.take() == through
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("leading", [False, True], ids=["closed", "open"])
+def test_times_behind_any_keyframe_are_those_of_the_whole(depth: int, leading: bool) -> None:
+    """Pictures at any distance: what is read from a keyframe on has the times that it had when all was read."""
+    chance = random.Random(depth)
+    for _ in range(40):
+        clusters: list[bytes] = []
+        shown = 0
+        while len(clusters) < 5:
+            steps = [chance.choice((1, 4, 40, 41, 120, 600)) for _ in range(16)]
+            times = [shown + sum(steps[:n]) for n in range(16)]
+            shown = times[-1] + chance.choice((1, 40, 700))
+            order = reordered(times, depth, leading=leading and bool(clusters))
+            blocks = [simple(1, time - times[0], bytes([n + 1]), key=not n) for n, time in enumerate(order)]
+            clusters.append(cluster(times[0], *blocks))
+        entry = track(1, "V_MPEG2", 1, video() + unsigned_element(0x23E383, 40_000_000))
+        data = ebml_header() + segment(info(), tracks(entry), *clusters)
+        engine, sink = demuxer(), PacketList()
+        engine.from_places = True
+        engine.attach(sink)
+        engine.feed(data)
+        engine.feed(b"")
+        whole = sink.take()
+        assert len(whole) == 80 and all(one.dts_us < other.dts_us for one, other in itertools.pairwise(whole))
+        for group in range(5):
+            position = data.index(clusters[group])
+            engine.seek(whole[16 * group].dts_us, position)
+            engine.feed(data[position:])
+            engine.feed(b"")
+            assert sink.take() == whole[16 * group :], group
+
+
+def reordered(times: list[int], depth: int, *, leading: bool) -> list[int]:
+    """Return times of pictures in decode order: each one that others refer to comes before `depth` that are shown earlier."""
+    order = [] if leading else times[:1]
+    rest = times if leading else times[1:]
+    for at in range(0, len(rest), depth + 1):
+        *between, last = rest[at : at + depth + 1]
+        order += [last, *reversed(between)]
+    return order
 
 
 def test_who_goes_back_to_the_beginning_has_the_same_times() -> None:
