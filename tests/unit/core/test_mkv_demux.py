@@ -328,12 +328,12 @@ def test_times_behind_any_keyframe_are_those_of_the_whole(depth: int, leading: b
         engine.feed(b"")
         whole = sink.take()
         assert len(whole) == 80 and all(one.dts_us < other.dts_us for one, other in itertools.pairwise(whole))
-        for group in range(5):
-            position = data.index(clusters[group])
-            engine.seek(whole[16 * group].dts_us, position)
+        for number, one in enumerate(clusters):
+            position = data.index(one)
+            engine.seek(whole[16 * number].dts_us, position)
             engine.feed(data[position:])
             engine.feed(b"")
-            assert sink.take() == whole[16 * group :], group
+            assert sink.take() == whole[16 * number :], number
 
 
 def reordered(times: list[int], depth: int, *, leading: bool) -> list[int]:
