@@ -279,6 +279,7 @@ class _Source:
         self.ready = False
         self.failure: Exception | None = None
         self.seek_us: int | None = None
+        self._first_us: int | None = None  # decode time of the first packet
         self._given: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._turn: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="libav", daemon=True)
@@ -333,18 +334,13 @@ class _Source:
         try:
             import av
 
-            with av.open(self, "r", options={"format_whitelist": ",".join(FORMATS)}) as container:
-                streams: dict[int, _Track] = {}
-                for stream in container.streams:
-                    track = _track_of(stream, len(streams), container.format.name)
-                    if track is not None:
-                        streams[stream.index] = track
-                    elif stream.type in (VIDEO, AUDIO):
-                        self.left_out.append(left_out(stream.index + 1, _codec_name(stream)))
-                if not streams:
-                    raise UnsupportedError(none_carried(self.left_out))
-                self.tracks = list(streams.values())
-                self._read_all(container, streams)
+            streams: dict[int, _Track] = {}
+            while True:
+                self.position = 0
+                with av.open(self, "r", options={"format_whitelist": ",".join(FORMATS)}) as container:
+                    if not streams:
+                        streams = self._find_tracks(container)
+                    self._read_all(container, streams)
         except _Stopped:
             return
         except ImportError:
@@ -354,7 +350,22 @@ class _Source:
         self.wanted = 0
         self._turn.put(None)
 
+    def _find_tracks(self, container: Any) -> dict[int, _Track]:
+        """Return the tracks by libav's number. Raises UnsupportedError."""
+        streams: dict[int, _Track] = {}
+        for stream in container.streams:
+            track = _track_of(stream, len(streams), container.format.name)
+            if track is not None:
+                streams[stream.index] = track
+            elif stream.type in (VIDEO, AUDIO):
+                self.left_out.append(left_out(stream.index + 1, _codec_name(stream)))
+        if not streams:
+            raise UnsupportedError(none_carried(self.left_out))
+        self.tracks = list(streams.values())
+        return streams
+
     def _read_all(self, container: Any, streams: dict[int, _Track]) -> None:
+        """Read until the file is to be opened anew."""
         import av
 
         while True:
@@ -362,6 +373,8 @@ class _Source:
                 target, self.seek_us = self.seek_us, None
                 for one in streams.values():
                     one.restart()
+                if target - SEEK_MARGIN_US <= (self._first_us or 0):
+                    return  # libav does not find back to the first packets of all tracks in every format
                 container.seek(max(target - SEEK_MARGIN_US, 0), backward=True)
             try:
                 for found in container.demux():
@@ -371,6 +384,8 @@ class _Source:
                     packets = track.packets(found) if track is not None else []
                     self.found += [(packet, max(found.pos or 0, 0)) for packet in packets]
                     if packets:
+                        if self._first_us is None:
+                            self._first_us = packets[0].dts_us
                         self._look_at_tracks(streams)
             except av.error.FFmpegError:
                 if not self._leaving():

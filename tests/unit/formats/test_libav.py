@@ -21,6 +21,7 @@ pytestmark = pytest.mark.tools("ffmpeg")
 CASES = {
     "avi": ("avi", ("-c:v", "libx264", "-bf", "0", "-g", "12", "-c:a", "mp3"), ["H264", "MP3"]),
     "mpg": ("mpg", ("-c:v", "mpeg2video", "-g", "12", "-c:a", "mp2"), ["MPEG2", "MP2"]),
+    "b-mpg": ("mpg", ("-c:v", "mpeg2video", "-bf", "2", "-g", "15", "-c:a", "mp2"), ["MPEG2", "MP2"]),
     "wma": ("asf", ("-c:v", "mjpeg", "-pix_fmt", "yuvj420p", "-c:a", "aac"), ["JPEG", "AAC"]),
     "pcm": ("avi", ("-c:v", "mjpeg", "-pix_fmt", "yuvj420p", "-c:a", "pcm_s16le"), ["JPEG", "PCM"]),
 }
@@ -82,6 +83,22 @@ def test_reading_goes_on_elsewhere(film: tuple[Path, list[str]]) -> None:
         rest = [packet for packet in whole if packet.dts_us >= target]
         keys = {(packet.track, packet.dts_us, packet.payload) for packet in found}
         assert rest and all((packet.track, packet.dts_us, packet.payload) in keys for packet in rest)
+
+
+def test_who_goes_back_to_the_beginning_gets_all(film: tuple[Path, list[str]]) -> None:
+    path, _ = film
+    data = path.read_bytes()
+    whole = demux(opened(data), data)
+    demuxer, packets = opened(data), PacketList()
+    demuxer.attach(packets)
+    for _ in range(3):
+        while not demuxer.ready and (wanted := demuxer.want()) is not None:
+            demuxer.feed(data[wanted[0] : wanted[0] + wanted[1]])
+        demuxer.seek(whole[0].dts_us, 0)
+        packets.take()
+        while (wanted := demuxer.want()) is not None:
+            demuxer.feed(data[wanted[0] : wanted[0] + wanted[1]])
+        assert packets.take() == whole
 
 
 def test_cut_files_end_or_say_why(film: tuple[Path, list[str]]) -> None:
