@@ -7,7 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
@@ -148,3 +148,17 @@ def _words(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the server's certificate is not to be trusted: {error.verify_message}"
     return str(error) or type(error).__name__
+
+
+async def hear_out(fd: int, seconds: float) -> None:
+    """Let a server hang up first, for so many seconds, and close the descriptor.
+
+    To close while something of the server is unread would take back what it has not received yet.
+    """
+    with socket.socket(fileno=fd) as sock, suppress(OSError):
+        sock.setblocking(False)
+        sock.shutdown(socket.SHUT_WR)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while await asyncio.get_running_loop().sock_recv(sock, READ_BYTES):
+                    pass

@@ -17,6 +17,7 @@ from mist.errors import NotFound
 from mist.net.http_messages import HttpSettings, Request
 from mist.net.http_server import HttpConnection, Response
 from tests.support.http import Application, FakeRecord, split_replies
+from tests.support.processes import wait_until
 
 
 class Server:
@@ -169,7 +170,7 @@ def test_a_socket_that_is_given_back_gets_an_answer(serve: Callable[[Any], Serve
     os.close(*copies)
     assert (page[0], page[2]) == (200, b"page")
     assert (refused[0], refused[2], refused[1]["connection"]) == (404, b"no such format", "close")
-    assert [record.closed for record in server.records] == [1]
+    wait_until(lambda: [record.closed for record in server.records] == [1], 10, "the end of the record")
 
 
 def test_a_slow_reader_gets_everything(serve: Callable[[Any], Server]) -> None:

@@ -88,7 +88,7 @@ def test_many_pushes(server: MistServer, publish: Publish, tmp_path: Path) -> No
             20,
             "more bytes of all",
         )
-        assert workers(server) == kept
+        assert kept <= workers(server)  # another one may have begun since
         assert sending(server) == again
 
     wait_until(lambda: not sending(server), 20, "the end of all pushes: the server is away")

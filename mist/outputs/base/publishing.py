@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 from mist.core.muxer import Muxer
 from mist.errors import MistError, PeerClosed
 from mist.formats.tracks import TrackInfo
-from mist.net.dial import Dialled, Session
+from mist.net.dial import Dialled, Session, hear_out
 from mist.net.tls_relay import TlsRelay
 from mist.outputs.base import Choice, beginning, own_pace
 from mist.outputs.base.resumed import pack_saved, resume_viewer, unpack_saved
@@ -34,6 +34,7 @@ PLAYBACK: Final = frozenset(
 )  # fmt: skip
 MAX_DELAY_S: Final = 3600.0
 FAREWELL_SECONDS: Final = 1.0
+HANG_UP_SECONDS: Final = 2.0  # for a server that was told the end
 STOPPED: Final = "CLEAN_CONTROLLER_REQ"
 LOST: Final = "The connection cannot be continued: %s"
 
@@ -145,6 +146,7 @@ class Publishing:
         self._status = status
         self._saved = {**saved, "began": status.began}
         self._relay: TlsRelay | None = None
+        self._parting = -1  # another descriptor of the connection, once the server was told of its end
         self._ended: asyncio.Future[str] = services.loop.create_future()
         self._failure: MistError | None = None
         self._fd = -1
@@ -247,6 +249,8 @@ class Publishing:
             if self._relay is not None:
                 await self._relay.wait_sent(FAREWELL_SECONDS)
                 self._relay.close()
+            elif self._parting >= 0:
+                await hear_out(self._parting, HANG_UP_SECONDS)
         if self._failure is not None:
             raise self._failure
         if reason == "CLEAN_REMOTE_CLOSE":
@@ -284,10 +288,11 @@ class Publishing:
 
     def _say_goodbye(self) -> None:
         words = self._destination.farewell()
-        if not words:
-            return
         try:
-            os.write(self._fd, words)
+            if words:
+                os.write(self._fd, words)
+            if self._relay is None:
+                self._parting = os.dup(self._fd)
         except OSError as error:
             self._services.log.debug("The server did not hear the end: %s", error)
 
