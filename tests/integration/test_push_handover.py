@@ -216,7 +216,7 @@ def test_recorders_killed_as_they_are_to_end(
             do()
         wait_until(lambda: not server.api({"push_list": 1})["push_list"], 30, "the end of the pushes")
         wait_until(lambda: not recorders(server), 20, "the end of the recorders")
-        wait_until(lambda: {lines[1] for lines in said(handler)} >= {*map(str, paths)}, 10, "the ends")
+        wait_until(lambda: {lines[1] for lines in said(handler)} >= {*map(str, paths)}, 30, "the ends")
         for lines in said(handler):
             if lines[1].startswith("/"):
                 assert int(lines[3]) == Path(lines[1]).stat().st_size, lines
