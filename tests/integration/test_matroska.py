@@ -22,7 +22,7 @@ PAGE = """new Promise(done => {
   const begin = Date.now();
   const look = setInterval(() => {
     const frames = video.getVideoPlaybackQuality().totalVideoFrames;
-    if (frames > 25 || Date.now() - begin > 15000) { clearInterval(look); done(frames + ' ' + video.videoWidth); }
+    if (frames > 25 || Date.now() - begin > 40000) { clearInterval(look); done(frames + ' ' + video.videoWidth); }
   }, 50);
   video.play();
 })"""
