@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -91,6 +92,33 @@ def test_a_refused_push_says_why(pair: Pair, publish: Publish, target: str, says
     start_push(pair.here, target.format(port=pair.port, tls_port=pair.tls_port))
     pair.here.wait_log(says, 10)
     publisher.stop()
+
+
+def test_stopped_pushes_leave_no_descriptor(pair: Pair, publish: Publish) -> None:
+    """In a process that goes on, because another push does."""
+    publisher = publish(pair.here, SAMPLE, loop=True)
+    pair.here.wait_tracks(2)
+    start_push(pair.here, f"dtsc://127.0.0.1:{pair.port}/copy")
+    pair.there.wait_tracks(2, "copy")
+    [stays] = pair.here.api({"push_list": 1})["push_list"]
+    counts = []
+    for _ in range(4):
+        start_push(pair.here, f"dtsc://127.0.0.1:{pair.port}/live")
+        pair.there.wait_tracks(2, "live")
+        pushes = pair.here.api({"push_list": 1})["push_list"]
+        pair.here.api({"push_stop": [row[0] for row in pushes if row[0] != stays[0]]})
+        wait_until(lambda: len(pair.here.api({"push_list": 1})["push_list"]) == 1, 10, "the end of the push")
+        wait_until(lambda: "live" not in (pair.there.api({"active_streams": 1})["active_streams"] or []), 15, "its end")
+        counts.append(_descriptors(pair.here))
+    assert counts[-1] == counts[0], counts
+    publisher.stop()
+    for server, stream in ((pair.there, "copy"), (pair.here, "live")):
+        wait_until(lambda: stream not in (server.api({"active_streams": 1})["active_streams"] or []), 15, "its end")  # noqa: B023
+
+
+def _descriptors(server: MistServer) -> int:
+    """Return how many descriptors the processes of pushes have open."""
+    return sum(len(os.listdir(f"/proc/{one.pid}/fd")) for one in server.processes_titled("mist: push"))
 
 
 @pytest.mark.parametrize("place", ["user:{}@127.0.0.1:{}/locked", "{}@127.0.0.1:{}/locked"])

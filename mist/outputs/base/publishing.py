@@ -146,7 +146,8 @@ class Publishing:
         self._status = status
         self._saved = {**saved, "began": status.began}
         self._relay: TlsRelay | None = None
-        self._parting = -1  # another descriptor of the connection, once the server was told of its end
+        self._told = False  # the server, that this is the end
+        self._parting = -1  # another descriptor of the connection, from then on
         self._ended: asyncio.Future[str] = services.loop.create_future()
         self._failure: MistError | None = None
         self._fd = -1
@@ -287,6 +288,10 @@ class Publishing:
         return self._state()
 
     def _say_goodbye(self) -> None:
+        """Tell the server of the end, once: a push that is cancelled is also closed."""
+        if self._told:
+            return
+        self._told = True
         words = self._destination.farewell()
         try:
             if words:
