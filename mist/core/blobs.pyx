@@ -112,27 +112,24 @@ cdef class BlobStore:
         entry[0] -= 1
         if entry[0]:
             return 0
-        self.kept[blob.offset] = block  # who comes next for it spares itself the copy and the fresh memory
-        self.kept_bytes += block
-        if not is_held(entry[1]):
-            self.forget(blob.offset)
+        if is_held(entry[1]):  # who comes next for it spares itself the copy and the fresh memory
+            self.kept[blob.offset] = block
+            self.kept_bytes += block
+        else:
+            self.release(blob.offset, block)
         self.forget_kept(KEPT_BYTES)
         return 0
 
-    def forget(self, uint64_t offset):
-        """Free a string without users."""
-        block = self.kept.pop(offset)
-        self.kept_bytes -= block
-        self.release(offset, block)
-
     def forget_kept(self, uint64_t most_bytes):
         """Free strings without users until they are no more than that, and the oldest is one that somebody still has."""
-        cdef uint64_t offset
+        cdef uint64_t offset, block
         while self.kept:
             offset = next(iter(self.kept))
             if self.kept_bytes <= most_bytes and is_held(self.shared[offset][1]):
                 return
-            self.forget(offset)
+            block = self.kept.pop(offset)
+            self.kept_bytes -= block
+            self.release(offset, block)
 
     cdef int release(self, uint64_t offset, uint64_t block) except -1:
         """Free a block."""

@@ -68,13 +68,11 @@ cdef class DecodeTimes:
         self.running = True
 
     cdef bint learn(self) noexcept:
-        """Learn from the packets that wait, and begin again with them; returns whether there was enough to learn."""
+        """Settle, and if that tells enough to be known from then on, begin again with the packets that wait; returns whether."""
         cdef int64_t last_us = self.last_us
         cdef bint has_last = self.has_last
         self.settle()
         if not self.known():
-            self.running = False
-            self.last_us, self.has_last = last_us, has_last
             return False
         self.reset()
         self.last_us, self.has_last = last_us, has_last

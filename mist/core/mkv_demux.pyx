@@ -656,7 +656,9 @@ cdef class MatroskaDemuxer(Demuxer):
         if times is None or not waiting:
             return 0
         self.waiting[place] = []
-        if self.from_places and not times.known() and times.learn():
+        if not self.from_places or times.known():
+            times.settle()
+        elif times.learn():
             for packet, self.position, flags in waiting:  # the same as when they are read another time
                 packet.view(&view)
                 view.flags = flags
@@ -664,7 +666,6 @@ cdef class MatroskaDemuxer(Demuxer):
                 self.put_in_order(place, times, &view, packet.dts_us)
             self.position = position
             return 0
-        times.settle()
         if self.plans[place].sought:
             for number, (packet, _, _) in enumerate(waiting):
                 if packet.keyframe:

@@ -16,21 +16,15 @@ class LineEnds:
     def __init__(self) -> None:
         self._in_end = False  # the last byte was a CR
 
-    def are_whole(self, data: bytes) -> bool:
-        """Tell whether a parser can have bytes as they are, and take note of how they end."""
-        if data.count(b"\n") != data.count(b"\r\n"):
-            return False
-        self._in_end = data.endswith(b"\r")
-        return True
-
     def pieces(self, data: bytes, in_head: Callable[[], bool]) -> Iterator[bytes]:
         """Yield the bytes in pieces for the parser. in_head: whether the next byte belongs to a head, asked before each piece."""
         in_end, self._in_end = self._in_end, data.endswith(b"\r")
         begin = 0
-        while in_head() and (end := data.find(b"\n", begin)) >= 0:
-            whole = data[end - 1 : end] == b"\r" if end else in_end
-            yield data[begin : end + 1] if whole else data[begin:end] + b"\r\n"
-            begin = end + 1
+        if data.count(b"\n") != data.count(b"\r\n"):
+            while in_head() and (end := data.find(b"\n", begin)) >= 0:
+                whole = data[end - 1 : end] == b"\r" if end else in_end
+                yield data[begin : end + 1] if whole else data[begin:end] + b"\r\n"
+                begin = end + 1
         if begin < len(data):
             yield data[begin:]
 
@@ -70,11 +64,8 @@ class RequestReader:
         if self.refusal is not None or self._last:
             return []
         try:
-            if self._line_ends.are_whole(data):
-                self._parse(data)
-            else:
-                for piece in self._line_ends.pieces(data, lambda: self.phase != "body"):
-                    self._parse(piece)
+            for piece in self._line_ends.pieces(data, lambda: self.phase != "body"):
+                self._parse(piece)
             if self.phase == "head":
                 self._bound_unfinished(len(data))
         except RequestRefused as refusal:

@@ -229,9 +229,8 @@ class HttpConnection(asyncio.Protocol):
         self.record = record
         self.record_taken = False  # whoever takes the socket closes it
         self.closing = False  # no further request is answered
-        self._ends_aloud = (
-            False  # who else has the socket is not told when it is closed here, so the peer must hear of the end
-        )
+        # Who else has the socket is not told when it is closed here, so the peer must hear of the end.
+        self._ends_aloud = False
         self._application = application
         self._settings = settings
         self._loop = loop

@@ -14,8 +14,7 @@ from mist.core.checkpoint import Record
 from mist.core.kernel_counts import received_bytes, sent_bytes, skip_received
 from mist.errors import is_out_of_memory
 
-# For more than this the allocator asks the kernel for new memory each time, which costs 25 times what reading a request does.
-READ_BYTES: Final = 64 * 1024
+READ_BYTES: Final = 256 * 1024
 RELEASED_BYTES: Final = 64 * 1024  # the record lets go at once of what was sent in pieces from this size on
 
 

@@ -276,8 +276,7 @@ class OnDemandReader:
         if layout.whole:
             return layout
         key = json.dumps(layout.description)
-        known = self._layouts.get(key)
-        whole = known
+        whole = self._layouts.get(key)
         if whole is None or not whole.whole:
             whole = await asyncio.shield(self._ask_layout(layout.description, whole=True))
         if not layout.begins(whole):
