@@ -235,6 +235,7 @@ def test_viewers_that_never_read(make_server: MakeServer, send_to: SendTo) -> No
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sock.connect(("127.0.0.1", server.http_port))
             sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert sock.recv(1)  # the worker that serves it is there
         before, count = _memory_kib(server)
         _send_past_the_window(server, sender)
         _assert_grown_little(server, before, count)

@@ -154,9 +154,17 @@ class _Program:
                 await self._ends_in(TERM_SECONDS)
         finally:
             self._signal(signal.SIGKILL)
-            if self._reading is not None:
-                self._reading.cancel()
+            await self._heard_out()
         return await self._process.wait()
+
+    async def _heard_out(self) -> None:
+        """Wait for the rest of what it said: its end is often known before its words are read."""
+        assert self._reading is not None
+        try:
+            async with asyncio.timeout(TERM_SECONDS):
+                await self._reading
+        except TimeoutError:
+            self._log.warning("%s left a process that still writes", self._words[0])
 
     async def _ends_in(self, seconds: float) -> bool:
         assert self._process is not None
