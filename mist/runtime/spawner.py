@@ -204,6 +204,7 @@ class Spawner:
         reactor.on_signal(signal.SIGTERM, self._terminated)
         reactor.on_signal(signal.SIGINT, lambda: self._ask_shutdown("signal Interrupt"))
         reactor.on_signal(signal.SIGHUP, self._reload.begin)
+        reactor.on_signal(signal.SIGUSR1, partial(self._reload.begin, force=True))
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, RESET_SIGNALS)
         if heir is None:

@@ -71,6 +71,20 @@ def test_an_upgrade_replaces_processes_and_drops_nobody(server: MistServer, send
     wait_until(lambda: len(server.processes_titled("mist: output")) <= 4, 10, "the end of the former workers")
 
 
+def test_a_signal_upgrades(server: MistServer, send_to: SendTo) -> None:
+    """As scripts do that restart the server in place with SIGUSR1."""
+    sender = send_to(server)
+    sender.send([n * FRAME_MS for n in range(50)], headers=True)
+    sender.keep_sending()
+    with viewer(server) as seen:
+        before = pids(server)
+        os.kill(server.pid, signal.SIGUSR1)
+        wait_until(lambda: not set(before.values()) & set(pids(server).values()), 30, "other processes")
+        wait_mark(seen, sender.number + 10)
+        assert_rising(seen)
+    sender.close()
+
+
 @pytest.mark.tools("openssl")
 def test_connections_over_tls_are_served_to_their_end(make_server: MakeServer, send_to: SendTo, tmp_path: Path) -> None:
     """The keys cannot go to another process: the former worker stays for those that it has, and others get a new one."""
