@@ -254,9 +254,11 @@ cdef class TrackReader:
         Spec: ISO/IEC 14496-12 clause 8.6.1.2 (the last duration), Encapsulation of Opus in ISOBMFF section 4.4.
         """
         cdef int64_t frame = self.frame_ticks
+        if not self.head.rest_ticks:
+            return 0    # before the packet is looked at: an index has none but where there is a rest
         if self.opus:
             frame = <int64_t> opus_samples(view) * self.timescale // 48000
-        if not self.head.rest_ticks or self.head.rest_ticks >= frame:
+        if self.head.rest_ticks >= frame:
             return 0
         return self.us_of(frame - self.head.rest_ticks)
 

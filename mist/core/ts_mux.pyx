@@ -60,6 +60,7 @@ cdef enum:
     BREAK_US = 1000000        # times that go back by this much start again
     MIN_START_BYTES = 40      # of a PES packet stay together, its header and more
     MAX_ADTS_BYTES = 8191     # the frame length has 13 bits
+    PROGRAM_CONFIG = 5        # id_syn_ele of a program config element
     SPLICE_TABLE = 0xFC       # table_id of SCTE 35
     MAX_SECTION_BYTES = 4096
     MAX_PES_BYTES = 65535     # what PES_packet_length can say; longer only for video, as 0
@@ -511,7 +512,8 @@ cdef class TsMuxer(Muxer):
 
     cdef int gather_aac(self, Elementary* es, const PacketView* packet) except -1:
         """Queue a raw AAC frame with its ADTS header (ISO/IEC 14496-3 section 1.A.2.2); too long a frame is left out."""
-        cdef size_t size = packet.size + 7
+        cdef size_t setup_size = es.setup_size if packet.data[0] >> 5 != PROGRAM_CONFIG else 0
+        cdef size_t size = packet.size + setup_size + 7
         if size > MAX_ADTS_BYTES:
             return 0
         memcpy(self.prefix, es.adts, 4)
@@ -520,6 +522,8 @@ cdef class TsMuxer(Muxer):
         self.prefix[5] = <uint8_t> ((size & 7) << 5 | 0x1F)
         self.prefix[6] = 0xFC
         self.add(self.prefix, 7)
+        if setup_size:
+            self.add(es.setup, setup_size)
         return self.add(packet.data, packet.size)
 
     cdef int gather_opus(self, const PacketView* packet) except -1:

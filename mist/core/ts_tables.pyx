@@ -8,8 +8,9 @@ from mist.core.ts_tables cimport ADTS, AV1, NAL_H264, NAL_HEVC, OPUS, SECTION, S
 
 import struct
 
+from mist.core.bits import BitReader, BitWriter
 from mist.core.crc import crc32_mpeg2
-from mist.errors import UnsupportedError
+from mist.errors import RemoteProtocolError, UnsupportedError
 
 PMT_PID = 4096
 SDT_PID = 0x11
@@ -219,6 +220,60 @@ def adts_header(info):
     return adts_bytes(kind, index, channels if channels < 8 else 0)
 
 
+def program_element(init):
+    """Return the program config element of an AudioSpecificConfig as it stands in front of frames, with its comment; b"" for none.
+
+    ADTS has no number for channels such as 2.1 or 6.1, only this element says what they are.
+    Spec: ISO/IEC 14496-3 tables 1.15, 4.1 and 4.2, section 1.A.2.2.1 (channel_configuration 0).
+    """
+    reader = BitReader(init)
+    try:
+        return element_of(reader)
+    except RemoteProtocolError:
+        return b""      # a configuration without its element: decoders may still know what it is
+
+
+def element_of(reader):
+    def object_type():
+        kind = reader.u(5)
+        return 32 + reader.u(6) if kind == 31 else kind
+
+    def skip_rate():
+        if reader.u(4) == 15:
+            reader.skip(24)
+
+    kind = object_type()
+    skip_rate()
+    if reader.u(4):
+        return b""
+    if kind in (5, 29):
+        skip_rate()
+        object_type()
+    reader.skip(1)
+    reader.skip(14 if reader.u(1) else 0)
+    reader.skip(1)
+    writer = BitWriter()
+
+    def copied(width):
+        value = reader.u(width)
+        writer.u(value, width)
+        return value
+
+    writer.u(5, 3)
+    copied(10)
+    front, side, back, lfe, data, coupling = [copied(width) for width in (4, 4, 4, 2, 3, 4)]
+    for width in (4, 4, 3):
+        if copied(1):
+            copied(width)
+    for _ in range(front + side + back):
+        copied(5)
+    for width in [4] * (lfe + data) + [5] * coupling:
+        copied(width)
+    reader.align()
+    comment = reader.take(reader.u(8))
+    return writer.getvalue() + bytes((len(comment),)) + comment
+
+
 def nearest_rate(rate_hz):
     return min(range(len(SAMPLE_RATES)), key=lambda index: abs(SAMPLE_RATES[index] - rate_hz))
 
@@ -235,7 +290,7 @@ def adts_bytes(kind, index, channels):
 def describe_track(info):
     """Return (form, stream type, whether in the stream ids of its type, descriptors, set-up bytes, ADTS bytes) of a track.
 
-    Set-up bytes go before a keyframe that has none: parameter sets with start codes, or OBUs as the record has them.
+    Set-up bytes go before a keyframe that has none: parameter sets with start codes, OBUs as the record has them, or AAC's channels.
 
     Raises UnsupportedError for what a transport stream cannot carry.
     """
@@ -249,4 +304,4 @@ def describe_track(info):
     return form, stream_type, own_range, describe(info) + language, setup, adts
 
 
-SETUPS = {NAL_H264: parameter_sets_h264, NAL_HEVC: parameter_sets_hevc, AV1: lambda init: init[4:]}
+SETUPS = {NAL_H264: parameter_sets_h264, NAL_HEVC: parameter_sets_hevc, AV1: lambda init: init[4:], ADTS: program_element}

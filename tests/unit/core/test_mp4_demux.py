@@ -54,6 +54,13 @@ def sounds(count: int = 20, **fields: Any) -> Track:
     return Track([sound(n, 5 + n) for n in range(count)], [audio_entry()], "soun", **fields)
 
 
+def opus_sounds(count: int = 12) -> Track:
+    """Packets of 20 ms, whose lengths are in the packets themselves."""
+    entry = audio_entry("Opus", box("dOps", struct.pack(">BBHIhB", 0, 2, 0, 48_000, 0, 0)))
+    packets = [b"\x78" + bytes([number]) * (5 + number) for number in range(count)]
+    return Track(packets, [entry], "soun", deltas=[(count, 960)], timescale=48_000, number=2)
+
+
 def read(data: bytes) -> tuple[Mp4Demuxer, list[Packet]]:
     demuxer = make_demuxer()
     return demuxer, demux(demuxer, data)
@@ -583,6 +590,7 @@ def test_seeking_before_the_tracks_are_known() -> None:
 @pytest.mark.parametrize("make", [
     lambda: plain(pictures(), sounds()),
     lambda: plain(pictures(), sounds(), moov_first=False),
+    lambda: plain(pictures(), opus_sounds()),
     lambda: two_fragments(),
 ])  # fmt: skip
 def test_indexing_reads_no_media(make: Callable[[], bytes]) -> None:

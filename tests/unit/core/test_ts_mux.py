@@ -11,6 +11,7 @@ from mist.core.packet import Packet
 from mist.core.ts_mux import PCR_LEAD_US, TABLE_INTERVAL_US, TsMuxer
 from mist.core.ts_tables import adts_header, parameter_sets_h264, parameter_sets_hevc
 from mist.errors import LocalProtocolError, UnsupportedError
+from mist.formats import aac
 from mist.formats.tracks import AUDIO, VIDEO, TrackInfo
 from tests.support.ts_check import WRAP, check_ts, crc32, signed
 
@@ -121,6 +122,18 @@ def test_aac_frames() -> None:
             ((size + 7 & 7) << 5 | 0x1F, 0xFC)
         )
         assert payload[7:] == bytes([number]) * size
+
+
+def test_aac_of_channels_that_have_no_number() -> None:
+    """ADTS says 0 then; without the element of the configuration in front of the frame nobody could decode it."""
+    init = bytes.fromhex("118004c4010020000d4c61766335392e33372e31303056e500")  # 2.1, by ffmpeg
+    track = replace(AUDIO_TRACK, init_data=init, channels=3)
+    prefix = aac.adts_prefix(aac.parse_config(init))
+    frames = [audio(number, 0, 100) for number in range(20)]
+    payloads = check_ts(mux([track], frames)).payloads(256)
+    assert payloads == [aac.set_adts_length(prefix, 100) + frame.payload for frame in frames]
+    with_element = [Packet(0, frame.dts_us, 0, True, prefix[7:] + frame.payload) for frame in frames]
+    assert check_ts(mux([track], with_element)).payloads(256) == payloads  # of those that bring it with them
 
 
 @pytest.mark.parametrize(
