@@ -122,6 +122,11 @@ def test_secrets_do_not_reach_the_log() -> None:
     assert "secret" not in summary("addstream", {"a": {"source": "push://@secret", "password": "secret"}})
     assert "secret" not in summary("addjwks", [[{"kty": "oct", "k": "secret"}, {}]])
     assert "secret" not in summary("streamkeys", {"secret": "live"})
+    assert "secret" not in summary("variable_add", ["v", "curl -u me:secret http://host/", 5])
+    assert "secret" not in summary("variable_add", {"name": "v", "target": "http://me:secret@host/"})
+    assert "secret" not in summary("external_writer_add", ["w", "/bin/up --key secret", ["up"]])
+    assert "secret" not in summary("push_start", ["live", "ts-exec:curl -u me:secret"])
+    assert summary("variable_add", ["v", "two words"]) == '["v","two words"]'
     assert len(summary("streams", {f"s{n}": {"source": "x" * 100} for n in range(1000)})) <= 500
 
 
@@ -174,6 +179,9 @@ def test_keys_and_permissions(tmp_path: Path) -> None:
         shown = await asked(client, {"Authorization": f"Bearer  {reader}"}, {"streams": 1, "deletestream": "a"})
         assert shown["streams"]["a"]["source"] == "push://@***"
         assert shown["authorize"]["denied"] == ["deletestream"]
+        control.controller.store.document["variables"] = {"dyn": {"target": "/bin/get --password geheim"}}
+        listed = await asked(client, {"Authorization": f"Bearer {reader}"}, {"variable_list": 1})
+        assert listed["variable_list"] == {"dyn": {"target": "/bin/get ***"}}
 
     control = play(scene, tmp_path, {"account": {"deploy": account, "watch": watcher}})
     lines = control.services.lines.texts("CONF")
