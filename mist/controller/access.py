@@ -23,13 +23,17 @@ class Origin:
     """Where a request comes from.
 
     address: of the client, behind trusted proxies, too. local: this machine itself, so that it needs no login.
-    foreign: a browser sends it for another site's page. private: nobody on the way can read it.
+    foreign: a browser sends it for another site's page. private: nobody on the way can read it. opened: it is an address that
+    somebody opened in a browser: typed, or a link in a letter. renamed: a browser calls the server by a name that may be
+    anybody's, and lead here only since the page was loaded.
     """
 
     address: str
     local: bool = False
     foreign: bool = False
     private: bool = False
+    opened: bool = False
+    renamed: bool = False
 
 
 def plain_address(address: str) -> str:
@@ -98,14 +102,17 @@ def locate(
     peer: address of the other end. own: this machine's addresses. headers: names in lower case. allowed: whether local
     requests need no login. tls: whether the connection is encrypted.
     """
-    foreign = is_foreign(headers)
+    foreign, opened = is_foreign(headers), headers.get("sec-fetch-site") == "none"
     if proxies.trusts(peer):
         secure = headers.get("x-forwarded-proto", "").strip().lower() == "https"
-        return Origin(proxies.client(peer, headers), foreign=foreign, private=secure)
+        return Origin(proxies.client(peer, headers), foreign=foreign, private=secure, opened=opened)
     here = is_own(peer, own)
     passed_on = any(name in headers for name in PROXY_HEADERS)
-    local = allowed and here and not passed_on and not foreign and has_own_name(headers.get("host", ""))
-    return Origin(peer, local=local, foreign=foreign, private=tls or (here and not passed_on))
+    own_name = has_own_name(headers.get("host", ""))
+    local = allowed and here and not passed_on and not foreign and own_name
+    renamed = not own_name and not tls and is_browser(headers)  # who has a certificate of that name is no stranger
+    private = tls or (here and not passed_on)
+    return Origin(peer, local=local, foreign=foreign, private=private, opened=opened, renamed=renamed)
 
 
 def is_own(address: str, own: Collection[str]) -> bool:
@@ -129,9 +136,14 @@ def is_foreign(headers: Mapping[str, str]) -> bool:
     origin = headers.get("origin")
     if origin is not None:
         return origin.partition("://")[2] != host
-    if site is not None or not headers.get("user-agent", "").startswith("Mozilla/"):
+    if site is not None or not is_browser(headers):
         return False
     return _authority(headers.get("referer", "")) != host
+
+
+def is_browser(headers: Mapping[str, str]) -> bool:
+    """Return whether a browser sends a request, as far as it says so; a page cannot make it say less."""
+    return headers.get("user-agent", "").startswith("Mozilla/") or "origin" in headers or "sec-fetch-site" in headers
 
 
 def _authority(url: str) -> str:

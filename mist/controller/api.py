@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class Api:
         if (scope.get("state") or {}).get(ADMIN_SOCKET_KEY):
             return Origin("127.0.0.1", local=True, private=True)
         client = scope.get("client")
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = _joined(scope["headers"])
         model = self.controller.store.config.model.config
         listed = tuple(model.trustedproxy)
         if listed != self._proxies[0]:
@@ -180,6 +181,15 @@ class Api:
         if self._page is None:
             self._page = Path(__file__).with_name("status_page.html").read_bytes()
         return Response(self._page, 200, PAGE_HEADERS)
+
+
+def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Return headers by name in lower case; of several with one name the values one after another, as RFC 9110 section 5.2 says."""
+    found: dict[str, str] = {}
+    for raw_name, raw_value in headers:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
 
 
 def application(controller: Controller) -> Starlette:

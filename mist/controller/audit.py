@@ -17,6 +17,9 @@ SECRET_MEMBERS = frozenset({
     "passphrase", "prometheus", "auth",
 })  # fmt: skip
 SECRET_CALLS = frozenset({"streamkeys", "streamkey_add", "streamkey_del", "config_restore", "config_backup"})
+# Calls that set command lines, and the place of those in the form of a list.
+COMMAND_PLACES = {"external_writer_add": 1, "variable_add": 1}
+_PROGRAM = re.compile(r"(?i)(\s*(?:[^:/?]*:)?\s*[a-z0-9]+-exec:\s*\S+)\s.*", re.DOTALL)
 _USER_INFO = re.compile(r"(?<=://)[^/@\s]*@")
 _SECRET_VARIABLE = re.compile(r"(?i)([?&](?:\w*(?:pass|key|token|secret|auth)\w*|jwt|tkn)=)[^&#\s]*")
 
@@ -26,7 +29,28 @@ def without_passwords(text: str) -> str:
     if text.startswith("push://"):
         allowed, at, _ = text.partition("@")
         return f"{allowed}@{HIDDEN}" if at else text
+    if "-exec:" in text and (program := _PROGRAM.fullmatch(text)):
+        return f"{program[1]} {HIDDEN}"
     return _SECRET_VARIABLE.sub(rf"\1{HIDDEN}", _USER_INFO.sub(f"{HIDDEN}@", text)) if "://" in text else text
+
+
+def without_arguments(command: str) -> str:
+    """Return a command line without what the program is given, which may be passwords; a URL without its own."""
+    program, blank, _ = command.strip().partition(" ")
+    return f"{without_passwords(program)} {HIDDEN}" if blank else without_passwords(program)
+
+
+def without_commands(call: str, value: Any) -> Any:
+    """Return what a call was given that sets command lines, without their arguments."""
+    if isinstance(value, dict):
+        return {
+            key: without_arguments(member) if key in ("cmdline", "target") and isinstance(member, str) else member
+            for key, member in value.items()
+        }
+    place = COMMAND_PLACES[call]
+    if isinstance(value, list) and len(value) > 2 and isinstance(value[place], str):
+        return [*value[:place], without_arguments(value[place]), *value[place + 1 :]]
+    return value
 
 
 def without_secrets(value: Any, depth: int = 0) -> Any:
@@ -45,5 +69,7 @@ def summary(call: str, value: Any) -> str:
     """Return what a call was given, in one short line without secrets."""
     if call in SECRET_CALLS:
         return f"({len(value)} hidden)" if isinstance(value, dict | list) else HIDDEN
+    if call in COMMAND_PLACES:
+        value = without_commands(call, value)
     text = dumps(without_secrets(value))
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"

@@ -19,7 +19,7 @@ from mist.controller import (
     replies,
 )  # fmt: skip
 from mist.controller.audit import summary
-from mist.controller.declaration import Call, always, given_list, given_object
+from mist.controller.declaration import Call, always, given_list, given_members, given_object
 from mist.controller.permissions import Permission
 from mist.controller.replies import Names, Presence
 from mist.controller.state import Command, Controller
@@ -41,12 +41,12 @@ CALLS: tuple[Call, ...] = (
     Call("config_backup", _c.config_backup, ADMIN, Presence, {"config_backup": dict[str, Any]}),
     _writes("config_reload", _c.config_reload, CONFIG, Presence),
     _writes("config_restore", _c.config_restore, ADMIN, dict[str, Any] | Presence),
-    Call("config", _c.config, READ, dict[str, Any] | Presence, {"config": replies.Server}, given_object, CONFIG),
+    Call("config", _c.config, READ, dict[str, Any] | Presence, {"config": replies.Server}, given_members, CONFIG),
     Call("jwks", _k.jwks, ADMIN, list[Any] | Presence, {"jwks": replies.KeysShown}, given_list, ADMIN),
     _writes("deletejwks", _k.deletejwks, ADMIN, replies.KeysGiven, {"deletejwks": list[Any] | None}),
     _writes("addjwks", _k.addjwks, ADMIN, replies.KeysGiven, {"addjwks": list[Any] | None}),
     Call(
-        "bandwidth", _c.bandwidth, READ, replies.Bandwidth | Presence, {"bandwidth": replies.Bandwidth}, given_object, CONFIG
+        "bandwidth", _c.bandwidth, READ, replies.Bandwidth | Presence, {"bandwidth": replies.Bandwidth}, given_members, CONFIG
     ),
     Call(
         "streams", _s.streams, READ, replies.StreamsGiven | Presence, {"streams": replies.StreamsShown}, given_object, STREAMS
@@ -125,19 +125,19 @@ CALLS: tuple[Call, ...] = (
     _writes("untag_stream", _n.untag_stream, STREAMS, dict[str, Any]),
     Call("stream_tags", _n.stream_tags, READ, Names | Presence, {"stream_tags": dict[str, list[str] | None] | None}),
     _writes("push_start", _p.push_start, PUSHES, replies.PushWanted),
+    Call("proc_status_update", _t.proc_status_update, CONFIG, replies.ProcessReport),
+    Call("proc_list", _t.proc_list, READ, str | Presence, {"proc_list": dict[str, Any] | None}),
+    Call("push_list", _p.push_list, READ, Presence, {"push_list": replies.PushRows}),
     _writes("push_stop", _p.push_stop, PUSHES, replies.PushNames),
     _writes("push_stop_graceful", _p.push_stop_graceful, PUSHES, replies.PushNames),
-    Call("push_list", _p.push_list, READ, Presence, {"push_list": replies.PushRows}),
     _writes("push_auto_add", _p.push_auto_add, PUSHES, replies.PushRules, replies.PUSH_RULES_SHOWN),
     _writes("push_auto_remove", _p.push_auto_remove, PUSHES, replies.PushRulesGone, replies.PUSH_RULES_SHOWN),
     Call("push_auto_list", _p.push_auto_list, READ, Presence, replies.PUSH_RULES_SHOWN),
     Call("reply of automatic pushes", _p.reply, every=True),
     Call(
         "push_settings", _p.push_settings, READ, dict[str, Any] | Presence, {"push_settings": replies.PushSettings},
-        given_object, PUSHES,
+        given_members, PUSHES,
     ),
-    Call("proc_status_update", _t.proc_status_update, CONFIG, replies.ProcessReport),
-    Call("proc_list", _t.proc_list, READ, str | Presence, {"proc_list": dict[str, Any] | None}),
     Call("variable_list", _h.variable_list, READ, Presence, {"variable_list": replies.VariablesShown}),
     _writes(
         "variable_add", _h.variable_add, CONFIG, dict[str, Any] | list[Any], {"variable_list": replies.VariablesShown},

@@ -44,7 +44,10 @@ def account_list(controller: Controller, command: Command) -> None:
             "permissions": sorted(accounts.permissions_of(entry)),
             "challenge": bool(entry.get("password")),
             "keys": [
-                {"name": key.get("name", ""), "permissions": sorted(accounts.permissions_of(key))}
+                {
+                    "name": key.get("name", ""),
+                    "permissions": sorted(accounts.permissions_of(entry) & accounts.permissions_of(key)),
+                }
                 for key in entry.get("keys", ())
             ],
         }

@@ -39,6 +39,11 @@ def _store_member(controller: Controller, member: str, value: Any) -> None:
         value = None
     if member == "location" and isinstance(value, dict):
         value = {"lat": 0, "lon": 0, "name": "", **{key: part for key, part in value.items() if part is not None}}
+    if member == "controller" and isinstance(
+        value, dict
+    ):  # older clients know three members, and must not drop the others
+        merged = {**controller.store.server.get("controller", {}), **value}
+        value = {key: part for key, part in merged.items() if part is not None}
     if member == "trustedproxy" and value is not None:
         value = sorted(set(value.split() if isinstance(value, str) else _texts(value)))
     checked: dict[str, Any] = {}
@@ -86,7 +91,7 @@ def bandwidth(controller: Controller, command: Command) -> None:
     """Return the bandwidth this server should be loaded with, and whose traffic is not counted; an object stores them."""
     given = command["bandwidth"]
     _show_bandwidth(controller, command)
-    if isinstance(given, dict):
+    if isinstance(given, dict) and given:
         present = dict(controller.store.document.get("bandwidth", {}))
         wanted = {key: given[key] for key in ("limit", "exceptions") if key in given}
         checked = parse({"bandwidth": {**present, **wanted}}).document().get("bandwidth", {})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from mist.controller.audit import without_commands
 from mist.controller.config import parse
+from mist.controller.permissions import Permission
 from mist.controller.state import Command, Controller
 from mist.errors import ConfigError, NotFound
 from mist.stream.triggers import TRIGGERS
@@ -57,7 +59,10 @@ def variable_remove(controller: Controller, command: Command) -> None:
 
 def variable_list(controller: Controller, command: Command) -> None:
     """Return the custom variables."""
-    command.reply["variable_list"] = controller.store.document.get("variables") or None
+    shown = controller.store.document.get("variables") or {}
+    if not command.caller.may(Permission.CONFIG):
+        shown = {name: without_commands("variable_add", entry) for name, entry in shown.items()}
+    command.reply["variable_list"] = shown or None
 
 
 def trigger_stat(controller: Controller, command: Command) -> None:

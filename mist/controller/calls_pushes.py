@@ -125,8 +125,9 @@ def reply(controller: Controller, command: Command) -> None:
         rules = controller.store.document.get("auto_push") or {}
         if not rules:
             controller.store.document.pop("auto_push", None)
-        command.reply["auto_push"] = {number: _told(command, rule) for number, rule in rules.items()} or None
-        command.reply["push_auto_list"] = [_told(command, as_array(rule)) for rule in rules.values()] or None
+        told = {number: _told(command, rules[number]) for number in sorted(rules)}
+        command.reply["auto_push"] = told or None
+        command.reply["push_auto_list"] = [_told(command, as_array(rules[number])) for number in told] or None
 
 
 def _told(command: Command, given: Any) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from mist.controller.state import Command, Controller
 from mist.controller.version import version_report
 from mist.net.remote_schemes import BUILT_IN
@@ -17,13 +20,22 @@ def capabilities(controller: Controller, command: Command) -> None:
     if isinstance(command["capabilities"], str):  # asks for a device's capabilities, and no installed input has any
         command.reply["capabilities"] = None
         return
-    documents = {kind: dict(installed.get(kind) or {}) or None for kind in ("connectors", "inputs", "processes")}
+    documents = {
+        kind: {name: _record(name, one) for name, one in (installed.get(kind) or {}).items()} or None
+        for kind in ("connectors", "inputs", "processes")
+    }
     command.reply["capabilities"] = {
         **documents,
         "triggers": {name: one.document() for name, one in TRIGGERS.items()},
         "internal_writers": sorted(BUILT_IN),
         **controller.load.capabilities(),
     }
+
+
+def _record(name: str, document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a module's document as clients know it: with its version, and its name as what may stand before an address."""
+    named = {key: [*document[key], f"{name.lower()}:*"] for key in ("push_urls", "source_match") if document.get(key)}
+    return {**document, **named, "version": version_report()["version"]}
 
 
 def load(controller: Controller, command: Command) -> None:

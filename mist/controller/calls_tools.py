@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mist.controller.audit import without_commands
 from mist.controller.declaration import Record
+from mist.controller.permissions import Permission
 from mist.controller.state import Command, Controller
 from mist.controller.version import version_report
 from mist.errors import ConfigError
@@ -195,6 +197,8 @@ def external_writer_remove(controller: Controller, command: Command) -> None:
 
 def _show_writers(controller: Controller, command: Command) -> None:
     writers: Iterable[Any] = controller.store.document.get("extwriters", ())
+    if not command.caller.may(Permission.ADMIN):
+        writers = [without_commands("external_writer_add", list(entry)) for entry in writers]
     command.reply["external_writer_list"] = [list(entry) for entry in writers] or None
 
 

@@ -37,6 +37,11 @@ def given_object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
+def given_members(value: Any) -> bool:
+    """Tell that a call changes something when it is given an object with members; an empty one only asks."""
+    return isinstance(value, dict) and bool(value)
+
+
 def given_list(value: Any) -> bool:
     """Tell that a call changes something when it is given a list."""
     return isinstance(value, list)

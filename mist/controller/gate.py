@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mist.controller import accounts
 from mist.controller.access import Origin
-from mist.controller.permissions import EVERYTHING, Caller
+from mist.controller.permissions import EVERYTHING, Caller, Permission
 from mist.controller.requests import parse_command
 from mist.errors import AccessDenied
 from mist.stream import token_keys
@@ -78,7 +78,7 @@ class Gate:
         if not self.accounts:
             return await self._without_accounts(fields, origin)
         if origin.local:
-            return {"status": "OK", "local": True}, Caller("local", origin.address, EVERYTHING, local=True)
+            return {"status": "OK", "local": True}, _local(origin)
         if await self._log_in(fields, connection, origin):
             return {"status": "OK"}, self._remembered(connection, origin)
         return {"status": "CHALL", "challenge": self.challenge(origin.address)}, None
@@ -92,14 +92,19 @@ class Gate:
     async def _without_accounts(
         self, fields: Mapping[str, Any], origin: Origin
     ) -> tuple[dict[str, Any], Caller | None]:
-        if not origin.foreign and await self._create_first(fields, origin.address):
+        if not origin.foreign and await self._create_first(fields, origin):
             return {"status": "ACC_MADE", "challenge": self.challenge(origin.address)}, None
-        caller = Caller("local", origin.address, EVERYTHING, local=True) if origin.local else None
-        return {"status": "NOACC"}, caller
+        return {"status": "NOACC"}, _local(origin) if origin.local else None
 
-    async def _create_first(self, fields: Mapping[str, Any], address: str) -> bool:
+    async def _create_first(self, fields: Mapping[str, Any], origin: Origin) -> bool:
         username, password = fields.get("new_username"), fields.get("new_password")
         if not (isinstance(username, str) and isinstance(password, str) and is_acceptable(username, password)):
+            return False
+        if origin.opened or origin.renamed:
+            self.controller.log.warning(
+                "The first account was not made for %s: its browser does not call this server by its address or host name. "
+                "Do so, or use `mist account add`", origin.address, extra={"kind": "AUTH"},
+            )  # fmt: skip
             return False
         account = await asyncio.to_thread(accounts.new_account, password, challenge_login=True)
         async with self.controller.lock:
@@ -107,7 +112,7 @@ class Gate:
                 return False
             self.controller.store.part("account", {})[username] = account
             self.controller.commit()
-        self.controller.log.info("The account %r was made from %s", username, address, extra={"kind": "AUTH"})
+        self.controller.log.info("The account %r was made from %s", username, origin.address, extra={"kind": "AUTH"})
         return True
 
     def _remembered(self, connection: ApiConnection, origin: Origin) -> Caller | None:
@@ -116,7 +121,7 @@ class Gate:
         if account is None or credentials(account) != connection.credentials:
             connection.forget()
             return None
-        return Caller(connection.account, origin.address, accounts.permissions_of(account))
+        return Caller(connection.account, origin.address, _bounded(origin, accounts.permissions_of(account)))
 
     async def _log_in(self, fields: Mapping[str, Any], connection: ApiConnection, origin: Origin) -> bool:
         """Check a login: `password` answers the challenge, `clear` is the password itself, if nobody can read it."""
@@ -173,6 +178,8 @@ class Gate:
             return self._bearer(text, origin)
         if kind not in ("json", "basic") or not self.accounts or origin.local:
             return None
+        if kind == "basic" and origin.foreign:  # browsers send it by themselves once somebody has typed it
+            return None
         if not origin.foreign and self._remembered(connection, origin) is not None:
             return None
         fields = _basic(text) if kind == "basic" else _json(text)
@@ -215,6 +222,16 @@ class Gate:
         except AccessDenied:
             return False
         return True
+
+
+def _local(origin: Origin) -> Caller:
+    """Return who asks from this machine, without a login."""
+    return Caller("local", origin.address, _bounded(origin, EVERYTHING), local=True)
+
+
+def _bounded(origin: Origin, permissions: frozenset[Permission]) -> frozenset[Permission]:
+    """Return what may be done with permissions that a request did not bring itself: a link that was opened may read."""
+    return permissions & {Permission.READ} if origin.opened else permissions
 
 
 def credentials(account: Mapping[str, Any]) -> bytes:

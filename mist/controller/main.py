@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -108,12 +109,19 @@ async def _serve(
             admin_path.unlink(missing_ok=True)
 
 
+async def next_second(clock: Callable[[], float]) -> None:
+    """Wait until the next whole second of a clock. Timers go by another one, and may come a moment before it."""
+    due = math.floor(clock()) + 1
+    while 0 < (left := due - clock()) <= 1:
+        await asyncio.sleep(left)
+
+
 async def _keep_time(controller: Controller, may_leave: Callable[[], bool]) -> None:
     """Do what is due each second, on the second, until it may leave."""
     seconds = 0
     checking: asyncio.Task[None] | None = None
     while not may_leave():
-        await asyncio.sleep(1.0 - controller.clock() % 1.0)
+        await next_second(controller.clock)
         controller.tick()
         seconds += 1
         if seconds % CHECK_SECONDS == 1 and (checking is None or checking.done()):

@@ -97,8 +97,10 @@ class Pushes:
         for one in self.running():
             row: list[Any] = [one.number, one.stream, one.requested, one.target]
             lines = said[f"push {one.number}"][-LOG_LINES:]
-            if lines or one.status is not None:
-                row += [lines or None, dict(one.status or {})]
+            if lines or one.status:
+                row.append(lines or None)
+            if one.status:
+                row.append(dict(one.status))
             rows.append(row)
         return rows or None
 

@@ -88,10 +88,16 @@ def _scalar(value: object) -> str:
     if isinstance(value, int):
         return str(int(value))
     if isinstance(value, float):
-        return format(value, ".16g") if math.isfinite(value) else "null"
+        return _number(value) if math.isfinite(value) else "null"
     if isinstance(value, (bytes, bytearray, memoryview)):
         return _string(bytes(value).decode("latin-1"))
     raise LocalProtocolError(f"{type(value).__name__} has no form in JSON")
+
+
+def _number(value: float) -> str:
+    """Return a number with up to 16 digits; those of the largest would be rounded to more than readers can hold."""
+    text = format(value, ".16g")
+    return text if math.isfinite(float(text)) else repr(value)
 
 
 def _string(text: str) -> str:

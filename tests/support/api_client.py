@@ -45,8 +45,9 @@ class Client:
         self, target: str, headers: dict[str, str] | None = None, body: bytes = b"", method: str = ""
     ) -> tuple[int, dict[str, str], bytes]:
         """Send one request and return status, headers (lower case) and body of the reply."""
-        lines = [f"{method or ('POST' if body else 'GET')} {target} HTTP/1.1", "Host: localhost:4242"]
-        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        sent = {"Host": "localhost:4242", **(headers or {})}
+        lines = [f"{method or ('POST' if body else 'GET')} {target} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in sent.items()]
         if body:
             lines.append(f"Content-Length: {len(body)}")
         self.writer.write("\r\n".join([*lines, "", ""]).encode() + body)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Awaitable, Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,11 @@ def test_secrets_do_not_reach_the_log() -> None:
     assert "secret" not in summary("addstream", {"a": {"source": "push://@secret", "password": "secret"}})
     assert "secret" not in summary("addjwks", [[{"kty": "oct", "k": "secret"}, {}]])
     assert "secret" not in summary("streamkeys", {"secret": "live"})
+    assert "secret" not in summary("variable_add", ["v", "curl -u me:secret http://host/", 5])
+    assert "secret" not in summary("variable_add", {"name": "v", "target": "http://me:secret@host/"})
+    assert "secret" not in summary("external_writer_add", ["w", "/bin/up --key secret", ["up"]])
+    assert "secret" not in summary("push_start", ["live", "ts-exec:curl -u me:secret"])
+    assert summary("variable_add", ["v", "two words"]) == '["v","two words"]'
     assert len(summary("streams", {f"s{n}": {"source": "x" * 100} for n in range(1000)})) <= 500
 
 
@@ -173,6 +179,9 @@ def test_keys_and_permissions(tmp_path: Path) -> None:
         shown = await asked(client, {"Authorization": f"Bearer  {reader}"}, {"streams": 1, "deletestream": "a"})
         assert shown["streams"]["a"]["source"] == "push://@***"
         assert shown["authorize"]["denied"] == ["deletestream"]
+        control.controller.store.document["variables"] = {"dyn": {"target": "/bin/get --password geheim"}}
+        listed = await asked(client, {"Authorization": f"Bearer {reader}"}, {"variable_list": 1})
+        assert listed["variable_list"] == {"dyn": {"target": "/bin/get ***"}}
 
     control = play(scene, tmp_path, {"account": {"deploy": account, "watch": watcher}})
     lines = control.services.lines.texts("CONF")
@@ -257,6 +266,86 @@ def test_cross_origin_requests_ride_on_nothing(tmp_path: Path) -> None:
         assert reply["authorize"] == {"status": "NOACC"}
 
     assert "account" not in play(first, tmp_path, {}).controller.store.document
+
+
+REBOUND = {"Host": "rebound.example:4242", "Origin": "http://rebound.example:4242", "Sec-Fetch-Site": "same-origin"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "made"),
+    [
+        (REBOUND, False),
+        ({**REBOUND, "X-Real-IP": "192.0.2.1"}, False),
+        ({"Host": "rebound.example", "User-Agent": "Mozilla/5.0", "Referer": "http://rebound.example/"}, False),
+        ({"Sec-Fetch-Site": "none"}, False),
+        ({"Host": "mist.example:4242"}, True),  # no browser, so that no page stands behind it
+        ({"Host": "192.0.2.7:4242", "Origin": "http://192.0.2.7:4242", "Sec-Fetch-Site": "same-origin"}, True),
+    ],
+)
+def test_a_page_whose_name_was_led_here_makes_no_account(headers: dict[str, str], made: bool, tmp_path: Path) -> None:
+    """The page of a name that first led elsewhere is of the same origin for the browser; it must not become the first user."""
+
+    async def scene(client: Client, control: ControllerUnderTest) -> None:
+        login = '{"authorize":{"new_username":"root","new_password":"x"}}'
+        reply = json.loads((await client.request(f"/api2?command={login}", headers))[2])
+        assert reply["authorize"]["status"] == ("ACC_MADE" if made else "NOACC")
+
+    assert ("account" in play(scene, tmp_path, {}).controller.store.document) is made
+
+
+def test_an_opened_link_changes_nothing(tmp_path: Path) -> None:
+    """A link in a letter is opened by a browser on this machine, perhaps where somebody has logged in: it may only read."""
+    opened = {"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}
+
+    async def scene(client: Client, control: ControllerUnderTest) -> None:
+        async def follow(headers: dict[str, str]) -> None:
+            reply = json.loads((await client.request('/api2?command={"tags":["x"],"load":1}', headers))[2])
+            assert reply["authorize"]["denied"] == ["tags"]
+            assert reply["load"]
+
+        await follow(opened)
+        assert (await client.log_in("root", "p"))["status"] == "OK"
+        await follow({**opened, **REMOTE})
+        assert (await client.command({"tags": ["y"]}))["tags"] == ["y"]
+
+    play(scene, tmp_path, {"account": {"root": new_account("p", challenge_login=True)}})
+
+
+def test_a_password_that_a_browser_remembers_is_not_for_other_pages(tmp_path: Path) -> None:
+    """Browsers add `Authorization: Basic` by themselves to what any page sends."""
+    basic = {"Authorization": "Basic " + base64.b64encode(b"root:p").decode(), "Content-Type": "application/json"}
+
+    async def scene(client: Client, control: ControllerUnderTest) -> None:
+        control.controller.store.server.setdefault("controller", {})["localaccess"] = False
+        control.controller.commit()
+        body = b'{"tags":["x"]}'
+        foreign = {**basic, "Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site"}
+        assert json.loads((await client.request("/api2", foreign, body))[2])["authorize"]["status"] == "CHALL"
+        assert json.loads((await client.request("/api2", basic, body))[2])["tags"] == ["x"]
+
+    play(scene, tmp_path, {"account": {"root": new_account("p", challenge_login=False)}})
+
+
+def test_headers_with_one_name_count_together(tmp_path: Path) -> None:
+    """Of two hosts neither is ours; the proxies of two X-Forwarded-For lines stand in the order in which they came."""
+
+    async def scene(client: Client, control: ControllerUnderTest) -> None:
+        async def asked_raw(lines: str) -> Any:
+            client.writer.write(f"GET /api2 HTTP/1.1\r\n{lines}\r\n\r\n".encode())
+            return json.loads((await client.reply())[2])["authorize"]
+
+        assert (await asked_raw("Host: localhost"))["status"] == "OK"
+        assert (await asked_raw("Host: rebound.example\r\nHost: localhost"))["status"] == "CHALL"
+        control.controller.store.server["trustedproxy"] = ["127.0.0.1", "10.0.0.9"]
+        control.controller.commit()
+        told = await asked_raw("Host: x\r\nX-Forwarded-For: 192.0.2.9\r\nX-Forwarded-For: 10.0.0.9")
+        assert told["challenge"] == control_challenge("192.0.2.9", control)
+
+    play(scene, tmp_path, {"account": {"root": new_account("p", challenge_login=True)}})
+
+
+def control_challenge(address: str, control: ControllerUnderTest) -> str:
+    return accounts.challenge(address, date.fromtimestamp(control.controller.clock()))
 
 
 def test_permission_words() -> None:

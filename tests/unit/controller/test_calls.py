@@ -124,6 +124,23 @@ def test_every_call_is_recorded() -> None:
     assert {call.name for call in CALLS if not call.every or call.name == "log"} - recorded == set()
 
 
+def test_documents_of_modules_name_their_version_and_prefix(tmp_path: Path) -> None:
+    """Clients look for `flv:PATH` in `push_urls`, and for what an input is called in `source_match`."""
+    control = make_controller(tmp_path, {})
+    capabilities: dict[str, Any] = {
+        "connectors": {"FLV": {"name": "FLV", "push_urls": ["/*.flv"]}, "HTTP": {"name": "HTTP"}},
+        "inputs": {"MP4": {"name": "MP4", "source_match": ["/*.mp4"]}},
+    }
+    control.services.capabilities = capabilities
+    reply = asyncio.run(Api(control.controller).run({"capabilities": 1, "version": 1}, ApiConnection(), LOCAL))
+    version = reply["version"]["version"]
+    assert reply["capabilities"]["connectors"] == {
+        "FLV": {"name": "FLV", "push_urls": ["/*.flv", "flv:*"], "version": version},
+        "HTTP": {"name": "HTTP", "version": version},
+    }
+    assert reply["capabilities"]["inputs"]["MP4"]["source_match"] == ["/*.mp4", "mp4:*"]
+
+
 def test_reports_of_triggers_are_counted(tmp_path: Path) -> None:
     control = make_controller(tmp_path, {})
 

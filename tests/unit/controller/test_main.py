@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from mist.controller.log_ring import LogReceiver, LogRing, parse_object, row_of
-from mist.controller.main import run
+from mist.controller.main import next_second, run
 from mist.errors import ConfigError
 from mist.stream.state import StreamStatus
 from tests.support.api_client import Client, free_socket
@@ -124,6 +124,25 @@ def test_statistics_run_by_themselves(tmp_path: Path) -> None:
         assert reply["active_streams"] == {"a": [1]}
 
     assert set(play(scene, path).done) == {("start", "a")}  # and again after a while, since the fake never runs it
+
+
+def test_a_second_is_never_counted_twice() -> None:
+    """Timers go by another clock than the figures, and come a moment early where it runs faster; one set back is not waited for."""
+
+    async def scene() -> list[int]:
+        begin, seconds = asyncio.get_running_loop().time(), []
+
+        def slow() -> float:
+            return 1700000000.2 + (asyncio.get_running_loop().time() - begin) * 0.9
+
+        for _ in range(2):
+            await next_second(slow)
+            seconds.append(int(slow()))
+        times = iter((1700000000.99, 1700000000.99, 1690000000.0))
+        await next_second(lambda: next(times))
+        return seconds
+
+    assert asyncio.run(scene()) == [1700000001, 1700000002]
 
 
 def test_log_lines(tmp_path: Path) -> None:

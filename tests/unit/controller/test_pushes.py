@@ -116,6 +116,18 @@ def test_a_push_that_the_main_process_has_not_told_of_yet_is_known(tmp_path: Pat
     assert [one["result"] for one in control.services.pushed] == [{}]
 
 
+def test_a_push_is_listed_with_what_there_is(tmp_path: Path) -> None:
+    """Four elements at first; its lines of the log when it said something, its status when it told one."""
+
+    async def work(control: Control, second: Any) -> None:
+        control.controller.pushes.start("live", TARGET)
+        await second()
+        control.controller.log_ring.add([1, "INFO", "hello", "live", 12, "push 1", "a.py:3"])
+        assert [len(row) for row in control.controller.pushes.shown() or []] == [5]
+
+    run(tmp_path, work, {})
+
+
 def test_a_rule_starts_at_once_and_again_after_a_while(tmp_path: Path) -> None:
     async def work(control: Control, second: Any) -> None:
         await second()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from mist.formats.json_text import MAX_DEPTH, dumps, loads_lenient
         (29.97, "29.97"),
         (1 / 3, "0.3333333333333333"),
         (1e22, "1e+22"),
+        (sys.float_info.max, "1.7976931348623157e+308"),  # with 16 digits it would be more than a double can be
         (5.0, "5"),
         (math.nan, "null"),
         ([math.inf], "[null]"),
