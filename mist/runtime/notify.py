@@ -29,6 +29,11 @@ def notify(text: str, fds: Sequence[int] = ()) -> bool:
     return True
 
 
+def notify_watchdog(patience_s: float) -> None:
+    """Tell the service manager that this process is well, and by when it says so again at the latest."""
+    notify(f"WATCHDOG=1\nWATCHDOG_USEC={round(patience_s * 1e6)}")
+
+
 def watchdog_seconds() -> float | None:
     """Return how often the service manager wants to hear of this process, or None."""
     wanted = os.environ.get("WATCHDOG_USEC", "")

@@ -34,7 +34,7 @@ from mist.runtime.homecoming import Homecoming
 from mist.runtime.instance import Instance
 from mist.runtime.leftovers import RecordSweeper, release_subscriptions
 from mist.runtime.listeners import Listeners, bind_unix
-from mist.runtime.notify import notify, watchdog_seconds
+from mist.runtime.notify import notify, notify_watchdog, watchdog_seconds
 from mist.runtime.orphans import Orphans
 from mist.runtime.process import (
     RESET_SIGNALS,
@@ -71,6 +71,7 @@ SOCKET_MODE = 0o660
 SWEEP_DELAY_SECONDS = 0.5
 LOOK_SECONDS = 2.0
 HANG_SECONDS = 6.0
+LOADING_SECONDS = 600.0  # that the service manager lets new code take to begin: it gives way to all that serves
 CALM_SECONDS = 5.0  # after a crash, before what the former main process had started gives way to processes of this one
 
 Handler = Callable[[Channel, Message, list[int]], None]
@@ -275,7 +276,7 @@ class Spawner:
     def _watchdog(self) -> None:
         seconds = watchdog_seconds()
         if seconds is not None:
-            notify("WATCHDOG=1")
+            notify_watchdog(2 * seconds)
             self._reactor.call_later(seconds, self._watchdog)
 
     def _follow_level(self, snapshot: Snapshot) -> None:
@@ -311,6 +312,8 @@ class Spawner:
         self._number += 1
         write_status(self.server, self._status())
         log.info("Going over to the code that is installed now", extra={"kind": "CONF"})
+        if watchdog_seconds() is not None:
+            notify_watchdog(LOADING_SECONDS)  # if it comes to nothing, what is said next puts that right
         try:
             execute(
                 Inheritance(

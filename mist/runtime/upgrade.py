@@ -29,13 +29,14 @@ from mist.runtime.leftovers import all_records, open_records
 from mist.runtime.process import RESET_SIGNALS, is_alive
 from mist.runtime.program import Program
 from mist.runtime.reactor import Reactor
+from mist.runtime.vigil import is_held_up
 from mist.stream.names import stream_prefix
 from mist.stream.reader import list_streams
 
 log = logging.getLogger(__name__)
 
 INHERITANCE = "MIST_INHERITANCE"
-TRIAL_SECONDS = 60.0
+TRIAL_SECONDS = 60.0  # of a processor, or of waiting for anything else
 MAX_SAID_BYTES = 16_384
 EXIT_CONFIG = 2
 
@@ -125,7 +126,14 @@ class Trial:
         self._child.stopping = True  # how it ends is told by the one who asked
         self._child.watched = False
         reactor.add_reader(self._reader, self._read)
-        self._timer = reactor.call_later(TRIAL_SECONDS, self._child.signal, signal.SIGKILL)
+        self._timer = reactor.call_later(TRIAL_SECONDS, self._out_of_time)
+
+    def _out_of_time(self) -> None:
+        """End it, unless all it lacks is a processor: what serves goes first, however long that keeps them busy."""
+        if is_held_up(self._child, TRIAL_SECONDS):
+            self._timer = self._reactor.call_later(TRIAL_SECONDS, self._out_of_time)
+        else:
+            self._child.signal(signal.SIGKILL)
 
     def _read(self) -> None:
         try:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.support.live import FRAME_MS, Sender, viewer, wait_mark
-from tests.support.processes import wait_until
+from tests.support.processes import descends, wait_until
 from tests.support.server import MistServer
 from tests.support.trigger_service import Service
 
@@ -151,8 +151,17 @@ def test_the_main_process_killed(server: MistServer, service: Service) -> None:
     assert service.count("CONN_PLAY", "orphaned") == 1
 
 
+def of_former_main_processes(server: MistServer) -> list[str]:
+    """Return who is yet to be replaced, of those that connections and handlers need: asked again for their successors."""
+    kinds = ("mist: output HTTP", "mist: guardian HTTP", "mist: triggers")
+    return [one.title for one in server.processes() if one.title.startswith(kinds) and not descends(one, server.pid)]
+
+
 def test_an_upgrade(server: MistServer, service: Service) -> None:
     """What the former code waits for is answered by it, and the rest by the next."""
+    wait_until(
+        lambda: not of_former_main_processes(server), 40, "the successors of what the killed main process had started"
+    )
     command = [sys.executable, "-m", "mist", "upgrade", "--instance", server.instance]
     with waiting_viewer(server, service, "upgraded") as gate:
         former = handlers_process(server)

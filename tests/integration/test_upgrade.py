@@ -7,6 +7,7 @@ import signal
 import socket
 import ssl
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -138,6 +139,27 @@ def test_code_that_does_not_work_is_refused_with_its_reason(server: MistServer, 
         wait_mark(seen, sender.number + 10)
         assert_rising(seen)
     sender.close()
+
+
+def test_the_watchdog_lets_new_code_take_its_time(make_server: MakeServer) -> None:
+    """It is loaded at low priority, so beside busy programs that may take longer than the service manager waits else."""
+    patient, usual = (b"WATCHDOG=1\nWATCHDOG_USEC=%d" % usec for usec in (600_000_000, 4_000_000))
+    server = make_server(env={"WATCHDOG_USEC": "4000000"})
+    said: list[bytes] = []
+
+    def listen() -> None:
+        while said[-2:] != [patient, usual]:
+            if (one := manager.recv(4096)).startswith(b"WATCHDOG"):
+                said.append(one)
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(server.folder / "notify"))
+        manager.settimeout(60)
+        listener = threading.Thread(target=listen)
+        listener.start()
+        assert mist(server, "upgrade", "--instance", server.instance).returncode == 0
+        listener.join()
+    assert said[-2:] == [patient, usual]
 
 
 def test_a_bad_configuration_stops_an_upgrade(server: MistServer) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mist.runtime.notify import notify
+from mist.runtime.notify import notify, notify_watchdog
 
 
 @pytest.fixture
@@ -38,3 +38,8 @@ def test_no_manager(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert not notify("READY=1")
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
     assert not notify("READY=1")
+
+
+def test_a_sign_of_life_says_how_long_it_holds(manager: socket.socket) -> None:
+    notify_watchdog(600.0)
+    assert manager.recv(100) == b"WATCHDOG=1\nWATCHDOG_USEC=600000000"

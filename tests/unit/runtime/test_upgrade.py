@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import traceback
 from pathlib import Path
 
@@ -9,9 +11,13 @@ import pytest
 
 import mist
 from mist.errors import ConfigError
+from mist.runtime import upgrade
+from mist.runtime.build import running_build
+from mist.runtime.family import Child, Family
 from mist.runtime.instance import Instance
 from mist.runtime.program import Program
-from mist.runtime.upgrade import EXIT_CONFIG, try_out
+from mist.runtime.reactor import Reactor
+from mist.runtime.upgrade import EXIT_CONFIG, Trial, try_out
 
 
 def program(**given: object) -> Program:
@@ -53,3 +59,33 @@ def test_a_configuration_that_cannot_be_loaded_is_told(tmp_path: Path, capsys: p
 
     assert try_out(Instance("unit-trial", tmp_path), Program("1", {}, {}, load)) == EXIT_CONFIG
     assert "odd" in capsys.readouterr().err
+
+
+def test_a_trial_may_take_longer_when_it_gets_no_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is of low priority, so beside busy programs it waits for most of its time."""
+    looks, said = [True, True, False], []
+
+    def is_held_up(child: Child, seconds: float) -> bool:
+        assert seconds == upgrade.TRIAL_SECONDS
+        return looks.pop(0)
+
+    monkeypatch.setattr(upgrade, "TRIAL_SECONDS", 0.01)
+    monkeypatch.setattr(upgrade, "command", lambda: [sys.executable, "-c", "import signal; signal.pause()"])
+    monkeypatch.setattr(upgrade, "is_held_up", is_held_up)
+    reactor = Reactor()
+    family = Family(reactor, "", running_build())
+
+    def done(works: bool, text: str) -> None:
+        said.append((works, text))
+        reactor.stop()
+
+    reactor.on_signal(signal.SIGCHLD, family.reap)
+    try:
+        Trial(family, reactor, done)
+        reactor.run()
+    finally:
+        signal.set_wakeup_fd(-1)
+        reactor.abandon()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    assert said == [(False, f"it ended with status {-signal.SIGKILL}")]
+    assert looks == []
