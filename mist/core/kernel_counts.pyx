@@ -17,6 +17,7 @@ cdef extern from "<sys/socket.h>" nogil:
     enum:
         SOL_TCP "6"
         MSG_DONTWAIT
+        MSG_MORE
         MSG_NOSIGNAL
         MSG_PEEK
         MSG_TRUNC
@@ -89,14 +90,18 @@ def look_at_received(int fd):
     return PyBytes_FromStringAndSize(looked_at, size)
 
 
-def send_from(int fd, bytes data not None, size_t begin):
-    """Send what stands from begin on; return how many bytes the socket took, -1 when it takes none. Raises OSError."""
+def send_from(int fd, bytes data not None, size_t begin, bint more=False):
+    """Send what stands from begin on; return how many bytes the socket took, -1 when it takes none. Raises OSError.
+
+    more: the rest of the same reply follows at once, so a small piece need not be a packet of its own.
+    """
+    cdef int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (MSG_MORE if more else 0)
     cdef size_t size = <size_t> len(data)
     cdef ssize_t sent
     cdef const char* text = PyBytes_AS_STRING(data)
     assert begin <= size
     with nogil:
-        sent = send(fd, text + begin, size - begin, MSG_DONTWAIT | MSG_NOSIGNAL)
+        sent = send(fd, text + begin, size - begin, flags)
     if sent < 0:
         if errno == EAGAIN or errno == EINTR:
             return -1

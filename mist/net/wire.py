@@ -169,7 +169,7 @@ class Wire(asyncio.Transport):
             part = self._unsent[0]
             left = len(part) - self._begun
             try:
-                sent = send_from(self._socket.fileno(), part, self._begun)
+                sent = send_from(self._socket.fileno(), part, self._begun, len(self._unsent) > 1)
             except OSError as error:
                 self._lost(error)
                 return
