@@ -5,7 +5,7 @@ Only the process that writes knows which blocks are free; whoever takes over rea
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.errno cimport EINTR
+from libc.errno cimport EINTR, errno
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
@@ -23,10 +23,14 @@ cdef extern from "<fcntl.h>" nogil:
     int fallocate(int, int, long, long)
     int posix_fallocate(int, long, long)
 
+cdef extern from "<unistd.h>" nogil:
+    ssize_t pwrite(int, const void*, size_t, long)
+
 cdef enum:
     SMALLEST = 256
     RESERVE_STEP = 64 << 10
-    RETURNED_AT = 64 << 10       # blocks from this size on give their memory back when they are freed
+    RETURNED_AT = 64 << 10       # blocks from this size on give their memory back when they are freed,
+    WARM_BYTES = 2 << 20         # but for so much of it, which the next ones spare themselves to ask for
     SHARED_AT = 32 << 10         # strings from this size on are kept once for all who send the same object
     KEPT_BYTES = 16 << 20        # of strings that nobody sends just now, while somebody else has the object
     OWN_REFERENCES = 2           # to an object that nobody but the store has, while it is asked about
@@ -39,7 +43,7 @@ cdef class BlobStore:
     def __init__(self, Segment segment not None, uint64_t begin):
         self.segment = segment
         self.begin = self.bump = self.reserved = (begin + 4095) // 4096 * 4096
-        self.free_blocks, self.shared, self.by_identity, self.kept = {}, {}, {}, {}
+        self.free_blocks, self.shared, self.by_identity, self.kept, self.warm = {}, {}, {}, {}, {}
 
     cdef int put(self, bytes data, Blob* blob) except -1:
         """Keep a string. Raises SharedMemoryFull."""
@@ -55,8 +59,11 @@ cdef class BlobStore:
                 blob.offset, blob.size = known, size
                 return 0
         blob.offset = self.take(size_class(size))
+        if size_class(size) >= RETURNED_AT:
+            self.fill(blob.offset, data)
+        else:
+            memcpy(self.segment.data + blob.offset, PyBytes_AS_STRING(data), size)
         blob.size = size
-        memcpy(self.segment.data + blob.offset, PyBytes_AS_STRING(data), size)
         if size >= SHARED_AT:
             self.shared[blob.offset] = [1, data]
             self.by_identity[id(data)] = blob.offset
@@ -72,20 +79,45 @@ cdef class BlobStore:
             self.forget_kept(0)
             return self.place(size)
 
+    cdef int fill(self, uint64_t offset, bytes data) except -1:
+        """Write a large string into its block; without memory the block is free again.
+
+        By a call: that takes the memory, too, without a page fault for each page and without zeros in it first.
+        """
+        if self.written(offset, data):
+            return 0
+        self.forget_kept(0)
+        self.forget_warm()
+        if self.written(offset, data):
+            return 0
+        self.chill(offset, size_class(len(data)))
+        raise SharedMemoryFull("no shared memory for what connections send; free /dev/shm or lower config.memory")
+
+    cdef bint written(self, uint64_t offset, bytes data) except -1:
+        """Write a string, and tell whether there was memory for all of it."""
+        cdef size_t size = <size_t> len(data)
+        cdef size_t done = 0
+        cdef ssize_t count
+        while done < size:
+            count = pwrite(self.segment.fd, PyBytes_AS_STRING(data) + done, size - done, <long> (offset + done))
+            if count > 0:
+                done += <size_t> count
+            elif count == 0 or errno != EINTR:
+                return False
+        return True
+
     def place(self, uint64_t size):
         cdef uint64_t offset
         free = self.free_blocks.get(size)
         if free:
             offset = free.pop()
-            if size >= RETURNED_AT:
-                self.reserve(offset, size)
+            self.warm_bytes -= <uint64_t> self.warm.pop(offset, 0)
             return offset
         offset = self.bump
         if offset + size > self.segment.size:
             raise SharedMemoryFull("the memory in which connections keep what they send is full")
         if size >= RETURNED_AT:
             offset = (offset + 4095) // 4096 * 4096
-            self.reserve(offset, size)
             self.reserved = max(self.reserved, offset + size)
         elif offset + size > self.reserved:
             self.reserve(self.reserved, RESERVE_STEP)
@@ -136,10 +168,29 @@ cdef class BlobStore:
         entry = self.shared.pop(offset, None)
         if entry is not None:
             del self.by_identity[id(entry[1])]
-        if block >= RETURNED_AT:
-            fallocate(self.segment.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, <long> offset, <long> block)
-        self.free_blocks.setdefault(block, []).append(offset)
+        if block < RETURNED_AT:
+            self.free_blocks.setdefault(block, []).append(offset)
+        elif self.warm_bytes + block <= WARM_BYTES:
+            self.warm[offset] = block
+            self.warm_bytes += block
+            self.free_blocks.setdefault(block, []).append(offset)
+        else:
+            self.chill(offset, block)
         return 0
+
+    cdef int chill(self, uint64_t offset, uint64_t block) except -1:
+        """Free a block and give its memory back; others of its size that have theirs are used before it."""
+        fallocate(self.segment.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, <long> offset, <long> block)
+        self.free_blocks.setdefault(block, []).insert(0, offset)
+        return 0
+
+    def forget_warm(self):
+        """Give back the memory of all free blocks."""
+        cdef uint64_t offset, block
+        for offset, block in self.warm.items():
+            fallocate(self.segment.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, <long> offset, <long> block)
+        self.warm.clear()
+        self.warm_bytes = 0
 
 
 cdef bint is_held(bytes data) noexcept:

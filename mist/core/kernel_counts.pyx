@@ -1,6 +1,7 @@
 """What the kernel knows of a TCP connection that a dead process cannot tell: how many bytes it was given, and gave."""
 
-from libc.errno cimport EFAULT, errno
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.errno cimport EAGAIN, EFAULT, EINTR, errno
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memset, strerror
 
@@ -16,9 +17,13 @@ cdef extern from "<sys/socket.h>" nogil:
     enum:
         SOL_TCP "6"
         MSG_DONTWAIT
+        MSG_MORE
+        MSG_NOSIGNAL
+        MSG_PEEK
         MSG_TRUNC
     int getsockopt(int, int, int, void*, unsigned int*)
     ssize_t recv(int, void*, size_t, int)
+    ssize_t send(int, const void*, size_t, int)
 
 cdef extern from "<sys/ioctl.h>" nogil:
     int ioctl(int, unsigned long, ...)
@@ -27,6 +32,11 @@ cdef extern from "<linux/sockios.h>" nogil:
     enum:
         SIOCINQ
         SIOCOUTQ
+
+cdef enum:
+    LOOK_BYTES = 256 << 10
+
+cdef char[LOOK_BYTES] looked_at   # one for all connections: what a read asks for, not what it gets, would be allocated each time
 
 # States of a connection whose peer has said that it sends no more: that counts as a byte. include/net/tcp_states.h
 cdef uint64_t HALF_CLOSED = (1 << 5) | (1 << 6) | (1 << 8) | (1 << 9) | (1 << 11)
@@ -68,6 +78,35 @@ def sent_bytes(int fd):
 def received_bytes(int fd):
     """Return how many bytes were ever taken from the kernel; see `sent_bytes`."""
     return count(fd, False)
+
+
+def look_at_received(int fd):
+    """Return what has arrived and leave it in the kernel; b"" at the end, None when nothing is there. Raises OSError."""
+    cdef ssize_t size = recv(fd, looked_at, LOOK_BYTES, MSG_DONTWAIT | MSG_PEEK)
+    if size < 0:
+        if errno == EAGAIN or errno == EINTR:
+            return None
+        raise OSError(errno, strerror(errno).decode())
+    return PyBytes_FromStringAndSize(looked_at, size)
+
+
+def send_from(int fd, bytes data not None, size_t begin, bint more=False):
+    """Send what stands from begin on; return how many bytes the socket took, -1 when it takes none. Raises OSError.
+
+    more: the rest of the same reply follows at once, so a small piece need not be a packet of its own.
+    """
+    cdef int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (MSG_MORE if more else 0)
+    cdef size_t size = <size_t> len(data)
+    cdef ssize_t sent
+    cdef const char* text = PyBytes_AS_STRING(data)
+    assert begin <= size
+    with nogil:
+        sent = send(fd, text + begin, size - begin, flags)
+    if sent < 0:
+        if errno == EAGAIN or errno == EINTR:
+            return -1
+        raise OSError(errno, strerror(errno).decode())
+    return sent
 
 
 def skip_received(int fd, size_t count):

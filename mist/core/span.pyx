@@ -209,6 +209,8 @@ cdef class Span:
         cdef int track
         for track in range(MAX_PLACES):
             place_of[track] = places[track] if track < len(places) else -1
+        if not limit:
+            muxer.out.reserve(self.header.bytes + self.header.bytes // 16)   # all at once: growing means copying
         while number < self.header.packets:
             record = &self.packets[number]
             number += 1

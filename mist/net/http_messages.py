@@ -7,6 +7,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -29,6 +30,8 @@ BODY_TIMEOUT_S: Final = 30.0
 # Without a request, on a connection that is kept. Long: ffmpeg keeps a second one for when it falls behind, and complains if it is gone.
 IDLE_TIMEOUT_S: Final = 360.0
 STALL_TIMEOUT_S: Final = 60.0  # without the peer taking one byte of a reply
+MAX_KNOWN_HEADS: Final = 1024  # of whole requests, by their bytes, that need not be read again
+MAX_KNOWN_HEAD_BYTES: Final = 1024
 LINGER_S: Final = 2.0  # how long what a refused peer still sends is dropped, so that it can read the refusal
 
 TOKEN_FROM_URL: Final = 1
@@ -205,6 +208,7 @@ def session_token(mode: int, query: Mapping[str, str], cookie: str, authorizatio
     return ""
 
 
+@lru_cache(1024)
 def generated_token(user_agent: str, salt: str) -> str:
     """Return the decimal token of a viewer that brought none; salt: what differs between connections."""
     return str(zlib.crc32((user_agent + salt).encode("utf-8", "replace")))
@@ -314,19 +318,29 @@ class HttpSettings:
     body_timeout_s: float = BODY_TIMEOUT_S
     idle_timeout_s: float = IDLE_TIMEOUT_S
     stall_timeout_s: float = STALL_TIMEOUT_S
+    known: dict[bytes, Request] = field(
+        default_factory=dict
+    )  # requests that were read, by the bytes of their whole heads
+
+    def remember(self, head: bytes, request: Request) -> None:
+        """Keep a request without a body: who asks for a playlist again and again does so with the same bytes."""
+        if len(self.known) >= MAX_KNOWN_HEADS:
+            self.known.clear()
+        self.known[head] = request.again(request.peer, "")
 
 
 class Request:
     """One request as handlers see it.
 
-    path: percent-decoded, without the query. headers: lower-case names; repeated ones joined by ", " (cookies by "; ").
+    path: percent-decoded, without the query. headers: lower-case names; repeated ones joined by ", " (cookies by "; "); not to be
+    changed.
     host: authority that the client used, checked, or "". peer: the viewer's address, behind trusted proxies too.
     stream: what matched the `$` of the pattern, as the client wrote it; rest: what follows a prefix match. named_token: the token
     that stood in place of the stream's name, or "". admitted: the stream that its viewer was found to be allowed to watch.
     """
 
     __slots__ = (
-        "_query", "_salt", "_settings", "_token", "admitted", "body", "headers", "host", "http10", "keep_alive", "method",
+        "_forwarded", "_query", "_salt", "_settings", "_token", "admitted", "body", "headers", "host", "http10", "keep_alive", "method",
         "named_token", "path", "peer", "query_string", "rest", "stream", "upgrade",
     )  # fmt: skip
 
@@ -348,21 +362,32 @@ class Request:
         self.keep_alive = True
         self.upgrade = False
         self.body = b""
-        self.stream = ""
-        self.named_token = ""
-        self.admitted = ""
-        self.rest = ""
         host = authority.decode("latin-1") if authority else headers.get("host", "")
         if host and _HOST.fullmatch(host) is None:
             raise RequestRefused(400, "the Host header is malformed", spec="RFC 9112 section 3.2")
         self.host = host
-        self.peer = peer
-        if ("x-real-ip" in headers or "x-forwarded-for" in headers) and settings.trusted.trusts(peer):
-            self.peer = _forwarded_peer(headers) or peer
+        self._forwarded = "x-real-ip" in headers or "x-forwarded-for" in headers
         self._settings = settings
+        self._begin(peer, salt)
+
+    def _begin(self, peer: str, salt: str) -> None:
+        """Forget what handlers have found out."""
+        self.peer = peer
+        if self._forwarded and self._settings.trusted.trusts(peer):
+            self.peer = _forwarded_peer(self.headers) or peer
         self._salt = salt
+        self.stream = self.named_token = self.admitted = self.rest = ""
         self._query: dict[str, str] | None = None
         self._token: str | None = None
+
+    def again(self, peer: str, salt: str) -> Request:
+        """Return the request as it is when a connection brings the same bytes; for requests without a body."""
+        one = Request.__new__(Request)
+        one.method, one.path, one.query_string, one.headers = self.method, self.path, self.query_string, self.headers
+        one.http10, one.keep_alive, one.upgrade, one.body = self.http10, self.keep_alive, self.upgrade, b""
+        one.host, one._forwarded, one._settings = self.host, self._forwarded, self._settings
+        one._begin(peer, salt)
+        return one
 
     @property
     def query(self) -> dict[str, str]:

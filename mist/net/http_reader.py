@@ -7,7 +7,9 @@ from typing import Any
 
 import httptools
 
-from mist.net.http_messages import HEADER_NAME, HttpSettings, Request, RequestRefused
+from mist.net.http_messages import HEADER_NAME, MAX_KNOWN_HEAD_BYTES, HttpSettings, Request, RequestRefused
+
+HEAD_END = b"\r\n\r\n"
 
 
 class LineEnds:
@@ -48,6 +50,7 @@ class RequestReader:
         self._parser: Any = httptools.HttpRequestParser(self)
         self._line_ends = LineEnds()
         self._done: list[Request] = []
+        self._between = True  # all that was fed are whole requests
         self._last = False  # a request that ends the connection was read
         self._unfinished_bytes = 0
         self._target = b""
@@ -63,6 +66,11 @@ class RequestReader:
         """Take bytes from the peer, any split, and return the requests they complete; then look at `refusal`."""
         if self.refusal is not None or self._last:
             return []
+        between = self._between
+        if between:
+            known = self._settings.known.get(data)
+            if known is not None:
+                return [known.again(self._peer, self._salt)]
         try:
             for piece in self._line_ends.pieces(data, lambda: self.phase != "body"):
                 self._parse(piece)
@@ -71,7 +79,15 @@ class RequestReader:
         except RequestRefused as refusal:
             self.refusal = self.refusal or refusal
         done, self._done = self._done, []
+        self._between = self.phase == "idle" and data.endswith(HEAD_END)
+        if between and self._between and len(done) == 1 and len(data) <= MAX_KNOWN_HEAD_BYTES:
+            self._remember(data, done[0])
         return done
+
+    def _remember(self, data: bytes, request: Request) -> None:
+        """Keep a request that was all of these bytes; what is the last of its connection must be noted anew each time."""
+        if request.keep_alive and not request.upgrade and not request.body and self.refusal is None:
+            self._settings.remember(data, request)
 
     def close(self) -> None:
         """Let go of the parser, which holds on to us."""

@@ -11,10 +11,9 @@ import socket
 from typing import Any, Final, Protocol
 
 from mist.core.checkpoint import Record
-from mist.core.kernel_counts import received_bytes, sent_bytes, skip_received
+from mist.core.kernel_counts import look_at_received, received_bytes, send_from, sent_bytes, skip_received
 from mist.errors import is_out_of_memory
 
-READ_BYTES: Final = 256 * 1024
 RELEASED_BYTES: Final = 64 * 1024  # the record lets go at once of what was sent in pieces from this size on
 
 
@@ -57,7 +56,8 @@ class Wire(asyncio.Transport):
         if self._record is not None and sock.family == socket.AF_UNIX:
             self._record.give_up()  # the kernel counts no bytes here: behind it is TLS, whose keys are this process's
             self._record = None
-        self._unsent: list[memoryview] = []
+        self._unsent: list[bytes] = []
+        self._begun = 0  # bytes that are sent of the first
         self._sent = self._received = 0
         self.wanted = True  # what arrives
         self._largest = 0
@@ -90,11 +90,11 @@ class Wire(asyncio.Transport):
 
     def _readable(self) -> None:
         try:
-            data = self._socket.recv(READ_BYTES, socket.MSG_PEEK)
-        except (BlockingIOError, InterruptedError):
-            return
+            data = look_at_received(self._socket.fileno())
         except OSError as error:
             self._lost(error)
+            return
+        if data is None:
             return
         if not data:
             self.pause_reading()
@@ -131,13 +131,16 @@ class Wire(asyncio.Transport):
     def _save(self) -> None:
         if self._record is None:
             return
-        pending: list[Any] = self._unsent
-        if len(pending) > 2:
-            self._unsent = pending = [memoryview(b"".join(pending))]
+        if len(self._unsent) > 2:
+            self._unsent = [self._rest()]
+            self._begun = 0
         # Whole strings are handed over as they are, also what is sent of the first: one that many connections send is kept once.
-        parts = [one.obj for one in pending]
-        begun = len(parts[0]) - pending[0].nbytes if parts else 0
-        self._record.save(self._sent - begun, self._received, parts, self._owner.saved_state())
+        self._record.save(self._sent - self._begun, self._received, self._unsent, self._owner.saved_state())
+
+    def _rest(self) -> bytes:
+        """Return what is not sent."""
+        rest = b"".join(self._unsent)
+        return rest[self._begun :] if self._begun else rest
 
     # -- writing
 
@@ -158,32 +161,29 @@ class Wire(asyncio.Transport):
 
     def _queue(self, data: bytes | memoryview) -> None:
         if not self._gone and len(data):
-            self._unsent.append(memoryview(data if isinstance(data, bytes) else _whole(data)))
+            self._unsent.append(data if isinstance(data, bytes) else _whole(data))
 
     def _push(self) -> None:
         """Send as much as the socket takes."""
-        blocked = False
-        while self._unsent and not blocked:
+        while self._unsent:
             part = self._unsent[0]
+            left = len(part) - self._begun
             try:
-                sent = self._socket.send(part)
-            except (BlockingIOError, InterruptedError):
-                blocked = True
-                break
+                sent = send_from(self._socket.fileno(), part, self._begun, len(self._unsent) > 1)
             except OSError as error:
                 self._lost(error)
                 return
-            self._sent += sent
-            self._largest = max(self._largest, part.nbytes)
-            if sent < part.nbytes:
-                self._unsent[0] = part[sent:]
-                blocked = True
-            else:
-                self._unsent.pop(0)
-        if blocked:
-            self._wait_writable()
-        else:
-            self._drained()
+            if sent >= 0:
+                self._sent += sent
+                if left > self._largest:
+                    self._largest = left
+            if sent < left:
+                self._begun += max(sent, 0)
+                self._wait_writable()
+                return
+            self._begun = 0
+            self._unsent.pop(0)
+        self._drained()
 
     def _wait_writable(self) -> None:
         if not self._writing:
@@ -213,7 +213,7 @@ class Wire(asyncio.Transport):
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes wait."""
-        return sum(part.nbytes for part in self._unsent)
+        return sum(map(len, self._unsent)) - self._begun
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """Do nothing: the owner pauses as soon as anything waits."""
@@ -297,7 +297,7 @@ class Wire(asyncio.Transport):
         """
         self._settle()
         self.leave()
-        return self._socket.detach(), b"".join(self._unsent)
+        return self._socket.detach(), self._rest()
 
     def lend(self) -> tuple[int, bytes]:
         """Let somebody else use the socket until `leave` or the next `start` or `write`; returns as `let_go`."""
@@ -306,7 +306,7 @@ class Wire(asyncio.Transport):
         if self._writing:
             self._writing = False
             self._loop.remove_writer(self._socket.fileno())
-        return self._socket.fileno(), b"".join(self._unsent)
+        return self._socket.fileno(), self._rest()
 
     # -- another process's connection
 
@@ -324,7 +324,7 @@ class Wire(asyncio.Transport):
         if looked_at > 0:
             skip_received(fd, looked_at)
         if self._sent < sent_at + len(pending):
-            self._unsent = [memoryview(pending[self._sent - sent_at :])]
+            self._unsent, self._begun = [pending[self._sent - sent_at :]], 0
 
     def release(self) -> None:
         """Send what `resume` found unsent."""

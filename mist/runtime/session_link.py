@@ -26,11 +26,16 @@ class SessionLink:
     ) -> None:
         self._link = Link(instance.session_socket, "The process of the sessions", loop, ANSWER_SECONDS)
         self._snapshot = snapshot
+        self._looked_at: Mapping[str, Any] = {}
+        self._guarded = False  # by that snapshot
 
     @property
     def guarded(self) -> bool:
         """Whether anybody decides about viewers."""
-        return is_guarded(self._snapshot())
+        snapshot = self._snapshot()
+        if snapshot is not self._looked_at:
+            self._looked_at, self._guarded = snapshot, is_guarded(snapshot)
+        return self._guarded
 
     async def admit(self, stream: str, host: str, token: str, connector: str, url: str) -> None:
         """Raise AccessDenied when a viewer's session may not watch."""

@@ -12,6 +12,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from mist.errors import AccessDenied, ConfigError
@@ -295,6 +296,7 @@ def unverified_claims(token: str) -> dict[str, Any]:
     return claims if isinstance(claims, dict) else {}
 
 
+@lru_cache(256)
 def subject_of(token: str) -> str:
     """Return the stream that a token claims to be for, unverified; "" for what is no token."""
     subject = unverified_claims(token).get("sub")

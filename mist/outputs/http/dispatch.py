@@ -34,6 +34,10 @@ ERROR_STATUS: Final[tuple[tuple[type[Exception], int, str], ...]] = (
 )
 
 
+MAX_KNOWN_PATHS: Final = 1024
+MAX_KNOWN_PATH_CHARACTERS: Final = 256
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """What a URL leads to. stream: what matched the `$`, as the client wrote it; rest: what follows a prefix."""
@@ -51,6 +55,7 @@ class Routes:
         self._exact: dict[str, Any] = {}
         self._folders: dict[str, list[tuple[str, str, bool, Any]]] = {}
         self._extensions: dict[str, list[tuple[str, str, Any]]] = {}
+        self._known: dict[str, Route] = {}  # by path, of those that were asked for
         for output in outputs:
             for pattern in output.capability.url_match:
                 self._add(pattern, False, output)
@@ -72,6 +77,16 @@ class Routes:
 
     def find(self, path: str) -> Route | None:
         """Return what answers a decoded path, or None."""
+        route = self._known.get(path)
+        if route is None:
+            route = self._look_up(path)
+            if route is not None and len(path) <= MAX_KNOWN_PATH_CHARACTERS:
+                if len(self._known) >= MAX_KNOWN_PATHS:
+                    self._known.clear()
+                self._known[path] = route
+        return route
+
+    def _look_up(self, path: str) -> Route | None:
         output = self._exact.get(path)
         if output is not None:
             return Route(output)

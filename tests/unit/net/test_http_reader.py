@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mist.net.http_messages import HttpSettings, Request
+from mist.net.http_messages import MAX_KNOWN_HEADS, HttpSettings, Request
 from mist.net.http_reader import RequestReader
 
 PIPELINE = (
@@ -149,3 +149,61 @@ def test_requests_before_an_error_count() -> None:
     requests = reader.feed(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n\x01\x02")
     assert [request.path for request in requests] == ["/a"]
     assert reader.refusal is not None and reader.feed(b"GET /b HTTP/1.1\r\nHost: h\r\n\r\n") == []
+
+
+AGAIN = b"GET /hls/live/index.m3u8?a=1 HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 192.0.2.7\r\nUser-Agent: p\r\n\r\n"
+
+
+def test_the_same_bytes_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = HttpSettings()
+    (first,) = RequestReader(settings, "127.0.0.1", "1").feed(AGAIN)
+    first.stream, first.query["start"] = "live", "5"
+    monkeypatch.setattr(RequestReader, "_parse", lambda *_: pytest.fail("read again"))
+    near, far = RequestReader(settings, "127.0.0.1", "2"), RequestReader(settings, "198.51.100.1", "1")
+    (same,), (other,), (later,) = near.feed(AGAIN), far.feed(AGAIN), near.feed(AGAIN)
+    assert short([same, other, later]) == short([first]) * 3
+    assert (same.stream, same.query, same.headers) == ("", {"a": "1"}, first.headers)
+    assert (same.peer, other.peer) == ("192.0.2.7", "198.51.100.1")  # only a trusted peer speaks for others
+    assert same.token != first.token == other.token
+
+
+def test_what_was_read_once_is_read_the_same_at_every_split() -> None:
+    settings = HttpSettings()
+    pieces = [
+        AGAIN,
+        b"POST /b HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n" + b"GET /\r\n\r\n",
+        AGAIN,
+        b"\r\n\r\n" + AGAIN,
+    ]
+    whole = [request for piece in pieces for request in RequestReader(settings).feed(piece)]
+    stream = b"".join(pieces)
+    for cut in range(len(stream)):
+        reader = RequestReader(settings)
+        found = [request for piece in (stream[:cut], stream[cut:], AGAIN) for request in reader.feed(piece)]
+        assert reader.refusal is None and short(found) == short([*whole, whole[0]]), cut
+    assert all(known.endswith(AGAIN) for known in settings.known)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        AGAIN.replace(b"User-Agent: p", b"Connection: close"),
+        AGAIN.replace(b"User-Agent: p", b"Upgrade: websocket\r\nConnection: upgrade"),
+        AGAIN.replace(b"GET", b"POST").replace(b"User-Agent: p", b"Content-Length: 4") + b"\r\n\r\n",
+        AGAIN.replace(b"User-Agent: p", b"X: " + b"x" * 1024),
+        AGAIN + AGAIN,
+        AGAIN + b"\x01\r\n\r\n",
+    ],
+)
+def test_what_is_more_than_a_head_is_not_remembered(data: bytes) -> None:
+    settings = HttpSettings()
+    assert RequestReader(settings).feed(data)
+    assert settings.known == {}
+
+
+def test_few_heads_are_remembered() -> None:
+    settings = HttpSettings()
+    reader = RequestReader(settings)
+    for number in range(MAX_KNOWN_HEADS + 1):
+        reader.feed(AGAIN.replace(b"a=1", b"a=%d" % number))
+    assert len(settings.known) <= MAX_KNOWN_HEADS
