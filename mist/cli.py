@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mist
-from mist.commands import BadUsage, convert, info, operate_account, operate_show, operate_triggers, record
+from mist.commands import (
+    BadUsage,
+    CommandParser,
+    convert,
+    info,
+    operate_account,
+    operate_show,
+    operate_triggers,
+    record,
+)
 from mist.errors import ConfigError, MistError, NotFound
 from mist.runtime.instance import DEFAULT_NAME, Instance
 
@@ -173,7 +182,7 @@ EXIT_STATUS = (
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="mist", description=_DESCRIPTION, formatter_class=raw)
+    parser = CommandParser(prog="mist", description=_DESCRIPTION, formatter_class=raw)
     parser.add_argument("--version", action="version", version=f"mist {mist.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 

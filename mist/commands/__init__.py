@@ -2,8 +2,35 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
 from mist.errors import MistError
 
 
 class BadUsage(MistError):
     """The command line asks for what cannot be."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser of commands: in those that do something, options may stand between the other words.
+
+    What is too much is an error of that command, with its usage; `too_much` says what to do about it.
+    """
+
+    too_much = ""
+    _ordering = False
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
+        """Parse as `argparse` does, with the options first wherever they stand."""
+        if self._ordering or self._subparsers is not None:
+            return super().parse_known_args(args, namespace)
+        self._ordering = True
+        try:
+            found, rest = self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._ordering = False
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}{self.too_much}")
+        return found, rest

@@ -234,5 +234,6 @@ def add_commands(
     parsers["log"].add_argument("--stream", help="only lines about this stream")
     parsers["api"].add_argument("call", metavar="CALL", help="name of the call, or - for a whole command")
     parsers["api"].add_argument("value", metavar="JSON", nargs="?", help="what it is given (default true)")
+    parsers["api"].too_much = " (JSON with spaces is one word in single quotes)"
     parsers["api"].add_argument("--compact", action="store_true", help="the reply on one line")
     return list(parsers.values())

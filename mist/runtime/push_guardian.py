@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from mist.runtime.channel import Message, close_all
 from mist.runtime.guardian import Guardian, WorkerHandle
 from mist.runtime.leftovers import release_subscriptions
 from mist.runtime.program import Server
+from mist.runtime.push_ends import PushEnds, first_sent_ms, former_result, leave_result, make_result
 from mist.runtime.push_worker import push_main, push_note
 from mist.runtime.reactor import Timer
 from mist.runtime.vigil import Vigil, Watched, patience_seconds
@@ -43,6 +45,7 @@ GO_ON = ("/", "rtmp://", "dtsc://")
 class Kept:
     """A push. stopping: why it was told to end. result: how it ended, until the main process has written that down.
 
+    began: unix time. status: its figures, as its process told them last.
     file: of its process, for the next one, or -1: the socket of a push to a server, else what waits for a destination.
     patience: when one that was told to end is not waited for any longer. ended_again: a second process was to end it.
     """
@@ -52,6 +55,8 @@ class Kept:
     shared: bool
     version: int = 0
     stopping: str = ""
+    began: float = field(default_factory=time.time)
+    status: Message = field(default_factory=dict)
     lane: Lane | None = None
     result: Message | None = None
     file: int = -1
@@ -126,6 +131,7 @@ class PushesDuty:
 
     def start(self, guardian: Guardian) -> None:
         self._guardian = guardian
+        self._ends = PushEnds(self._server, guardian.reactor)
         self._watch = Vigil(guardian.reactor, PING_SECONDS, self._watched)
 
     # -- orders ----------------------------------------------------------------------------------------------------
@@ -154,11 +160,12 @@ class PushesDuty:
             shared = self._server.program.pushes[plan.connector].shares(plan.target)
             kept = self._pushes[plan.number] = Kept(plan, push_note(self._server.instance, plan), shared)
             kept.version, kept.stopping = kept.note.version(), str(given.get("stopping", ""))
+            kept.began = float(given.get("began", kept.began))
             lane = self._former(int(given.get("worker", 0)), shared=shared)
             if lane is not None:
                 lane.add(kept)
             elif kept.stopping and not kept.has_ends:
-                self._finish(kept, {"reason": kept.stopping, "text": "stopped"})
+                self._finish_for(kept, kept.stopping, "stopped")
             else:
                 self._place(kept)
         self._knows = True
@@ -197,7 +204,7 @@ class PushesDuty:
             self._start_worker(lane)  # and come back
             return
         if lane is None or lane.worker is None:
-            self._finish(kept, {"reason": kept.stopping, "text": "stopped"})
+            self._finish_for(kept, kept.stopping, "stopped")
             return
         lane.worker.channel.send(
             {"do": "end_push", "number": kept.plan.number, "gracefully": bool(order.get("gracefully"))}
@@ -295,6 +302,9 @@ class PushesDuty:
             if kept is not None:
                 self._finish(kept, message)
         elif message.get("event") == "status":
+            for number, status in message["pushes"].items():
+                if (reported := lane.pushes.get(int(number))) is not None:
+                    reported.status = status
             self._guardian.upstream.send(message)
 
     def _keep(self, lane: Lane, message: Message, fds: list[int]) -> None:
@@ -308,9 +318,25 @@ class PushesDuty:
             for number in message["inventory"].get("arenas", ())[: len(fds)]:
                 lane.keep_arena(number, fds.pop(0))
 
+    def _finish_for(self, kept: Kept, reason: str, text: str) -> None:
+        """Say how a push ended whose process is dead, unless that said so before."""
+        result = former_result(kept.note)
+        if result is None:
+            result = make_result(
+                kept.plan.number,
+                reason,
+                text,
+                status=kept.status,
+                began=kept.began,
+                first_ms=first_sent_ms(kept.status),
+            )
+            leave_result(kept.note, result)
+        self._finish(kept, result)
+
     def _finish(self, kept: Kept, result: Message) -> None:
         """Pass on how a push ended; it is remembered until the main process says that it knows."""
-        kept.result = {**result, "event": "result", "number": kept.plan.number}
+        kept.result = result
+        self._ends.tell(kept.plan, result, shared=kept.shared)
         kept.let_go()
         self._forget_patience(kept)
         lane = kept.lane
@@ -326,19 +352,24 @@ class PushesDuty:
 
     def worker_ended(self, worker: WorkerHandle, status: int) -> None:
         lane = self._lane_of(worker.pid)
-        if lane is None or self._guardian.ending:
+        if lane is None:
             return
         lane.worker = None
+        if self._guardian.ending:
+            self._end_all(lane)
+            return
         for kept in [one for one in lane.pushes.values() if one.stopping]:
             self._forget_patience(kept)
             if not kept.has_ends:
-                self._finish(kept, {"reason": kept.stopping, "text": "stopped"})
+                self._finish_for(kept, kept.stopping, "stopped")
         if not lane.pushes:
             self._drop_lane(lane)
             return
         self._tell_place(0, list(lane.pushes.values()))
-        if worker.stopping or any(one.note.version() != one.version for one in lane.pushes.values()):
-            lane.crashes = 0  # it had got further: that is where the next one goes on
+        if worker.stopping or any(one.stopping or one.note.version() != one.version for one in lane.pushes.values()):
+            lane.crashes = (
+                0  # it had got further: that is where the next one goes on, or ends what is to end, which it does once
+            )
             self._start_worker(lane)
             return
         lane.crashes = 1 if worker.ran_seconds() > WELL_SECONDS else lane.crashes + 1
@@ -347,10 +378,15 @@ class PushesDuty:
             self._guardian.reactor.call_later(delay, self._start_worker, self._split(lane))
         elif len(lane.pushes) == 1 and lane.crashes > MAX_CRASHES:
             for kept in list(lane.pushes.values()):
-                self._finish(kept, {"reason": "INTERNAL_ERROR", "text": "it crashed too often"})
+                self._finish_for(kept, "INTERNAL_ERROR", "it crashed too often")
             self._drop_lane(lane)
             return
         self._guardian.reactor.call_later(delay, self._start_worker, lane)
+
+    def _end_all(self, lane: Lane) -> None:
+        """Say how the pushes of a lane without a worker ended: nobody goes on with them."""
+        for kept in list(lane.pushes.values()):
+            self._finish_for(kept, kept.stopping or "CLEAN_SIGNAL", "stopped")
 
     def _split(self, lane: Lane) -> Lane:
         """Move half of a lane's pushes to another one."""
@@ -440,7 +476,10 @@ class PushesDuty:
         """Nothing is begun here anyway."""
 
     def stopping(self) -> None:
-        """The workers are told by the guardian."""
+        """End those that no worker has; the workers are told by the guardian."""
+        for lane in self._lanes:
+            if lane.worker is None:
+                self._end_all(lane)
 
     def finish(self) -> None:
         """Nobody goes on with the pushes."""

@@ -8,7 +8,6 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -21,6 +20,7 @@ from mist.runtime.guardian import WorkerMain
 from mist.runtime.instance import Instance
 from mist.runtime.output_worker import OutputWorker
 from mist.runtime.program import Server
+from mist.runtime.push_ends import former_result, leave_result, make_result
 from mist.runtime.worker import Worker
 from mist.stream.push import LeftConnection, PushPlan, PushRole, PushStatus
 from mist.stream.push_note import PushNote
@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 STATUS_SECONDS: Final = 5.0
 STOP_SECONDS: Final = 1.5
 GRACE_SECONDS: Final = 20.0  # for a destination to take what it has not yet
-_RESULT: Final = "result"
 _PLAN: Final[contextvars.ContextVar[PushPlan]] = contextvars.ContextVar("plan")
 _STOPPED: Final = ("CLEAN_CONTROLLER_REQ", "stopped")
 
@@ -83,7 +82,7 @@ class PushWorker(OutputWorker):
             close_all([left_file] if left_file >= 0 else [])
             return
         note = push_note(self.server.instance, plan)
-        if (result := _former_result(note)) is not None:
+        if (result := former_result(note)) is not None:
             self.channel.send(result)
             close_all([left_file] if left_file >= 0 else [])
             return
@@ -162,38 +161,19 @@ class PushWorker(OutputWorker):
             self.finish()
 
     def _tell_end(self, one: Running, reason: str, text: str) -> None:
-        """Say how it went: to the guardian, and to the handlers of triggers."""
-        plan, status, ended = one.plan, one.status, time.time()
-        message = {
-            "event": "result",
-            "number": plan.number,
-            "reason": reason,
-            "text": text,
-            "status": one.document(),
-        }
-        if status.note is not None:
-            with suppress(OSError):
-                status.note.write({_RESULT: message}, _RESULT, dict)
-        self.channel.send(message)
-        first = 2**64 - 1 if status.first_ms is None else status.first_ms
-        lines = [
-            plan.stream,
-            status.current_target or plan.target,
-            plan.connector,
-            str(status.bytes),
-            str(int(ended - status.began)),
-            str(int(status.began)),
-            str(int(ended)),
-            str(status.media_ms),
-            str(first),
-            str(status.last_ms or 0),
+        """Say how it went to the guardian, which tells the handlers of triggers."""
+        status = one.status
+        result = make_result(
+            one.plan.number,
             reason,
             text,
-            "",
-        ]
-        if status.current_target:
-            self.triggers.notify("RECORDING_END", plan.stream, lines)
-        self.triggers.notify("OUTPUT_END", plan.stream, lines)
+            status=one.document(),
+            began=status.began,
+            first_ms=status.first_ms,
+        )
+        if status.note is not None:
+            leave_result(status.note, result)
+        self.channel.send(result)
 
     def _end(self, number: int, *, gracefully: bool) -> None:
         """End a push with what it still has to send; gracefully, with what the destination has not taken yet, too.
@@ -279,15 +259,6 @@ class PushWorker(OutputWorker):
 
     def deserted(self, why: str) -> None:
         self.stop("CLEAN_SIGNAL")
-
-
-def _former_result(note: PushNote) -> Message | None:
-    """Return what a process before this one said at the push's end, if it did: nobody may have heard it."""
-    try:
-        left = note.read()
-    except (OSError, ValueError):
-        return None
-    return None if left is None else left[0].get(_RESULT)
 
 
 def push_note(instance: Instance, plan: PushPlan) -> PushNote:

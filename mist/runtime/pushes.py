@@ -49,7 +49,12 @@ class Push:
 
     def order(self) -> Message:
         """Return what the guardian needs to know of it."""
-        return {"plan": self.plan.document(), "worker": self.worker, "stopping": self.stopping}
+        return {
+            "plan": self.plan.document(),
+            "worker": self.worker,
+            "stopping": self.stopping,
+            "began": self.began,
+        }
 
 
 class Pushes(Book):

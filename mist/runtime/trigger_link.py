@@ -34,15 +34,19 @@ class TriggerLink:
         """Return the handlers of a trigger, so that a payload that is dear to make is only made for somebody."""
         return handlers_of(self._snapshot(), name, stream)
 
-    def notify(self, name: str, stream: str, lines: Sequence[str]) -> None:
-        """Tell the handlers of a trigger whose answer does not matter."""
+    def notify(self, name: str, stream: str, lines: Sequence[str], *, once: str = "") -> None:
+        """Tell the handlers of a trigger whose answer does not matter.
+
+        once: what is told, for one that may be told again by another process: the handlers hear it the first time only.
+        """
 
         def answered(answer: Mapping[str, Any] | None) -> None:
             if answer is None:
                 log.warning("The trigger %s was not fired, or nobody knows whether it was", name)
 
         if self.wanted(name, stream):
-            self._link.ask_then(message(name, stream, lines), answered)
+            question = message(name, stream, lines)
+            self._link.ask_then({**question, "once": once} if once else question, answered)
 
     async def allows(self, name: str, stream: str, lines: Sequence[str]) -> bool:
         """Fire a trigger and return whether all its handlers allow."""

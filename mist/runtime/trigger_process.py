@@ -27,6 +27,7 @@ from mist.stream.triggers import TRIGGERS, Answer, Handler, due
 log = logging.getLogger(__name__)
 
 STOP_SECONDS: Final = 1.0
+MAX_TOLD: Final = 20_000  # events that are not to be told again
 
 
 @dataclass(slots=True)
@@ -47,6 +48,7 @@ class TriggerProcess(DoorWorker):
         super().__init__(server, channel, door)
         self._counts: dict[str, Count] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._told: dict[tuple[str, str], None] = {}  # by trigger: what is told once only; oldest first
         self._calls = HandlerCalls(self._described)
 
     def _described(self) -> Described:
@@ -59,6 +61,9 @@ class TriggerProcess(DoorWorker):
     def asked(self, visitor: Channel, message: Message) -> None:
         what = message.get("do")
         if what == "fire" and message.get("trigger") in TRIGGERS:
+            if self._is_told(message):
+                answer(visitor, message, {"results": []})
+                return
             self._do(self._fire(visitor, message))
         elif what == "variable":
             self._do(self._read_variable(visitor, message))
@@ -66,6 +71,18 @@ class TriggerProcess(DoorWorker):
             answer(visitor, message, {"triggers": {name: asdict(count) for name, count in self._counts.items()}})
         else:
             answer(visitor, message, {"error": "NotFound", "text": f"no trigger is called {message.get('trigger')}"})
+
+    def _is_told(self, message: Message) -> bool:
+        """Tell whether an event that is told once only was told before; take note of it."""
+        event = message["trigger"], str(message.get("once", ""))
+        if not event[1]:
+            return False
+        if event in self._told:
+            return True
+        self._told[event] = None
+        if len(self._told) > MAX_TOLD:
+            del self._told[next(iter(self._told))]
+        return False
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(work)

@@ -27,3 +27,34 @@ def test_what_is_another_users(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "user" in said and "or as root" in said
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "api totals --instance gone {}",
+        "api --instance gone totals {}",
+        "api totals {} --compact --instance gone",
+        "clients --instance gone live --json",
+        "trigger test OUTPUT_END --instance gone live",
+        "record live --instance gone /nowhere/a.ts",
+        "config diff --instance gone /nowhere.json --json",
+    ],
+)
+def test_options_stand_anywhere(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MIST_RUNTIME_DIR", str(tmp_path))
+    assert main(command.split()) in (1, 2)
+    said = capsys.readouterr().err
+    assert "gone" in said or "/nowhere.json" in said
+    assert "usage:" not in said
+
+
+def test_too_many_words_name_the_command_and_the_cure(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["api", "addstream", '{"a":', "1}"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "usage: mist api" in said
+    assert "unrecognized arguments: 1}" in said and "single quotes" in said

@@ -77,6 +77,7 @@ async def record_remotely(services: OutputServices, plan: PushPlan, status: Push
                 try:
                     await making.record(plan, connector, carrier, left, job)
                 except MistError:
+                    delivery.finish()  # also when there was no stream to open
                     await sending  # what there is of it; what went wrong there is the same, or worse
                     raise
             await sending

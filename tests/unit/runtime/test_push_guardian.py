@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from mist.runtime.build import running_build
+from mist.runtime.push_ends import leave_result, make_result
 from mist.runtime.push_guardian import FILL, MAX_CRASHES, PushesDuty
 from mist.runtime.reactor import Timer
+from mist.stream.push_note import PushNote
 
 
 class Channel:
@@ -114,14 +116,19 @@ class Stage:
             "RTMP": SimpleNamespace(shares=lambda target: True),
             "MP4": SimpleNamespace(shares=lambda target: False),
         }
+        places = {name: folder / name for name in ("trigger_socket", "config_file")}
         server: Any = SimpleNamespace(
-            instance=SimpleNamespace(push_notes=folder), program=SimpleNamespace(pushes=roles)
+            instance=SimpleNamespace(push_notes=folder, **places), program=SimpleNamespace(pushes=roles)
         )
         self.duty = PushesDuty(server)
         self.duty._width = 2
         self.guardian = Guardian()
         self.dead: set[int] = set()
         self.duty.start(self.guardian)  # type: ignore[arg-type]
+        self.told: list[tuple[str, str, list[str]]] = []  # trigger, what is told once, and the payload
+        self.duty._ends._triggers = SimpleNamespace(  # type: ignore[assignment]
+            notify=lambda name, _stream, lines, once: self.told.append((name, once, lines))
+        )
 
     def order(self, numbers: range | list[int], connector: str = "RTMP", **more: Any) -> None:
         plans = [
@@ -414,3 +421,81 @@ def test_one_that_does_not_say_what_it_has_is_replaced_all_the_same(stage: Stage
     stage.duty.worker_rejoined(worker, {"pushes": [1]})  # type: ignore[arg-type]
     stage.guardian.run("_told")
     assert worker.signals
+
+
+STATUS = {"bytes": 900, "mediatime": 5000, "media_tx": 4000, "current_target": ""}
+
+
+def test_a_push_whose_process_was_killed_as_it_was_to_end_is_told_of(stage: Stage) -> None:
+    stage.order([1, 2], began=100.0)
+    [worker] = stage.workers
+    stage.say(worker, event="status", pushes={"1": STATUS})
+    stage.duty.command({"do": "stop", "number": 1}, [])
+    stage.kill(worker)
+    [(name, _, lines)] = stage.told
+    assert (name, lines[:4]) == ("OUTPUT_END", ["live", "t", "RTMP", "900"])
+    assert (lines[5], lines[7:12]) == ("100", ["4000", "1000", "5000", "CLEAN_CONTROLLER_REQ", "stopped"])
+
+
+def test_an_end_that_is_told_again_is_known_as_the_same(stage: Stage, tmp_path: Path) -> None:
+    """The guardian is killed before the main process has heard the result: the next one finds it in the note."""
+    stage.order([1])
+    stage.duty.command({"do": "stop", "number": 1}, [])
+    stage.kill(stage.workers[0])
+    other = Stage(tmp_path)
+    other.order([1], stopping="CLEAN_CONTROLLER_REQ")
+    assert len(stage.told) == 1
+    assert other.told == stage.told
+    assert other.guardian.upstream.sent[-1]["ended"] == stage.guardian.upstream.sent[-1]["ended"]
+
+
+def test_what_a_killed_process_said_of_the_end_counts(stage: Stage, tmp_path: Path) -> None:
+    stage.order([1])
+    stage.duty.command({"do": "stop", "number": 1}, [])
+    said = make_result(1, "CLEAN_EOF", "the stream has ended", status=STATUS, began=1.0, first_ms=0)
+    leave_result(PushNote(tmp_path, 1), said)
+    stage.kill(stage.workers[0])
+    assert stage.guardian.results() == {1: "CLEAN_EOF"}
+    assert [lines[10] for _, _, lines in stage.told] == ["CLEAN_EOF"]
+
+
+def test_a_recording_that_ends_before_it_began_is_told_of(stage: Stage) -> None:
+    stage.order([1], "MP4")
+    stage.duty.command({"do": "stop", "number": 1}, [])
+    stage.kill(stage.workers[0])
+    assert [name for name, _, _ in stage.told] == ["RECORDING_END", "OUTPUT_END"]
+    assert stage.told[0][2][8] == str(2**64 - 1)
+
+
+def test_the_end_of_a_former_version_s_push_was_told_by_itself(stage: Stage) -> None:
+    stage.order([1])
+    stage.say(stage.workers[0], event="result", number=1, reason="CLEAN_EOF", text="over", status={})
+    assert stage.told == []
+
+
+def test_pushes_whose_processes_die_with_the_server_are_told_of(stage: Stage) -> None:
+    stage.order([1])
+    stage.order([2], "MP4")
+    first, second = stage.workers
+    stage.duty.worker_ended(second, -9)  # type: ignore[arg-type]
+    stage.guardian.ending = True
+    stage.duty.stopping()
+    stage.duty.worker_ended(first, -9)  # type: ignore[arg-type]
+    assert [(name, lines[2]) for name, _, lines in stage.told] == [
+        ("RECORDING_END", "MP4"), ("OUTPUT_END", "MP4"), ("OUTPUT_END", "RTMP")
+    ]  # fmt: skip
+
+
+def test_the_end_of_files_does_not_wait_for_the_next_attempt(stage: Stage, tmp_path: Path) -> None:
+    """Processes that died again and again are started ever later; one that is to write the end of a file is started at once."""
+    stage.order([1], "MP4")
+    [worker] = stage.workers
+    for _ in range(3):
+        [worker] = stage.kill(worker)
+    PushNote(tmp_path, 1).write({"recorder": {}}, 0, dict)
+    stage.duty._pushes[1].version = PushNote(tmp_path, 1).version()
+    stage.duty.command({"do": "stop", "number": 1}, [])
+    before = len(stage.workers)
+    stage.duty.worker_ended(worker, -9)  # type: ignore[arg-type]
+    assert len(stage.workers) == before + 1
+    assert stage.told == []
