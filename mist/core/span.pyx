@@ -271,6 +271,17 @@ cdef class Span:
             raise IndexError(number)
         return self.packets[number].dts_us
 
+    def first_shown_us(self, int track):
+        """Return the earliest presentation time of a track's packets; None without any."""
+        cdef uint32_t number
+        cdef SpanPacket* record
+        cdef int64_t found = INT64_MAX
+        for number in range(self.header.packets):
+            record = &self.packets[number]
+            if record.track == track:
+                found = min(found, record.dts_us + record.offset_us)
+        return None if found == INT64_MAX else found
+
     def packet_list(self):
         """Return all packets with copies of their payload."""
         cdef uint32_t number

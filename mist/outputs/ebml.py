@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from mist.core.muxer import Muxer
@@ -10,12 +11,15 @@ from mist.formats.matroska.writing import (
     VIDEO_CODECS,
     WEBM_AUDIO_CODECS,
     WEBM_VIDEO_CODECS,
+    delay_us,
     muxer,
 )
 from mist.formats.tracks import VIDEO, TrackInfo
 from mist.outputs.base import Capability, Choice, ProgressiveOutput
+from mist.outputs.base.on_demand import Beginning
 from mist.outputs.base.program_push import ProgramPush
 from mist.outputs.base.recording_push import RecordingPush
+from mist.stream.on_demand import OnDemandReader
 from mist.stream.parameters import PlaybackParameters
 from mist.stream.reader import StreamReader
 from mist.stream.selectors import configured_sorting, select_tracks
@@ -71,6 +75,16 @@ class _Matroska(ProgressiveOutput):
     def timed_header(self, tracks: list[TrackInfo], length_us: int) -> bytes:
         """Return a header with the Segment's duration."""
         return muxer(tracks, webm=self._as_webm(tracks), length_us=length_us).header()
+
+    async def film_muxer(
+        self, media: OnDemandReader, indexes: list[int], beginning: Beginning
+    ) -> Callable[[list[TrackInfo]], Muxer]:
+        """Return what makes a muxer that moves all times up to zero: Matroska has none before it."""
+        first_us = await media.first_shown_us(indexes)
+        infos = [beginning.loaded.infos[index] for index in indexes]
+        before_us = max(-time_us - delay_us(info) for time_us, info in zip(first_us, infos, strict=True))
+        shift_us = max(before_us + 499, 0) // 1000 * 1000  # as the muxer rounds
+        return lambda tracks: muxer(tracks, webm=self._as_webm(tracks), shift_us=shift_us)
 
     def _as_webm(self, tracks: list[TrackInfo]) -> bool:
         return False

@@ -106,6 +106,7 @@ class OnDemandReader:
         self._used: weakref.WeakValueDictionary[int, LoadedSpan] = weakref.WeakValueDictionary()
         self._kept: OrderedDict[int, LoadedSpan] = OrderedDict()
         self._kept_bytes = 0
+        self._first_shown: tuple[SpanIndex, dict[int, int]] | None = None
 
     @property
     def name(self) -> str:
@@ -143,6 +144,22 @@ class OnDemandReader:
     def find(self, dts_us: int) -> int:
         """Return the number of the span to begin with for playing from a decode time."""
         return self.index.find(dts_us)
+
+    async def first_shown_us(self, tracks: list[int]) -> list[int]:
+        """Return for each track the earliest presentation time before zero, 0 where there is none.
+
+        Raises as `span`.   Cost: the first span, once, where something is decoded before zero.
+        """
+        index = self.index
+        if self._first_shown is None or self._first_shown[0] is not index:
+            found: dict[int, int] = {}
+            if self.place(0).from_us < 0:
+                loaded = await self.span(0)
+                times = {track: loaded.span.first_shown_us(track) for track in range(len(loaded.infos))}
+                found = {track: time_us for track, time_us in times.items() if time_us is not None and time_us < 0}
+            self._first_shown = (index, found)
+        known = self._first_shown[1]
+        return [known.get(track, 0) for track in tracks]
 
     async def reaches(self, number: int) -> bool:
         """Wait until a span is in the index, and tell whether there is one of that number.

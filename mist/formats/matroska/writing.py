@@ -121,19 +121,26 @@ class Layout:
     tracks_at: int
 
 
-def muxer(tracks: Sequence[TrackInfo], webm: bool = False, indexed: bool = False, length_us: int = 0) -> MatroskaMuxer:
+def muxer(
+    tracks: Sequence[TrackInfo], webm: bool = False, indexed: bool = False, length_us: int = 0, shift_us: int = 0
+) -> MatroskaMuxer:
     """Return a muxer of Matroska or WebM. indexed: for a file, whose header has room for what is known at its end.
 
-    length_us: how long it will be, where that is known in advance. Raises UnsupportedError for tracks that it cannot carry.
+    length_us: how long it will be, where that is known in advance. shift_us: added to all times, which readers want at zero or
+    later. Raises UnsupportedError for tracks that it cannot carry.
     """
-    return MatroskaMuxer(tracks, Schema(length_us / 1000), webm, indexed)
+    return MatroskaMuxer(tracks, Schema(length_us / 1000, shift_us), webm, indexed)
 
 
 class Schema:
-    """What `MatroskaMuxer` asks of the header and the end. length_ms: how long it will be, 0 where that is not known yet."""
+    """What `MatroskaMuxer` asks of the header and the end. length_ms: how long it will be, 0 where that is not known yet.
 
-    def __init__(self, length_ms: float = 0.0) -> None:
+    shift_us: added to the times of all tracks.
+    """
+
+    def __init__(self, length_ms: float = 0.0, shift_us: int = 0) -> None:
         self._length_ms = length_ms
+        self._shift_us = shift_us
 
     def header(self, tracks: Sequence[TrackInfo], webm: bool, indexed: bool) -> Layout:
         """Return everything before the first Cluster. Raises UnsupportedError for a track without a place in it."""
@@ -162,7 +169,7 @@ class Schema:
         """Return what the packets of a track need."""
         frame_ms = round(1_000_000 / track.frame_rate_mhz) if track.frame_rate_mhz else 0
         set_types = {H264: 1 << h264.SPS, HEVC: 1 << 33}.get(track.codec, 0)
-        return Plan(track.codec == SUBTITLE, set_types, delay_us(track), frame_ms)
+        return Plan(track.codec == SUBTITLE, set_types, delay_us(track) + self._shift_us, frame_ms)
 
     def parameter_sets(self, track: TrackInfo) -> bytes:
         """Return the parameter sets of H.264 and HEVC as NAL units with 4-byte lengths, b"" for other codecs."""

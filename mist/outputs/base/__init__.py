@@ -241,7 +241,7 @@ class ProgressiveOutput:
         sender = OnDemandSender(
             media,
             choice.indexes,
-            lambda tracks: self.make_muxer(reader.name, tracks),
+            await self.film_muxer(media, choice.indexes, beginning),
             beginning,
             parameters,
             self._film_header(media, choice.indexes, beginning) if layout is None else bytes(layout.header),
@@ -256,6 +256,12 @@ class ProgressiveOutput:
         elif chunked:
             headers = {**headers, "Transfer-Encoding": "chunked"}
         self._hand_over(services, request, response, choice, sender, 200, headers, chunked=chunked)
+
+    async def film_muxer(
+        self, media: OnDemandReader, indexes: list[int], beginning: Beginning
+    ) -> Callable[[list[TrackInfo]], Muxer]:
+        """Return what makes the muxer of a viewer of an on-demand stream, the same one for all of them. Raises MistError."""
+        return lambda tracks: self.make_muxer(media.name, tracks)
 
     def _film_header(self, media: OnDemandReader, indexes: list[int], beginning: Beginning) -> bytes | None:
         """Return the header of a reply whose length in bytes is not known, but that in time is; None for the muxer's own."""
@@ -420,9 +426,8 @@ class ProgressiveOutput:
             else:
                 await self.choose(services, reader, parameters, request.headers.get("user-agent", ""))
                 beginning = Beginning(await media.span(saved["span"]), saved["from_us"], saved["to_us"])
-                sender = OnDemandSender(
-                    media, indexes, lambda tracks: self.make_muxer(reader.name, tracks), beginning, parameters
-                )
+                make_film_muxer = await self.film_muxer(media, indexes, beginning)
+                sender = OnDemandSender(media, indexes, make_film_muxer, beginning, parameters)
                 sender.go_to(saved)
         except BaseException:
             services.close_stream(reader)

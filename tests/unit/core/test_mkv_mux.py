@@ -41,11 +41,17 @@ def clusters(data: bytes) -> list[bytes]:
     return [CLUSTER_ID + part for part in data.split(CLUSTER_ID)[1:]]
 
 
-def muxed(tracks: list[TrackInfo], packets: list[Packet], **options: bool) -> bytes:
-    engine = muxer(tracks, **options)
+def muxed(tracks: list[TrackInfo], packets: list[Packet], **options: int) -> bytes:
+    engine = muxer(tracks, **options)  # type: ignore[arg-type]
     for packet in packets:
         engine.write(packet)
     return engine.take_output()
+
+
+def test_times_are_moved_up() -> None:
+    earlier = [Packet(one.track, one.dts_us - 1_500_000, 0, one.keyframe, one.payload) for one in media()]
+    assert muxed(TRACKS, earlier, shift_us=1_500_000) == muxed(TRACKS, media())
+    assert muxed(TRACKS, earlier) != muxed(TRACKS, media())
 
 
 def test_golden_header() -> None:
