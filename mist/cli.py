@@ -6,11 +6,12 @@ import argparse
 import importlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import mist
 from mist.commands import BadUsage, convert, info, operate_account, operate_show, operate_triggers, record
@@ -170,10 +171,25 @@ EXIT_STATUS = (
 )
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors say what to do."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and what may have been meant, and exit with status 2."""
+        found = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        near: list[str] = []
+        if found:
+            from difflib import get_close_matches
+
+            near = get_close_matches(found[1], re.findall(r"[\w-]+", found[2]), n=1)
+            message = f'there is no "{found[1]}" here'
+        super().error(f'{message}; did you mean "{near[0]}"?' if near else f'{message}; see "{self.prog} --help"')
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="mist", description=_DESCRIPTION, formatter_class=raw)
+    parser = Parser(prog="mist", description=_DESCRIPTION, formatter_class=raw)
     parser.add_argument("--version", action="version", version=f"mist {mist.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
@@ -265,7 +281,7 @@ def call_names() -> list[str]:
     return [call.name for call in CALLS]
 
 
-def _add_config_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_config_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     raw = argparse.RawDescriptionHelpFormatter
     config = commands.add_parser(
         "config",

@@ -27,3 +27,19 @@ def test_what_is_another_users(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "user" in said and "or as root" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "cure"),
+    [
+        ("strems", 'did you mean "streams"?'),
+        ("config chek", 'did you mean "check"?'),
+        ("account frobnicate", 'see "mist account --help"'),
+        ("log -n 3", 'see "mist --help"'),
+    ],
+)
+def test_a_command_line_that_cannot_be(command: str, cure: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(command.split())
+    assert ended.value.code == 2
+    assert cure in capsys.readouterr().err
