@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from mist.errors import MistError
 
@@ -14,7 +15,7 @@ class BadUsage(MistError):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser of commands: in those that do something, options may stand between the other words.
+    """A parser of commands whose errors say what to do; in those that do something, options may stand between the other words.
 
     What is too much is an error of that command, with its usage; `too_much` says what to do about it.
     """
@@ -34,3 +35,14 @@ class CommandParser(argparse.ArgumentParser):
         if rest:
             self.error(f"unrecognized arguments: {' '.join(rest)}{self.too_much}")
         return found, rest
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and what may have been meant, and exit with status 2."""
+        found = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        near: list[str] = []
+        if found:
+            from difflib import get_close_matches
+
+            near = get_close_matches(found[1], re.findall(r"[\w-]+", found[2]), n=1)
+            message = f'there is no "{found[1]}" here'
+        super().error(f'{message}; did you mean "{near[0]}"?' if near else f'{message}; see "{self.prog} --help"')

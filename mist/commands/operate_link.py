@@ -50,6 +50,11 @@ def _is_served(folder: Path) -> bool:
 
 def call(path: Path, command: Mapping[str, Any]) -> dict[str, Any]:
     """Send a command and return the reply without what every reply has. Raises TransportError."""
+    return call_and_hear(path, command)[0]
+
+
+def call_and_hear(path: Path, command: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Do what `call` does; returns the reply, and what the server says against the command: `refused`, and `warnings`."""
     connection = _Connection(path)
     try:
         connection.request("POST", "/api2", json.dumps(command), {"Content-Type": "application/json"})
@@ -68,4 +73,4 @@ def call(path: Path, command: Mapping[str, Any]) -> dict[str, Any]:
         connection.close()
     for name in ("LTS", "authorize"):
         reply.pop(name, None)
-    return reply
+    return reply, reply.pop("problems", {})

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mist.commands import BadUsage
-from mist.commands.operate_link import call
+from mist.commands.operate_link import call, call_and_hear
 
 STREAMS = """\
 List the configured and the active streams: their state, who is connected, their tracks, and what is wrong with them.
@@ -164,13 +164,15 @@ def _print_row(row: list[Any], options: argparse.Namespace) -> None:
 def api(path: Path, options: argparse.Namespace, known: Callable[[], Iterable[str]]) -> int:
     """Send one call, or a whole command. known: returns the names of the calls that there are."""
     command = _command(options)
-    reply = call(path, command)
+    reply, problems = call_and_hear(path, command)
     shown = reply.get(options.call, reply) if len(reply) == 1 else reply
     if reply:
         print(json.dumps(shown, indent=None if options.compact else 2, ensure_ascii=False))
     else:
         _check_names(command, {*known(), "authorize", "logout", "minimal"})
-    return 0
+    for line in (line for kind in ("refused", "warnings") for line in problems.get(kind, ())):
+        print(f"mist: {line}", file=sys.stderr)
+    return 1 if problems.get("refused") else 0
 
 
 def _check_names(command: Iterable[str], known: set[str]) -> None:

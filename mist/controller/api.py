@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mist.controller.calls import execute
 from mist.controller.feed import Feed
 from mist.controller.gate import ApiConnection, Gate, Refused
 from mist.controller.permissions import Caller
+from mist.controller.problems import collected
 from mist.controller.requests import BodyReader, Reply, find_command, parse_command
 from mist.controller.state import Command, Controller
 from mist.errors import Busy, LimitExceededError
@@ -83,7 +85,7 @@ class Api:
 
     def origin(self, scope: Scope) -> Origin:
         """Return where a request comes from."""
-        if (scope.get("state") or {}).get(ADMIN_SOCKET_KEY):
+        if is_admin(scope):
             return Origin("127.0.0.1", local=True, private=True)
         client = scope.get("client")
         headers = _joined(scope["headers"])
@@ -130,7 +132,10 @@ class Api:
         if path == "/api2":
             value["minimal"] = True
         host, secure = request.headers.get("host", ""), request.scope.get("scheme") == "https"
-        reply = await self.run(value, connection, origin, bearer=bearer, host=host, secure=secure)
+        with collected(self.controller.log) if is_admin(request.scope) else nullcontext() as problems:
+            reply = await self.run(value, connection, origin, bearer=bearer, host=host, secure=secure)
+        if problems is not None and (found := problems.document()):
+            reply["problems"] = found
         return Reply(reply, variables, REPLY_HEADERS)
 
     async def run(
@@ -181,6 +186,11 @@ class Api:
         if self._page is None:
             self._page = Path(__file__).with_name("status_page.html").read_bytes()
         return Response(self._page, 200, PAGE_HEADERS)
+
+
+def is_admin(scope: Scope) -> bool:
+    """Return whether a request came over the socket that only the server's own user can open."""
+    return bool((scope.get("state") or {}).get(ADMIN_SOCKET_KEY))
 
 
 def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

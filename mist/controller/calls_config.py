@@ -138,7 +138,7 @@ async def config_restore(controller: Controller, command: Command) -> None:
     except (MistError, OSError) as error:
         controller.log.error("API call config_restore: %s", error)
         return
-    controller.log.warning("The configuration was replaced by a backup")
+    controller.log.warning("The configuration was replaced by a backup", extra={"kind": "WARN"})
 
 
 async def config_reload(controller: Controller, command: Command) -> None:

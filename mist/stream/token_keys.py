@@ -11,7 +11,7 @@ import ipaddress
 import json
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -227,11 +227,8 @@ def admin_claims(token: str, present: Iterable[Any], address: str, now: float) -
     """
     if len(token) > MAX_TOKEN_CHARACTERS or not TOKEN.fullmatch(token):
         raise AccessDenied("That is no token")
-    keys = [
-        entry[0]
-        for entry in map(unstored, present)
-        if isinstance(entry[0], dict) and len(entry) > 1 and entry[1].get("admin")
-    ]
+    entries = [entry for entry in map(unstored, present) if isinstance(entry[0], dict)]
+    keys = [entry[0] for entry in _meant(token, entries) if len(entry) > 1 and entry[1].get("admin")]
     claims = _verified(token, keys)
     expires, begins = claims.get("exp"), claims.get("nbf", 0)
     if not isinstance(expires, int | float) or not isinstance(begins, int | float) or not begins <= now < expires:
@@ -251,8 +248,8 @@ def claims_for(token: str, use: str, entries: Iterable[Entry], address: str, now
     """
     if len(token) > MAX_TOKEN_CHARACTERS or not TOKEN.fullmatch(token):
         raise AccessDenied("That is no token")
-    for key, permissions in map(shown, entries):
-        if not permissions.get(use) or not isinstance(key, dict):
+    for key, permissions in _meant(token, [shown(entry) for entry in entries if isinstance(entry[0], dict)]):
+        if not permissions.get(use):
             continue
         try:
             claims = _verified(token, [key])
@@ -303,15 +300,27 @@ def subject_of(token: str) -> str:
     return subject if isinstance(subject, str) else ""
 
 
-def _verified(token: str, keys: list[dict[str, Any]]) -> dict[str, Any]:
+def _header(token: str) -> Mapping[str, Any]:
+    """Return what a token says of itself. Raises AccessDenied."""
     import jwt
 
     try:
-        header = jwt.get_unverified_header(token)
+        return jwt.get_unverified_header(token)
     except jwt.PyJWTError as error:
         raise AccessDenied("That is no token") from error
-    named = [key for key in keys if key.get("kid") and key.get("kid") == header.get("kid")]
-    for key in named or keys:
+
+
+def _meant(token: str, entries: Sequence[Any]) -> Sequence[Any]:
+    """Return those of some keys, each with its permissions, that may have signed a token: the one that its `kid` names, else all."""
+    identifier = _header(token).get("kid")
+    return [entry for entry in entries if identifier and entry[0].get("kid") == identifier] or entries
+
+
+def _verified(token: str, keys: list[dict[str, Any]]) -> dict[str, Any]:
+    import jwt
+
+    header = _header(token)
+    for key in keys:
         allowed = [CURVES[key["crv"]][0]] if key["kty"] == "EC" else list(ALGORITHMS[key["kty"]])
         if header.get("alg") not in allowed or key.get("alg", header["alg"]) != header["alg"]:
             continue

@@ -67,6 +67,10 @@ def test_api_from_the_shell(shared: MistServer) -> None:
     both = json.loads(mist(shared, "api", "-", text='{"tags": 1, "load": 1}'))
     assert set(both) == {"tags", "load"}
     assert "no JSON" in mist(shared, "api", "tags", "[", status=2)
+    # What the server refuses is said where it was asked, and no other client is told.
+    assert "cannot be called 'A b', use 'a' instead" in mist(shared, "api", "addstream", '{"A b": {}}', status=1)
+    assert "nuke_stream: Input should be a valid string" in mist(shared, "api", "nuke_stream", "5", status=1)
+    assert "problems" not in shared.api({"nuke_stream": 5})
     assert mist(shared, "pushes") == "There are no pushes.\n"
 
 

@@ -58,3 +58,19 @@ def test_too_many_words_name_the_command_and_the_cure(capsys: pytest.CaptureFixt
     said = capsys.readouterr().err
     assert "usage: mist api" in said
     assert "unrecognized arguments: 1}" in said and "single quotes" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "cure"),
+    [
+        ("strems", 'did you mean "streams"?'),
+        ("config chek", 'did you mean "check"?'),
+        ("account frobnicate", 'see "mist account --help"'),
+        ("log -n 3", 'see "mist log --help"'),
+    ],
+)
+def test_a_command_line_that_cannot_be(command: str, cure: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(command.split())
+    assert ended.value.code == 2
+    assert cure in capsys.readouterr().err

@@ -68,6 +68,8 @@ def test_pages_say_what_help_says(pages: Path) -> None:
         (["convert", "--tim"], {"--times"}),
         (["convert", "--times", ""], {"keep", "zero"}),
         (["config", "check", "--h"], {"--help"}),
+        (["trigger", "test", "USER"], {"USER_NEW", "USER_END"}),
+        (["account", "key", "bob", "--may", "str"], {"streams"}),
         (["api", "active_"], {"active_streams"}),
         (["clients", "--instance", "x", "--js"], {"--json"}),
     ],
@@ -77,3 +79,10 @@ def test_bash_completes(pages: Path, words: list[str], offered: set[str]) -> Non
     command = ["bash", "-c", script, "bash", pages / "mist.bash-completion", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, cwd=pages)
     assert offered <= set(done.stdout.split()), done.stdout
+
+
+def test_bash_offers_no_files_for_commands(pages: Path) -> None:
+    script = 'source "$1"; COMP_WORDS=(mist config ""); COMP_CWORD=2; _mist; printf "%s\\n" "${COMPREPLY[@]}"'
+    command = ["bash", "-c", script, "bash", pages / "mist.bash-completion"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, cwd=pages)
+    assert set(done.stdout.split()) == {"-h", "--help", "check", "diff", "show"}

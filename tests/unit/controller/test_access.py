@@ -224,7 +224,7 @@ def test_tokens(tmp_path: Path) -> None:
     keys = [
         [{"kty": "oct", "k": OTHER, "kid": "other"}, {"admin": True}],
         [{"kty": "oct", "k": SECRET}, {"admin": True}],
-        [{"kty": "oct", "k": base64.urlsafe_b64encode(b"x" * 32).decode()}, {"admin": False}],
+        [{"kty": "oct", "k": base64.urlsafe_b64encode(b"x" * 32).decode(), "kid": "weak"}, {"admin": False}],
     ]
     good = {"exp": START + 60, "permissions": ["config"], "name": "ci"}
 
@@ -239,6 +239,7 @@ def test_tokens(tmp_path: Path) -> None:
             token({**good, "exp": START - 1}), token({**good, "nbf": START + 9}), token({**good, "ipa": "10.0.0.0/8"}),
             token({"exp": START + 60}), token({"permissions": ["admin"]}), token(good, kid="other"),
             token(good, base64.urlsafe_b64encode(b"x" * 32).decode()),
+            token(good, kid="weak"),  # which names a key that may not admit anybody
             {"Authorization": "Bearer " + jwt.encode(good, "", algorithm="none")},
             token({**good, "permissions": None}), token({**good, "permissions": {"admin": 1}}),
         ]  # fmt: skip
