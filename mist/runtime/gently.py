@@ -9,7 +9,8 @@ from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-NICENESS: Final = 10
+# A third of what others of the usual priority get beside it: more would keep those waiting too long who need what is loaded.
+NICENESS: Final = 5
 
 
 def gently(work: Callable[[], T]) -> T:

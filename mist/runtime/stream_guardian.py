@@ -339,6 +339,8 @@ class StreamDuty:
                 return False
         elif not self._plan.pulled or not (source.yielded or self._worked(source)):
             return False
+        else:
+            self._backoff = Backoff()  # what failed before it worked says nothing any more
         worker = self._standby
         if worker is None:
             worker = self._fork(replace(source.start, resumed=True))

@@ -64,7 +64,7 @@ def test_the_demo_plays_with_low_delay(demo: MistServer, browser: Browser, tmp_p
     browser.open(f"{demo.http_url}/demo.html")
     browser.wait_for("Boolean(window.mistVideo)")
     browser.wait_for(PLAYING)
-    assert browser.evaluate(MOVING) > 0.8
+    browser.wait_for(MOVING, 30, accept=lambda moved: moved > 0.8)
     browser.wait_for("mistVideo.delay()", accept=lambda delay: delay is not None and delay < 1.5)
     assert browser.evaluate("mistVideo.playerName") == "mp4"
     assert browser.evaluate(VARIETY) > 10
@@ -125,7 +125,7 @@ def test_a_page_may_be_open_before_the_stream(
     picture(browser, tmp_path, "player-ended")
     publish(server, Sample("plain"), loop=True)
     browser.wait_for(PLAYING + f" && mistVideo.stateBox.hidden && mistVideo.video.currentTime != {before}", 30)
-    assert browser.evaluate(MOVING) > 0.5
+    browser.wait_for(MOVING, 30, accept=lambda moved: moved > 0.5)
 
 
 def test_an_unknown_stream_says_so(server: MistServer, browser: Browser) -> None:

@@ -68,7 +68,9 @@ def keep_sending(sender: Sender, server: MistServer) -> None:
             max(0.0, began + sent * FRAME_MS / 1000 - time.monotonic())
         )  # by the clock, however busy the machine is
         sender.send([1000 + sender.number * FRAME_MS], pace_s=0)
-    assert len(server.api({"push_list": 1})["push_list"]) == len(TARGETS) - 2  # two have ended by themselves
+    wait_until(
+        lambda: len(server.api({"push_list": 1})["push_list"]) == len(TARGETS) - 2, 20, "the two that end by themselves"
+    )
     server.api({"push_stop": "live"})
     wait_until(lambda: not server.api({"push_list": 1})["push_list"], 20, "the end of the pushes")
     sender.close()

@@ -157,6 +157,7 @@ def of_former_main_processes(server: MistServer) -> list[str]:
     return [one.title for one in server.processes() if one.title.startswith(kinds) and not descends(one, server.pid)]
 
 
+@pytest.mark.timeout(360)  # it imports everything twice, at low priority
 def test_an_upgrade(server: MistServer, service: Service) -> None:
     """What the former code waits for is answered by it, and the rest by the next."""
     wait_until(
@@ -166,10 +167,14 @@ def test_an_upgrade(server: MistServer, service: Service) -> None:
     with waiting_viewer(server, service, "upgraded") as gate:
         former = handlers_process(server)
         asked = subprocess.Popen(command, env={**os.environ, "MIST_RUNTIME_DIR": str(server.runtime_base)})
-        server.wait_log("Going over to the code", 60)
-        wait_until(lambda: len(server.processes_titled("mist: triggers")) == 2, 40, "a second process of triggers")
+        server.wait_log("Going over to the code", 100)
+        wait_until(
+            lambda: {one.pid for one in server.processes_titled("mist: triggers")} - {former},
+            100,
+            "the next process of the triggers",
+        )
         assert plays(server, "open")
         gate.set()
-    assert asked.wait(90) == 0
+    assert asked.wait(120) == 0
     assert handlers_process(server) not in (0, former)
     assert service.count("CONN_PLAY", "upgraded") <= 2  # once more if its worker was replaced before the answer

@@ -77,3 +77,30 @@ def test_nor_does_one_that_was_to_take_over(publishers: Publishers) -> None:
     publishers.come(4)
     assert [one["reply"] for one in publishers.answers] == [2, 4]
     assert len(stopped) == 2
+
+
+def test_a_source_that_worked_is_not_waited_with_for_former_failures() -> None:
+    delays: list[float] = []
+    duty: Any = StreamDuty(StreamPlan("live", "dtsc://elsewhere", pulled=True), lambda start: lambda channel: 0)
+    reactor = SimpleNamespace(call_later=lambda delay, *_: delays.append(delay))
+    duty._guardian = SimpleNamespace(ending=False, reactor=reactor)
+    duty._table = SimpleNamespace(clocks=[0] * 5, on_demand=False)
+    duty._standby = SimpleNamespace(channel=SimpleNamespace(send=lambda message: None))
+    duty._always_on, duty._tell_state = False, lambda: None
+    source = SimpleNamespace(
+        start=SimpleNamespace(ring=-1),
+        yielded=False,
+        started=1.0,
+        reason="",
+        ran_seconds=lambda: 0.5,
+        replaced_by=lambda worker: None,
+    )
+    for _ in range(3):
+        assert not duty._revive(source)
+        duty._pull_again(source, -9)
+    duty._table.clocks[4] = 2_000_000  # it has brought media
+    assert duty._revive(source)
+    duty._table.clocks[4] = 0
+    assert not duty._revive(source)
+    duty._pull_again(source, -9)
+    assert delays == [0, 1, 2, 0]
