@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from mist.controller import config_files
 from mist.controller.config_files import Parts, read_parts
@@ -69,6 +69,9 @@ _EXPECTATIONS = {
 }
 
 
+_WITH_KEYS = (Section, dict, list)  # in which there may be keys that nobody knows
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One stream: its model, what was configured in normal form, and the same with its name and all defaults."""
@@ -79,14 +82,19 @@ class Entry:
 
 
 _STREAM_DEFAULTS: Mapping[str, Any] = Stream().model_dump(mode="json", exclude_none=True)
+_STREAMS: TypeAdapter[dict[str, Stream]] = TypeAdapter(dict[str, Stream])
 
 
-def _entry(name: str, stream: Stream) -> Entry:
-    normal = stream.model_dump(mode="json", exclude_unset=True, exclude_none=True)
-    settings = {**_STREAM_DEFAULTS, **normal}
+def _entries(streams: dict[str, Stream]) -> dict[str, Entry]:
+    """Return streams with their forms, all of which are made in one call."""
+    forms = _STREAMS.dump_python(streams, mode="json", exclude_unset=True, exclude_none=True)
+    return {name: _entry(name, stream, forms[name]) for name, stream in streams.items()}
+
+
+def _entry(name: str, stream: Stream, normal: dict[str, Any]) -> Entry:
     if "processes" in normal:  # which have defaults of their own
-        settings = stream.model_dump(mode="json", exclude_none=True)
-    return Entry(stream, normal, {**settings, "name": name})
+        return Entry(stream, normal, {**stream.model_dump(mode="json", exclude_none=True), "name": name})
+    return Entry(stream, normal, {**_STREAM_DEFAULTS, **normal, "name": name})
 
 
 def configured(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,10 +115,12 @@ class Config:
     ) -> None:
         self._document = document
         self.warnings = tuple(warnings)
-        self._streams: dict[str, Entry] = {}
-        for name, stream in document.streams.items():
-            entry = known.get(name)
-            self._streams[name] = entry if entry is not None and entry.model is stream else _entry(name, stream)
+        streams = document.streams
+        kept = {
+            name: entry for name in streams if (entry := known.get(name)) is not None and entry.model is streams[name]
+        }
+        made = _entries({name: stream for name, stream in streams.items() if name not in kept})
+        self._streams: dict[str, Entry] = {name: kept.get(name) or made[name] for name in streams}
 
     @property
     def entries(self) -> Mapping[str, Entry]:
@@ -394,13 +404,15 @@ def _join(path: str, key: str) -> str:
 
 def _unknown_keys(section: BaseModel, path: str) -> Iterator[Problem]:
     """Yield the keys that no section has. Options of streams, protocols and processes are looked at elsewhere."""
-    if not isinstance(section, ProtocolEntry | ProcessEntry | Stream):
-        for key, value in (section.model_extra or {}).items():
+    if section.model_extra and not isinstance(section, ProtocolEntry | ProcessEntry | Stream):
+        for key, value in section.model_extra.items():
             if not key.startswith(NOTE_PREFIX):
                 text = "unknown key" + _hint(key, type(section).model_fields)
                 yield Problem(_join(path, key), value, text, isinstance(section, OPEN_SECTIONS))
-    for name in section.model_fields_set & type(section).model_fields.keys():
-        yield from _unknown_within(getattr(section, name), _join(path, name))
+    values = section.__dict__  # without the keys that were just looked at
+    for name in section.model_fields_set:
+        if isinstance(value := values.get(name), _WITH_KEYS):
+            yield from _unknown_within(value, _join(path, name))
 
 
 def _unknown_within(value: object, path: str) -> Iterator[Problem]:
@@ -408,10 +420,12 @@ def _unknown_within(value: object, path: str) -> Iterator[Problem]:
         yield from _unknown_keys(value, path)
     elif isinstance(value, dict):
         for key, member in value.items():
-            yield from _unknown_within(member, _join(path, key))
+            if isinstance(member, _WITH_KEYS):
+                yield from _unknown_within(member, _join(path, key))
     elif isinstance(value, list):
         for index, member in enumerate(value):
-            yield from _unknown_within(member, f"{path}[{index}]")
+            if isinstance(member, _WITH_KEYS):
+                yield from _unknown_within(member, f"{path}[{index}]")
 
 
 def _hint(key: str, known: Any) -> str:

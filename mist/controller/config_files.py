@@ -28,6 +28,7 @@ MAX_FILE_BYTES = 64 * 1024 * 1024
 MAIN_ONLY = ("config_split", "config_changes")
 
 Json = dict[str, Any]
+_NESTED = frozenset({dict, type(None)})  # the types of what is merged, not copied
 _STRING_OR_COMMENT = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*(?:.*?\*/|.*\Z)', re.DOTALL)
 
 
@@ -296,6 +297,8 @@ def merge(base: Mapping[str, Any], patch: Mapping[str, Any], depth: int = 0) -> 
     """Return base changed by a patch: objects key by key, null removes. Raises ConfigError for too deep a nest."""
     if depth > MAX_DEPTH:
         raise ConfigError(f"expected at most {MAX_DEPTH} nested objects and lists")
+    if not base and _NESTED.isdisjoint(map(type, patch.values())):
+        return dict(patch)
     result = dict(base)
     for key, value in patch.items():
         if value is None:

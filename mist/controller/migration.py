@@ -22,6 +22,7 @@ OPAQUE_SECTIONS = ("ui_settings",)
 
 
 MAX_DEPTH = 32
+_PLAIN = frozenset({int, float, bool})
 
 
 def migrate(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,7 +54,9 @@ def clean(value: Any, *, keep_nulls: bool = False, depth: int = 0) -> Any:
         return value if value.isascii() else value.encode("utf-8", "replace").decode()
     if isinstance(value, dict):
         return {
-            clean(key): clean(member, keep_nulls=keep_nulls, depth=depth + 1)
+            key if key.isascii() else clean(key): member
+            if type(member) in _PLAIN or (type(member) is str and member.isascii())
+            else clean(member, keep_nulls=keep_nulls, depth=depth + 1)
             for key, member in value.items()
             if keep_nulls or member is not None
         }

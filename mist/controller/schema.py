@@ -210,8 +210,8 @@ class Stream(Section):
 
     name: str = ""
     source: str = ""
-    tags: Words = []
-    processes: list[ProcessEntry] = []
+    tags: Words = Field(default_factory=list)  # a default list would be copied by a slow way for each of many streams
+    processes: list[ProcessEntry] = Field(default_factory=list)
     always_on: bool = False
     publisher: Literal["refuse", "takeover"] = "refuse"
     DVR: BufferMs = 50000

@@ -160,7 +160,7 @@ class Spawner:
         return self._exit_status
 
     def _load_configuration(self) -> int:
-        """Let a short-lived process read the configuration, so that this one needs not what that takes."""
+        """Let a short-lived process read the configuration, so that this one needs not what that takes, and get ready meanwhile."""
 
         def load() -> int:
             try:
@@ -171,6 +171,7 @@ class Spawner:
             return 0
 
         pid = fork(load, keep=(), abandon=self._reactor.abandon)
+        self.server.program.preload()
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
     def _prepare(self, living: bool, heir: Inheritance | None) -> None:
