@@ -274,7 +274,7 @@ def call_names() -> list[str]:
     return [call.name for call in CALLS]
 
 
-def _add_config_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_config_commands(commands: argparse._SubParsersAction[CommandParser]) -> None:
     raw = argparse.RawDescriptionHelpFormatter
     config = commands.add_parser(
         "config",
