@@ -24,6 +24,7 @@ from mist.outputs.base.beginning import settle_times
 from mist.outputs.base.film_player import KIND as FILM
 from mist.outputs.base.film_player import ResumedFilm
 from mist.outputs.base.on_demand import Beginning, begin
+from mist.outputs.base.refusal_text import refusal_text
 from mist.outputs.base.resumed import pack_saved, resume_viewer, unpack_saved
 from mist.outputs.base.rtmp_files import RtmpFilePlayer, asked_times
 from mist.outputs.base.session_connection import SEED_BYTES, SessionConnection
@@ -204,7 +205,8 @@ class RtmpConnection(SessionConnection[ServerSession]):
             text = str(error) or "Publishing failed"
             self._services.log.info("RTMP publisher %s to %s refused: %s", self._peer, name, text)
             code = "NetStream.Publish.BadName" if isinstance(error, Busy) else "NetStream.Publish.Rejected"
-            self._session.send_publish_refused(code, text, time.monotonic())
+            told = refusal_text(error, "Publishing failed")
+            self._session.send_publish_refused(code, told, time.monotonic())
             self._refused()
             return
         self._close("handed over")
@@ -261,7 +263,7 @@ class RtmpConnection(SessionConnection[ServerSession]):
                 if isinstance(error, NoSuitableTrack | Busy)
                 else "NetStream.Play.StreamNotFound"
             )
-            self._session.send_play_refused(code, text, time.monotonic())
+            self._session.send_play_refused(code, refusal_text(error, "Stream not available"), time.monotonic())
             self._refused()
         except BaseException:
             if reader is not None and self._viewer is None and self._player is None:

@@ -123,16 +123,22 @@ class ControlKeeper(Book):
             return
         try:
             self.bind(read_snapshot(self._server.instance))
+            fd = self.fds[0]
+            self._child = self._family.start(
+                NAME, control_main(self._server, fd), on_message=self._heard, on_ended=self._ended, fds=(fd,)
+            )
         except TransportError as error:
-            log.error("%s; trying again", error)
-            self._reactor.call_later(self._backoff.next_delay(0.0) or 1.0, self._start)
+            self._start_later(str(error))
             return
-        fd = self.fds[0]
-        self._child = self._family.start(
-            NAME, control_main(self._server, fd), on_message=self._heard, on_ended=self._ended, fds=(fd,)
-        )
+        except OSError as error:
+            self._start_later(f"{NAME} cannot be started: {error.strerror}")
+            return
         self._succession.done(CONTROLLER)
         self._changed()
+
+    def _start_later(self, why: str) -> None:
+        log.error("%s; trying again", why)
+        self._reactor.call_later(self._backoff.next_delay(0.0) or 1.0, self._start)
 
     def ask_to_reload(self, changed_only: bool) -> bool:
         """Have it read the configuration; False if it does not run. Its answer goes to `reloaded`."""

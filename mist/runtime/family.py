@@ -96,12 +96,17 @@ class Family:
     ) -> Child:
         """Fork a child.
 
-        on_message: owns the descriptors that it gets. on_ended: given the exit status, negative for a signal.
+        on_message: owns the descriptors that it gets. on_ended: given the exit status, negative for a signal. Raises OSError.
         """
         ours, theirs = pair()
         keep = {theirs.fileno(), *fds}
-        pid = fork(lambda: main(Channel(theirs, self._key)), keep=keep, abandon=self._reactor.abandon)
-        theirs.close()
+        try:
+            pid = fork(lambda: main(Channel(theirs, self._key)), keep=keep, abandon=self._reactor.abandon)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         child = Child(pid, name, Channel(ours), time.monotonic(), on_message, on_ended, build=self._build)
         return self._listen(child)
 

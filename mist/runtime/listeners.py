@@ -365,7 +365,11 @@ class Listeners(Book):
             return
         self._unwatch(listener)
         if listener.used or self._expecting or listener.joining or listener.left:
-            self._start_guardian(listener)
+            try:
+                self._start_guardian(listener)
+            except OSError as error:
+                self._retry(listener, f"no guardian of {listener.connector} can be started: {error.strerror}")
+                return
         else:
             self._watch(listener)
         if not listener.announced:
@@ -377,6 +381,7 @@ class Listeners(Book):
         self._changed()
 
     def _start_guardian(self, listener: Listener) -> None:
+        """Start one. Raises OSError."""
         listener.used = True
         fds = [sock.fileno() for sock in listener.sockets]
         role = self._server.program.listener(listener.connector)
@@ -384,7 +389,6 @@ class Listeners(Book):
         main = output_main(self._server, listener.connector, role, listener.options)
         duty = make_listener_duty(listener.connector, listener.options, fds, main, listener.left)
         patient = is_after_crash() and not listener.retired
-        listener.left = ()
 
         def guard(channel: Channel) -> int:
             return guardian_main(self._server, channel, duty, listener.connector, listener.name, patient=patient)
@@ -396,6 +400,7 @@ class Listeners(Book):
             on_ended=lambda child, status: self._ended(listener, status),
             fds=fds,
         )
+        listener.left = ()
         if patient:
             self._await_turn(listener)
         self._pass_on_joining(listener)
@@ -408,7 +413,7 @@ class Listeners(Book):
 
     def _retry(self, listener: Listener, text: str) -> None:
         if listener.state != text:
-            log.error("%s; trying again until it is free", text[:1].upper() + text[1:])
+            log.error("%s; trying again", text[:1].upper() + text[1:])
         listener.state = text
         delay = max(MIN_RETRY_SECONDS, listener.backoff.next_delay(0.0))
         listener.timer = self._reactor.call_later(delay, self._start, listener)

@@ -240,7 +240,12 @@ class PushesDuty:
         if not lane.pushes:
             self._drop_lane(lane)
             return
-        lane.worker = self._guardian.start_worker(self._main)
+        try:
+            lane.worker = self._guardian.start_worker(self._main)
+        except OSError as error:
+            log.error("A process of pushes cannot be started: %s; trying again", error.strerror)
+            self._guardian.reactor.call_later(lane.backoff.next_delay(0.0) or 1.0, self._start_worker, lane)
+            return
         lane.told = True
         self._watch.begin()
         if lane.estates:

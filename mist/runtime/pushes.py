@@ -120,7 +120,13 @@ class Pushes(Book):
         def guard(channel: Channel) -> int:
             return guardian_main(server, channel, lambda: PushesDuty(server), "pushes", KIND)
 
-        self._guardian = self._family.start(NAME, guard, on_message=self._said, on_ended=self._guardian_ended)
+        try:
+            self._guardian = self._family.start(NAME, guard, on_message=self._said, on_ended=self._guardian_ended)
+        except OSError as error:
+            log.error("%s cannot be started: %s; trying again", NAME, error.strerror)
+            self._planned = True
+            self._reactor.call_later(self._backoff.next_delay(0.0) or 1.0, self._start_guardian)
+            return
         self._acquaint(self._guardian)
         self._changed()
 

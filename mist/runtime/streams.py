@@ -155,12 +155,16 @@ class Streams(Book):
     def nuke(self, name: str) -> bool:
         """End a stream by force, whatever state it is in, and remove all that is left of it. Returns whether there was any."""
         stream = self._streams.pop(name, None)
+        if stream is not None:
+            stream.ending = True
         if stream is not None and stream.child is not None:
-            stream.ending = stream.child.stopping = True
+            stream.child.stopping = True
             self._succession.done(stream)
             for pid in {*descendants(stream.child.pid), stream.input_pid, stream.child.pid} - {0}:
                 send_signal(pid, signal.SIGKILL)
         left = remove_stream(self._server.instance.name, name, Ringer(str(self._server.instance.bells)))  # viewers wait
+        if stream is not None and stream.child is None:  # it waited for its next guardian
+            self._let_go(stream)
         self._changed()
         return left or stream is not None
 
@@ -315,7 +319,7 @@ class Streams(Book):
         self._changed()
 
     def _start_again(self, stream: Stream, patient: bool) -> None:
-        """Start a guardian that could not be started, if the stream is still in the book."""
+        """Start a guardian after a delay, if the stream is still in the book."""
         if self._streams.get(stream.plan.name) is stream:
             self._start(stream, patient)
 
@@ -344,18 +348,23 @@ class Streams(Book):
             delay = 0.0 if status == RETIRED else stream.backoff.next_delay(child.ran_seconds())
             patient = status != RETIRED and is_after_crash()
             if delay:
-                self._reactor.call_later(delay, self._start, stream, patient)
+                self._reactor.call_later(delay, self._start_again, stream, patient)
             else:
                 self._start(stream, patient)
         else:
             if self._streams.get(stream.plan.name) is stream:
                 del self._streams[stream.plan.name]
-            self._succession.done(stream)
-            for _, fds in stream.joining:
-                refuse(fds, "its stream has ended")
-            self._start_anew(stream)
-            self._plan_always_on()
+            self._let_go(stream)
         self._changed()
+
+    def _let_go(self, stream: Stream) -> None:
+        """Answer all who wait for a stream that is not in the book any more."""
+        self._succession.done(stream)
+        for _, fds in stream.joining:
+            refuse(fds, "its stream has ended")
+        stream.joining.clear()
+        self._start_anew(stream)
+        self._plan_always_on()
 
     def _requeue(self, stream: Stream, child: Child, refusal: type[NotReady]) -> None:
         """Keep what an ended guardian has not answered for the next one; a publisher whose descriptors it had is refused.

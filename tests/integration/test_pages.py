@@ -10,7 +10,7 @@ import pytest
 
 from tests.integration.conftest import MakeServer, Publish
 from tests.support.browser import Browser
-from tests.support.media import Sample
+from tests.support.media import NO_BFRAMES, Sample
 from tests.support.server import MistServer
 
 pytestmark = pytest.mark.tools("chromium")
@@ -35,6 +35,7 @@ VARIETY = """(() => {
   return spread / pixels.length;
 })()"""
 
+LINKED = Sample("linked", NO_BFRAMES, seconds=2)
 OpenBrowser = Callable[..., Browser]
 
 
@@ -140,3 +141,19 @@ def test_the_bare_address_leads_to_a_player(demo: MistServer, browser: Browser, 
     picture(browser, tmp_path, "index")
     browser.evaluate("document.getElementById('stream').value = 'demo'; document.querySelector('button').click()")
     browser.wait_for("location.pathname === '/demo.html' && Boolean(window.mistVideo)")
+
+
+def test_the_status_page_links_to_what_plays(make_server: MakeServer, browser: Browser, tmp_path: Path) -> None:
+    """A folder is no stream, its files are; a file of it that is watched has links as every stream."""
+    (tmp_path / "a.flv").write_bytes(LINKED.flv().read_bytes())
+    server = make_server(streams={"films": {"source": f"{tmp_path}/"}, "live": {"source": "push://"}})
+    server.get("/films%2Ba.flv.ts")
+    browser.open(f"http://127.0.0.1:{server.api_port}/")
+    rows = "Object.fromEntries([...document.querySelectorAll('#streams tr')].map((row) => [row.querySelector('strong').textContent, "
+    cells = "[row.lastChild.textContent, [...row.lastChild.querySelectorAll('a')].map((link) => new URL(link.href).pathname)]]))"
+    found = browser.wait_for(
+        f"document.querySelector('#streams strong') && {rows}{cells}", accept=lambda found: found and len(found) == 3
+    )
+    assert found["films"] == ["each file, as films+FILE", []]
+    assert found["live"][1][:2] == ["/live.html", "/hls/live/index.m3u8"]
+    assert found["films+a.flv"][1][2] == "/films%2Ba.flv.flv"

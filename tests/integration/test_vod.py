@@ -357,7 +357,9 @@ def test_a_bad_file_is_named(make_server: MakeServer, tmp_path: Path, content: b
         path.write_bytes(content)
     server = make_server(streams={"bad": {"source": str(path)}})
     code, text = refusal(server, "/bad.flv")
-    assert code == 404 and str(path) in text and says in text, text
+    assert code == 404 and says in text, text
+    assert str(tmp_path) not in text and path.name not in text, "where it is, the log knows"
+    server.wait_log(str(path))
     wait_until(lambda: not server.processes_titled("mist: input bad"), 10, "the input's end")
 
 

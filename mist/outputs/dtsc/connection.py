@@ -18,6 +18,7 @@ from mist.outputs.base import Choice, choose_tracks, own_pace
 from mist.outputs.base.film_player import KIND as FILM
 from mist.outputs.base.film_player import ResumedFilm
 from mist.outputs.base.on_demand import begin
+from mist.outputs.base.refusal_text import refusal_text
 from mist.outputs.base.resumed import unpack_saved
 from mist.outputs.base.session_connection import SessionConnection
 from mist.outputs.dtsc.players import FilePlayer, LivePlayer, Player, resume_film, resume_play
@@ -108,7 +109,7 @@ class DtscConnection(SessionConnection[d.ListenerSession]):
         try:
             await self._hand_over(request.stream, request.password, self._url(request.stream))
         except (MistError, TimeoutError) as error:
-            self._refuse(str(error) or "Pushing failed", f"push of {request.stream}")
+            self._refuse(error, "Pushing failed", f"push of {request.stream}")
             return
         self._close("handed over")
 
@@ -116,10 +117,10 @@ class DtscConnection(SessionConnection[d.ListenerSession]):
         host, port = self._socket.getsockname()[:2] if self._relay is None else ("", 0)
         return f"dtsc://{host}:{port}/{stream}" if port else f"dtsc://{stream}"
 
-    def _refuse(self, text: str, what: str) -> None:
+    def _refuse(self, error: BaseException, otherwise: str, what: str) -> None:
         """Say why, and end the connection soon."""
-        self._services.log.info("DTSC %s by %s refused: %s", what, self._peer, text)
-        self._session.send_refused(text, time.monotonic())
+        self._services.log.info("DTSC %s by %s refused: %s", what, self._peer, str(error) or otherwise)
+        self._session.send_refused(refusal_text(error, otherwise), time.monotonic())
         self._refused()
 
     # -- playing
@@ -138,7 +139,7 @@ class DtscConnection(SessionConnection[d.ListenerSession]):
         except MistError as error:
             if reader is not None:
                 self._services.close_stream(reader)
-            self._refuse(str(error) or "Stream not available", f"player of {request.stream}")
+            self._refuse(error, "Stream not available", f"player of {request.stream}")
         except BaseException:
             if reader is not None and self._player is None:
                 self._services.close_stream(reader)

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from mist.errors import MistError, NotFound, NotReady, StreamError
 from mist.formats.m3u8 import CONTENT_TYPE, write_error
 from mist.outputs.base import UNPLAYABLE, wait_playable
+from mist.outputs.base.refusal_text import refusal_text
 from mist.outputs.base.viewers import admit, describe
 from mist.outputs.hls.live import LiveStream
 from mist.outputs.hls.master import TS_CODECS
@@ -191,7 +192,7 @@ def _is_playlist(rest: str) -> bool:
 
 def _send_error(response: Any, error: MistError) -> None:
     """Answer a playlist request with a playlist that says what is wrong."""
-    response.send(200, write_error(str(error) or error.reason).encode(), CONTENT_TYPE)
+    response.send(200, write_error(refusal_text(error, error.reason)).encode(), CONTENT_TYPE)
 
 
 def _query(request: Any, names: Sequence[str]) -> str:

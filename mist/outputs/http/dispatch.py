@@ -18,6 +18,7 @@ from mist.errors import (
     StreamError,
 )
 from mist.net.http_messages import RangeNotSatisfiable, RequestRefused
+from mist.outputs.base.refusal_text import refusal_text
 
 # The first fitting row says how an error looks to a client: status code and, where it differs from the usual, the phrase.
 ERROR_STATUS: Final[tuple[tuple[type[Exception], int, str], ...]] = (
@@ -143,7 +144,11 @@ def error_reply(error: Exception) -> ErrorReply:
             break
     if isinstance(error, RequestRefused):
         status = error.status
-    text = (str(error) or error.reason) if isinstance(error, MistError) else "Internal server error"
+    text = "Internal server error"
+    if isinstance(error, RequestRefused):
+        text = str(error)
+    elif isinstance(error, MistError):
+        text = refusal_text(error, error.reason)
     if isinstance(error, StreamError):
         text = f"Could not retrieve stream: {text}"
     headers = {"Content-Range": f"bytes */{error.size}"} if isinstance(error, RangeNotSatisfiable) else {}

@@ -12,6 +12,7 @@ from mist.net.http_messages import TOKEN_MODE_DEFAULT, HttpSettings, Request, Tr
 from mist.net.http_reader import RequestReader
 from mist.net.http_server import HttpConnection, Response, Resumed
 from mist.outputs.base import Capability, discover_outputs, listener_options
+from mist.outputs.base.refusal_text import refusal_text
 from mist.outputs.base.resumed import unpack_saved
 from mist.outputs.base.viewers import admit as admit_viewer
 from mist.outputs.http.dispatch import Route, Routes, error_reply
@@ -179,7 +180,9 @@ class Unavailable:
 
     def handle(self, request: Request, response: Response) -> None:
         """Refuse it."""
-        response.send(503, f"{self._error}\n".encode(), headers={"Retry-After": RETRY_AFTER_S}, close=True)
+        response.send(
+            503, f"{refusal_text(self._error, '')}\n".encode(), headers={"Retry-After": RETRY_AFTER_S}, close=True
+        )
 
     def failed(self, request: Request, response: Response, error: Exception) -> None:
         """Refuse what is no request either."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -66,6 +67,7 @@ class Book:
         outputs = {"RTMP": Module(Capability("RTMP", "", "", default_port=port))}
         server = Server(Instance(f"unit{os.getpid()}", folder), Program("1", outputs, {}, dict))
         self.started: list[FakeChild] = []
+        self.failures: list[OSError] = []  # of what is started next
         self.adopted: list[FakeChild] = []
         self.planned: list[Timer] = []
         around = (server, self, self, lambda: None, Succession(self, lambda: None))  # type: ignore[arg-type]
@@ -90,6 +92,8 @@ class Book:
             timer.call()
 
     def start(self, name: str, main: object, *, on_message: object, on_ended: Any, fds: object) -> FakeChild:
+        if self.failures:
+            raise self.failures.pop()
         self.started.append(FakeChild(100 + len(self.started), on_ended, running_build()))
         return self.started[-1]
 
@@ -149,4 +153,18 @@ def test_of_two_guardians_of_a_port_the_later_one_leaves(book: Book, port: socke
     assert (book.started, states(book)) == ([], [(7, 1)])
     book.adopted[0].ended(book.adopted[0], -9)
     assert [one.pid for one in book.started] == [100], "the first one's successor"
+    assert states(book) == [(100, 1)]
+
+
+def test_a_guardian_that_cannot_be_forked_is_tried_again(book: Book, port: socket.socket) -> None:
+    book.come_back(port, 7)
+    book.failures = [BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))]
+    book.adopted[0].left = (55,)
+    book.adopted[0].ended(book.adopted[0], -9)
+    [(pid, state)] = states(book)
+    assert (pid, book.started) == (0, [])
+    assert "temporarily unavailable" in str(state)
+    [listener] = book.listeners._listeners.values()
+    assert listener.left == (55,), "the next guardian is to expect them"
+    book.pass_time()
     assert states(book) == [(100, 1)]

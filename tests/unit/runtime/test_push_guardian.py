@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -64,6 +65,7 @@ class Guardian:
         self.stopped: list[int] = []
         self.forgotten: list[int] = []
         self.asked_to_settle = False
+        self.failures: list[OSError] = []  # of workers that are started next
         self.instance = SimpleNamespace(prefix="t", shared_names=list)
 
     def call_later(self, delay: float, callback: Callable[..., Any], *arguments: Any) -> Timer:
@@ -83,6 +85,8 @@ class Guardian:
             callback(*arguments)
 
     def start_worker(self, main: object) -> Worker:
+        if self.failures:
+            raise self.failures.pop()
         worker = Worker(1000 + len(self.workers))
         self.workers[worker.pid] = worker
         return worker
@@ -499,3 +503,11 @@ def test_the_end_of_files_does_not_wait_for_the_next_attempt(stage: Stage, tmp_p
     stage.duty.worker_ended(worker, -9)  # type: ignore[arg-type]
     assert len(stage.workers) == before + 1
     assert stage.told == []
+
+
+def test_a_worker_that_cannot_be_forked_is_tried_again(stage: Stage) -> None:
+    stage.guardian.failures = [OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))]
+    stage.order([1, 2])
+    assert stage.workers == []
+    stage.guardian.run("_start_worker")
+    assert [worker.pushes for worker in stage.workers] == [[1, 2]]

@@ -371,3 +371,21 @@ def test_figures_of_a_dead_process_stay_a_while(tmp_path: Path, dead_process: in
         assert set(all_records(instance)) == {os.getpid()}
         [seen] = records.look()
         assert (seen.connector, seen.stream, seen.host, seen.active) == ("HTTP", "live", "10.0.0.1", True)
+
+
+def test_a_stream_that_is_nuked_before_its_next_guardian_gets_none(book: Book) -> None:
+    """Its guardians die at once, so that the next one is to come after a while; who waits is answered, and may ask again."""
+    book.watch("test")
+    for _ in range(2):
+        book.children[-1].on_ended(-9)
+    guardians = len(book.children)
+    assert book.planned, "the next one comes later"
+    book.watch("test")
+    assert book.streams.nuke("test")
+    assert [answer["error"] for answer in book.answers] == ["StreamEnded"] * 2
+    book.run_planned()
+    assert (len(book.children), book.streams.states()) == (guardians, [])
+    book.watch("test")
+    assert len(book.children) == guardians + 1
+    book.run_planned()
+    assert len(book.children) == guardians + 1, "one guardian for one stream"
