@@ -21,6 +21,7 @@ from mist.stream.services import InputServices
 
 STATE_VERSION: Final = 1
 EARLY_DATA_SECONDS: Final = 2.0  # documents wait so long for the media that they belong to
+NEXT_STREAM: Final = "This connection has had its stream: connect again for another one"
 MAX_OFFSET_MS: Final = 10 * 365 * 86_400_000
 
 
@@ -103,6 +104,13 @@ class RtmpInput(PublisherConnection):
                 self._limit_wait()
             elif isinstance(event, m.StreamEnded):
                 self._end()
+            elif isinstance(event, m.PublishRequested):  # of another stream: this one has ended
+                self._session.send_publish_refused("NetStream.Publish.Rejected", NEXT_STREAM, time.monotonic())
+            elif isinstance(event, m.PlayRequested):
+                self._session.send_play_refused("NetStream.Play.Failed", NEXT_STREAM, time.monotonic())
+
+    def _feed_after_end(self, data: memoryview) -> None:
+        self._feed(data)
 
     def _limit_wait(self) -> None:
         """See to it that documents do not wait for ever for media that does not come."""

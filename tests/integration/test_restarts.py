@@ -166,6 +166,26 @@ def test_second_publisher_takes_over(make_server: MakeServer, send_to: SendTo) -
     second.close()
 
 
+@pytest.mark.parametrize("together", [False, True], ids=["in turn", "at once"])
+def test_a_second_stream_on_a_connection_is_answered(server: MistServer, together: bool) -> None:
+    """As librtmp sends it: the server says that another connection is needed, which is taken at once."""
+    with RtmpPeer(server.rtmp_port) as peer:
+        peer.publish("live")
+        peer.send_headers()
+        peer.command("FCUnpublish", None, "live")
+        peer.command("deleteStream", None, peer.stream_id)
+        if not together:
+            peer.wait_status("NetStream.Unpublish.Success")
+            peer.call("releaseStream", None, "live")
+            peer.stream_id = int(peer.call("createStream", None)[-1])
+        peer.command("publish", None, "live", "live", stream_id=peer.stream_id)
+        with pytest.raises(Refused, match="connect again"):
+            peer.wait_status("NetStream.Publish.Start")
+    sender = send_when_free(lambda: Sender(server))
+    sender.send([0, FRAME_MS], headers=True)
+    sender.close()
+
+
 def test_a_parameter_change_in_mid_stream_reaches_viewers(server: MistServer, tmp_path: Path) -> None:
     """Another codec header after a while: every viewer gets it before the pictures that need it."""
     small, large = Sample("small", seconds=4), Sample("large", size="640x360", seconds=4)

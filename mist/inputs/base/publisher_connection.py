@@ -103,6 +103,9 @@ class PublisherConnection:
         """Queue why the connection ends."""
         raise NotImplementedError
 
+    def _feed_after_end(self, data: memoryview) -> None:
+        """Parse what a publisher says that has said goodbye, and is waited for to close."""
+
     # -- life ------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -299,10 +302,13 @@ class PublisherConnection:
 
         def read() -> None:
             try:
-                over = not self._socket.recv(READ_BYTES)
+                data = self._socket.recv(READ_BYTES)
+                self._feed_after_end(memoryview(data))
+                self._flush()
+                over = not data
             except (BlockingIOError, InterruptedError):
                 return
-            except OSError as error:
+            except (MistError, OSError) as error:
                 self._services.log.debug("the publisher's connection ended: %s", error)
                 over = True
             if over and not gone.done():
