@@ -111,8 +111,11 @@ def account_key(controller: Controller, command: Command) -> None:
     wanted = KeyWanted.model_validate(command["account_key"])
     entry = _known(controller).get(wanted.account)
     keys = list(entry.get("keys", ())) if entry is not None else []
-    if entry is None or len(keys) >= MAX_KEYS:
-        command.reply["account_key"] = {"error": f"There is no account {wanted.account}, or it has too many keys"}
+    if entry is None:
+        command.reply["account_key"] = {"error": f"There is no account {wanted.account}"}
+        return
+    if len(keys) >= MAX_KEYS:
+        command.reply["account_key"] = {"error": f"{wanted.account} has {MAX_KEYS} keys; remove one that is not used"}
         return
     key, stored = accounts.new_key()
     made: dict[str, Any] = {"name": wanted.name[:128], "hash": stored}
