@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 _INFO = """\
 Read a file, an http(s) URL, or "-" for standard input, to its end, and show what is in it: its tracks with codec, size,
-rates, keyframes and times, and below them what is wrong with it, such as gaps, or times that go backwards.
+rates, keyframes and times, and below them what is wrong with it, such as gaps, times that go backwards, or damage,
+with its first byte.
 
   mist info recording.ts
   mist info --json https://example.org/a.mp4
 
 first and last are presentation times; GOP is the distance of keyframes in seconds: least / mean / most.
 
-Exit status: 0, also where something is wrong with the times; 1 when the file cannot be read to its end.
+Exit status: 0, also where something is wrong with the times or damaged; 1 when the file cannot be read to its end.
 """
 
 
@@ -48,10 +49,10 @@ def run_info(options: argparse.Namespace) -> int:
     from mist.core.track_survey import TrackSurvey
     from mist.stream.survey import make_report
 
-    survey = TrackSurvey()
-    damage: MistError | None = None
+    failure: MistError | None = None
     with open_input(options.source, options.from_format) as source:
         demuxer = source.demuxer
+        survey = TrackSurvey(demuxer)
         demuxer.attach(survey)
         progress = Progress(source.reader.size)
         wanted: tuple[int, int] | None = None
@@ -63,17 +64,17 @@ def run_info(options: argparse.Namespace) -> int:
                 begun_us = survey.newest_us if begun_us is None else begun_us
                 progress.update(wanted[0] + len(data), survey.newest_us - begun_us)
         except RemoteProtocolError as error:
-            damage = located(error, source.reader.name, wanted)
+            failure = located(error, source.reader.name, wanted)
         finally:
             progress.clear()
         name, container, size = source.reader.name, source.container.name, source.reader.size
-        report = make_report(container, size, demuxer.tracks, survey)
+        report = make_report(container, size, demuxer, survey)
     if options.json:
-        print(json.dumps({"source": name, "error": str(damage) if damage else None, **report.document()}, indent=2))
-    elif report.tracks or damage is None:
+        print(json.dumps({"source": name, "error": str(failure) if failure else None, **report.document()}, indent=2))
+    elif report.tracks or failure is None:
         print(show(name, report))
-    if damage is not None:
-        print(f"mist: {damage}", file=sys.stderr)
+    if failure is not None:
+        print(f"mist: {failure}", file=sys.stderr)
         return 1
     return 0
 
@@ -87,7 +88,10 @@ def show(name: str, report: Report) -> str:
         summary.insert(2, bytes_text(report.bytes))
     lines = [f"{name}: {', '.join(summary)}", ""]
     lines += _table(report.tracks)
-    lines += [""] + [f"! {text}" for text in report.health] if report.health else ["", "nothing is wrong with it"]
+    wrong = [*report.health, *(str(place) for place in report.damage)]
+    if report.damage_count > len(report.damage):
+        wrong.append(f"and {report.damage_count - len(report.damage)} more places that are damaged")
+    lines += ["", *(f"! {text}" for text in wrong)] if wrong else ["", "nothing is wrong with it"]
     return "\n".join(lines)
 
 

@@ -6,6 +6,8 @@ from mist.core.packet cimport Packet, PacketView
 cdef class Demuxer:
     cdef public list tracks             # TrackInfo of each track, by number; grows, entries are replaced
     cdef public list left_out           # in words: tracks that are in the input and cannot be read; whole once the tracks are known
+    cdef readonly list damage           # (byte, bytes, what) of what cannot be read; see Demuxer
+    cdef readonly int64_t damage_count  # of it, as far as the input was read
     cdef public object on_tracks        # called when `tracks` changed, before the first packet that follows the change
     cdef readonly bint ready            # every track that was announced is known; see Demuxer
     cdef readonly bint ended            # nothing more is wanted
@@ -20,6 +22,7 @@ cdef class Demuxer:
     cdef int emit(self, int track, const PacketView* packet) except -1
     cdef int set_track(self, int track, object info, bint changed) except -1
     cdef int become_ready(self) except -1
+    cdef int note_damage(self, int64_t position, int64_t size, str what) except -1
 
 cdef class PacketList(Muxer):
     cdef list packets

@@ -8,10 +8,13 @@ from mist.formats.tracks import TrackInfo
 
 READ_BYTES: Final[int]
 MAX_HELD_BYTES: Final[int]
+MAX_DAMAGE: Final[int]
 
 class Demuxer:
     tracks: list[TrackInfo]
     left_out: list[str]
+    damage: list[tuple[int, int, str]]
+    damage_count: int
     on_tracks: Callable[[], None] | None
     ready: bool
     ended: bool

@@ -11,6 +11,10 @@ from mist.errors import LimitExceededError
 
 READ_BYTES = 1 << 18                # what a demuxer of a byte stream asks for at a time
 MAX_HELD_BYTES = 64 << 20           # packets kept until the tracks are known
+MAX_DAMAGE = MOST_DAMAGE
+
+cdef enum:
+    MOST_DAMAGE = 100               # places that are kept
 
 
 cdef class Demuxer:
@@ -31,6 +35,9 @@ cdef class Demuxer:
     `from_places`, set before anything is fed: the input will be read from its keyframes, too, so times that the format does not say must
     not depend on what was before a keyframe, but for the decode time of the keyframe itself, which `seek` is told.
 
+    `damage` says what of the input cannot be read, the first MAX_DAMAGE places of `damage_count`: the byte where it begins, how many
+    bytes are lost there (0 where some are missing, or that is not known), and in words what is wrong. Behind a seek it may say too much.
+
     Subclasses implement `want`, `feed` and `seek`, and call `set_track`, `become_ready` and `emit`. A demuxer that raised
     RemoteProtocolError is dead.
     """
@@ -38,6 +45,7 @@ cdef class Demuxer:
     def __cinit__(self, *args, **kwargs):
         self.tracks = []
         self.left_out = []
+        self.damage = []
         self.on_tracks = None
         self.held = []
         self.bases = ()
@@ -126,6 +134,13 @@ cdef class Demuxer:
         self.ready = True
         if self.sink is not None:
             self.attach(self.sink)
+        return 0
+
+    cdef int note_damage(self, int64_t position, int64_t size, str what) except -1:
+        """Write down what cannot be read."""
+        self.damage_count += 1
+        if len(self.damage) < MOST_DAMAGE:
+            self.damage.append((position, size, what))
         return 0
 
 

@@ -24,6 +24,7 @@ cdef class FlvDemuxer(Demuxer):
     cdef uint32_t back_bytes        # of the newest tag, which the next one should say; 0 before the first and after a jump
     cdef bint lost                  # behind a tag of a wrong size: looking for the next one
     cdef int64_t passed_bytes       # since then
+    cdef int64_t lost_at            # where the tag should have been
     cdef bint begun                 # behind the file header
     cdef bint has_time
     cdef int64_t time_ms            # of the newest tag, unwrapped
@@ -42,7 +43,9 @@ cdef class FlvDemuxer(Demuxer):
 
     cdef size_t needed(self, const uint8_t* data, size_t have) except 0
     cdef bint is_next(self, const uint8_t* data) noexcept
+    cdef int lose(self, int64_t position) except -1
     cdef size_t find_tag(self, const uint8_t* data, size_t size, int64_t position) except? 0
+    cdef int note_lost(self, int64_t found) except -1
     cdef int structure(self, const uint8_t* data, size_t size, int64_t position) except -1
     cdef int file_header(self, const uint8_t* data) except -1
     cdef int tag(self, const uint8_t* data, size_t size, int64_t position) except -1

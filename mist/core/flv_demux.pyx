@@ -76,7 +76,7 @@ def has_data(int fd):
 cdef class FlvDemuxer(Demuxer):
     """Demuxes FLV. A subclass says what bodies mean.
 
-    It implements `take_media`, `take_script` and `take_damage`, and calls `put_track` and `put` in the order of the wire.
+    It implements `take_media` and `take_script`, and calls `put_track` and `put` in the order of the wire.
 
     A file that is cut inside a tag ends before that tag. Behind a tag whose size is wrong reading goes on at the next one.
     Times are unwrapped beyond 32 bits of milliseconds and made increasing.
@@ -118,9 +118,8 @@ cdef class FlvDemuxer(Demuxer):
                 place += count
                 if self.rest.size < self.needed(self.rest.data, self.rest.size):
                     continue
-                self.lost = not self.is_next(self.rest.data)
-                if self.lost:
-                    self.take_damage(self.at + <int64_t> place - TAG_HEAD_BYTES)
+                if not self.is_next(self.rest.data):
+                    self.lose(self.at + <int64_t> place - TAG_HEAD_BYTES)
                 else:
                     self.structure(self.rest.data, self.rest.size, self.at + <int64_t> place - <int64_t> self.rest.size)
                     self.rest.clear()
@@ -129,9 +128,8 @@ cdef class FlvDemuxer(Demuxer):
                 if need > size - place:
                     self.rest.append(source + place, size - place)
                     break
-                self.lost = not self.is_next(source + place)
-                if self.lost:
-                    self.take_damage(self.at + <int64_t> place + BACK_BYTES)
+                if not self.is_next(source + place):
+                    self.lose(self.at + <int64_t> place + BACK_BYTES)
                 else:
                     self.structure(source + place, need, self.at + <int64_t> place)
                     place += need
@@ -158,6 +156,12 @@ cdef class FlvDemuxer(Demuxer):
             return right and is_tag(head) and not head[0] & ENCRYPTED
         return is_tag(head) or (right and not head[0] & 0xC0)
 
+    cdef int lose(self, int64_t position) except -1:
+        """Begin to look for the next tag: there is none where one should be.   Spec: FLV E.4.1."""
+        self.lost = True
+        self.lost_at = position
+        return 0
+
     cdef size_t find_tag(self, const uint8_t* data, size_t size, int64_t position) except? 0:
         """Look byte by byte for the next tag, and return how many bytes were taken; `rest` has its head when it is found."""
         cdef size_t at = 0
@@ -171,11 +175,16 @@ cdef class FlvDemuxer(Demuxer):
         self.passed_bytes += at
         if not self.lost:
             self.passed_bytes = 0
+            self.note_lost(position + <int64_t> at - TAG_HEAD_BYTES)
         elif not self.ready and self.passed_bytes > MAX_TAG_BYTES:
             raise RemoteProtocolError(
                 f"no FLV tag in {self.passed_bytes} bytes", offset=position + <int64_t> at - self.passed_bytes, spec="FLV E.3"
             )
         return at
+
+    cdef int note_lost(self, int64_t found) except -1:
+        """Write down what was passed over to where a tag was found."""
+        return self.note_damage(self.lost_at, found - self.lost_at, "no FLV tag; passed over up to the next one")
 
     cdef int structure(self, const uint8_t* data, size_t size, int64_t position) except -1:
         if not self.begun:
@@ -292,10 +301,6 @@ cdef class FlvDemuxer(Demuxer):
         """Take the body of an audio (8) or video (9) tag whose time is unwrapped, milliseconds."""
         raise NotImplementedError
 
-    def take_damage(self, int64_t position):
-        """Take note of something that is no tag."""
-        raise NotImplementedError
-
     def take_script(self, int64_t time_ms, bytes body):
         """Take the body of a script data tag whose time is unwrapped, milliseconds."""
         raise NotImplementedError
@@ -362,6 +367,12 @@ cdef class FlvDemuxer(Demuxer):
         if not self.begun:
             raise TruncatedError("the input ends inside the FLV header", offset=self.at, spec="FLV E.2")
         self.ended = True
+        if self.lost:
+            self.note_lost(self.at)
+        elif self.rest.size > BACK_BYTES:
+            self.note_damage(
+                self.at - <int64_t> self.rest.size + BACK_BYTES, <int64_t> self.rest.size - BACK_BYTES, "the input ends inside this tag"
+            )
         if not self.ready:
             self.take_ready()
         self.take_end()

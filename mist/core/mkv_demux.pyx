@@ -55,6 +55,8 @@ cdef enum:
     SIMPLE_KEYFRAME = 0x80
     WHEN_SETS = 1
     WHEN_KEYFRAME = 2
+    LEVEL_1 = 0x10000000                # IDs of four bytes: those of a Segment's own elements
+    CRC = 0xBF
 
 cdef int64_t LONG_LIMIT = <int64_t> 1 << 56     # of what may be skipped
 cdef int64_t READY_NS = 10000000000     # … the same as time
@@ -88,6 +90,8 @@ cdef class MatroskaDemuxer(Demuxer):
     cdef uint64_t skip              # bytes from there that nobody wants
     cdef bint begun                 # the EBML header was there
     cdef bint lost                  # after damage: looking for a Cluster
+    cdef int64_t lost_at            # since which byte
+    cdef int64_t segment_end        # -1 where not known
     cdef int64_t scale_ns           # of a tick
     cdef int64_t cluster_position
     cdef int64_t cluster_end        # -1 where not known
@@ -118,7 +122,7 @@ cdef class MatroskaDemuxer(Demuxer):
         self.joined = ByteBuffer()
         self.formed = ByteBuffer()
         self.scale_ns = 1000000
-        self.cluster_end = -1
+        self.cluster_end = self.segment_end = -1
 
     def want(self):
         """Return (position, count) of the bytes to feed next, or None at the end. What can be skipped is skipped."""
@@ -226,44 +230,46 @@ cdef class MatroskaDemuxer(Demuxer):
         if not self.begun and (head == BROKEN or element != EBML_HEADER):
             raise RemoteProtocolError("no EBML header", offset=self.parsed, spec="RFC 8794 section 11.2.1")
         if head == BROKEN:
-            return self.damage(size)
+            return self.lose()
         if element == SEGMENT or element == CLUSTER:
             self.enter(element, head, body)
             return head
+        if 0 <= self.cluster_end <= self.parsed and not follows_clusters(element):
+            return self.lose()
         if element == EBML_HEADER or element == INFO or element == TRACKS:
             return self.header_element(element, data, size, head, body)
         if self.parsed < self.cluster_end and body > <uint64_t> (self.cluster_end - self.parsed):
-            return self.leave_cluster(size)
+            return self.lose()
         if element == SIMPLE_BLOCK or element == BLOCK_GROUP:
             if body > BLOCK_LIMIT:
-                return self.damage(size)
+                return self.lose()
             return self.block_element(element, data, size, head, body)
         if element == TIMESTAMP:
             if body > 8:
-                return self.damage(size)
+                return self.lose()
             if size < head + body:
                 self.needed = <size_t> (head + body)
                 return 0
             self.begin_cluster(read_unsigned(data + head, <size_t> body))
             return <size_t> (head + body)
         if is_unknown(body) or body > <uint64_t> (LONG_LIMIT if may_be_long(element) else HEADER_LIMIT):
-            return self.damage(size)
+            return self.lose()
+        if self.parsed < self.segment_end and body > <uint64_t> (self.segment_end - self.parsed):
+            return self.lose()
         self.skip = body
         return head
 
-    cdef size_t damage(self, size_t size) except? 0xFFFFFFFF:
-        """Begin to look for the next Cluster."""
+    cdef size_t lose(self) except? 0xFFFFFFFF:
+        """Begin to look for the next Cluster. Sizes are not trusted any more: where bytes are missing that of the Cluster lies, too."""
         if not self.plan_count:
             raise RemoteProtocolError("damage before the tracks are known", offset=self.parsed, spec="RFC 8794 section 5")
         self.lost = True
+        self.lost_at = self.parsed
         return 1
 
-    cdef size_t leave_cluster(self, size_t size) except? 0xFFFFFFFF:
-        """Skip the rest of a Cluster that an element of it claims to go beyond."""
-        if self.cluster_end <= self.parsed:
-            return self.damage(size)
-        self.skip = <uint64_t> (self.cluster_end - self.parsed) - 1
-        return 1
+    cdef int note_lost(self, int64_t found) except -1:
+        """Write down what was passed over to where a Cluster was found, or the input ends."""
+        return self.note_damage(self.lost_at, found - self.lost_at, "no element of a Cluster; passed over up to the next one")
 
     cdef size_t find_cluster(self, const uint8_t* data, size_t size) except? 0xFFFFFFFF:
         """Pass over what is no Cluster's ID; all but the last three bytes where there is none, which may be its beginning."""
@@ -278,6 +284,7 @@ cdef class MatroskaDemuxer(Demuxer):
                 break
             if memcmp(found, CLUSTER_ID, 4) == 0:
                 self.lost = False
+                self.note_lost(self.parsed + <int64_t> at)
                 self.cluster_end = -1
                 return at if at else self.one(data, size)
             at += 1
@@ -287,7 +294,9 @@ cdef class MatroskaDemuxer(Demuxer):
 
     cdef int enter(self, uint32_t element, int head, uint64_t body) except -1:
         if element == SEGMENT:
-            self.cluster_end = -1
+            self.cluster_end = self.segment_end = -1
+            if body <= <uint64_t> MAX_TIME_NS:
+                self.segment_end = self.parsed + head + <int64_t> body
             return 0
         if not self.plan_count:
             raise RemoteProtocolError("media before Tracks", offset=self.parsed, spec="RFC 9559 section 4.5")
@@ -306,7 +315,7 @@ cdef class MatroskaDemuxer(Demuxer):
         cdef bytes content
         if body > HEADER_LIMIT:
             if self.plan_count:
-                return self.damage(size)
+                return self.lose()
             raise LimitExceededError(f"a header element of {body} bytes", offset=self.parsed)
         if size < head + body:
             self.needed = <size_t> (head + body)
@@ -689,11 +698,20 @@ cdef class MatroskaDemuxer(Demuxer):
         self.ended = True
         if not self.plan_count:
             raise TruncatedError("the input ends before its tracks", offset=self.parsed, spec="RFC 9559 section 4.5")
+        if self.lost:
+            self.note_lost(self.parsed + <int64_t> self.pending.size)
+        elif self.pending.size:
+            self.note_damage(self.parsed, <int64_t> self.pending.size, "the input ends inside this element")
         for place in range(self.plan_count):
             while self.waiting[place]:
                 self.flush_track(place)
         self.clear_texts(MAX_TIME_NS)
         return self.check_ready(True)
+
+
+cdef inline bint follows_clusters(uint32_t element) noexcept:
+    """Tell whether an element may stand behind a Cluster that says where it ends.   Spec: RFC 9559 section 5.1."""
+    return element >= LEVEL_1 or element == VOID or element == CRC
 
 
 cdef inline bint may_be_long(uint32_t element) noexcept:

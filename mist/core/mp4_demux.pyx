@@ -7,7 +7,7 @@ the modules beside it.
 
 cimport cython
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t
-from libc.string cimport memcmp
+from libc.string cimport memchr, memcmp
 
 from mist.core.buffer cimport ByteBuffer
 from mist.core.demuxer cimport Demuxer
@@ -15,7 +15,7 @@ from mist.core.mp4_fragments cimport FragmentReader, FragmentSample
 from mist.core.mp4_payloads cimport packet_of, size_without_reading
 from mist.core.mp4_tables cimport be32, be64
 from mist.core.mp4_track cimport TrackReader
-from mist.core.mp4_windows cimport WINDOW_BYTES, Windows
+from mist.core.mp4_windows cimport WINDOW_BYTES, Window, Windows
 from mist.core.muxer cimport Muxer
 from mist.core.packet cimport KEYFRAME, NEW_INIT, Packet, PacketView
 from mist.core.trim cimport trim_flags
@@ -28,7 +28,7 @@ from mist.errors import LimitExceededError, NotReady, RemoteProtocolError, Trunc
 
 MAX_TRACKS = MAX_READERS
 MAX_MOOV_BYTES = 1 << 28            # tables of some 10 million samples
-MAX_MOOF_BYTES = 1 << 26
+MAX_MOOF_BYTES = MOOF_LIMIT
 MAX_SAMPLE_BYTES = 1 << 26
 MAX_EVENT_BYTES = 1 << 20
 
@@ -44,9 +44,15 @@ cdef enum:
     AHEAD_US = 5000000
     KNOWN_EVENTS = 256              # so many are remembered, as packagers repeat them until they are due
     WAITING_EVENTS = 4096
+    MOOF_LIMIT = 1 << 26
+    MOOF_BYTES = 16                 # by which one is told: its head, and that of the mfhd in it
+    ODD_BOX_BYTES = 1 << 20         # what may be between fragments of a kind that is not known
     DONE = 1                        # what a step of reading returns
     NEEDS_BYTES = 0
     AT_END = 2
+
+# What may be between fragments, at any length.
+cdef bytes BETWEEN_FRAGMENTS = b"moofmdatsidxssixstypemsgfreeskipwideprftmfrauuidmetapdinftypmoovudta"
 
 
 @cython.final
@@ -60,7 +66,8 @@ cdef class Mp4Demuxer(Demuxer):
     fragments that of their moof.
 
     Fragments that end in the middle, as of a recording that was cut off, are played as far as they go; a plain file
-    that is shorter than its tables say raises TruncatedError there.
+    that is shorter than its tables say raises TruncatedError there. Where something is no box between fragments, or its size lies,
+    reading goes on at the next moof.
 
     Events between fragments are packets of further tracks, one for each kind, known from its first event on. Each comes once, before
     the first packet of the media that is not earlier, or at once where it is behind its time.
@@ -84,6 +91,10 @@ cdef class Mp4Demuxer(Demuxer):
     cdef bint scanned               # all fragments are known
     cdef int64_t scan_position      # of the next box
     cdef int64_t first_fragment     # byte behind moov
+    cdef bint lost                  # looking for a moof
+    cdef int64_t lost_at            # since which byte
+    cdef bint cut                   # a fragment that goes past the end was told
+    cdef str last_box               # on the top level, in words
     cdef int64_t newest_us          # of the packets of fragments seen so far
 
     def __init__(self, reader):
@@ -94,6 +105,7 @@ cdef class Mp4Demuxer(Demuxer):
         self.newest_us = -INT64_MAX
         self.event_tracks = {}
         self.foreseen = []
+        self.last_box = ""
         self.forget_events()
 
     # -- The driver's face
@@ -227,6 +239,8 @@ cdef class Mp4Demuxer(Demuxer):
         other.tracks = list(self.tracks)
         other.start(self.movie)
         other.event_tracks = dict(self.event_tracks)
+        if self.fragments is not None:
+            other.fragments.own_base = self.fragments.own_base
         for track in other.readers:
             (<TrackReader> track).pending = False
         other.scan_position = self.first_fragment
@@ -244,7 +258,9 @@ cdef class Mp4Demuxer(Demuxer):
             if self.stage == LOOKING:
                 step = self.scan(0)
                 if step == AT_END:
-                    raise TruncatedError("no moov box", offset=self.scan_position, spec="ISO/IEC 14496-12 clause 8.2.1")
+                    raise TruncatedError(
+                        f"no moov box{self.last_box}", offset=self.scan_position, spec="ISO/IEC 14496-12 clause 8.2.1"
+                    )
             elif self.stage == PROBING:
                 if self.probe() == DONE:
                     self.stage = TABLES
@@ -260,8 +276,11 @@ cdef class Mp4Demuxer(Demuxer):
         """Pass over a box on the top level, reading it if it is a moov or moof."""
         cdef int64_t size
         cdef int header = 8
-        cdef const uint8_t* data = self.windows.gather(self.scan_position, 8, through)
+        cdef const uint8_t* data
         cdef char[4] kind
+        if self.lost:
+            return self.find_fragment(through)
+        data = self.windows.gather(self.scan_position, 8, through)
         if data is NULL:
             return AT_END if self.windows.beyond else NEEDS_BYTES
         size = be32(data)
@@ -275,9 +294,14 @@ cdef class Mp4Demuxer(Demuxer):
             size = be64(data + 8)
         elif size == 0:
             size = <int64_t> 1 << 61    # to the end of the file
+        if self.fragments is not None and not may_follow(kind, size, header):
+            self.lost = True
+            self.lost_at = self.scan_position
+            return DONE
         if size < header or size > <int64_t> 1 << 61:
             raise RemoteProtocolError(
-                f"a box {bytes(kind[:4])!r} of {size} bytes", offset=self.scan_position, spec="ISO/IEC 14496-12 clause 4.2"
+                f"a box {bytes(kind[:4])!r} of {size} bytes{self.last_box}",
+                offset=self.scan_position, spec="ISO/IEC 14496-12 clause 4.2",
             )
         if memcmp(kind, b"moov", 4) == 0 and self.movie is None:
             return self.read_moov(size, header)
@@ -285,8 +309,34 @@ cdef class Mp4Demuxer(Demuxer):
             return self.read_moof(size, through)
         if memcmp(kind, b"emsg", 4) == 0 and self.fragments is not None:
             return self.read_event(size, header, through)
+        self.last_box = f"; the last box before it is {bytes(kind[:4])!r} of {size} bytes at byte {self.scan_position}"
         self.scan_position += size
         return DONE
+
+    cdef int find_fragment(self, int64_t through) except -1:
+        """Go on to the next place where a moof may begin, in the bytes that are there, and see whether one does."""
+        cdef const uint8_t* data = self.windows.gather(self.scan_position, MOOF_BYTES, through)
+        cdef const uint8_t* found
+        cdef Window* window
+        cdef size_t size
+        if data is NULL and not self.windows.beyond:
+            return NEEDS_BYTES
+        if data is NULL or (memcmp(data + 4, b"moof", 4) == 0 and memcmp(data + 12, b"mfhd", 4) == 0):
+            self.lost = False
+            self.note_lost(self.windows.input_end if data is NULL else self.scan_position)
+            return AT_END if data is NULL else DONE
+        window = &self.windows.windows[self.windows.find(self.scan_position)]
+        data = window.data + (self.scan_position - window.begin)
+        size = <size_t> (window.end - self.scan_position)
+        found = <const uint8_t*> memchr(data + 5, c"m", size - 5) if size > 5 else NULL
+        if found is not NULL:
+            size = <size_t> (found - data)
+        self.scan_position += <int64_t> (size - 4 if size > 4 else 1)
+        return DONE
+
+    cdef int note_lost(self, int64_t found) except -1:
+        """Write down what was passed over to where a fragment was found, or the input ends."""
+        return self.note_damage(self.lost_at, found - self.lost_at, "no box between fragments; passed over up to the next moof")
 
     cdef int read_moov(self, int64_t size, int header) except -1:
         if size > MAX_MOOV_BYTES:
@@ -624,11 +674,21 @@ cdef class Mp4Demuxer(Demuxer):
             step = self.write_head(found, track, through)
             if step == AT_END:
                 track.has_head = False
+                self.note_cut(track)
         elif self.scanned:
             self.finish()
         elif self.scan(through) == AT_END:
             self.scanned = True
         return 1
+
+    cdef int note_cut(self, TrackReader track) except -1:
+        """Write down where packets of fragments go past the end of the input."""
+        if self.cut:
+            return 0
+        self.cut = True
+        return self.note_damage(
+            track.head.position, 0, f"a packet of track {track.source.track_id} of {track.head.size} bytes goes past the end of the input"
+        )
 
     cdef bint is_last(self, int index, TrackReader track) noexcept:
         """Tell whether a packet may be the last one of its track: no other is known, and it is shorter than a frame."""
@@ -669,7 +729,7 @@ cdef class Mp4Demuxer(Demuxer):
         cdef TrackReader track
         cdef int index
         self.stage = FRAGMENTS
-        self.scanned = False
+        self.scanned = self.lost = False
         self.scan_position = position if position > 0 else self.first_fragment
         for index in range(self.count):
             track = self.readers[index]
@@ -677,3 +737,17 @@ cdef class Mp4Demuxer(Demuxer):
             self.fragments.tracks[index].timed = False
             self.fragments.tracks[index].next_ticks = max(0, track.ticks_until(dts_us) - track.fragment_shift_ticks)
         return 0
+
+
+cdef bint may_follow(const char* kind, int64_t size, int header) noexcept:
+    """Tell whether a box is one that may be between fragments, rather than damage."""
+    cdef int place
+    if size < header or size > <int64_t> 1 << 61:
+        return False
+    for place in range(0, <int> len(BETWEEN_FRAGMENTS), 4):
+        if memcmp(<const char*> BETWEEN_FRAGMENTS + place, kind, 4) == 0:
+            return memcmp(kind, b"moof", 4) != 0 or size <= MOOF_LIMIT
+    for place in range(4):
+        if not 32 <= <uint8_t> kind[place] < 127:
+            return False
+    return size <= ODD_BOX_BYTES

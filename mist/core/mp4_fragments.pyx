@@ -95,7 +95,7 @@ cdef class FragmentReader:
             self.tracks[place].defaults.size = defaults[2]
             self.tracks[place].defaults.flags = defaults[3]
             self.tracks[place].unread = place >= self.count
-        self.resume = -1
+        self.resume = self.own_base = -1
 
     def __dealloc__(self):
         cdef int place
@@ -237,6 +237,10 @@ cdef class FragmentReader:
         defaults[0] = track.defaults
         if flags & BASE_DATA_OFFSET:
             base[0] = be64(body + at)
+            if self.own_base < 0:
+                self.own_base = base[0] == fragment
+            elif self.own_base:
+                base[0] = fragment      # also where bytes are missing before it
             at += 8
         elif flags & DEFAULT_BASE_IS_MOOF:
             base[0] = fragment

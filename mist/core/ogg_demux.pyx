@@ -68,6 +68,7 @@ cdef class OggStream:
     cdef bint continuing
     cdef int64_t partial_position
     cdef uint32_t next_page
+    cdef bint following         # `next_page` is known
     cdef int64_t page_position  # of the page before the one that is being read
     cdef bint counting          # `ticks` is known
     cdef int64_t ticks          # end of the last packet
@@ -81,7 +82,7 @@ cdef class OggStream:
 
     cdef int lose_place(self) except -1:
         """Forget where in the stream this is, before reading goes on elsewhere."""
-        self.continuing = False
+        self.continuing = self.following = False
         self.partial.clear()
         self.counting = False
         self.last_us = LONG_AGO_US
@@ -127,6 +128,8 @@ cdef class OggDemuxer(ByteStreamDemuxer):
     cdef size_t unfinished_bytes
     cdef int64_t sought_us
     cdef object first_error
+    cdef int64_t lost_at        # where a page should have begun, until one is found; -1
+    cdef str lost_what
 
     def __init__(self, headers):
         """headers: has identify(first_packet) -> reader of a stream's headers, or None, and continues(track, next) (`mist.formats.ogg`)."""
@@ -136,6 +139,7 @@ cdef class OggDemuxer(ByteStreamDemuxer):
         self.link = None
         self.sought_us = 0
         self.first_error = None
+        self.lost_at = -1
 
     # -- pages -------------------------------------------------------------------------------------------------------
 
@@ -145,6 +149,7 @@ cdef class OggDemuxer(ByteStreamDemuxer):
         while at + PAGE_HEADER_BYTES <= size:
             total = page_bytes(data + at, size - at)
             if total == 0:
+                self.lose(self.base + <int64_t> at, "no Ogg page")
                 at = next_capture(data, at + 1, size)
                 if self.link is None and self.base + <int64_t> at > JUNK_BYTES:
                     raise RemoteProtocolError("no Ogg page", offset=0, spec="RFC 3533 section 6")
@@ -152,14 +157,35 @@ cdef class OggDemuxer(ByteStreamDemuxer):
             if at + total > size:
                 if not over:
                     break
+                self.lose(self.base + <int64_t> at, "the input ends inside this page")
                 at = next_capture(data, at + 1, size)
                 continue
             if little(data + at + 22) != page_checksum(data + at, total):
+                self.lose(self.base + <int64_t> at, "an Ogg page with a wrong checksum")
                 at = next_capture(data, at + 1, size)
                 continue
+            self.note_lost(self.base + <int64_t> at)
             skipped = self.take_page(data + at, total, self.base + <int64_t> at)
             at += skipped
+        if over and at < size:
+            self.lose(self.base + <int64_t> at, "the input ends inside this page")
+        if over:
+            self.note_lost(self.base + <int64_t> size)
         return at
+
+    cdef int lose(self, int64_t position, str what) except -1:
+        """Note that no page can be read here, if one was found before."""
+        if self.lost_at < 0 and self.link is not None:
+            self.lost_at = position
+            self.lost_what = what
+        return 0
+
+    cdef int note_lost(self, int64_t found) except -1:
+        """Write down what was passed over to where a page was found, or the input ends."""
+        if 0 <= self.lost_at < found:
+            self.note_damage(self.lost_at, found - self.lost_at, self.lost_what)
+        self.lost_at = -1
+        return 0
 
     cdef size_t take_page(self, const uint8_t* page, size_t size, int64_t position) except 0:
         """Take a page and return how far to go on, usually its size."""
@@ -245,9 +271,14 @@ cdef class OggDemuxer(ByteStreamDemuxer):
         cdef const uint8_t* begin = lacing + segments
         cdef size_t length = 0
         cdef bint broken
+        cdef uint32_t missing
         if little(page + 18) != stream.next_page:
+            if stream.following and stream.track >= 0:
+                missing = <uint32_t> (little(page + 18) - stream.next_page)
+                self.note_damage(position, 0, f"{missing} pages of stream {stream.serial} are missing before this one")
             self.drop_partial(stream)
         stream.next_page = little(page + 18) + 1
+        stream.following = True
         if not page[5] & CONTINUED:
             self.drop_partial(stream)
         broken = page[5] & CONTINUED and not stream.continuing
@@ -435,6 +466,7 @@ cdef class OggDemuxer(ByteStreamDemuxer):
             if (<OggLink> known).position <= position:
                 link = <OggLink> known
         self.enter(link)
+        self.lost_at = -1
         self.sought_us = dts_us
         self.restart(max(position, link.data_position))
 

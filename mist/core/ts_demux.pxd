@@ -16,6 +16,7 @@ cdef class TsDemuxer(Demuxer):
     cdef int64_t base                   # input byte that `rest` begins with
     cdef size_t gap                     # bytes still to be passed over between two packets
     cdef bint lost                      # where packets begin is not known
+    cdef int64_t lost_at                # since which byte
     cdef int64_t garbage                # bytes passed over before the first packet
     cdef int16_t[PID_COUNT] places      # of `entries`, by PID; 0 none
     cdef list entries                   # TsStream of each PID that is listened to
@@ -25,6 +26,7 @@ cdef class TsDemuxer(Demuxer):
     cdef dict maps                      # program number: (section, streams) as its PMT says
     cdef dict clocks                    # program number: ProgramClock
     cdef set chosen                     # numbers of the programs that are read
+    cdef dict told                      # key of a stream of which the tables do not tell: its description, None where nothing tells
     cdef dict known                     # key of a stream: (track, info), of those that were there before
     cdef dict orders                    # track: its stream's order
     cdef dict numbers                   # key of a stream: its number
@@ -42,7 +44,9 @@ cdef class TsDemuxer(Demuxer):
     cdef bint elsewhere                 # reading went on at another place: what is read is not all of the input
     cdef int64_t breaks                 # how often packets of tables were missing, or another recording's came
 
-    cdef int lose(self) except -1
+    cdef int lose(self, int64_t position) except -1
+    cdef int note_lost(self, int64_t found) except -1
+    cdef int note_missing(self, TsStream stream, int64_t position) except -1
     cdef int find_packets(self, bint final) except -1
     cdef int64_t search(self, const uint8_t* data, size_t size, bint final) noexcept
     cdef int packet(self, const uint8_t* data, int64_t position) except -1
@@ -53,6 +57,7 @@ cdef class TsDemuxer(Demuxer):
     cdef int on_streams(self, int number, bytes section, list streams) except -1
     cdef int choose(self, bint late) except -1
     cdef int load(self, int number) except -1
+    cdef int find_out(self, TsStream stream, const uint8_t* data, size_t start, int64_t position) except -1
     cdef int media(self, TsStream stream, const uint8_t* data, size_t size, bint start, int64_t position) except -1
     cdef int begin_pes(self, TsStream stream, const uint8_t* data, size_t size, int64_t position) except -1
     cdef int body(self, TsStream stream, const uint8_t* data, size_t size) except -1

@@ -23,6 +23,7 @@ from mist.core.ts_streams cimport (
     PROGRAM,
     PROGRAMS,
     SECTIONS,
+    UNTOLD,
     PesHeader,
     ProgramClock,
     TsStream,
@@ -32,6 +33,7 @@ from mist.core.ts_streams cimport (
 from array import array
 
 from mist.core.demuxer import READ_BYTES
+from mist.core.ts_sections import UNTOLD as UNTOLD_CODEC
 from mist.core.ts_sections import parse_programs, parse_streams
 from mist.errors import RemoteProtocolError
 
@@ -80,6 +82,7 @@ cdef class TsDemuxer(Demuxer):
         self.wanted = program
         self.rest = ByteBuffer()
         self.lost = True
+        self.lost_at = -1
         self.sought = -1
         self.entries = [None]
         self.pat = {}
@@ -88,6 +91,7 @@ cdef class TsDemuxer(Demuxer):
         self.clocks = {}
         self.chosen = set()
         self.known = {}
+        self.told = {}
         self.numbers = {}
         self.orders = {}
         memset(self.places, 0, sizeof(self.places))
@@ -152,7 +156,7 @@ cdef class TsDemuxer(Demuxer):
                 place += count
                 if self.rest.size == PACKET:
                     if self.rest.data[0] != SYNC:
-                        self.lose()
+                        self.lose(self.base)
                         break
                     self.packet(self.rest.data, self.base)
                     self.rest.clear()
@@ -162,7 +166,7 @@ cdef class TsDemuxer(Demuxer):
                 place += PACKET
                 self.gap = self.stride - PACKET
             else:
-                self.lose()
+                self.lose(self.at + <int64_t> place)
         if self.lost and place < size:
             if not self.rest.size:
                 self.base = self.at + <int64_t> place
@@ -171,16 +175,29 @@ cdef class TsDemuxer(Demuxer):
         if self.lost:
             self.find_packets(False)
 
-    cdef int lose(self) except -1:
+    cdef int lose(self, int64_t position) except -1:
         """Note that a packet does not begin where it should: the one before it is not to be trusted either."""
         cdef TsStream stream
         self.lost = True
+        self.lost_at = position
         if self.entries[self.newest_place] is not None:
             stream = <TsStream> self.entries[self.newest_place]
             if stream.role == MEDIA and stream.left:
                 self.damaged(stream, False)
         self.newest_place = 0
         return 0
+
+    cdef int note_lost(self, int64_t found) except -1:
+        """Write down what was passed over to where packets were found; what is before the first is none of the stream."""
+        if self.lost_at >= 0 and found > self.lost_at:
+            self.note_damage(self.lost_at, found - self.lost_at, "no transport packets; passed over up to the next one")
+        self.lost_at = -1
+        return 0
+
+    cdef int note_missing(self, TsStream stream, int64_t position) except -1:
+        """Write down that packets of a stream are missing, of which the counter does not tell how many."""
+        codec = stream.description.codec
+        return self.note_damage(position, 0, f"packets of PID {stream.pid} ({codec}) are missing before this one")
 
     cdef int find_packets(self, bint final) except -1:
         """Read on in `rest`, where packets must be found first. final: nothing follows."""
@@ -194,13 +211,14 @@ cdef class TsDemuxer(Demuxer):
                 place += <size_t> (-1 - found)
                 break
             place += <size_t> found
+            self.note_lost(self.base + <int64_t> place)
             while place + PACKET <= size and data[place] == SYNC:
                 self.packet(data + place, self.base + <int64_t> place)
                 place += self.stride
             if place + PACKET > size:
                 self.lost = False
                 break
-            self.lose()
+            self.lose(self.base + <int64_t> place)
         if not self.stride:
             self.garbage += <int64_t> min(place, size)
             if self.garbage > GARBAGE_LIMIT:
@@ -244,11 +262,14 @@ cdef class TsDemuxer(Demuxer):
         cdef size_t start = 4
         cdef bint broken = False
         cdef bint begins = data[1] & 0x40 != 0
+        cdef bint whole
         cdef int counter = data[3] & 15
         if not self.ready:
             self.count_packet()
         self.newest_place = place
-        if not place or data[1] & 0x80 or data[3] & 0xC0:
+        if data[1] & 0x80:
+            return self.note_damage(position, PACKET, "a transport packet that is marked as damaged")
+        if not place or data[3] & 0xC0:
             return 0
         stream = <TsStream> self.entries[place]
         if data[3] & 0x20:
@@ -260,6 +281,8 @@ cdef class TsDemuxer(Demuxer):
             return 0
         if position < self.quiet_until and (stream.role == MEDIA or stream.role == SECTIONS):
             return 0
+        if stream.role == UNTOLD:
+            return self.find_out(stream, data, start, position) if begins else 0
         if stream.role != MEDIA:
             if counter != stream.counter and not stream.continues(counter, broken):
                 self.breaks += 1
@@ -273,7 +296,10 @@ cdef class TsDemuxer(Demuxer):
         if stream.repeats(counter, data + start, PACKET - start) and not broken:
             return 0    # sent twice
         if not stream.continues(counter, broken):
-            self.damaged(stream, begins and (stream.stuffed or stream.breaks != self.breaks))
+            whole = begins and (stream.stuffed or stream.breaks != self.breaks)
+            if not whole:
+                self.note_missing(stream, position)
+            self.damaged(stream, whole)
         stream.stuffed = start > 4 and is_stuffed(data + 4)
         stream.breaks = self.breaks
         return self.media(stream, data + start, PACKET - start, begins, position)
@@ -365,7 +391,9 @@ cdef class TsDemuxer(Demuxer):
                 continue
             if found is None and self.wanted == 0 and not late:
                 return 0    # one that comes before the others is not known yet
-            if found is None or number in self.chosen or (self.wanted == 0 and not found[1]):
+            if found is None or number in self.chosen or (
+                self.wanted == 0 and all(one.codec == UNTOLD_CODEC for one in found[1]) and not late
+            ):
                 continue
             self.chosen.add(number)
             self.load(number)
@@ -378,7 +406,8 @@ cdef class TsDemuxer(Demuxer):
         """Listen to the streams of a program as its PMT says, and no more to those that it does not name."""
         cdef ProgramClock clock = self.clocks.get(number)
         cdef TsStream stream
-        cdef dict wanted = {description.pid: description for description in self.maps[number][1]}
+        cdef list streams = [self.told.get(description.key(), description) for description in self.maps[number][1]]
+        cdef dict wanted = {description.pid: description for description in streams if description is not None}
         if clock is None:
             clock = self.clocks[number] = ProgramClock()
         for entry in list(self.entries):
@@ -392,8 +421,8 @@ cdef class TsDemuxer(Demuxer):
                 else:
                     self.unlisten(stream)
         count = sum(1 for entry in self.entries if entry is not None and entry.description is not None)
-        for place, description in enumerate(self.maps[number][1]):
-            if description.pid in wanted and not self.places[description.pid] and count < STREAM_LIMIT:
+        for place, description in enumerate(streams):
+            if description is not None and description.pid in wanted and not self.places[description.pid] and count < STREAM_LIMIT:
                 self.open_stream(description, clock, (list(self.programs).index(number), place))
                 count += 1
         return 0
@@ -402,7 +431,7 @@ cdef class TsDemuxer(Demuxer):
         """Begin with a stream that a PMT names."""
         cdef TsStream stream = TsStream(
             description.pid,
-            SECTIONS if description.sections else MEDIA,
+            SECTIONS if description.sections else UNTOLD if description.codec == UNTOLD_CODEC else MEDIA,
             clock,
             description,
             self.numbers.setdefault(description.key(), len(self.numbers)),
@@ -418,6 +447,26 @@ cdef class TsDemuxer(Demuxer):
             info = self.describe(description, b"")
             if info is not None:
                 self.add_track(stream, info)
+
+    cdef int find_out(self, TsStream stream, const uint8_t* data, size_t start, int64_t position) except -1:
+        """See by the first PES packet what a stream is of which the tables do not tell, and read it as that from there on."""
+        cdef PesHeader header
+        cdef const uint8_t* payload
+        cdef int found = read_pes_header(data + start, PACKET - start, &header)
+        if found == HEADER_MORE or (found == HEADER_GOOD and start + header.size == PACKET):
+            return 0
+        description = None
+        if found == HEADER_GOOD:
+            payload = data + start + header.size
+            description = stream.description.told(
+                PyBytes_FromStringAndSize(<const char*> payload, <Py_ssize_t> (PACKET - start - header.size))
+            )
+        self.told[stream.description.key()] = description
+        self.unlisten(stream)
+        if description is None:
+            return 0
+        self.open_stream(description, stream.clock, stream.order)
+        return self.packet(data, position)
 
     # -- PES packets -------------------------------------------------------------------------------------------------------
 
@@ -736,7 +785,7 @@ cdef class TsDemuxer(Demuxer):
             if self.wanted == ALL_PROGRAMS and any(number not in self.maps for number in self.programs):
                 return 0
             for entry in self.entries:
-                if entry is not None and entry.role == MEDIA and entry.track < 0:
+                if entry is not None and (entry.role == MEDIA or entry.role == UNTOLD) and entry.track < 0:
                     return 0
         return self.be_ready()
 
@@ -760,6 +809,10 @@ cdef class TsDemuxer(Demuxer):
             self.find_packets(True)
         if not self.stride:
             raise RemoteProtocolError("no transport stream packets", offset=self.at, spec="ISO/IEC 13818-1 section 2.4.3.2")
+        if self.lost:
+            self.note_lost(self.at)
+        elif self.rest.size:
+            self.note_damage(self.base, <int64_t> self.rest.size, "the input ends inside this transport packet")
         for entry in list(self.entries):
             if entry is not None and entry.role == MEDIA and (<TsStream> entry).listening:
                 self.drain(entry, OPEN if (<TsStream> entry).video and (<TsStream> entry).left > 0 else FINAL)
@@ -784,6 +837,7 @@ cdef class TsDemuxer(Demuxer):
         self.rest.clear()
         self.gap = 0
         self.lost = not self.stride
+        self.lost_at = -1
         self.ended = False
         for entry in self.entries:
             if entry is not None:

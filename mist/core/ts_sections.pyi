@@ -1,8 +1,10 @@
-from typing import final
+from typing import Final, final
 
 @final
 class SectionReader:
     def __init__(self, tables: bool) -> None: ...
+
+UNTOLD: Final[str]
 
 class StreamDescription:
     pid: int
@@ -22,6 +24,7 @@ class StreamDescription:
         channel_code: int = -1,
         sections: bool = False,
     ) -> None: ...
+    def told(self, payload: bytes) -> StreamDescription | None: ...
     def key(self) -> tuple[int, str, int]: ...
 
 def parse_programs(section: bytes) -> tuple[int, int, dict[int, int]] | None: ...

@@ -21,6 +21,8 @@ AUDIO_CODECS = {0x03: "MP3", 0x04: "MP3", 0x0F: "AAC", 0x11: "LATM", 0x81: "AC3"
 DISC_CODECS = {0x81: "AC3", 0x82: "DTS", 0x84: "EAC-3", 0x85: "DTS", 0x86: "DTS", 0xA1: "EAC-3", 0xA2: "DTS"}
 REGISTERED_AUDIO = {b"Opus": "opus", b"AC-3": "AC3", b"EAC3": "EAC-3", b"DTS1": "DTS", b"DTS2": "DTS", b"DTS3": "DTS"}
 REGISTERED_META = {b"JSON": "JSON", b"KLVA": "KLV", b"ID3 ": "ID3", b"CUEI": "SCTE35"}
+SILENT_TAGS = {0x0A, 0x52, 0x7C}     # language, component, AAC: with these alone the payload tells ADTS, LATM and others
+UNTOLD = "?"
 DESCRIBED_AUDIO = {0x6A: "AC3", 0x7A: "EAC-3", 0x7B: "DTS"}
 
 LANGUAGE_TAG = 0x0A
@@ -126,7 +128,8 @@ def parse_programs(bytes section not None):
 class StreamDescription:
     """One elementary stream as its PMT describes it.
 
-    type: "video", "audio", "meta". codec: internal name, or LATM for AAC in that form. language: ISO 639-2. descriptors: as they stand.
+    type: "video", "audio", "meta". codec: internal name, LATM for AAC in that form, or UNTOLD. language: ISO 639-2. descriptors: as
+    they stand.
     channel_code: of Opus, channel_config_code; -1 without. sections: the PID carries sections, not PES packets.
     """
 
@@ -138,6 +141,16 @@ class StreamDescription:
         self.descriptors = descriptors
         self.channel_code = channel_code
         self.sections = sections
+
+    def told(self, bytes payload not None):
+        """Return the description of a stream of which the tables do not tell, by what a PES packet begins with.
+
+        None where that does not tell either, and nothing describes it.
+        """
+        codec = codec_by_sync(payload)
+        if codec:
+            return StreamDescription(self.pid, "audio", codec, self.language)
+        return StreamDescription(self.pid, "meta", "RAW", self.language, self.descriptors) if self.descriptors else None
 
     def key(self):
         """Return what makes it another stream when it changes."""
@@ -201,7 +214,9 @@ def describe(stream_type, pid, bytes descriptors, bint disc):
     if stream_type == METADATA:
         codec = "KLV" if registration == b"KLVA" or b"KLVA" in tags.get(METADATA_TAG, b"") else "ID3"
         return StreamDescription(pid, "meta", codec, language)
-    if stream_type == PRIVATE_DATA and tags:
+    if stream_type == PRIVATE_DATA and tags.keys() <= SILENT_TAGS:
+        return StreamDescription(pid, "audio", UNTOLD, language, descriptors)
+    if stream_type == PRIVATE_DATA:
         return describe_private(pid, registration, language, descriptors, tags)
     return None
 
@@ -221,6 +236,22 @@ def describe_private(pid, bytes registration, language, bytes descriptors, dict 
         return StreamDescription(pid, "audio", codec, language, channel_code=code)
     codec = REGISTERED_META.get(registration, "RAW")
     return StreamDescription(pid, "meta", "RAW" if codec == "SCTE35" else codec, language, descriptors)
+
+
+def codec_by_sync(bytes payload):
+    """Return the codec whose frames begin like this, "" for none.
+
+    Specs: ISO/IEC 14496-3 sections 1.7.2 and 1.A.3, ETSI TS 102 366, ETSI TS 102 114.
+    """
+    if len(payload) < 6:
+        return ""
+    if payload[0] == 0xFF and payload[1] & 0xF6 == 0xF0:
+        return "AAC"
+    if payload[0] == 0x56 and payload[1] & 0xE0 == 0xE0:
+        return "LATM"
+    if payload[:2] == b"\x0b\x77":
+        return "EAC-3" if payload[5] >> 3 > 10 else "AC3"
+    return "DTS" if payload[:4] == b"\x7f\xfe\x80\x01" else ""
 
 
 def language_of(dict tags):

@@ -12,6 +12,7 @@ cdef enum:
     PROGRAM = 1             # PMTs
     MEDIA = 2               # PES packets
     SECTIONS = 3
+    UNTOLD = 4              # PES packets of which the tables do not say what is in them
 
     # What a PES header says of itself.
     HEADER_MORE = 0

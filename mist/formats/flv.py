@@ -41,10 +41,6 @@ class FlvDemuxer(flv_demux.FlvDemuxer):
             return
         self._put_all(self._assembler.feed_data(values, time_ms))
 
-    def take_damage(self, position: int) -> None:
-        """Say where something is no tag.   Spec: FLV E.4.1."""
-        self._say(f"passed over: what is no FLV tag at byte {position}")
-
     def take_ready(self) -> None:
         """Make the track of metadata known if the file is known to have one."""
         if self._has_data:

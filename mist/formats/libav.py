@@ -19,6 +19,7 @@ from mist.errors import RemoteProtocolError, UnsupportedError
 from mist.formats import aac, codecs, h264, hevc
 from mist.formats.languages import canonical
 from mist.formats.picture_order import PictureOrder
+from mist.formats.program_stream import HEAD_BYTES, PACK, stream_map
 from mist.formats.tracks import (
     AAC,
     AC3,
@@ -267,11 +268,17 @@ class _Stopped(Exception):
 
 
 class _Source:
-    """The file that libav reads, and its thread. Nothing of it runs while the demuxer does."""
+    """The file that libav reads, and its thread. Nothing of it runs while the demuxer does.
+
+    In front of a program stream that does not say what is in it stands a map that does, for libav alone: positions on its side are later
+    by that.
+    """
 
     def __init__(self, size: int | None) -> None:
         self.size = END_OF_FILE if size is None else size
-        self.position = 0
+        self.position = 0  # on libav's side
+        self._front = b""  # what libav gets first: the map, and the bytes that it was made of
+        self._map_bytes = 0
         self.wanted = 0  # bytes, 0 when libav has ended
         self.found: list[tuple[Packet, int]] = []
         self.tracks: list[_Track] = []
@@ -297,12 +304,21 @@ class _Source:
         """End the thread."""
         self._given.put(None)
 
+    @property
+    def file_position(self) -> int:
+        """Where libav reads in the file."""
+        return self.position - self._map_bytes
+
     # -- libav's side
 
     def read(self, count: int) -> bytes:
         """Return bytes; libav calls this."""
         if self._leaving():
             return b""
+        if self.position < len(self._front):
+            data = self._front[self.position : self.position + (count if count > 0 else READ_BYTES)]
+            self.position += len(data)
+            return data
         self.wanted = min(count, READ_BYTES) or READ_BYTES
         data = self._wait()
         if self._leaving():
@@ -312,7 +328,8 @@ class _Source:
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Go to a position; libav calls this."""
-        self.position = offset + (self.position if whence == 1 else self.size if whence == 2 else 0)
+        end = self.size + self._map_bytes
+        self.position = offset + (self.position if whence == 1 else end if whence == 2 else 0)
         return self.position
 
     def tell(self) -> int:
@@ -335,9 +352,11 @@ class _Source:
             import av
 
             streams: dict[int, _Track] = {}
+            self._read_front()
+            name = "mpeg" if self._map_bytes else None
             while True:
                 self.position = 0
-                with av.open(self, "r", options={"format_whitelist": ",".join(FORMATS)}) as container:
+                with av.open(self, "r", format=name, options={"format_whitelist": ",".join(FORMATS)}) as container:
                     if not streams:
                         streams = self._find_tracks(container)
                     self._read_all(container, streams)
@@ -349,6 +368,18 @@ class _Source:
             self.failure = error
         self.wanted = 0
         self._turn.put(None)
+
+    def _read_front(self) -> None:
+        """Read the beginning, and keep it for libav; of a program stream as much as tells what is in it."""
+        head = b""
+        while len(head) < (HEAD_BYTES if head.startswith(PACK) else len(PACK)):
+            data = self.read(READ_BYTES)
+            if not data:
+                break
+            head += data
+        front = stream_map(head) if head.startswith(PACK) else b""
+        self._map_bytes = len(front)
+        self._front = front + head
 
     def _find_tracks(self, container: Any) -> dict[int, _Track]:
         """Return the tracks by libav's number. Raises UnsupportedError."""
@@ -371,6 +402,7 @@ class _Source:
         while True:
             if self.seek_us is not None:
                 target, self.seek_us = self.seek_us, None
+                self._front = self._front[: self._map_bytes]  # from here on reads take turns again
                 for one in streams.values():
                     one.restart()
                 if target - SEEK_MARGIN_US <= (self._first_us or 0):
@@ -382,7 +414,8 @@ class _Source:
                         break
                     track = streams.get(found.stream_index)
                     packets = track.packets(found) if track is not None else []
-                    self.found += [(packet, max(found.pos or 0, 0)) for packet in packets]
+                    place = max((found.pos or 0) - self._map_bytes, 0)
+                    self.found += [(packet, place) for packet in packets]
                     if packets:
                         if self._first_us is None:
                             self._first_us = packets[0].dts_us
@@ -427,12 +460,12 @@ class LibavDemuxer(Demuxer):
         source = self._source
         if not source.wanted:
             return None
-        return source.position, source.wanted
+        return source.file_position, source.wanted
 
     def feed(self, data: bytes | memoryview) -> None:
         """Let libav read. Raises RemoteProtocolError."""
         source = self._source
-        place = source.position
+        place = source.file_position
         source.give(bytes(data))
         if source.failure is not None:
             if isinstance(source.failure, RemoteProtocolError):
@@ -463,6 +496,6 @@ class LibavDemuxer(Demuxer):
     def seek(self, dts_us: int, position: int) -> None:
         """Go on at a time."""
         source = self._source
+        source.found.clear()
         source.seek_us = dts_us
         source.give(b"")
-        source.found.clear()

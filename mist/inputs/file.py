@@ -34,6 +34,7 @@ from mist.net.remote_file import CHECK_SECONDS as REMOTE_CHECK_SECONDS
 from mist.net.remote_file import GONE, Endless, RemoteFile, cached_blocks
 from mist.net.source_reader import SOURCE_CHANGED, URL_SCHEMES, is_url, path_of
 from mist.stream.capability import Capability
+from mist.stream.damage import places_of
 from mist.stream.index_file import (
     MARGIN_S,
     IndexFile,
@@ -120,6 +121,7 @@ class FileStream:
         self._log = PacketLog()
         self._records: IndexBuilder | None = None
         self._told = 0  # of what the scan left out
+        self._told_places = 0  # of what it could not read
         self._sizes_known = False
         self._logged = asyncio.Event()
         self._log_lock = asyncio.Lock()
@@ -256,10 +258,13 @@ class FileStream:
         self._indexer = SpanIndexer(self.index, scan.demuxer, self.publisher.limits.segment_us, self._records)
 
     def _tell_left_out(self, scan: FileDemuxer) -> None:
-        """Log what is left out of the file as far as it was read, once."""
+        """Log what is left out of the file as far as it was read, once, and what cannot be read."""
         for text in scan.media.left_out[self._told :]:
             self.services.log.warning("%s: %s", self.file.path, text)
         self._told = len(scan.media.left_out)
+        for place in places_of(scan.media.damage[self._told_places :]):
+            self.services.log.warning("%s, %s", self.file.path, place)
+        self._told_places = len(scan.media.damage)
 
     def _publish_tracks(self, infos: Sequence[TrackInfo]) -> None:
         """Make the demuxer's tracks known; their numbers are the same there and in the stream."""

@@ -15,6 +15,7 @@ from mist.errors import LimitExceededError, NoSuitableTrack, RemoteProtocolError
 from mist.formats import codecs
 from mist.formats.containers import Container
 from mist.formats.tracks import AUDIO, META, VIDEO, TrackInfo
+from mist.stream.damage import places_of
 from mist.stream.selectors import SUBTITLE, codec_matches, pick_by_selector, select_tracks
 from mist.stream.state import TrackState
 
@@ -142,6 +143,7 @@ class Conversion:
         self._filter = PacketFilter(self._begin)
         self.left_out: list[LeftOut] = []
         self._told = 0  # of what the demuxer left out
+        self._told_places = 0  # of what it could not read
         self.reading: tuple[int, int] | None = None  # what was wanted last
         demuxer.attach(self._filter)
 
@@ -217,10 +219,13 @@ class Conversion:
         self._demuxer.on_tracks = self._change
 
     def _tell_left_out(self) -> None:
-        """Say what the demuxer has left out since it was asked last."""
+        """Say what the demuxer has left out since it was asked last, and what it could not read."""
         for text in self._demuxer.left_out[self._told :]:
             self._tell(text)
         self._told = len(self._demuxer.left_out)
+        for place in places_of(self._demuxer.damage[self._told_places :]):
+            self._tell(str(place))
+        self._told_places = len(self._demuxer.damage)
 
     def _add(self, index: int, info: TrackInfo) -> None:
         """Take a track that begins late along, where the output can have one more after its first packets."""

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from mist.core.demuxer import Demuxer
 from mist.core.track_survey import TrackSurvey
 from mist.errors import RemoteProtocolError
 from mist.formats.codecs import codec_string
 from mist.formats.tracks import AUDIO, META, VIDEO, TrackInfo
+from mist.stream.damage import Damage, places_of
 
 LONG_GOP_US: Final = 20_000_000  # players that join or seek wait for a keyframe
 LARGE_OFFSET_US: Final = 100_000  # of sound against picture, at the beginning
@@ -79,7 +81,8 @@ class TrackReport:
 class Report:
     """A whole input. duration_us: from the first packet's beginning to the last one's end, over all tracks.
 
-    health: what is wrong, one sentence each; empty for nothing.
+    health: what is wrong, one sentence each; empty for nothing. damage: what cannot be read, in the order of the input, the first places
+    of damage_count.
     """
 
     container: str
@@ -88,21 +91,25 @@ class Report:
     bit_rate_bps: int
     tracks: list[TrackReport]
     health: list[str]
+    damage: list[Damage]
+    damage_count: int
 
     def document(self) -> dict[str, Any]:
         """Return it for JSON."""
         return asdict(self)
 
 
-def make_report(container: str, size: int | None, tracks: Sequence[TrackInfo], survey: TrackSurvey) -> Report:
-    """Return the report of an input whose packets went through a survey. size: bytes of the input, None if unknown."""
-    reports = [_track(index, info, survey.figures(index)) for index, info in enumerate(tracks)]
+def make_report(container: str, size: int | None, demuxer: Demuxer, survey: TrackSurvey) -> Report:
+    """Return the report of an input whose packets went from a demuxer through a survey. size: bytes of the input, None if unknown."""
+    reports = [_track(index, info, survey.figures(index)) for index, info in enumerate(demuxer.tracks)]
     present = [one for one in reports if one.packets]
     begin = min((one.first_us for one in present), default=0)
     end = max((one.first_us + one.duration_us for one in present), default=0)
     total = sum(one.bytes for one in present) if size is None else size
     rate = total * 8_000_000 // (end - begin) if end > begin else 0
-    return Report(container, size, end - begin, rate, reports, _health(reports, survey))
+    damage = places_of(sorted([*demuxer.damage, *survey.damage], key=lambda place: place[0]))
+    count = demuxer.damage_count + survey.damage_count
+    return Report(container, size, end - begin, rate, reports, _health(reports, survey), damage, count)
 
 
 def _track(index: int, info: TrackInfo, figures: Mapping[str, int]) -> TrackReport:

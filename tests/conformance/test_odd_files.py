@@ -33,6 +33,8 @@ READ: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "jpeg.avi": (("-c:v", "mjpeg", "-pix_fmt", "yuvj420p", "-c:a", "pcm_u8"), ("JPEG", "PCM"), ()),
     "wmv.asf": (("-c:v", "wmv2", "-c:a", "mp3"), ("MP3",), ("wmv2",)),
     "dvd.vob": ((*MPEG2, "-c:a", "ac3"), ("MPEG2", "AC3"), ()),
+    "disc.m2ts": ((*X264, "-c:a", "aac"), ("H264", "AAC"), ()),
+    "latm.m2ts": ((*X264, "-c:a", "aac", "-mpegts_flags", "latm"), ("H264", "AAC"), ()),
     "dts.vob": ((*MPEG2, "-c:a", "dca", "-strict", "-2"), ("MPEG2", "DTS"), ()),
     "lpcm.vob": ((*MPEG2, "-c:a", "pcm_dvd"), ("MPEG2", "PCM"), ()),
     "mpeg1.mpg": (("-c:v", "mpeg1video", "-bf", "2", "-c:a", "mp2"), ("MPEG2", "MP2"), ()),
@@ -190,3 +192,20 @@ def test_a_file_that_names_others_opens_none_of_them(tmp_path: Path) -> None:
         assert row is not None and row.make_demuxer is not None
         with pytest.raises(MistError):
             demux(row.make_demuxer(), text.encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "sound"), [("h264.vob", X264, "ac3"), ("h264.mpg", X264, "mp2"), ("hevc.vob", X265, "ac3")]
+)
+def test_pictures_in_program_streams_are_found(tmp_path: Path, name: str, codec: tuple[str, ...], sound: str) -> None:
+    """libav alone takes them for sound where nothing in the stream says what they are. Only some have a time stamp."""
+    path = make(tmp_path / name, (*codec, "-c:a", sound))
+    data = path.read_bytes()
+    demuxer = opened(path, data)
+    packets = demux(demuxer, data)
+    video = next(number for number, info in enumerate(demuxer.tracks) if info.type == VIDEO)
+    assert sorted(info.codec for info in demuxer.tracks) == sorted((name[:4].upper(), sound.upper()))
+    assert demuxer.tracks[video].width == 128 and demuxer.tracks[video].init_data
+    pictures = [packet for packet in packets if packet.track == video]
+    assert len(pictures) == 75 and pictures[0].keyframe
+    assert all(before.dts_us < after.dts_us for before, after in pairwise(pictures))

@@ -220,4 +220,6 @@ def test_damage_far_behind_the_beginning_is_told() -> None:
         conversion.feed(bent[wanted[0] : wanted[0] + 4096])
     conversion.finish()
     assert conversion.packets in (len(packets), len(packets) - 1)
-    assert told == [f"passed over: what is no FLV tag at byte {place + 15}"]  # the first zeros are an empty tag
+    assert (
+        len(told) == 1 and told[0].startswith(f"byte {place + 15} (") and "no FLV tag" in told[0]
+    )  # the first zeros are an empty tag
