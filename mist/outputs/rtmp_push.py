@@ -36,7 +36,7 @@ from mist.outputs.base.publishing import (
     wait_fresh_key,
 )
 from mist.stream.parameters import PlaybackParameters, parse_parameters
-from mist.stream.push import PushPlan, PushStatus, open_push_record, split_target
+from mist.stream.push import PushPlan, PushStatus, split_target
 from mist.stream.services import OutputServices
 
 CATCH_UP_RATE: Final = 1.25
@@ -113,7 +113,7 @@ async def _publish(
 ) -> None:
     """Connect, and publish until the stream ends. other_audio: to be added to a stream that has none. Raises MistError."""
     reader = await services.open_stream(plan.stream)
-    record = open_push_record(services, plan, "RTMP", address.host)
+    record = services.open_record("OUTPUT:RTMP", address.host)
     record.set_stream(reader.name)
     try:
         choice = await choose_tracks(services, reader, parameters, _CODECS, "", tracks_mask(given))

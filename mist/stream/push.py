@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from mist.errors import ConfigError
 from mist.stream.push_note import PushNote
-from mist.stream.services import ConnectionRecord, OutputServices
+from mist.stream.services import OutputServices
 
 # With or without the name of a connector in front.
 _PROGRAM: Final = re.compile(r"\s*(?:[^:/?]*:)?\s*[a-z0-9]+-exec:", re.IGNORECASE)
@@ -122,13 +122,6 @@ class PushStatus:
             "mediatime": self.last_ms or 0,
             "tracks": self.tracks,
         }
-
-
-def open_push_record(services: OutputServices, plan: PushPlan, connector: str, host: str = "") -> ConnectionRecord:
-    """Return the record of a push, with the push's number as its token: each push is a session. Raises LimitExceededError."""
-    record = services.open_record(f"OUTPUT:{connector}", host)
-    record.set_token(str(plan.number))
-    return record
 
 
 class PushRole(Protocol):

@@ -63,26 +63,6 @@ def test_pushes_to_a_server_and_to_a_file(server: MistServer, publish: Publish, 
         assert {after for _, after in missing.values()} == {0}, name
 
 
-def test_each_push_is_a_session_of_its_own(server: MistServer, publish: Publish, tmp_path: Path) -> None:
-    """Recordings into one format are counted one by one, and their bytes while they run."""
-    publish(server, PLAYED, loop=True)
-    server.wait_tracks(2)
-    for name in ("one", "two"):
-        server.api({"push_start": ["live", str(tmp_path / f"{name}.flv")]})
-    wanted = {
-        "active_streams": ["outputs"],
-        "clients": {"protocols": ["OUTPUT"], "fields": ["up", "position"], "time": -1},
-    }
-
-    def both_counted() -> bool:
-        reply = server.api(wanted)
-        rows = reply["clients"]["data"] or []
-        return reply["active_streams"] == {"live": [2]} and len(rows) == 2 and all(up and media for media, up in rows)
-
-    wait_until(both_counted, 15, "two sessions with bytes")
-    assert len(pushes(server)) == 2
-
-
 def test_a_refused_push_says_why(server: MistServer, publish: Publish) -> None:
     publish(server, PLAYED, loop=True)
     server.wait_tracks(2)

@@ -19,7 +19,7 @@ from mist.outputs.base.film_publishing import FilmPublishing
 from mist.outputs.base.publishing import PLAYBACK, Destination, Publishing, push_pace, tracks_mask, wait_fresh_key
 from mist.outputs.base.recording_push import RecordingPush
 from mist.stream.parameters import parse_parameters
-from mist.stream.push import PushPlan, PushStatus, open_push_record, split_target
+from mist.stream.push import PushPlan, PushStatus, split_target
 from mist.stream.services import OutputServices
 
 END_SECONDS: Final = 5.0  # that a program has for what it read, until it is told to end
@@ -60,7 +60,7 @@ class ProgramPush:
         command, given = split_target(plan.target[len(self._prefix) :])
         parameters = parse_parameters({name: value for name, value in given.items() if name in PLAYBACK})
         reader = await services.open_stream(plan.stream)
-        record = open_push_record(services, plan, self.connector)
+        record = services.open_record(f"OUTPUT:{self.connector}", "")
         record.set_stream(reader.name)
         try:
             choice = await choose_tracks(services, reader, parameters, self._output.capability, "", tracks_mask(given))

@@ -18,12 +18,12 @@ from mist.outputs.base.file_formats import format_of
 from mist.outputs.base.recording_steps import Recorded, follow, own_push, source, tell_progress, tell_unknown
 from mist.outputs.base.remote_recording import is_remote, record_remotely
 from mist.stream.film_reader import FilmReader
-from mist.stream.push import PushPlan, PushStatus, open_push_record
+from mist.stream.push import PushPlan, PushStatus
 from mist.stream.push_note import table_number
 from mist.stream.recorder import Checkpoint, GoneReader, Recorder
 from mist.stream.recording import RecordingTarget, parse_target
 from mist.stream.recording_files import RecordingFiles
-from mist.stream.services import ConnectionRecord, OutputServices
+from mist.stream.services import OutputServices
 
 APPENDABLE: Final = frozenset({"ts", "aac", "ac3", "mp3", "dts", "h264", "hevc", "m2v"})
 
@@ -66,15 +66,16 @@ class RecordingPush:
         left = left_behind(services, status)
         note = None if left is None else left[0]
         reader = await opened(services, plan.stream, status, note)
-        record = open_push_record(services, plan, self.connector)
+        record = services.open_record(f"OUTPUT:{self.connector}", "")
         record.set_stream(reader.name)
         try:
             recorded, target = await source(services, reader, target, note)
-            recording = _Recording(services, recorded, target, container, status, record)
+            recording = _Recording(services, recorded, target, container, status)
             if left is not None:
                 recording.go_on(*left)
             await recording.run()
         finally:
+            record.add_bytes(status.bytes, 0)
             record.close()
             if not isinstance(reader, GoneReader):
                 services.close_stream(reader)
@@ -90,10 +91,8 @@ class _Recording:
         target: RecordingTarget,
         container: Container,
         status: PushStatus,
-        record: ConnectionRecord,
     ) -> None:
         self._services = services
-        self._record = record
         self._reader = reader
         self._status = status
         self._table = 0 if isinstance(reader, GoneReader) else table_number(reader.table)
@@ -146,7 +145,6 @@ class _Recording:
             self._recorder.begin_again()
         else:
             log.info("The recording goes on in %s at byte %d", self._files.path, note["files"]["size"])
-        self._status.bytes = self._files.bytes_written  # which that process has counted
 
     # -- the media -------------------------------------------------------------------------------------------------
 
@@ -172,7 +170,7 @@ class _Recording:
         return goes_on
 
     def _note(self) -> None:
-        tell_progress(self._status, self._record, self._recorder, self._files, self._reader)
+        tell_progress(self._status, self._recorder, self._files, self._reader)
 
     def _end(self) -> None:
         """Write what is still there and close the file, whatever ended the recording."""

@@ -14,7 +14,7 @@ from mist.stream.push import PushStatus
 from mist.stream.reader import StreamReader
 from mist.stream.recorder import GoneReader, Recorder
 from mist.stream.recording import RecordingTarget
-from mist.stream.services import ConnectionRecord, OutputServices
+from mist.stream.services import OutputServices
 
 INTERVAL_S: Final = 0.1  # from a packet to the next write: larger pieces cost less
 LOOK_S: Final = 0.5  # without a packet: the target may name a time to stop at
@@ -97,15 +97,11 @@ def own_push(log: logging.Logger, status: PushStatus, recorder: Recorder) -> Non
         log.warning("If this process dies, the stream may end before the next one has it all: %s", error)
 
 
-def tell_progress(
-    status: PushStatus, record: ConnectionRecord, recorder: Recorder, files: Written, reader: Recorded | GoneReader
-) -> None:
-    """Bring a push's figures up to date, and those of its session."""
-    record.add_bytes(max(files.bytes_written - status.bytes, 0), 0)
+def tell_progress(status: PushStatus, recorder: Recorder, files: Written, reader: Recorded | GoneReader) -> None:
+    """Bring a push's figures up to date."""
     status.bytes, status.current_target = files.bytes_written, files.path
     status.tracks = recorder.tracks
     if recorder.begun:
         status.first_ms, status.last_ms = recorder.first_us // 1000, recorder.done_us // 1000
-        record.set_position(recorder.done_us)
         newest_us = max((one.last_us for one in reader.tracks() if one.index in recorder.tracks), default=0)
         status.latency_ms = max(newest_us - recorder.done_us, 0) // 1000

@@ -19,11 +19,11 @@ from mist.outputs.base.file_formats import format_of
 from mist.outputs.base.recording_steps import Recorded, follow, own_push, source, tell_progress, tell_unknown
 from mist.outputs.base.remote_files import Delivery, Job, RemoteFiles
 from mist.stream.film_reader import FilmReader
-from mist.stream.push import PushPlan, PushStatus, open_push_record, split_target
+from mist.stream.push import PushPlan, PushStatus, split_target
 from mist.stream.push_note import table_number
 from mist.stream.recorder import Checkpoint, GoneReader, Recorder
 from mist.stream.recording import RecordingTarget, parse_target
-from mist.stream.services import ConnectionRecord, OutputServices
+from mist.stream.services import OutputServices
 
 STOP_SECONDS: Final = 25.0  # for what waits, once the push was stopped
 FETCH_SECONDS: Final = 60.0
@@ -154,19 +154,20 @@ class _Making:
         services, status = self.services, self.status
         note = None if left is None else left[0]
         reader = await opened(services, plan.stream, status, note)
-        record = open_push_record(services, plan, connector, scheme_of(self.target.files))
+        record = services.open_record(f"OUTPUT:{connector}", scheme_of(self.target.files))
         record.set_stream(reader.name)
         try:
             recorded, self.target = await source(services, reader, self.target, note)
             files = RemoteFiles(self.target, reader.name, self.container.mime, self.spool, self.delivery)
             if self.target.append and left is None:
                 await _continue(carrier, files)
-            recording = _Recording(self, recorded, files, record)
+            recording = _Recording(self, recorded, files)
             if left is not None:
                 recording.go_on(*left, job)
             await recording.run()
         finally:
             self.delivery.finish()
+            record.add_bytes(status.bytes, 0)
             record.close()
             if not isinstance(reader, GoneReader):
                 services.close_stream(reader)
@@ -247,11 +248,8 @@ class _Notes:
 class _Recording:
     """The driver of a recorder that writes remote files."""
 
-    def __init__(
-        self, made: _Making, reader: Recorded | GoneReader, files: RemoteFiles, record: ConnectionRecord
-    ) -> None:
+    def __init__(self, made: _Making, reader: Recorded | GoneReader, files: RemoteFiles) -> None:
         self._services = made.services
-        self._record = record
         self._reader = reader
         self._status = made.status
         self._files = files
@@ -278,7 +276,6 @@ class _Recording:
         else:
             self._services.log.warning("The file is not there any more; another one begins")
             self._recorder.begin_again()
-        self._status.bytes = self._files.bytes_written  # which that process has counted
 
     async def run(self) -> None:
         """Record. Raises MistError."""
@@ -308,7 +305,7 @@ class _Recording:
         return goes_on
 
     def _note(self) -> None:
-        tell_progress(self._status, self._record, self._recorder, self._files, self._reader)
+        tell_progress(self._status, self._recorder, self._files, self._reader)
 
     def _end(self) -> None:
         """Write what is still there and end the file, whatever ended the recording."""

@@ -30,7 +30,7 @@ from mist.outputs.dtsc.connection import CAPABILITY, DEFAULT_PORT, player_pace
 from mist.outputs.dtsc.players import player_muxer
 from mist.stream.names import sanitise
 from mist.stream.parameters import PlaybackParameters, parse_parameters
-from mist.stream.push import PushPlan, PushStatus, open_push_record, split_target
+from mist.stream.push import PushPlan, PushStatus, split_target
 from mist.stream.services import OutputServices
 
 SCHEMES: Final = ("dtsc", "dtscs")
@@ -124,7 +124,7 @@ async def _begin(
     tls = client_context(given.get("verify", "1") != "0") if address.secure else None
     sync = given.get("sync", "0") not in ("0", "false")
     reader = await services.open_stream(plan.stream)
-    record = open_push_record(services, plan, "DTSC", address.host)
+    record = services.open_record("OUTPUT:DTSC", address.host)
     record.set_stream(reader.name)
     try:
         choice = await choose_tracks(services, reader, parameters, CAPABILITY, "", tracks_mask(given))
