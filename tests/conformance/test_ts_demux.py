@@ -440,3 +440,61 @@ def test_seeking_finds_the_tables_of_the_place(tmp_path: Path) -> None:
         while (wanted := demuxer.want()) is not None:
             demuxer.feed(data[wanted[0] : wanted[0] + wanted[1]])
         assert sink.take()[0] == key
+
+
+def without_decode_times(data: bytes) -> bytes:
+    """Return a transport stream whose PES headers of pictures say only when they are shown."""
+    bent = bytearray(data)
+    for at in range(0, len(bent), 188):
+        head = at + 4 + (1 + bent[at + 4] if bent[at + 3] & 0x20 else 0)
+        picture = bent[head : head + 3] == b"\0\0\1" and 0xE0 <= bent[head + 3] < 0xF0
+        if bent[at + 1] & 0x40 and picture and bent[head + 7] >> 6 == 3:
+            bent[head + 7] &= 0xBF
+            bent[head + 9] = bent[head + 9] & 0x0F | 0x20
+            bent[head + 14 : head + 19] = b"\xff" * 5
+    return bytes(bent)
+
+
+@pytest.mark.parametrize("coding", ["bframes=2:b-adapt=0", "bframes=3:b-pyramid=normal:open-gop=1:b-adapt=2"])
+def test_made_up_decode_times_are_the_same_behind_any_keyframe(tmp_path: Path, coding: str) -> None:
+    path = tmp_path / "film.ts"
+    encoder = ("-c:v", "libx264", "-x264-params", f"keyint=25:{coding}")
+    run(
+        [
+            find_tool("ffmpeg"),
+            "-v",
+            "error",
+            "-f",
+            "lavfi",
+            "-i",
+            "testsrc2=s=160x120:r=25",
+            "-t",
+            "8",
+            *encoder,
+            str(path),
+        ],
+        60,
+    )
+    data = without_decode_times(path.read_bytes())
+    scan, packets = TsDemuxer(), PacketList()
+    scan.from_places = True
+    scan.attach(packets)
+    whole: list[tuple[Packet, int]] = []
+    while (wanted := scan.want()) is not None:
+        scan.feed(data[wanted[0] : wanted[0] + 188])
+        whole += [(packet, scan.position) for packet in packets.take()]
+    keyframes = [number for number, (packet, _) in enumerate(whole) if packet.keyframe]
+    assert len(keyframes) >= 6 and any(packet.offset_us for packet, _ in whole)
+    for number in keyframes[1:]:
+        again, found = TsDemuxer(), PacketList()
+        again.from_places = True
+        again.attach(found)
+        while not again.ready and (wanted := again.want()) is not None:
+            again.feed(data[wanted[0] : wanted[0] + 16384])
+        found.take()
+        packet, position = whole[number]
+        again.seek(packet.dts_us, position)
+        while (wanted := again.want()) is not None:
+            again.feed(data[wanted[0] : wanted[0] + wanted[1]])
+        rest = {one.payload: (one.dts_us, one.offset_us) for one in found.take()}
+        assert all(rest[one.payload] == (one.dts_us, one.offset_us) for one, _ in whole[number:])
