@@ -198,11 +198,11 @@ cdef class Mp4Demuxer(Demuxer):
 
     @property
     def sizes_are_exact(self):
-        """Whether a packet's size is known without reading it: not for NAL unit lengths of under four bytes, text, and AV1
-        whose first packet has another size than its sample."""
+        """Whether a packet's size is known without reading it: not for NAL unit lengths of under four bytes, and AV1
+        whose first packet has another size than its sample. Subtitles do not count: what holds them has no length beforehand."""
         cdef TrackReader track
         for track in self.readers:
-            if track.altered:
+            if track.altered and track.source.info.codec != "subtitle":
                 return False
         return True
 

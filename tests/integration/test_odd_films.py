@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from itertools import pairwise
 from pathlib import Path
 
@@ -50,6 +51,22 @@ def test_mp4_of_opus(make_server: MakeServer, tmp_path: Path) -> None:
         seen = play(server, output, "film", tmp_path / f"out.{output}")
         missing = compare(read_media(source), seen, tolerance_us=1000)
         assert not any(before or after for before, after in missing.values()), (output, missing)
+
+
+def test_mp4_with_subtitles_has_a_length(make_server: MakeServer, tmp_path: Path) -> None:
+    """They are no part of the MP4 that viewers get, so what is read for their size need not be known."""
+    texts = tmp_path / "texts.srt"
+    texts.write_text("1\n00:00:01,000 --> 00:00:03,000\nHello <i>you</i>\n\n2\n00:00:05,500 --> 00:00:06,000\nTwo\n")
+    source = make(tmp_path / "film.mp4", *SOURCES, "-i", str(texts), *X264, "-c:a", "aac", "-c:s", "mov_text")
+    server = serve(make_server, source)
+    seen = play(server, "mp4", "film", tmp_path / "out.mp4")
+    missing = compare(read_media(source), seen, tolerance_us=1)
+    assert not any(before or after for before, after in missing.values()), missing
+    whole = (tmp_path / "out.mp4").read_bytes()
+    request = urllib.request.Request(server.play_url("mp4", "film"), headers={"Range": "bytes=5000-5999"})
+    with urllib.request.urlopen(request, timeout=10) as reply:
+        assert (reply.status, reply.headers["Content-Range"]) == (206, f"bytes 5000-5999/{len(whole)}")
+        assert reply.read() == whole[5000:6000]
 
 
 @pytest.mark.parametrize("start", ["", "?start=4500"])

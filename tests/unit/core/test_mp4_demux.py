@@ -330,6 +330,7 @@ def test_text_and_cues() -> None:
     ]
     vtt = Track(cues, [box("wvtt", bytes(8), box("vttC", b"WEBVTT"))], "text", 1000)
     assert [p.payload for p in read(plain(vtt))[1]] == [b"Hello\nthere"]
+    assert demuxer.sizes_are_exact  # of all that is laid out beforehand, which texts never are
 
 
 def test_chapters_are_no_subtitles() -> None:
