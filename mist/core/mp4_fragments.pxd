@@ -38,7 +38,9 @@ cdef class FragmentReader:
     cdef int count                  # that are read
     cdef int named                  # and those passed over behind them
     cdef int64_t resume             # of the samples that are read next: their `fragment`, -1 where that is their moof
-    cdef int own_base               # whether data of the first moof is counted from its own first byte; -1 unknown
+    cdef int own_base               # whether positions of data in the first moof begin at its own first byte; -1 unknown
+    cdef bint is_placed             # such a position was read in this moof
+    cdef int64_t moved              # where they do, how far this moof is from where it says: bytes are missing before it, or too many
     cdef readonly size_t queued     # samples of all tracks
     cdef readonly int64_t queued_bytes
     cdef FragmentSample* head(self, int track) noexcept

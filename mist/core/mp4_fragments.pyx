@@ -157,6 +157,8 @@ cdef class FragmentReader:
         cdef size_t at = 16 if be32(moof) == 1 else 8
         cdef size_t box, header = 0
         cdef int64_t data_end = position
+        self.is_placed = False
+        self.moved = 0
         while at + 8 <= size:
             box = box_size(moof + at, size - at, &header)
             if not box:
@@ -239,8 +241,10 @@ cdef class FragmentReader:
             base[0] = be64(body + at)
             if self.own_base < 0:
                 self.own_base = base[0] == fragment
-            elif self.own_base:
-                base[0] = fragment      # also where bytes are missing before it
+            if self.own_base and not self.is_placed:
+                self.moved = fragment - base[0]
+            self.is_placed = True
+            base[0] += self.moved
             at += 8
         elif flags & DEFAULT_BASE_IS_MOOF:
             base[0] = fragment

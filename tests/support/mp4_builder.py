@@ -161,7 +161,10 @@ def plain(
 
 @dataclass
 class Run:
-    """A traf with one trun. first_flags, flags, durations, offsets: left out if None. base: "moof", "explicit" or "" for none."""
+    """A traf with one trun. first_flags, flags, durations, offsets: left out if None.
+
+    base: "moof", "explicit" (the same), "media" (where its own media begins) or "" for none.
+    """
 
     payloads: Sequence[bytes]
     number: int = 1
@@ -187,8 +190,9 @@ def _moof(runs: Sequence[Run], size: int, position: int, sequence: int, wide: bo
     at = size + 8
     trafs = []
     for run in runs:
-        flags = {"moof": 0x020000, "explicit": 1, "": 0}[run.base]
-        head = struct.pack(">Q", position) if run.base == "explicit" else b""
+        flags = {"moof": 0x020000, "explicit": 1, "media": 1, "": 0}[run.base]
+        base = at if run.base == "media" else 0
+        head = struct.pack(">Q", position + base) if flags == 1 else b""
         if run.default_duration is not None:
             flags |= 8
             head += struct.pack(">I", run.default_duration)
@@ -198,7 +202,7 @@ def _moof(runs: Sequence[Run], size: int, position: int, sequence: int, wide: bo
         cut = run.split or len(run.payloads)
         for begin, end in ((0, cut), (cut, len(run.payloads))):
             if begin < end:
-                parts.append(_trun(run, begin, end, at if begin == 0 else None, wide))
+                parts.append(_trun(run, begin, end, at - base if begin == 0 else None, wide))
         at += sum(map(len, run.payloads))
         trafs.append(box("traf", *parts, run.extra, wide=wide))
     return box("moof", full("mfhd", struct.pack(">I", sequence), wide=wide), *trafs, wide=wide)

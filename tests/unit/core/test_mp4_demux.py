@@ -713,6 +713,20 @@ def test_bases_and_times(base: str, timed: bool) -> None:
         ]
 
 
+def test_positions_of_fragments_that_were_moved() -> None:
+    """Where the first moof counts from itself, what is missing or too much before another one moves its data, wherever that is."""
+    data = fragmented(empty(), empty(number=2))
+    for number, moved in enumerate((0, 0, 70, -50)):
+        runs = [
+            Run([nal(10 * number)], 1, 512 * number, flags=[KEY], base="explicit"),
+            Run([nal(10 * number + 1)], 2, 512 * number, flags=[KEY], base="media"),
+        ]
+        data += fragment(*runs, position=len(data) + moved)
+    packets = read(data)[1]
+    for track in range(2):
+        assert [p.payload for p in of(packets, track)] == [nal(10 * number + track) for number in range(4)]
+
+
 @pytest.mark.parametrize("base", ["moof", "explicit"])
 def test_fragments_behind_four_gigabytes(base: str) -> None:
     """A box of 5 GiB is passed over by its size of 64 bits, and what follows is found, also with a time of 64 bits."""
