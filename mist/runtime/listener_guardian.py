@@ -392,7 +392,12 @@ class ListenerDuty:
         heir = estate.heir
         if heir is None or heir.handle.pid not in self._served:
             idle = [served for served in self._usable() if not served.connections]
-            heir = idle[0] if idle else self._fork()
+            try:
+                heir = idle[0] if idle else self._fork()
+            except OSError as error:
+                log.error("Connections wait for a worker: %s", error.strerror)
+                self._guardian.reactor.call_later(ACCEPT_PAUSE_SECONDS, self._give, estate)
+                return
         connections = {number: (estate.hosts[number], fd) for number, fd in estate.connections.items()}
         for message, fds in orders(estate.estates, estate.arenas, connections, estate.visits, estate.ended_visits):
             heir.handle.channel.send(message, fds)

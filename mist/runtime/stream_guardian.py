@@ -302,9 +302,24 @@ class StreamDuty:
             )
         self._events.begun = True
         started = time.monotonic()
-        self._source = Source(self._fork(start), started, start, message)
+        try:
+            worker = self._fork(start)
+        except OSError as error:
+            self._not_started(error, start, message)
+            return
+        self._source = Source(worker, started, start, message)
         self._watch(self._source)
         self._tell_state()
+
+    def _not_started(self, error: OSError, start: InputStart, message: Message | None) -> None:
+        """Try again for a source that is pulled; a publisher is refused, and may come again."""
+        log.error("The input cannot be started: %s", error.strerror)
+        if message is None:
+            self._guardian.reactor.call_later(RESTART_SOURCE_SECONDS, self._start_source)
+        else:
+            refusal = NotReady("The input of the stream cannot be started; try again")
+            refuse(self._guardian.upstream, message, refusal, start.fds)
+            self._plan_leave()
 
     def _fork(self, start: InputStart) -> WorkerHandle:
         return self._guardian.start_worker(self._make_main(start), start.fds)
@@ -343,7 +358,11 @@ class StreamDuty:
             self._backoff = Backoff()  # what failed before it worked says nothing any more
         worker = self._standby
         if worker is None:
-            worker = self._fork(replace(source.start, resumed=True))
+            try:
+                worker = self._fork(replace(source.start, resumed=True))
+            except OSError as error:
+                log.error("The input cannot be replaced: %s", error.strerror)
+                return False
         else:
             worker.channel.send({"do": "go"})
         self._standby = None

@@ -214,6 +214,28 @@ def test_connections_wait_at_the_port_while_no_worker_can_be_started(
     assert house.counts() == [1, 1]
 
 
+def test_connections_of_a_worker_that_died_wait_for_another_to_be_started(
+    make_house: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    house = make_house(processes=1)
+    house.connect(2)
+    failures = [BlockingIOError(errno.EAGAIN, "no more processes")]
+    start_worker = house.guardian.start_worker
+
+    def fail_once(main: object) -> WorkerHandle:
+        if failures:
+            raise failures.pop()
+        return start_worker(main)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(house.guardian, "start_worker", fail_once)
+    assert house.duty.bequeath(house.worker(1), -9)
+    house.duty.worker_ended(house.worker(1), -9)
+    assert (house.counts(), house.duty._open) == ([], 2)
+    assert "Connections wait for a worker" in caplog.text
+    house.guardian.run_planned()
+    assert house.counts() == [2]
+
+
 def test_idle_workers_end_but_for_one(make_house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener_guardian, "IDLE_WORKER_SECONDS", 0.0)
     house = make_house(processes=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -104,3 +105,33 @@ def test_a_source_that_worked_is_not_waited_with_for_former_failures() -> None:
     assert not duty._revive(source)
     duty._pull_again(source, -9)
     assert delays == [0, 1, 2, 0]
+
+
+def test_a_publisher_for_whom_no_input_can_be_started_is_refused(publishers: Publishers) -> None:
+    planned = at_a_limit_of_processes(publishers)
+    publishers.duty._source = None
+    peer = publishers.come(2)
+    assert [(one["reply"], one["error"]) for one in publishers.answers] == [(2, "NotReady")]
+    assert peer.recv(1) == b""
+    assert publishers.duty._source is None and len(planned) == 1  # the stream ends unless another one comes
+
+
+def test_a_source_for_which_no_input_can_be_started_is_tried_again(publishers: Publishers) -> None:
+    planned = at_a_limit_of_processes(publishers)
+    publishers.duty._source = None
+    publishers.duty._start_source()
+    assert planned == [publishers.duty._start_source]
+
+
+def at_a_limit_of_processes(publishers: Publishers) -> list[object]:
+    """Let nothing be forked; returns what is planned from then on."""
+    planned: list[object] = []
+
+    def fail(main: object, fds: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    publishers.duty._events, publishers.duty._timeout = SimpleNamespace(begun=False), 15.0
+    guardian = publishers.duty._guardian
+    guardian.start_worker = fail
+    guardian.reactor = SimpleNamespace(call_later=lambda delay, callback, *arguments: planned.append(callback))
+    return planned
