@@ -22,7 +22,7 @@ def kills():
     return int(re.search(r"oom_kill (\\d+)", open(sys.argv[1]).read())[1])
 before, held = kills(), []
 while kills() == before:
-    held.append(b"x" * (1 << 20))
+    held.append(b"x" * (1 << 16))
 """
 
 

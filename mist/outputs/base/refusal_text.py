@@ -14,8 +14,8 @@ from mist.errors import (
     TransportError,
 )
 
-# An absolute or relative path, or a URL. The name of a stream has neither.
-_PLACE: Final = re.compile(r"(?:^|[\s\"'(=:])(?:/|\.{1,2}/|~/)\S|\w/[^\s/]*\.\w|\w://|\b[A-Za-z]:\\")
+# An absolute or relative path, or a URL. The name of a stream has neither; shared memory is at the same place everywhere.
+_PLACE: Final = re.compile(r"(?!\s/dev/shm\b)(?:^|[\s\"'(=:])(?:/|\.{1,2}/|~/)\S|\w/[^\s/]*\.\w|\w://|\b[A-Za-z]:\\")
 # Where what an error says of a place begins.
 _SAID: Final = re.compile(r" cannot |, byte \d| is (?:not|of|gone)|: ")
 _INSTEAD: Final[tuple[tuple[type[MistError], str], ...]] = (

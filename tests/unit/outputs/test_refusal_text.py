@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from mist.errors import AccessDenied, MistError, NotFound, NotReady, RemoteProtocolError, TransportError
+from mist.errors import (
+    AccessDenied,
+    MistError,
+    NotFound,
+    NotReady,
+    RemoteProtocolError,
+    SharedMemoryFull,
+    TransportError,
+)
 from mist.outputs.base.refusal_text import refusal_text
 from mist.outputs.http.dispatch import error_reply
 
@@ -37,6 +45,7 @@ def test_places_are_not_told(error: MistError) -> None:
         AccessDenied("Not allowed to play"),
         RemoteProtocolError("start and stop: 10 is not before 5"),
         NotReady("The stream films+a.mp4 is waiting for data"),
+        SharedMemoryFull("live: No space left on device; free /dev/shm or lower config.memory"),
     ],
 )
 def test_reasons_are(error: MistError) -> None:
