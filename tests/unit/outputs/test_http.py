@@ -460,7 +460,7 @@ def test_who_cannot_be_written_down_is_told_why() -> None:
 
     for sent in (get("/live.flv"), get("/any.html", method="POST")):
         [(status, headers, body)] = split_replies(asyncio.run(run(sent)))
-        assert (status, body) == (503, b"The server has no memory left for it\n")
+        assert (status, body) == (503, b"no room for 65536 bytes; free /dev/shm\n")
         assert headers["connection"] == "close" and int(headers["retry-after"]) > 0
 
 
