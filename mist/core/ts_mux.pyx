@@ -512,7 +512,8 @@ cdef class TsMuxer(Muxer):
 
     cdef int gather_aac(self, Elementary* es, const PacketView* packet) except -1:
         """Queue a raw AAC frame with its ADTS header (ISO/IEC 14496-3 section 1.A.2.2); too long a frame is left out."""
-        cdef size_t setup_size = es.setup_size if packet.data[0] >> 5 != PROGRAM_CONFIG else 0
+        cdef bint has_setup = packet.size and packet.data[0] >> 5 == PROGRAM_CONFIG
+        cdef size_t setup_size = 0 if has_setup else es.setup_size
         cdef size_t size = packet.size + setup_size + 7
         if size > MAX_ADTS_BYTES:
             return 0

@@ -372,9 +372,8 @@ class PushesDuty:
             return
         self._tell_place(0, list(lane.pushes.values()))
         if worker.stopping or any(one.stopping or one.note.version() != one.version for one in lane.pushes.values()):
-            lane.crashes = (
-                0  # it had got further: that is where the next one goes on, or ends what is to end, which it does once
-            )
+            # It had got further: that is where the next one goes on, or ends what is to end, which it does once.
+            lane.crashes = 0
             self._start_worker(lane)
             return
         lane.crashes = 1 if worker.ran_seconds() > WELL_SECONDS else lane.crashes + 1
