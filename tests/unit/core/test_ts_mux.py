@@ -136,11 +136,6 @@ def test_aac_of_channels_that_have_no_number() -> None:
     assert check_ts(mux([track], with_element)).payloads(256) == payloads  # of those that bring it with them
 
 
-def test_aac_frames_without_a_byte() -> None:
-    payloads = check_ts(mux([AUDIO_TRACK], [audio(number, 0, 0) for number in range(20)])).payloads(256)
-    assert [len(payload) for payload in payloads] == [7] * 20
-
-
 @pytest.mark.parametrize(
     ("track", "stream_type", "descriptors", "stream_id"),
     [
